@@ -1,0 +1,40 @@
+"""Encoders: image and text towers behind one contract (`base.Encoder`). Names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ttd.encoders.clip import CLIPEncoder as CLIPEncoder
+    from ttd.encoders.last_block import LastBlock as LastBlock
+    from ttd.encoders.registry import known_models as known_models
+    from ttd.encoders.registry import load_encoder as load_encoder
+    from ttd.encoders.siglip import SigLIPEncoder as SigLIPEncoder
+    from ttd.encoders.tcl import TCLEncoder as TCLEncoder
+
+    from ttd.encoders.base import Encoder as Encoder
+    from ttd.encoders.base import ImageFeatures as ImageFeatures
+
+_HOMES = {
+    "Encoder": "base",
+    "ImageFeatures": "base",
+    "LastBlock": "last_block",
+    "CLIPEncoder": "clip",
+    "SigLIPEncoder": "siglip",
+    "TCLEncoder": "tcl",
+    "load_encoder": "registry",
+    "known_models": "registry",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that holds `name` now: transformers takes seconds to import."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

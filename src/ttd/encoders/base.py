@@ -1,0 +1,233 @@
+"""What every encoder promises: image and text in, normalised features and cosine maps out.
+
+The rest of the package sees only `Encoder` and `ImageFeatures`; adding an encoder is one subclass
+(docs/adding-an-encoder.md) and one registry line.
+
+Shapes: B images, N texts, C embedding channels, L tokens, H x W pixels, h x w cells of a feature map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ttd.errors import InputError
+from ttd.maps import joint_norm, norm
+
+TEXTS_PER_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What `encode_image` keeps of a batch of images, enough to ask any number of texts later. All float32.
+
+    Attributes:
+        dense: `[B,C,h,w]`, L2-normalised over C; covers the padded image.
+        pooled: `[B,C]`, L2-normalised: the encoder's ordinary image embedding.
+        size: (H, W) of the pixels given.
+        offset: (top, left) padding in pixels, (0, 0) where there is none.
+        padded: (H, W) after padding, equal to `size` where there is none.
+        clip_dense: TCL only: the frozen CLIP branch `[B,C,h',w']`, L2-normalised.
+        pixels: TCL only: the padded, normalised input `[B,3,H,W]` that PAMR looks at.
+    """
+
+    dense: Tensor
+    pooled: Tensor
+    size: tuple[int, int]
+    offset: tuple[int, int]
+    padded: tuple[int, int]
+    clip_dense: Tensor | None = None
+    pixels: Tensor | None = None
+
+    def select(self, index: slice | Tensor | Sequence[int]) -> ImageFeatures:
+        """The features of some images of the batch, by slice or by indices (which may repeat)."""
+        return self._map(lambda t: t[index])
+
+    def to(self, *args: Any, **kwargs: Any) -> ImageFeatures:
+        """Move every tensor as `Tensor.to` does."""
+        return self._map(lambda t: t.to(*args, **kwargs))
+
+    def crop(self, maps: Tensor) -> Tensor:
+        """Cut the padding off maps `[...,H,W]` of the padded size, giving the size of the pixels given."""
+        top, left = self.offset
+        return maps[..., top : top + self.size[0], left : left + self.size[1]]
+
+    def inside(self, grid: tuple[int, int]) -> Tensor:
+        """Which cells of a map over the padded image have their centre in the picture: bool `[h,w]`."""
+        axes = []
+        for cells, full, first, length in zip(grid, self.padded, self.offset, self.size, strict=True):
+            centres = (torch.arange(cells, device=self.dense.device) + 0.5) * (full / cells)
+            axes.append((centres > first) & (centres < first + length))
+        return axes[0][:, None] & axes[1][None, :]
+
+    def _map(self, change: Any) -> ImageFeatures:
+        tensors = {name: getattr(self, name) for name in ("dense", "pooled", "clip_dense", "pixels")}
+        return replace(self, **{name: change(t) for name, t in tensors.items() if t is not None})
+
+
+class Encoder(nn.Module, ABC):
+    """An image tower and a text tower with one embedding space.
+
+    Attributes:
+        kind: "clip", "siglip" or "tcl".
+        calibrated: whether `maps` come out in 0..1 by the model's own training (TCL).
+        mean, std: statistics with which pixels in 0..1 are normalised.
+        patch_size: the sides of `pixels` are multiples of this (TCL pads by itself).
+        image_size: the native side in pixels.
+        max_tokens: longest text in tokens, start and end included.
+        background: default threshold under which a map means background.
+        vocabulary: the words that a small model knows, None where anything goes.
+        backbone: the module that adapters attach to, holding every adaptable layer.
+    """
+
+    kind: str
+    calibrated: bool = False
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    patch_size: int
+    image_size: int
+    max_tokens: int
+    background: float = 0.5
+    vocabulary: frozenset[str] | None = None
+    backbone: nn.Module
+
+    @property
+    @abstractmethod
+    def logit_scale(self) -> float:
+        """The multiplier of cosines before a softmax or sigmoid: 1 / temperature."""
+
+    @property
+    @abstractmethod
+    def embedding_size(self) -> int:
+        """C, the length of an embedding."""
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Encode normalised pixels `[B,3,H,W]` of any size that fits `patch_size`; gradients flow."""
+
+    @abstractmethod
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """The dense features alone, `[B,C,h,w]`, L2-normalised: less work than `encode_image(pixels)`."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """Token ids `[N,L]` and whether each text was cut at `max_tokens` (the end token is kept)."""
+
+    @abstractmethod
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Text embeddings `[N,C]` of token ids `[N,L]`, float32 and NOT normalised."""
+
+    @abstractmethod
+    def lora_targets(self) -> list[str]:
+        """Full names, inside `backbone`, of the layers that an adapter changes by default."""
+
+    def encode_text(self, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
+        """Encode texts, each put into every template in place of `{}`, and average by the encoder's own rule.
+
+        Each distinct string is encoded once, in chunks of bounded size, the shortest first.
+
+        Returns:
+            `[N,C]`, float32, L2-normalised.
+
+        Raises:
+            InputError: no template, or one without `{}`.
+        """
+        if isinstance(texts, str) or isinstance(templates, str):
+            raise InputError("encode_text takes lists of texts and templates: put a single one in a list")
+        if not templates or any("{}" not in template for template in templates):
+            raise InputError("templates: give at least one, each with {} where the text goes")
+        strings = [template.replace("{}", text) for text in texts for template in templates]
+        distinct = list(dict.fromkeys(strings))
+        if not distinct:
+            return torch.zeros(0, self.embedding_size, device=self.device)
+        row = {string: i for i, string in enumerate(distinct)}
+        rows = torch.tensor([row[string] for string in strings], device=self.device)
+        embeddings = self._embed_distinct(distinct)[rows].view(len(texts), len(templates), -1)
+        return self._average_templates(embeddings)
+
+    def similarity(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """Raw cosines of every cell and text: the paper's `sim`.
+
+        Args:
+            features: B images.
+            text: `[N,C]` for all images, or `[B,N,C]` with texts of its own for each; normalised here.
+
+        Returns:
+            `[B,N,h,w]` in -1..1, float32, over the padded grid.
+        """
+        return cosine_maps(features.dense, text)
+
+    def maps(self, features: ImageFeatures, text: Tensor, *, joint: bool = False) -> Tensor:
+        """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid.
+
+        Here: min-max over the cosines of each map, or with `joint` over all texts and cells of a picture.
+        """
+        sim = self.similarity(features, text)
+        return joint_norm(sim) if joint else norm(sim)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and float16 values of the base's parameters, attached adapters left out."""
+        digest = hashlib.sha256()
+        parameters = {_base_name(name): p for name, p in self.named_parameters() if "lora_" not in name}
+        for name in sorted(parameters):
+            digest.update(name.encode())
+            digest.update(parameters[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' type; features and embeddings come out as float32 whatever it is."""
+        return next(self.parameters()).dtype
+
+    def _embed_distinct(self, strings: list[str]) -> Tensor:
+        """Embeddings `[S,C]`, chunk by chunk; similar lengths share a chunk so that little is padding."""
+        order = sorted(range(len(strings)), key=lambda i: len(strings[i]))
+        chunks = []
+        for start in range(0, len(order), TEXTS_PER_CHUNK):
+            token_ids, _ = self.tokenize([strings[i] for i in order[start : start + TEXTS_PER_CHUNK]])
+            chunks.append(self.embed_tokens(token_ids.to(self.device)))
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(chunks)[back.to(self.device)]
+
+    def _average_templates(self, embeddings: Tensor) -> Tensor:
+        """`[N,T,C]` -> `[N,C]`: normalise each template's embedding, average, normalise (CLIP's rule)."""
+        return normalize(normalize(embeddings, dim=-1).mean(1), dim=-1)
+
+    def _check_pixels(self, pixels: Tensor, multiple: int) -> None:
+        """Refuse what is not `[B,3,H,W]` with sides that the patches fill."""
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise InputError(f"pixels must have shape [B,3,H,W], not {list(pixels.shape)}")
+        height, width = pixels.shape[-2:]
+        if min(height, width) < 1 or height % multiple or width % multiple:
+            raise InputError(
+                f"the sides of the pixels ({height} x {width}) must be multiples of the patch size "
+                f"{multiple}: resize or pad them first"
+            )
+
+
+def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
+    """Cosines `[B,N,h,w]` of normalised features `[B,C,h,w]` with texts `[N,C]` or `[B,N,C]`, in float32."""
+    with torch.autocast(dense.device.type, enabled=False):
+        text = normalize(text.float(), dim=-1)
+        if text.ndim == 2:
+            text = text.expand(dense.shape[0], -1, -1)
+        sim = torch.bmm(text, dense.float().flatten(2))
+    return sim.view(*sim.shape[:2], *dense.shape[-2:])
+
+
+def _base_name(name: str) -> str:
+    """A parameter's name without what attaching an adapter inserts into it."""
+    return name.replace("base_model.model.", "").replace(".base_layer.", ".")
