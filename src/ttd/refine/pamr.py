@@ -1,0 +1,165 @@
+"""PAMR, the pixel-adaptive mask refinement of 1-stage-wseg that TCL uses: masks follow the picture's edges.
+
+Every pixel has P = 8 * len(dilations) neighbours. Its new mask value is their average, weighted by how much they
+look like it, and this is repeated. One round is therefore a product of a sparse matrix [HW, HW] with P entries
+per row and the masks [HW, C]. At the border several neighbours are the same pixel (replicate padding): those
+entries of the matrix add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ttd.errors import InputError
+
+DILATIONS = (1, 2, 4, 8, 12, 24)
+ITERATIONS = 10
+
+# 49 rows of a 112-pixel-wide grid with 64 channels are 1.4 MB: they stay in a CPU's second-level cache.
+_CHANNELS_AT_ONCE = 64
+_PIXELS_AT_ONCE = 32768
+_KEPT_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Consecutive rows of the sparse matrix: pixels [first, last), their neighbours and the weights, both [n, P]."""
+
+    first: int
+    last: int
+    neighbours: Tensor  # int32
+    weights: Tensor  # float32, every row sums to 1
+
+
+@torch.no_grad()
+def pamr(
+    images: Tensor,
+    masks: Tensor,
+    iterations: int = ITERATIONS,
+    dilations: Sequence[int] = DILATIONS,
+) -> Tensor:
+    """Refines soft masks with the pictures they belong to.
+
+    The weight of neighbour j for pixel i is the softmax over the P neighbours of the mean over channels of
+    -|x_i - x_j| / (1e-8 + 0.1 * std_i); std_i is the unbiased deviation over the 3x3 windows of all dilations.
+    A round costs B * H * W * P * C multiplications. Beside the result, memory holds two blocks of at most 64
+    channels and the matrix (8 * P bytes per pixel) of one picture; what of the matrix exceeds both the masks'
+    size and 128 MiB is computed anew in every round. No gradients.
+
+    Args:
+        images: [B,3,H,W] in any linear scale (0..1, 0..255, normalised), finite. The scale cancels out.
+        masks: [B,C,h,w], finite; resized to H x W first (bilinear, corners aligned).
+        iterations: number of rounds, 0 or more; 10 in TCL.
+        dilations: distances of the 3x3 neighbourhoods in pixels; those of TCL by default.
+
+    Returns:
+        [B,C,H,W] on the masks' device, in their dtype (float32 for integer and boolean masks; the computation is
+        always in float32). Values are convex combinations of the resized masks' values.
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinite values, no dilation or one below 1.
+    """
+    _check(images, masks, iterations, dilations)
+    size = (images.shape[2], images.shape[3])
+    dtype = masks.dtype if masks.is_floating_point() else torch.float32
+    out = masks.new_empty((*masks.shape[:2], *size), dtype=dtype)
+    for image, mask, target in zip(images, masks, out, strict=True):
+        _refine(image.to(masks.device, torch.float32), mask, target, iterations, tuple(dilations))
+    return out
+
+
+def _check(images: Tensor, masks: Tensor, iterations: int, dilations: Sequence[int]) -> None:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise InputError(f"PAMR needs images of shape [B,3,H,W], not {list(images.shape)}.")
+    if masks.ndim != 4 or masks.shape[0] != images.shape[0]:
+        raise InputError(
+            f"PAMR needs masks of shape [B,C,h,w] for its {images.shape[0]} images, not {list(masks.shape)}."
+        )
+    if 0 in images.shape[2:] or 0 in masks.shape[2:]:
+        raise InputError("PAMR needs images and masks of at least one pixel.")
+    if iterations < 0 or len(dilations) == 0 or min(dilations) < 1:
+        raise InputError("PAMR needs 0 or more iterations and at least one dilation, each 1 or more.")
+    for name, values in (("images", images), ("masks", masks)):
+        if not all(bool(torch.isfinite(part.float()).all()) for part in values):
+            raise InputError(f"The {name} given to PAMR contain NaN or infinite values: replace them first.")
+
+
+def _refine(image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations: tuple[int, ...]) -> None:
+    """One picture [3,H,W] and its masks [C,h,w]; the result is written into out [C,H,W]."""
+    height, width = image.shape[1:]
+    budget = max(_KEPT_BYTES, 4 * len(mask) * height * width)
+    kept: list[_Rows] = []
+    for start in range(0, len(mask), _CHANNELS_AT_ONCE):
+        block = mask[start : start + _CHANNELS_AT_ONCE].float()
+        if block.shape[1:] != image.shape[1:]:
+            block = F.interpolate(block[None], (height, width), mode="bilinear", align_corners=True)[0]
+        values = block.flatten(1).t().contiguous()  # [HW, C]: a neighbour is one contiguous row
+        del block
+        spare = torch.empty_like(values)
+        for _ in range(iterations):
+            for rows in _matrix(image, dilations, kept, budget):
+                spare[rows.first : rows.last] = F.embedding_bag(
+                    rows.neighbours, values, mode="sum", per_sample_weights=rows.weights
+                )
+            values, spare = spare, values
+        out[start : start + _CHANNELS_AT_ONCE] = values.t().view(-1, height, width)
+
+
+def _matrix(image: Tensor, dilations: tuple[int, ...], kept: list[_Rows], budget: int) -> Iterator[_Rows]:
+    """Yields the whole matrix from its top; as much of it as `budget` bytes allow is kept for the next round."""
+    height, width = image.shape[1:]
+    yield from list(kept)
+    done = kept[-1].last // width if kept else 0
+    step = max(1, _PIXELS_AT_ONCE // width)
+    for top in range(done, height, step):
+        bottom = min(top + step, height)
+        neighbours = _neighbours(height, width, top, bottom, dilations, image.device)
+        rows = _Rows(top * width, bottom * width, neighbours, _affinity(image, top, bottom, dilations))
+        if 8 * rows.last * neighbours.shape[1] <= budget:
+            kept.append(rows)
+        yield rows
+
+
+def _offsets(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(dy, dx) of the P neighbours."""
+    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    return [(dy * d, dx * d) for d in dilations for dy, dx in steps]
+
+
+def _neighbours(
+    height: int, width: int, top: int, bottom: int, dilations: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Pixel numbers y * width + x, [n, P], of the neighbours of the pixels in rows top to bottom."""
+    offsets = torch.tensor(_offsets(dilations), dtype=torch.int32, device=device)
+    y = torch.arange(top, bottom, dtype=torch.int32, device=device)[:, None] + offsets[:, 0]  # [rows, P]
+    x = torch.arange(width, dtype=torch.int32, device=device)[:, None] + offsets[:, 1]  # [W, P]
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    return (y[:, None] * width + x[None]).flatten(0, 1)
+
+
+def _affinity(image: Tensor, top: int, bottom: int, dilations: tuple[int, ...]) -> Tensor:
+    """Weights [n, P] of the neighbours of the pixels in rows top to bottom, in the order of _neighbours."""
+    reach, (height, width) = max(dilations), image.shape[1:]
+    lines = torch.arange(top - reach, bottom + reach, device=image.device).clamp(0, height - 1)
+    padded = F.pad(image[:, lines][None], (reach, reach, 0, 0), mode="replicate")[0]
+
+    def shifted(dy: int, dx: int) -> Tensor:
+        return padded[:, reach + dy : reach + dy + bottom - top, reach + dx : reach + dx + width]
+
+    offsets, centre, windows = _offsets(dilations), shifted(0, 0), len(dilations)
+    # Two passes over the 9 values of each window: sums of squares alone would cancel where the picture is flat.
+    mean = centre * windows
+    for offset in offsets:
+        mean += shifted(*offset)
+    mean /= 9 * windows
+    variance = (centre - mean).square_().mul_(windows)
+    for offset in offsets:
+        variance += (shifted(*offset) - mean).square_()
+    scale = (variance / (9 * windows - 1)).sqrt_().mul_(0.1).add_(1e-8)
+    logits = torch.stack([(shifted(*offset) - centre).abs_().div_(scale).mean(0) for offset in offsets])
+    return logits.neg_().flatten(1).softmax(0).t().contiguous()
