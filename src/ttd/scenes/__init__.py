@@ -1,0 +1,6 @@
+"""The embedded world: pictures of emoji on named backgrounds, their captions, and the whole truth about them."""
+
+from ttd.scenes.nouns import BACKGROUNDS, CATEGORIES, NOUNS, STYLES
+from ttd.scenes.scene import Scene, Scenes
+
+__all__ = ["BACKGROUNDS", "CATEGORIES", "NOUNS", "STYLES", "Scene", "Scenes"]

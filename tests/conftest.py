@@ -1,0 +1,25 @@
+"""What every test shares: one thread, fixed seeds, the shared folder if it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with reference outputs and real photos; tests that use it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared folder with reference outputs and photos is not here")
+    return SHARED
