@@ -1,0 +1,62 @@
+"""Text-Tag Self-Distillation: tag and segment a picture from its caption, with any CLIP-like encoder.
+
+    import ttd
+    model = ttd.load("mini")
+    print(model.tag("photo.jpg", "a dog on the grass"))
+
+Names are looked up when first used, so that `import ttd` needs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ttd import errors
+from ttd._version import __version__
+from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDError
+
+if TYPE_CHECKING:
+    from ttd.model import TTD, load
+    from ttd.results import Segmentation, TaggedWord, Tagging
+    from ttd.tagging import select_tags
+    from ttd.words import Word, split_words
+
+__all__ = [
+    "TTD",
+    "InputError",
+    "MissingExtra",
+    "ModelError",
+    "OutOfMemory",
+    "Segmentation",
+    "TTDError",
+    "TaggedWord",
+    "Tagging",
+    "Word",
+    "__version__",
+    "errors",
+    "load",
+    "select_tags",
+    "split_words",
+]
+
+_HOMES = {
+    "TTD": "ttd.model",
+    "load": "ttd.model",
+    "Segmentation": "ttd.results",
+    "TaggedWord": "ttd.results",
+    "Tagging": "ttd.results",
+    "select_tags": "ttd.tagging",
+    "Word": "ttd.words",
+    "split_words": "ttd.words",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ttd' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,130 @@
+"""What a user gets back: plain frozen records that print well and turn into JSON with `to_dict()`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TaggedWord:
+    """One occurrence of a word in the caption, or one of the caller's own tags.
+
+    Attributes:
+        text: as written.
+        index: position among all tokens of the caption, or in the caller's list.
+        start, end: characters `caption[start:end]`, None for the caller's own tags.
+        score: of the distinct word; repeated words share it.
+        selected: whether the word counts as a tag of the picture.
+    """
+
+    text: str
+    index: int
+    start: int | None
+    end: int | None
+    score: float
+    selected: bool
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """The words of a caption, scored against a picture.
+
+    Attributes:
+        caption: None where the caller gave tags alone.
+        words: every occurrence, in caption order (stop words left out where asked).
+        score: name of the score, e.g. "s_pixel".
+        selection: "gap", "softmax", "min-max" or "share".
+        threshold: the cut of a selection by threshold, None for the largest gap.
+        cut: texts that were longer than the text tower takes; their beginning was used.
+        unknown: words that a model with a closed vocabulary does not know.
+    """
+
+    caption: str | None
+    words: tuple[TaggedWord, ...]
+    score: str = "s_pixel"
+    selection: str = "gap"
+    threshold: float | None = None
+    cut: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def selected(self) -> list[str]:
+        """The distinct selected words, in caption order."""
+        return [word.text for word in self.distinct() if word.selected]
+
+    def distinct(self) -> list[TaggedWord]:
+        """The first occurrence of every distinct word (case aside), in caption order."""
+        first: dict[str, TaggedWord] = {}
+        for word in self.words:
+            first.setdefault(word.text.lower(), word)
+        return list(first.values())
+
+    def ranked(self) -> list[TaggedWord]:
+        """The distinct words, highest score first."""
+        return sorted(self.distinct(), key=lambda word: -word.score)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return {
+            "caption": self.caption,
+            "selected": self.selected,
+            "words": [asdict(word) for word in self.words],
+            "score": self.score,
+            "selection": self.selection,
+            "threshold": self.threshold,
+            "cut": list(self.cut),
+            "unknown": list(self.unknown),
+        }
+
+    def __str__(self) -> str:
+        width = max(len(word.text) for word in self.words)
+        marks = {True: "*", False: " "}
+        return "\n".join(f"{marks[w.selected]} {w.text:<{width}} {w.score:7.4f}" for w in self.ranked())
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A label for every pixel.
+
+    Attributes:
+        label_map: uint16 `[H,W]` at the picture's size, indices into `names`.
+        names: "background" first where there is one, then the classes in the caller's order.
+        background: the threshold under which a pixel is background, None without background.
+        cut: names that were longer than the text tower takes; their beginning was used.
+        unknown: words of the names that a model with a closed vocabulary does not know.
+    """
+
+    label_map: NDArray[np.uint16]
+    names: tuple[str, ...]
+    background: float | None = None
+    cut: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def shares(self) -> dict[str, float]:
+        """The share of the picture's pixels that each name got; names that occur twice are added up."""
+        counts = np.bincount(self.label_map.ravel(), minlength=len(self.names)) / self.label_map.size
+        shares: dict[str, float] = {}
+        for name, share in zip(self.names, counts, strict=True):
+            shares[name] = shares.get(name, 0.0) + float(share)
+        return shares
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON; the label map itself is left out."""
+        height, width = self.label_map.shape
+        return {
+            "height": height,
+            "width": width,
+            "names": list(self.names),
+            "shares": self.shares(),
+            "background": self.background,
+            "cut": list(self.cut),
+            "unknown": list(self.unknown),
+        }
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in self.names)
+        return "\n".join(f"{name:<{width}} {share:6.1%}" for name, share in self.shares().items())

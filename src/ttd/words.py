@@ -1,0 +1,167 @@
+"""A caption -> its words, the tag candidates: no parser, no language model (paper, section 3.1).
+
+CC3M's captions arrive tokenised ("a spider 's web ."), so free text is tokenised the same way first:
+punctuation stands apart, so do "'s" and "n't", hyphenated words stay together. Text that is already
+tokenised this way does not change. Languages that write without spaces are not segmented.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+STOP_WORDS = frozenset(
+    """
+    a an the this that these those some any no every each either neither both all such another other
+    i me my mine myself you your yours yourself yourselves he him his himself she her hers herself it its
+    itself we us our ours ourselves they them their theirs themselves one's who whom whose which what
+    there here where when why how
+    and or but nor so yet if because as while than then though although whether until unless
+    of in on at by for with without to from into onto upon over under above below between among through
+    during before after against about around along across behind beside besides beneath near off out up
+    down inside outside toward towards within via per like amid amongst
+    is am are was were be been being has have had having do does did doing done will would shall should
+    can could may might must ought get gets got
+    not only own same too very just also again once ever never more most much many few less least
+    's 're 've 'm 'd 'll n't 't ca wo s t
+    """.split()
+)
+
+_ABBREVIATIONS = frozenset({"mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof"})
+_SUFFIX = re.compile(r"(?i)(?<=.)(?:n['’]t|['’](?:s|m|d|re|ve|ll))$")
+_CLITICS = frozenset({"s", "m", "d", "re", "ve", "ll", "t"})
+
+
+class _Kinds(dict[int, str]):
+    """A character's kind, for `str.translate`; filled as characters turn up.
+
+    w letter (U if a capital), d digit, e emoji, r flag letter, m what modifies the character before it, j joiner,
+    space; punctuation and symbols stay themselves.
+    """
+
+    def __missing__(self, code: int) -> str:
+        kind = self[code] = _kind(code)
+        return kind
+
+
+def _kind(code: int) -> str:
+    if code in (0xFE0E, 0xFE0F, 0x20E3) or 0x1F3FB <= code <= 0x1F3FF or 0xE0020 <= code <= 0xE007F:
+        return "m"
+    if 0x1F1E6 <= code <= 0x1F1FF:
+        return "r"
+    if code == 0x200D:
+        return "j"
+    if 0x2600 <= code <= 0x27BF or 0x1F000 <= code <= 0x1FAFF:
+        return "e"
+    if code in (0x2010, 0x2011):
+        return "-"
+    if code == 0x2019:
+        return "'"
+    char = chr(code)
+    category = unicodedata.category(char)
+    if category in ("Lu", "Lt"):
+        return "U"
+    if category[0] in "LM" or code in (0x5F, 0x200C, 0xAD):
+        return "w"
+    if category[0] == "N":
+        return "d"
+    if category[0] in "ZC":
+        return " "
+    return char
+
+
+_KINDS = _Kinds()
+_TOKEN = re.compile(
+    r"""
+      (?:[wU]\.){2,}                        # u.s.
+    | [wdU][wdUmj]*                         # a word, and what may join it to the next part:
+      (?:
+        (?: [-'&@]                          #   mother-in-law  o'clock  r&b  a@b
+          | \.(?=[wd])                      #   example.com  3.5  (not "grass.The")
+          | (?<=d)[,:/](?=d)                #   1,000  10:30  1/2
+        )
+        [wdU][wdUmj]*
+      )*
+    | rr                                    # a flag
+    | em*(?:jem*)*                          # an emoji, joined ones together
+    | [.?!]{2,}
+    | ([^\s\w])\1*                          # punctuation, repeated marks together
+    | \S
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A token of a caption.
+
+    Attributes:
+        text: as written.
+        index: position among all tokens of the caption, also those that were left out.
+        start, end: characters, `caption[start:end] == text`.
+    """
+
+    text: str
+    index: int
+    start: int
+    end: int
+
+
+def split_words(caption: str, stop_words: bool = False, *, tokenised: bool = False) -> list[Word]:
+    """Split a caption into words, every occurrence, in order.
+
+    Args:
+        caption: free text or a tokenised caption, any length.
+        stop_words: leave out `STOP_WORDS` and tokens that are only punctuation.
+        tokenised: the caption's white space already is the split (CC3M): nothing else is taken apart.
+    """
+    spans = [m.span() for m in re.finditer(r"\S+", caption)] if tokenised else _spans(caption)
+    words = [Word(caption[start:end], i, start, end) for i, (start, end) in enumerate(spans)]
+    return [word for word in words if not is_stop_word(word.text)] if stop_words else words
+
+
+def is_stop_word(text: str) -> bool:
+    """Whether a token is a function word, a clitic or nothing but punctuation; emoji are words."""
+    lowered = text.lower().replace("’", "'")
+    return lowered in STOP_WORDS or not any(_KINDS[ord(char)] in "wUdre" for char in lowered)
+
+
+def distinct(texts: Iterable[str]) -> tuple[list[str], list[int]]:
+    """Distinct texts, case aside (the text towers lower-case), in order of first occurrence.
+
+    Returns:
+        the distinct texts in lower case, and for every given text its position among them.
+    """
+    places: dict[str, int] = {}
+    indices = [places.setdefault(text.lower(), len(places)) for text in texts]
+    return list(places), indices
+
+
+def _spans(caption: str) -> list[tuple[int, int]]:
+    """Character spans of the tokens."""
+    spans: list[tuple[int, int]] = []
+    for match in _TOKEN.finditer(caption.translate(_KINDS)):
+        start, end = match.span()
+        suffix = _SUFFIX.search(caption, start, end)
+        if _joins_previous(caption, spans, start, end):
+            spans[-1] = (spans[-1][0], end)
+        elif suffix and suffix.start() > start:
+            spans += [(start, suffix.start()), (suffix.start(), end)]
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _joins_previous(caption: str, spans: list[tuple[int, int]], start: int, end: int) -> bool:
+    """Whether a token belongs to the one before: the s of a lone 's, the full stop of mr."""
+    if not spans or spans[-1][1] != start:
+        return False
+    first, last = spans[-1]
+    before, token = caption[first:last].lower(), caption[start:end].lower()
+    if before in ("'", "’"):
+        apart = first == 0 or caption[first - 1].isspace()
+        return apart and token in _CLITICS
+    return token == "." and before in _ABBREVIATIONS
