@@ -1,0 +1,208 @@
+"""Any ViT CLIP as an encoder: transformers' `CLIPModel` with our own last vision block.
+
+Weights come from a transformers folder or hub id, from OpenAI's names, or from OpenCLIP's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import CLIPModel
+
+from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.encoders.clip_towers import (
+    as_map,
+    build_clip,
+    embed_clip_tokens,
+    embed_patches,
+    project_vision,
+    run_blocks,
+)
+from ttd.encoders.last_block import LastBlock, class_token, last_block
+from ttd.encoders.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer, tokenize
+from ttd.errors import ModelError
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class CLIPEncoder(Encoder):
+    """CLIP with dense features by one of the published last-block variants (MaskCLIP unless said otherwise).
+
+    Args:
+        model: the towers.
+        tokenizer: a transformers tokenizer; None if only token ids will be encoded.
+        variant: a preset's name ("maskclip", "sclip", "clearclip", "naclip", "values") or a `LastBlock`.
+        mean, std: image statistics, OpenAI's by default.
+        background: default threshold of `segment` on min-max scaled maps.
+        vocabulary: the words that the model knows, None where anything goes.
+    """
+
+    kind = "clip"
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: Any = None,
+        *,
+        variant: str | LastBlock = "maskclip",
+        mean: tuple[float, float, float] = OPENAI_MEAN,
+        std: tuple[float, float, float] = OPENAI_STD,
+        background: float = 0.5,
+        vocabulary: frozenset[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = model
+        self.tokenizer = tokenizer
+        self.variant = last_block(variant)
+        self.mean, self.std = mean, std
+        self.background = background
+        self.vocabulary = vocabulary
+        vision = model.config.vision_config
+        self.patch_size, self.image_size = int(vision.patch_size), int(vision.image_size)
+        self.max_tokens = int(model.config.text_config.max_position_embeddings)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> CLIPEncoder:
+        """Load a transformers folder or hub id (`model_type` "clip"), in float32.
+
+        Args:
+            source: the folder or id.
+            options: as for the class; image statistics and tokenizer come from the folder where it has them.
+        """
+        model = load_pretrained(CLIPModel, source, "clip")
+        vocabulary = model.config.text_config.vocab_size
+        tokenizer = load_tokenizer(source, default=clip_tokenizer if vocabulary == CLIP_VOCABULARY else None)
+        return cls(model, tokenizer, **(load_statistics(source) | options)).eval()
+
+    @classmethod
+    def from_openai_state_dict(cls, tensors: Mapping[str, Tensor], **options: Any) -> CLIPEncoder:
+        """Build the model whose parameters OpenAI's code would save; every size is read from the tensors.
+
+        Heads have 64 channels, the activation is QuickGELU. float16 parameters are computed with in float32.
+
+        Raises:
+            ModelError: parameters are missing, unknown, or not a ViT's (OpenAI's ResNets are not supported).
+        """
+        return cls._from_openai_names(tensors, {}, {}, "quick_gelu", options)
+
+    @classmethod
+    def from_open_clip(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], **options: Any
+    ) -> CLIPEncoder:
+        """Build an OpenCLIP ViT from its `open_clip_config.json` and its parameters.
+
+        Raises:
+            ModelError: the config describes towers other than OpenCLIP's own ViT and text transformer.
+        """
+        shape = config.get("model_cfg", config)
+        vision, text = dict(shape.get("vision_cfg", {})), dict(shape.get("text_cfg", {}))
+        for part, foreign in ((vision, "timm_model_name"), (text, "hf_model_name")):
+            if part.get(foreign):
+                raise ModelError(
+                    f"this OpenCLIP model uses {part[foreign]}: only OpenCLIP's own ViT towers load here"
+                )
+        vision_heads = {"num_attention_heads": vision["width"] // vision.get("head_width", 64)}
+        text_heads = {"num_attention_heads": text["heads"]} if "heads" in text else {}
+        activation = "quick_gelu" if shape.get("quick_gelu") else "gelu"
+        for statistic in ("mean", "std"):
+            if statistic in config.get("preprocess_cfg", {}):
+                options.setdefault(statistic, tuple(config["preprocess_cfg"][statistic]))
+        # OpenCLIP writes the text tower under "text." when the model was declared with `custom_text`.
+        plain = {name.removeprefix("text."): values for name, values in tensors.items()}
+        return cls._from_openai_names(plain, vision_heads, text_heads, activation, options)
+
+    @classmethod
+    def _from_openai_names(
+        cls,
+        tensors: Mapping[str, Tensor],
+        vision: Mapping[str, int],
+        text: Mapping[str, int],
+        activation: str,
+        options: Mapping[str, Any],
+    ) -> CLIPEncoder:
+        model = build_clip(tensors, activation, vision, text)
+        vocabulary = model.config.text_config.vocab_size
+        tokenizer = clip_tokenizer() if vocabulary == CLIP_VOCABULARY else None
+        return cls(model, **{"tokenizer": tokenizer, **options}).eval()
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of cosines before a softmax: 1 / temperature."""
+        return float(self._clip.logit_scale.exp())
+
+    @property
+    def embedding_size(self) -> int:
+        """C, the width of the space that image and text share."""
+        return int(self._clip.config.projection_dim)
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last."""
+        tokens, grid = self._tokens(pixels)
+        block = self._clip.vision_model.encoder.layers[-1]
+        size = (pixels.shape[-2], pixels.shape[-1])
+        return ImageFeatures(
+            dense=self._dense(tokens, grid),
+            pooled=self._project(class_token(block, tokens)),
+            size=size,
+            offset=(0, 0),
+            padded=size,
+        )
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Dense features `[B,C,h,w]`, L2-normalised, float32."""
+        return self._dense(*self._tokens(pixels))
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """Token ids `[N,L]` padded with 0 to the longest text, and which texts were cut at `max_tokens`."""
+        if self.tokenizer is None:
+            raise ModelError(
+                f"this model's {self._clip.config.text_config.vocab_size} tokens come without a tokenizer: "
+                "give it one, or pass token ids to embed_tokens"
+            )
+        return tokenize(self.tokenizer, texts, self.max_tokens)
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Text embeddings `[N,C]`, float32, not normalised, pooled at each row's end token.
+
+        What lies behind the last end token is cut off first; the mask is causal, so only the time changes.
+        """
+        return embed_clip_tokens(self._clip, token_ids.to(self.device))
+
+    def lora_targets(self) -> list[str]:
+        """q and v of both towers, without the last vision block's q where the variant never uses it."""
+        vision = len(self._clip.vision_model.encoder.layers)
+        text = len(self._clip.text_model.encoder.layers)
+        targets = [
+            f"{tower}.encoder.layers.{i}.self_attn.{projection}"
+            for tower, depth in (("vision_model", vision), ("text_model", text))
+            for i in range(depth)
+            for projection in ("q_proj", "v_proj")
+        ]
+        if not self.variant.uses_query:
+            targets.remove(f"vision_model.encoder.layers.{vision - 1}.self_attn.q_proj")
+        return targets
+
+    @property
+    def _clip(self) -> Any:
+        return self.backbone
+
+    def _tokens(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The tokens `[B,1+h*w,D]` that enter the last block, and (h, w)."""
+        self._check_pixels(pixels, self.patch_size)
+        layers = self._clip.vision_model.encoder.layers
+        grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
+        return run_blocks(layers[:-1], embed_patches(self._clip, pixels)), grid
+
+    def _dense(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        patches = self.variant(self._clip.vision_model.encoder.layers[-1], tokens, grid)
+        return as_map(self._project(patches), grid)
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Into the shared space, normalised: `[...,D]` -> `[...,C]`, float32."""
+        return normalize(project_vision(self._clip, x), dim=-1)
