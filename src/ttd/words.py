@@ -12,22 +12,19 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-STOP_WORDS = frozenset(
-    """
-    a an the this that these those some any no every each either neither both all such another other
-    i me my mine myself you your yours yourself yourselves he him his himself she her hers herself it its
-    itself we us our ours ourselves they them their theirs themselves one's who whom whose which what
-    there here where when why how
-    and or but nor so yet if because as while than then though although whether until unless
-    of in on at by for with without to from into onto upon over under above below between among through
-    during before after against about around along across behind beside besides beneath near off out up
-    down inside outside toward towards within via per like amid amongst
-    is am are was were be been being has have had having do does did doing done will would shall should
-    can could may might must ought get gets got
-    not only own same too very just also again once ever never more most much many few less least
-    's 're 've 'm 'd 'll n't 't ca wo s t
-    """.split()
-)
+_FUNCTION_WORDS = """
+a an the this that these those some any no every each either neither both all such another other i
+me my mine myself you your yours yourself yourselves he him his himself she her hers herself it its
+itself we us our ours ourselves they them their theirs themselves one's who whom whose which what
+there here where when why how and or but nor so yet if because as while than then though although
+whether until unless of in on at by for with without to from into onto upon over under above below
+between among through during before after against about around along across behind beside besides
+beneath near off out up down inside outside toward towards within via per like amid amongst is am
+are was were be been being has have had having do does did doing done will would shall should can
+could may might must ought get gets got not only own same too very just also again once ever never
+more most much many few less least 's 're 've 'm 'd 'll n't 't ca wo s t
+"""
+STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 _ABBREVIATIONS = frozenset({"mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof"})
 _SUFFIX = re.compile(r"(?i)(?<=.)(?:n['’]t|['’](?:s|m|d|re|ve|ll))$")
@@ -37,8 +34,8 @@ _CLITICS = frozenset({"s", "m", "d", "re", "ve", "ll", "t"})
 class _Kinds(dict[int, str]):
     """A character's kind, for `str.translate`; filled as characters turn up.
 
-    w letter (U if a capital), d digit, e emoji, r flag letter, m what modifies the character before it, j joiner,
-    space; punctuation and symbols stay themselves.
+    w letter (U if a capital), d digit, e emoji, r flag letter, m what modifies the character before it,
+    j joiner, space; punctuation and symbols stay themselves.
     """
 
     def __missing__(self, code: int) -> str:

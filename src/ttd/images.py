@@ -1,0 +1,179 @@
+"""Pictures: a path, PIL image or array in, an upright RGB picture out; and the pixels for an encoder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ttd.errors import InputError, OutOfMemory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Twice Pillow's warning limit: from here on Pillow itself refuses a file as a decompression bomb.
+MAX_PIXELS = 178_956_970
+
+# A path, a PIL image, or a uint8 array [H,W,3].
+Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+
+_log = logging.getLogger(__name__)
+
+
+def read_image(source: Picture) -> Image.Image:
+    """Read a picture as upright 8-bit RGB at its own size.
+
+    The EXIF orientation is honoured, transparency is laid on white, of an animated file the first frame
+    is taken (of a PIL image the current one), 16-bit and floating point greys are scaled to 8 bits.
+
+    Args:
+        source: a path, a PIL image, or a uint8 array `[H,W,3]`.
+
+    Raises:
+        InputError: missing, not a picture, damaged, or above 178 megapixels (checked before decoding).
+        OutOfMemory: the decoded picture does not fit into memory.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _guarded(lambda: _upright_rgb(source), "the PIL image")
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            f"a picture must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}"
+        )
+    path = Path(source)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a picture: give one of the files in it")
+    if not path.exists():
+        raise InputError(f"{path} does not exist: check the name and the folder")
+    return _guarded(lambda: _open(path), str(path))
+
+
+def prepare_pixels(
+    image: Image.Image,
+    size: tuple[int, int],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Tensor:
+    """Resize (bicubic, antialiased) and normalise an RGB picture.
+
+    Args:
+        image: RGB.
+        size: (H, W) in pixels.
+        mean, std: statistics for values in 0..1.
+
+    Returns:
+        float32 `[3,H,W]`.
+    """
+    import torch
+
+    resized = image if image.size == size[::-1] else image.resize(size[::-1], Image.Resampling.BICUBIC)
+    values = torch.from_numpy(np.array(resized, dtype=np.float32))  # [H,W,3], 0..255
+    values = values.sub_(torch.tensor(mean) * 255).div_(torch.tensor(std) * 255)
+    return values.permute(2, 0, 1).contiguous()
+
+
+def _guarded(read: Any, name: str) -> Image.Image:
+    """Run a decoder and turn whatever it raises into one sentence."""
+    try:
+        image: Image.Image = read()
+        return image
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemory(f"{name} does not fit into memory: make the picture smaller first") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(_too_large(name)) from error
+    except PermissionError as error:
+        raise InputError(f"{name} may not be read: change its permissions") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{name} is not a picture in a format that Pillow knows: convert it to PNG or JPEG"
+        ) from error
+    # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error, IndexError ...
+    except Exception as error:
+        raise InputError(
+            f"{name} is damaged or incomplete and cannot be decoded ({_one_line(error)}): get it again"
+        ) from error
+
+
+def _open(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns from 89 megapixels on; this package accepts twice that.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            _check_size(image.size, str(path))
+            image.load()
+            return _upright_rgb(image)
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise InputError(
+            f"an array must be uint8 [H,W,3] in RGB order, not {array.dtype} {list(array.shape)}"
+        )
+    _check_size((array.shape[1], array.shape[0]), "the array")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InputError(_too_large(name))
+    if min(size) < 1:
+        raise InputError(f"{name} has no pixels: give a picture of at least 1x1")
+
+
+def _too_large(name: str) -> str:
+    return f"{name} has more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller first"
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    _check_size(image.size, "the PIL image")
+    return _rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    # Broken EXIF data says nothing about the pixels, which are fine: show them as they are stored.
+    except Exception as error:
+        _log.warning(
+            "the EXIF data cannot be read (%s); the picture is taken as it is stored", _one_line(error)
+        )
+        return image
+    return upright
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    # A copy, so that the caller's later changes (or closing) do not reach us.
+    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits, 32 bits or floats -> 0..255, by the smallest usual range that holds them all."""
+    values = np.asarray(image).astype(np.float32)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
+        raise InputError(
+            "the picture's grey values are negative, above 65535 or not finite: convert it to 8 bits"
+        )
+    ranges = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
+    white = next(top for top in ranges if values.max() <= top)
+    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,223 @@
+"""Which words of a caption are tags of the picture: five scores and two selections (paper, section 3.1).
+
+All functions take leading batch axes: N words, C channels, h x w cells of a cosine map. Captions of different
+lengths share a batch through `valid`, bool `[...,N]`; what is not valid never wins, counts or is selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ttd.errors import InputError
+
+SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
+SELECTIONS = ("gap", "softmax", "min-max", "share")
+
+
+def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
+    """The paper's score: the best cell's cosine with each word (Eq. 1).
+
+    Args:
+        sim: raw cosines `[...,N,h,w]`.
+        inside: bool, broadcastable to `sim`: cells that belong to the picture.
+
+    Returns:
+        `[...,N]` in -1..1.
+    """
+    if inside is not None:
+        sim = sim.masked_fill(~inside, -torch.inf)
+    return sim.amax((-2, -1))
+
+
+def s_image(dense: Tensor, text: Tensor, inside: Tensor | None = None) -> Tensor:
+    """The cosine of each word with the mean of the normalised dense features.
+
+    Args:
+        dense: normalised features `[...,C,h,w]`.
+        text: `[...,N,C]`.
+        inside: bool `[...,h,w]`: cells that belong to the picture.
+
+    Returns:
+        `[...,N]` in -1..1.
+    """
+    if inside is None:
+        mean = dense.mean((-2, -1))
+    else:
+        weight = inside.to(dense.dtype)[..., None, :, :]
+        mean = (dense * weight).sum((-2, -1)) / weight.sum((-2, -1))
+    return s_text(mean, text)
+
+
+def s_text(caption: Tensor, text: Tensor) -> Tensor:
+    """The cosine of the caption `[...,C]` with each of its words `[...,N,C]`: `[...,N]` in -1..1."""
+    return (normalize(text.float(), dim=-1) @ normalize(caption.float(), dim=-1)[..., None])[..., 0]
+
+
+def s_image_text(image_score: Tensor, text_score: Tensor) -> Tensor:
+    """s_image + s_text: the plain sum of both, each scaled first, `[...,N]`; same threshold."""
+    return image_score + text_score
+
+
+def s_seg(sim: Tensor, valid: Tensor | None = None, inside: Tensor | None = None) -> Tensor:
+    """The share of the cells whose best word is this one.
+
+    Args:
+        sim: raw cosines `[...,N,h,w]`; of equal words the first gets the cell.
+        valid: bool `[...,N]`.
+        inside: bool `[...,h,w]`: cells that belong to the picture.
+
+    Returns:
+        `[...,N]` in 0..1, the sum over the valid words is 1.
+    """
+    if valid is not None:
+        sim = sim.masked_fill(~valid[..., None, None], -torch.inf)
+    best = sim.argmax(-3).flatten(-2)  # [..., h*w]
+    if inside is None:
+        weight = torch.ones_like(best, dtype=torch.float32)
+    else:
+        weight = inside.expand(sim.shape[:-3] + sim.shape[-2:]).flatten(-2).float()
+    counts = torch.zeros(sim.shape[:-2], device=sim.device).scatter_add_(-1, best, weight)
+    shares = counts / weight.sum(-1, keepdim=True)
+    return shares if valid is None else shares.masked_fill(~valid, 0.0)
+
+
+def softmax_scores(scores: Tensor, logit_scale: float, valid: Tensor | None = None) -> Tensor:
+    """Cosines `[...,N]` -> shares in 0..1: softmax over the caption's words at the logit scale (as CaSED)."""
+    scores = _checked(scores, valid)
+    logits = scores * logit_scale
+    if valid is not None:
+        logits = logits.masked_fill(~valid, torch.finfo(logits.dtype).min)
+    shares = logits.softmax(-1)
+    return shares if valid is None else shares.masked_fill(~valid, 0.0)
+
+
+def min_max_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Scores `[...,N]` -> 0..1 between the caption's lowest and highest; all equal become 1."""
+    scores = _checked(scores, valid)
+    low, high = _range(scores, valid)
+    flat = high == low
+    scaled = torch.where(flat, torch.ones_like(scores), (scores - low) / (high - low + flat))
+    return scaled if valid is None else scaled.masked_fill(~valid, 0.0)
+
+
+def select_largest_gap(scores: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Sort the words by score and keep all above the largest drop between neighbours (Eq. 3, Fig. 4a).
+
+    One word is selected; all equal: all are; of equal largest drops the first counts.
+
+    Args:
+        scores: `[...,N]`.
+        valid: bool `[...,N]`.
+
+    Returns:
+        bool `[...,N]`; a caption without a valid word has nothing selected.
+
+    Raises:
+        InputError: a score is NaN or infinite.
+    """
+    scores = _checked(scores, valid)
+    if scores.shape[-1] == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    if valid is not None:
+        scores = scores.masked_fill(~valid, -torch.inf)
+    ordered = scores.sort(-1, descending=True).values
+    drops = ordered[..., :-1] - ordered[..., 1:]
+    # From the last valid word to the padding the drop is infinite, among the padding NaN: neither counts.
+    drops = torch.where(drops.isfinite(), drops, torch.zeros_like(drops))
+    # A last "drop" of 0 keeps all words where no two scores differ.
+    drops = torch.cat([drops, torch.zeros_like(ordered[..., :1])], -1)
+    largest, place = drops.max(-1, keepdim=True)
+    place = torch.where(largest > 0, (drops == largest).int().argmax(-1, keepdim=True), drops.shape[-1] - 1)
+    selected = scores >= ordered.gather(-1, place)
+    return selected if valid is None else selected & valid
+
+
+def select_threshold(scores: Tensor, threshold: float = 0.5, valid: Tensor | None = None) -> Tensor:
+    """Keep the words whose score reaches the threshold; possibly none.
+
+    One word is selected; all equal: all are.
+
+    Args:
+        scores: `[...,N]`, usually in 0..1.
+        threshold: reached by scores that are equal to it.
+        valid: bool `[...,N]`.
+
+    Returns:
+        bool `[...,N]`.
+
+    Raises:
+        InputError: a score is NaN or infinite.
+    """
+    scores = _checked(scores, valid)
+    if scores.shape[-1] == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    low, high = _range(scores, valid)
+    selected = (scores >= threshold) | (low == high)
+    return selected if valid is None else selected & valid
+
+
+def select_tags(
+    scores: Tensor | NDArray[np.floating] | Sequence[float],
+    selection: str = "gap",
+    *,
+    threshold: float = 0.5,
+    logit_scale: float = 100.0,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Select by name.
+
+    Args:
+        scores: `[...,N]`; raw cosines, or shares for "share".
+        selection: "gap"; or a threshold on "softmax" or "min-max" scaled scores, or on the scores as they are
+            ("share").
+        threshold: for all but "gap".
+        logit_scale: for "softmax".
+        valid: bool `[...,N]`.
+
+    Returns:
+        bool `[...,N]`.
+
+    Raises:
+        InputError: an unknown selection, or a score that is NaN or infinite.
+    """
+    scores = torch.as_tensor(scores)
+    if selection == "gap":
+        return select_largest_gap(scores, valid)
+    return select_threshold(scale_scores(scores, selection, logit_scale, valid), threshold, valid)
+
+
+def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | None = None) -> Tensor:
+    """The scores `[...,N]` that a selection cuts: by "softmax" or "min-max"; "share" and "gap": as they are."""
+    if how == "softmax":
+        return softmax_scores(scores, logit_scale, valid)
+    if how == "min-max":
+        return min_max_scores(scores, valid)
+    if how in ("share", "gap"):
+        return scores
+    raise InputError(f"unknown selection {how!r}: choose from {', '.join(SELECTIONS)}")
+
+
+def _checked(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """Float32 at least, every valid score finite; the others become 0."""
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    if valid is not None:
+        scores = scores.masked_fill(~valid, 0.0)
+    if not bool(scores.isfinite().all()):
+        raise InputError(
+            "a score is NaN or infinite: the model's weights or the picture's pixels are damaged"
+        )
+    return scores
+
+
+def _range(scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Lowest and highest valid score, each `[...,1]`."""
+    if valid is None:
+        return scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
+    low = scores.masked_fill(~valid, torch.inf).amin(-1, keepdim=True)
+    return low, scores.masked_fill(~valid, -torch.inf).amax(-1, keepdim=True)
