@@ -6,15 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder as Encoder
+    from ttd.encoders.base import ImageFeatures as ImageFeatures
     from ttd.encoders.clip import CLIPEncoder as CLIPEncoder
     from ttd.encoders.last_block import LastBlock as LastBlock
     from ttd.encoders.registry import known_models as known_models
     from ttd.encoders.registry import load_encoder as load_encoder
     from ttd.encoders.siglip import SigLIPEncoder as SigLIPEncoder
     from ttd.encoders.tcl import TCLEncoder as TCLEncoder
-
-    from ttd.encoders.base import Encoder as Encoder
-    from ttd.encoders.base import ImageFeatures as ImageFeatures
 
 _HOMES = {
     "Encoder": "base",

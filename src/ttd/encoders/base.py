@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from ttd.errors import InputError
 from ttd.maps import joint_norm, norm
@@ -58,6 +58,10 @@ class ImageFeatures:
         """Cut the padding off maps `[...,H,W]` of the padded size, giving the size of the pixels given."""
         top, left = self.offset
         return maps[..., top : top + self.size[0], left : left + self.size[1]]
+
+    def enlarge(self, maps: Tensor) -> Tensor:
+        """Maps `[B,N,h,w]` over the padded image -> `[B,N,H,W]` at the pixels' own size (bilinear)."""
+        return self.crop(interpolate(maps, self.padded, mode="bilinear"))
 
     def inside(self, grid: tuple[int, int]) -> Tensor:
         """Which cells of a map over the padded image have their centre in the picture: bool `[h,w]`."""

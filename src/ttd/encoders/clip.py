@@ -5,33 +5,25 @@ Weights come from a transformers folder or hub id, from OpenAI's names, or from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.nn.functional import normalize
 from transformers import CLIPModel
 
-from ttd.encoders.base import Encoder, ImageFeatures
-from ttd.encoders.clip_towers import (
-    as_map,
-    build_clip,
-    embed_clip_tokens,
-    embed_patches,
-    project_vision,
-    run_blocks,
-)
+from ttd.encoders.base import ImageFeatures
+from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
 from ttd.encoders.last_block import LastBlock, class_token, last_block
 from ttd.encoders.pretrained import load_pretrained, load_statistics, load_tokenizer
-from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer, tokenize
+from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class CLIPEncoder(Encoder):
+class CLIPEncoder(CLIPTowers):
     """CLIP with dense features by one of the published last-block variants (MaskCLIP unless said otherwise).
 
     Args:
@@ -58,14 +50,11 @@ class CLIPEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.backbone = model
-        self.tokenizer = tokenizer
+        self._describe_towers(tokenizer, mean, std)
+        self.image_size = int(model.config.vision_config.image_size)
         self.variant = last_block(variant)
-        self.mean, self.std = mean, std
         self.background = background
         self.vocabulary = vocabulary
-        vision = model.config.vision_config
-        self.patch_size, self.image_size = int(vision.patch_size), int(vision.image_size)
-        self.max_tokens = int(model.config.text_config.max_position_embeddings)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> CLIPEncoder:
@@ -131,16 +120,6 @@ class CLIPEncoder(Encoder):
         tokenizer = clip_tokenizer() if vocabulary == CLIP_VOCABULARY else None
         return cls(model, **{"tokenizer": tokenizer, **options}).eval()
 
-    @property
-    def logit_scale(self) -> float:
-        """The multiplier of cosines before a softmax: 1 / temperature."""
-        return float(self._clip.logit_scale.exp())
-
-    @property
-    def embedding_size(self) -> int:
-        """C, the width of the space that image and text share."""
-        return int(self._clip.config.projection_dim)
-
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last."""
         tokens, grid = self._tokens(pixels)
@@ -158,22 +137,6 @@ class CLIPEncoder(Encoder):
         """Dense features `[B,C,h,w]`, L2-normalised, float32."""
         return self._dense(*self._tokens(pixels))
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """Token ids `[N,L]` padded with 0 to the longest text, and which texts were cut at `max_tokens`."""
-        if self.tokenizer is None:
-            raise ModelError(
-                f"this model's {self._clip.config.text_config.vocab_size} tokens come without a tokenizer: "
-                "give it one, or pass token ids to embed_tokens"
-            )
-        return tokenize(self.tokenizer, texts, self.max_tokens)
-
-    def embed_tokens(self, token_ids: Tensor) -> Tensor:
-        """Text embeddings `[N,C]`, float32, not normalised, pooled at each row's end token.
-
-        What lies behind the last end token is cut off first; the mask is causal, so only the time changes.
-        """
-        return embed_clip_tokens(self._clip, token_ids.to(self.device))
-
     def lora_targets(self) -> list[str]:
         """q and v of both towers, without the last vision block's q where the variant never uses it."""
         vision = len(self._clip.vision_model.encoder.layers)
@@ -188,10 +151,6 @@ class CLIPEncoder(Encoder):
             targets.remove(f"vision_model.encoder.layers.{vision - 1}.self_attn.q_proj")
         return targets
 
-    @property
-    def _clip(self) -> Any:
-        return self.backbone
-
     def _tokens(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """The tokens `[B,1+h*w,D]` that enter the last block, and (h, w)."""
         self._check_pixels(pixels, self.patch_size)
@@ -202,7 +161,3 @@ class CLIPEncoder(Encoder):
     def _dense(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         patches = self.variant(self._clip.vision_model.encoder.layers[-1], tokens, grid)
         return as_map(self._project(patches), grid)
-
-    def _project(self, x: Tensor) -> Tensor:
-        """Into the shared space, normalised: `[...,D]` -> `[...,C]`, float32."""
-        return normalize(project_vision(self._clip, x), dim=-1)

@@ -5,17 +5,70 @@ Shapes: B images, h x w patches, L tokens, D width, C embedding channels, N text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
+from ttd.encoders.base import Encoder
 from ttd.encoders.openai_names import clip_to_hf, text_sizes, under, vision_sizes
+from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 
 LEGACY_END = 2  # transformers' mark for configs that pool text at the highest token id, as OpenAI does
+
+
+class CLIPTowers(Encoder):
+    """The part of an encoder that is a `CLIPModel`: its text side and the projection of its vision side."""
+
+    tokenizer: Any
+
+    def _describe_towers(
+        self, tokenizer: Any, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        """Set what the contract asks of every encoder, once `backbone` is there."""
+        config = self._clip.config
+        self.tokenizer = tokenizer
+        self.mean, self.std = mean, std
+        self.patch_size = int(config.vision_config.patch_size)
+        self.max_tokens = int(config.text_config.max_position_embeddings)
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of cosines before a softmax: 1 / temperature."""
+        return float(self._clip.logit_scale.exp())
+
+    @property
+    def embedding_size(self) -> int:
+        """C, the width of the space that image and text share."""
+        return int(self._clip.config.projection_dim)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """Token ids `[N,L]` padded with 0 to the longest text, and which texts were cut at `max_tokens`."""
+        if self.tokenizer is None:
+            raise ModelError(
+                f"this model's {self._clip.config.text_config.vocab_size} tokens come without a tokenizer: "
+                "give it one, or pass token ids to embed_tokens"
+            )
+        return tokenize(self.tokenizer, texts, self.max_tokens)
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Text embeddings `[N,C]`, float32, not normalised, pooled at each row's end token.
+
+        What lies behind the last end token is cut off first; the mask is causal, so only the time changes.
+        """
+        return embed_clip_tokens(self._clip, token_ids.to(self.device))
+
+    @property
+    def _clip(self) -> Any:
+        return self.backbone
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Into the shared space, normalised: `[...,D]` -> `[...,C]`, float32."""
+        return normalize(project_vision(self._clip, x), dim=-1)
 
 
 def build_clip(

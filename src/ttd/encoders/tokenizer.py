@@ -32,7 +32,7 @@ def tokenize(
         texts: N strings.
         max_tokens: the longest row allowed, start and end token included.
         pad_to: the length of every row, filled with the tokenizer's own padding on its own side; None means
-            the longest text's, filled with zeros on the right as OpenAI does (a causal tower never looks there).
+            the longest text's, filled with zeros on the right as OpenAI does (a causal tower never looks).
 
     Returns:
         Ids `[N,L]`, and for each text whether it was cut.
