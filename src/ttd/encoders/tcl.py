@@ -64,8 +64,8 @@ class TCLBackbone(nn.Module):
 class TCLEncoder(CLIPTowers):
     """TCL behind the encoders' contract; text comes from its CLIP, image statistics are ImageNet's.
 
-    Pixels of any size are zero-padded, centred, to full patches; features and maps cover the padded image, and
-    `ImageFeatures` says where the picture lies in it.
+    Pixels of any size are zero-padded, centred, to full patches; features and maps cover the padded image,
+    and `ImageFeatures` says where the picture lies in it.
     """
 
     kind = "tcl"
@@ -196,7 +196,7 @@ class TCLEncoder(CLIPTowers):
         return features.enlarge(self.maps(features, text, pamr=pamr, clip_weight=clip_weight))
 
     def lora_targets(self) -> list[str]:
-        """q and v of the shared blocks and the text tower, v of the trained block, the decoder's convolutions.
+        """q and v of the shared and the trained blocks and of the text tower, the decoder's convolutions.
 
         The frozen branch's own blocks stay as they are, and the last trained block never uses its q.
         """

@@ -1,8 +1,8 @@
 """The parameter names of the official `tcl.pth`, translated to ours and back.
 
-Official: a CLIP in two halves (`clip_image_encoder`, `clip_text_encoder`), the trained copy of its last blocks,
-the decoder and the projection (`masker.image_encoder`), and the calibration (`masker.sim2mask`). Losses'
-parameters serve training only.
+Official: a CLIP in two halves (`clip_image_encoder`, `clip_text_encoder`), the trained copy of its last
+blocks, the decoder and the projection (`masker.image_encoder`), and the calibration (`masker.sim2mask`).
+Losses' parameters serve training only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""SigLIP and SigLIP 2 (fixed resolution) as encoders: transformers' `SiglipModel`.
+
+SigLIP has no class token: a learned probe attends to the patches in a pooling head, and only what leaves
+that head is aligned with text. So the identity replaces the head's attention: every patch goes alone
+through the head's value and output projections, then through its LayerNorm and MLP.
+
+Shapes: B images, h x w patches, D width = C embedding channels, N texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, normalize
+from transformers import SiglipModel
+
+from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.encoders.clip_towers import as_map, run_blocks
+from ttd.encoders.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.tokenizer import tokenize
+from ttd.errors import InputError, ModelError
+
+HALF = (0.5, 0.5, 0.5)
+
+
+class SigLIPEncoder(Encoder):
+    """SigLIP with dense features by identity attention in its pooling head.
+
+    The text tower looks both ways and pools its last position, so every text is padded to the full length.
+
+    Args:
+        model: the towers.
+        tokenizer: a transformers tokenizer; None if only token ids will be encoded.
+        mean, std: image statistics.
+        background: default threshold of `segment` on min-max scaled maps.
+    """
+
+    kind = "siglip"
+
+    def __init__(
+        self,
+        model: SiglipModel,
+        tokenizer: Any = None,
+        *,
+        mean: tuple[float, float, float] = HALF,
+        std: tuple[float, float, float] = HALF,
+        background: float = 0.5,
+    ) -> None:
+        super().__init__()
+        vision, text = model.config.vision_config, model.config.text_config
+        if not model.vision_model.use_head:
+            raise ModelError("this SigLIP has no pooling head, so its patches cannot be compared with text")
+        self.backbone = model
+        self.tokenizer = tokenizer
+        self.mean, self.std = mean, std
+        self.background = background
+        self.patch_size, self.image_size = int(vision.patch_size), int(vision.image_size)
+        self.max_tokens = int(text.max_position_embeddings)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> SigLIPEncoder:
+        """Load a transformers folder or hub id (`model_type` "siglip") with its tokenizer, in float32."""
+        model = load_pretrained(SiglipModel, source, "siglip")
+        return cls(model, load_tokenizer(source), **(load_statistics(source) | options)).eval()
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of cosines before SigLIP's sigmoid."""
+        return float(self._siglip.logit_scale.exp())
+
+    @property
+    def embedding_size(self) -> int:
+        """C, the width of the vision tower."""
+        return int(self._siglip.config.vision_config.hidden_size)
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Encode normalised pixels `[B,3,H,W]`; dense and pooled share all but the head's attention."""
+        patches, grid = self._patches(pixels)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        pooled = self._siglip.vision_model.head(patches)
+        return ImageFeatures(
+            dense=self._dense(patches, grid),
+            pooled=normalize(pooled.float(), dim=-1),
+            size=size,
+            offset=(0, 0),
+            padded=size,
+        )
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Dense features `[B,C,h,w]`, L2-normalised, float32."""
+        return self._dense(*self._patches(pixels))
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """Token ids `[N,max_tokens]` of the lower-cased texts, and which were cut."""
+        if self.tokenizer is None:
+            raise ModelError(
+                "this SigLIP comes without a tokenizer: put its tokenizer files into the model's folder"
+            )
+        return tokenize(self.tokenizer, [text.lower() for text in texts], self.max_tokens, self.max_tokens)
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Text embeddings `[N,C]` of ids padded to `max_tokens`, float32, not normalised."""
+        if token_ids.shape[0] == 0:
+            return torch.zeros(0, self.embedding_size, device=self.device)
+        if token_ids.shape[1] != self.max_tokens:
+            raise InputError(
+                f"SigLIP's texts are padded to {self.max_tokens} tokens, not {token_ids.shape[1]}"
+            )
+        pooled: Tensor = self._siglip.text_model(input_ids=token_ids.to(self.device)).pooler_output
+        return pooled.float()
+
+    def lora_targets(self) -> list[str]:
+        """q and v of both towers; the pooling head stays as it is."""
+        return [
+            f"{tower}.encoder.layers.{i}.self_attn.{projection}"
+            for tower in ("vision_model", "text_model")
+            for i in range(len(getattr(self._siglip, tower).encoder.layers))
+            for projection in ("q_proj", "v_proj")
+        ]
+
+    @property
+    def _siglip(self) -> Any:
+        return self.backbone
+
+    def _patches(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What enters the pooling head, `[B,h*w,D]`, and (h, w)."""
+        self._check_pixels(pixels, self.patch_size)
+        vision = self._siglip.vision_model
+        x = vision.embeddings(pixels.to(self.dtype), interpolate_pos_encoding=True)
+        grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
+        return vision.post_layernorm(run_blocks(vision.encoder.layers, x)), grid
+
+    def _dense(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The head with the identity in place of its attention: `[B,h*w,D]` -> `[B,C,h,w]`."""
+        head = self._siglip.vision_model.head
+        value_weight = head.attention.in_proj_weight.chunk(3)[2]
+        value_bias = head.attention.in_proj_bias.chunk(3)[2]
+        attended = head.attention.out_proj(linear(patches, value_weight, value_bias))
+        embedded = attended + head.mlp(head.layernorm(attended))
+        return as_map(normalize(embedded.float(), dim=-1), grid)
