@@ -35,28 +35,30 @@ def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
     return sim.amax((-2, -1))
 
 
-def s_image(dense: Tensor, text: Tensor, inside: Tensor | None = None) -> Tensor:
-    """The cosine of each word with the mean of the normalised dense features.
+def mean_feature(dense: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean of normalised dense features, the picture's embedding for `s_image`.
 
     Args:
-        dense: normalised features `[...,C,h,w]`.
-        text: `[...,N,C]`.
-        inside: bool `[...,h,w]`: cells that belong to the picture.
+        dense: `[...,C,h,w]`, L2-normalised over C.
+        weight: `[...,h,w]`, not negative: what each cell counts, e.g. 0 for padding; not normalised.
 
     Returns:
-        `[...,N]` in -1..1.
+        `[...,C]`, not normalised.
     """
-    if inside is None:
-        mean = dense.mean((-2, -1))
-    else:
-        weight = inside.to(dense.dtype)[..., None, :, :]
-        mean = (dense * weight).sum((-2, -1)) / weight.sum((-2, -1))
-    return s_text(mean, text)
+    if weight is None:
+        return dense.mean((-2, -1))
+    weight = weight.to(dense.dtype)[..., None, :, :]
+    return (dense * weight).sum((-2, -1)) / weight.sum((-2, -1))
+
+
+def s_image(mean: Tensor, text: Tensor) -> Tensor:
+    """The cosine of the mean dense feature `[...,C]` with each word `[...,N,C]`: `[...,N]` in -1..1."""
+    return _cosines(mean, text)
 
 
 def s_text(caption: Tensor, text: Tensor) -> Tensor:
     """The cosine of the caption `[...,C]` with each of its words `[...,N,C]`: `[...,N]` in -1..1."""
-    return (normalize(text.float(), dim=-1) @ normalize(caption.float(), dim=-1)[..., None])[..., 0]
+    return _cosines(caption, text)
 
 
 def s_image_text(image_score: Tensor, text_score: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ def select_tags(
 
 
 def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | None = None) -> Tensor:
-    """The scores `[...,N]` that a selection cuts: by "softmax" or "min-max"; "share" and "gap": as they are."""
+    """The scores `[...,N]` that a selection cuts: "softmax" and "min-max" scale, "share" and "gap" do not."""
     if how == "softmax":
         return softmax_scores(scores, logit_scale, valid)
     if how == "min-max":
@@ -201,6 +203,22 @@ def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | N
     if how in ("share", "gap"):
         return scores
     raise InputError(f"unknown selection {how!r}: choose from {', '.join(SELECTIONS)}")
+
+
+def default_selection(score: str) -> str:
+    """The selection that the paper pairs with a score (section 3.1 and Table 9; "softmax" decided here).
+
+    Raises:
+        InputError: an unknown score.
+    """
+    if score not in SCORES:
+        raise InputError(f"unknown score {score!r}: choose from {', '.join(SCORES)}")
+    return {"s_pixel": "gap", "s_seg": "share"}.get(score, "softmax")
+
+
+def _cosines(one: Tensor, many: Tensor) -> Tensor:
+    """`[...,C]` with `[...,N,C]` -> `[...,N]`, in float32."""
+    return (normalize(many.float(), dim=-1) @ normalize(one.float(), dim=-1)[..., None])[..., 0]
 
 
 def _checked(scores: Tensor, valid: Tensor | None) -> Tensor:

@@ -1,0 +1,384 @@
+"""`TTD`: a loaded model that tags and segments pictures from their captions.
+
+Plain methods take a picture and strings and return NumPy arrays and records; `encode_text`, `similarity` and
+`score_words` under them work on tensors. A picture is encoded once for many questions with `encode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttd.encoders.base import Encoder
+from ttd.errors import InputError
+from ttd.images import Picture, prepare_pixels, read_image
+from ttd.inference import Options, prepared_size, resolve
+from ttd.maps import joint_norm, norm
+from ttd.memory import inference
+from ttd.pixel_labels import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
+from ttd.refine import SAMRefiner, pamr
+from ttd.refine.sam import DEFAULT_MODEL as DEFAULT_SAM
+from ttd.resample import resize
+from ttd.results import Segmentation, Tagging
+from ttd.tagging import SELECTIONS, default_selection
+from ttd.templates import templates
+from ttd.texts import Texts
+from ttd.views import EncodedImage, View, ViewsOnDemand, average, encode_views, prepare
+from ttd.word_scores import Rule, candidates, score_words, tag_batch
+
+# `tag_many` reads this many batches of pictures ahead, to find some of the same shape.
+_BATCHES_AHEAD = 8
+_MOST_NAMES = 65_534
+
+
+def load(
+    name: str | Path = "mini",
+    *,
+    adapter: str | Path | None = None,
+    adapter_scale: float = 1.0,
+    variant: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> TTD:
+    """Load a model by short name, folder, file or hub id; see `ttd.encoders.registry.load_encoder`.
+
+    Raises:
+        ModelError: unknown, missing, damaged, or an adapter that does not fit.
+    """
+    from ttd.encoders.registry import load_encoder
+
+    return TTD(
+        load_encoder(
+            name, adapter=adapter, adapter_scale=adapter_scale, variant=variant, device=device, dtype=dtype
+        )
+    )
+
+
+class TTD:
+    """Tags and segments pictures with any encoder.
+
+    Every method that looks at a picture takes a path, a PIL image, a uint8 array `[H,W,3]`, or what `encode`
+    returned; and `**options`: `preset="..."` and single values of `ttd.inference.Options`. All may raise
+    `InputError` (an unusable picture, text or option) and `OutOfMemory`.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder.eval()
+        self._texts = Texts(self.encoder)
+        self._sams: dict[str | None, SAMRefiner] = {}
+
+    @inference
+    def encode(self, image: Picture | EncodedImage, **options: Any) -> EncodedImage:
+        """Encode a picture for many questions."""
+        return self._look(image, options, keep=True)
+
+    @inference
+    def tag(
+        self,
+        image: Picture | EncodedImage,
+        caption: str | None,
+        *,
+        tags: Sequence[str] | None = None,
+        score: str = "s_pixel",
+        selection: str | None = None,
+        threshold: float = 0.5,
+        **options: Any,
+    ) -> Tagging:
+        """Score a caption's words, or the caller's `tags`, and select those that the picture shows.
+
+        Args:
+            image: see the class.
+            caption: may be None where `tags` are given and the score does not need it.
+            tags: words or phrases to score in place of the caption's words.
+            score: "s_pixel", "s_image", "s_text", "s_image+s_text" or "s_seg".
+            selection: "gap", "softmax", "min-max" or "share"; None: the paper's for this score.
+            threshold: for all selections but "gap".
+            **options: `stop_words=False` keeps stop words.
+        """
+        seen = self._look(image, options, keep=False)
+        rule = _rule(score, selection, threshold)
+        words = candidates(caption, tags, seen.options.stop_words)
+        return self._tag_batch(seen.views, [caption], [words], rule, seen.options)[0]
+
+    @inference
+    def tag_many(
+        self,
+        images: Sequence[Picture | EncodedImage],
+        captions: Sequence[str],
+        *,
+        score: str = "s_pixel",
+        selection: str | None = None,
+        threshold: float = 0.5,
+        batch_size: int = 4,
+        **options: Any,
+    ) -> list[Tagging]:
+        """`tag` for many pictures, one caption each; pictures of the same prepared shape share a batch."""
+        if len(images) != len(captions):
+            raise InputError(f"{len(images)} images came with {len(captions)} captions: give one for each")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        rule = _rule(score, selection, threshold)
+        settings = resolve(**options)
+        words = [candidates(caption, None, settings.stop_words) for caption in captions]
+        found: dict[int, Tagging] = {}
+        ahead = batch_size * _BATCHES_AHEAD
+        for first in range(0, len(images), ahead):
+            numbers = range(first, min(first + ahead, len(images)))
+            for batch, views in self._batches({i: images[i] for i in numbers}, options, batch_size):
+                taggings = self._tag_batch(
+                    views, [captions[i] for i in batch], [words[i] for i in batch], rule, settings
+                )
+                found.update(zip(batch, taggings, strict=True))
+        return [found[i] for i in range(len(images))]
+
+    @inference
+    def heatmaps(
+        self, image: Picture | EncodedImage, texts: Sequence[str], **options: Any
+    ) -> NDArray[np.float32]:
+        """Where each text is: float32 `[N,H,W]` in 0..1 at the picture's size.
+
+        TCL's maps are calibrated; others are scaled from each map's lowest to its highest cell.
+        """
+        seen = self._look(image, options, keep=False)
+        self._texts.check(texts, seen.options.text_templates(self.encoder))
+        return self._heat(seen, texts)
+
+    @inference
+    def caption_map(self, image: Picture | EncodedImage, caption: str, **options: Any) -> NDArray[np.float32]:
+        """Where the whole caption is: float32 `[H,W]` in 0..1."""
+        seen = self._look(image, options, keep=False)
+        self._texts.check([caption], seen.options.text_templates(self.encoder))
+        heat: NDArray[np.float32] = self._heat(seen, [caption])[0]
+        return heat
+
+    @inference
+    def caption_mask(
+        self, image: Picture | EncodedImage, caption: str, threshold: float | None = None, **options: Any
+    ) -> NDArray[np.bool_]:
+        """What the caption describes: bool `[H,W]`, where its map reaches the threshold.
+
+        Args:
+            image: see the class.
+            caption: any text.
+            threshold: in 0..1; None: `background` of the options, or the encoder's own.
+            **options: see the class.
+        """
+        if threshold is not None:
+            options = {**options, "background": threshold}
+        seen = self._look(image, options, keep=False)
+        self._texts.check([caption], seen.options.text_templates(self.encoder))
+        maps = self._maps(seen, [caption])
+        cut = _threshold(seen.options, self.encoder)
+        refinement = seen.options.refinement(self.encoder)
+        if refinement == "crf":
+            return pixel_labels(crf_maps(seen.picture, maps, cut), seen.size, None).astype(np.bool_)
+        if refinement == "sam":
+            return sam_labels(self._sam(seen.options), seen.picture, maps, cut).astype(np.bool_)
+        return pixel_mask(maps[0], seen.size, cut)
+
+    @inference
+    def segment(self, image: Picture | EncodedImage, names: Sequence[str], **options: Any) -> Segmentation:
+        """Give every pixel one of the names, or background.
+
+        The highest map wins. Background is where the winner's map stays below `background`: TCL's own
+        calibrated map, elsewhere cosines scaled over all names and cells of the picture together.
+
+        Args:
+            image: see the class.
+            names: classes, of one or several words.
+            **options: `background=0.4`; `None` or `False`: no background; `refine="pamr"`, ...
+        """
+        seen = self._look(image, options, keep=False)
+        cut_texts = self._texts.check(names, seen.options.text_templates(self.encoder))
+        if len(names) > _MOST_NAMES:
+            raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
+        threshold = seen.options.threshold(self.encoder)
+        maps = self._maps(seen, names, joint=True)
+        refinement = seen.options.refinement(self.encoder)
+        if refinement == "crf":
+            labels = pixel_labels(crf_maps(seen.picture, maps, threshold), seen.size, None)
+        elif refinement == "sam":
+            labels = sam_labels(self._sam(seen.options), seen.picture, maps, threshold)
+        else:
+            labels = pixel_labels(maps, seen.size, threshold)
+        all_names = tuple(names) if threshold is None else ("background", *names)
+        return Segmentation(labels, all_names, threshold, cut_texts, self.unknown_words(names))
+
+    @inference
+    def encode_text(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> Tensor:
+        """Text embeddings `[N,C]`, L2-normalised, averaged over templates; remembered for the next question.
+
+        Args:
+            texts: any strings.
+            which: templates by name, or the caller's own; see `ttd.templates`.
+        """
+        return self._texts.encode(texts, templates(which))
+
+    @inference
+    def similarity(
+        self, image: Picture | EncodedImage, texts: Sequence[str] | Tensor, **options: Any
+    ) -> Tensor:
+        """Raw cosines `[N,h,w]` on the finest view's grid, averaged over the views: the paper's `sim`.
+
+        Args:
+            image: see the class.
+            texts: strings (put into `tag_templates`, by default bare), or embeddings `[N,C]`.
+            **options: see the class.
+        """
+        seen = self._look(image, options, keep=False)
+        if not isinstance(texts, Tensor):
+            self._texts.check(texts, templates(seen.options.tag_templates))
+            texts = self.encode_text(texts, seen.options.tag_templates)
+        text = texts
+        return average(seen.views, lambda features: self.encoder.similarity(features, text))[0]
+
+    @inference
+    def score_words(
+        self,
+        views: Iterable[View],
+        text: Tensor,
+        *,
+        caption: Tensor | None = None,
+        valid: Tensor | None = None,
+        score: str = "s_pixel",
+        selection: str | None = None,
+        threshold: float = 0.5,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores and selection of a batch, each `[B,N]`; the tensors under `tag`.
+
+        Args:
+            views: of B pictures: `EncodedImage.views`, or `ttd.views.encode_views` of a batch.
+            text: `[N,C]` for all pictures or `[B,N,C]`.
+            caption: `[B,C]` for the scores that need it.
+            valid: bool `[B,N]`, False where a caption has fewer words.
+            score, selection, threshold: as for `tag`.
+        """
+        rule = _rule(score, selection, threshold)
+        if rule.needs_caption and caption is None:
+            raise InputError(f"the score {score} needs the caption's embedding")
+        scores = score_words(self.encoder, views, text, rule, caption=caption, valid=valid)
+        return scores, rule.select(scores, valid)
+
+    def unknown_words(self, texts: Iterable[str]) -> tuple[str, ...]:
+        """Distinct words (lower case) that a model with a closed vocabulary does not know; else none."""
+        return self._texts.unknown(texts)
+
+    def cut_texts(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> tuple[str, ...]:
+        """Those texts of which, with their longest template, only the beginning fits into the text tower."""
+        return self._texts.cut(texts, templates(which))
+
+    def _look(self, image: Picture | EncodedImage, options: dict[str, Any], *, keep: bool) -> EncodedImage:
+        """A picture ready for questions; without `keep` views are encoded while a question is answered."""
+        if isinstance(image, EncodedImage):
+            return self._with_options(image, options)
+        settings = resolve(**options)
+        picture = read_image(image)
+        pixels = [scaled[None] for scaled in prepare(picture, self.encoder, settings)]
+        views = (
+            tuple(encode_views(self.encoder, pixels, settings))
+            if keep
+            else ViewsOnDemand(self.encoder, pixels, settings)
+        )
+        return EncodedImage(picture, views, settings, self.encoder)
+
+    def _with_options(self, encoded: EncodedImage, options: dict[str, Any]) -> EncodedImage:
+        if encoded.encoder is not self.encoder:
+            raise InputError("the encoded picture comes from another model: encode it with this one")
+        settings = resolve(base=encoded.options, **options)
+        changed = [name for name, value in settings.view.items() if value != encoded.options.view[name]]
+        if changed:
+            raise InputError(f"the picture was encoded with another {changed[0]}: encode it again")
+        return replace(encoded, options=settings)
+
+    def _batches(
+        self, images: dict[int, Picture | EncodedImage], options: dict[str, Any], batch_size: int
+    ) -> Iterable[tuple[list[int], Iterable[View]]]:
+        """Numbers and views of pictures that share all shapes; encoded ones come alone."""
+        waiting: dict[tuple[Any, ...], list[tuple[int, list[Tensor]]]] = {}
+        settings = resolve(**options)
+        for i, image in images.items():
+            if isinstance(image, EncodedImage):
+                yield [i], self._with_options(image, options).views
+                continue
+            pixels = prepare(read_image(image), self.encoder, settings)
+            waiting.setdefault(tuple(scaled.shape for scaled in pixels), []).append((i, pixels))
+        for same in waiting.values():
+            for first in range(0, len(same), batch_size):
+                chunk = same[first : first + batch_size]
+                scales = [torch.stack(pixels) for pixels in zip(*(p for _, p in chunk), strict=True)]
+                yield [i for i, _ in chunk], ViewsOnDemand(self.encoder, scales, settings)
+
+    def _tag_batch(
+        self, views: Iterable[View], captions: Sequence[str | None], words: Any, rule: Rule, options: Options
+    ) -> list[Tagging]:
+        taggings = tag_batch(
+            self.encoder,
+            views,
+            captions,
+            words,
+            rule,
+            lambda texts: self.encode_text(texts, options.tag_templates),
+        )
+        notes = []
+        for tagging in taggings:
+            texts = [word.text for word in tagging.distinct()]
+            whole = [tagging.caption] if rule.needs_caption and tagging.caption else []
+            cut = self.cut_texts([*texts, *whole], options.tag_templates)
+            notes.append(replace(tagging, cut=cut, unknown=self.unknown_words(texts)))
+        return notes
+
+    def _maps(self, seen: EncodedImage, texts: Sequence[str], *, joint: bool = False) -> Tensor:
+        """Maps `[N,h,w]` in 0..1 on the canvas, after PAMR if asked; `joint`: comparable with each other."""
+        options, encoder = seen.options, self.encoder
+        text = self.encode_text(texts, options.text_templates(encoder))
+        with_pamr = options.refinement(encoder) == "pamr"
+        if encoder.calibrated:
+            own: dict[str, Any] = {"pamr": with_pamr, "clip_weight": options.clip_weight}
+            return average(seen.views, lambda features: encoder.maps(features, text, **own))[0]
+        sim = average(seen.views, lambda features: encoder.similarity(features, text))[0]
+        maps = joint_norm(sim) if joint else norm(sim)
+        if not with_pamr:
+            return maps
+        grid = prepared_size(seen.size, options.size or encoder.image_size, 4)
+        grid = (grid[0] // 4, grid[1] // 4)
+        small = prepare_pixels(seen.picture, grid, encoder.mean, encoder.std).to(maps.device)
+        return pamr(small[None], resize(maps, grid)[None])[0]
+
+    def _heat(self, seen: EncodedImage, texts: Sequence[str]) -> NDArray[np.float32]:
+        """`heatmaps` of texts that were checked; each map is refined by itself."""
+        maps = self._maps(seen, texts)
+        refinement = seen.options.refinement(self.encoder)
+        if refinement in ("crf", "sam"):
+            cut = _threshold(seen.options, self.encoder)
+            if refinement == "crf":
+                maps = torch.cat([crf_maps(seen.picture, one[None], cut)[1:] for one in maps])
+            else:
+                drawn = sam_masks(self._sam(seen.options), seen.picture, maps, cut)
+                maps = torch.from_numpy(drawn).float()
+        return pixel_values(maps, seen.size)
+
+    def _sam(self, options: Options) -> SAMRefiner:
+        name = options.sam_model
+        if name not in self._sams:
+            self._sams[name] = SAMRefiner.from_pretrained(name or DEFAULT_SAM, self.encoder.device)
+        return self._sams[name]
+
+
+def _rule(score: str, selection: str | None, threshold: float) -> Rule:
+    usual = default_selection(score)
+    if selection is not None and selection not in SELECTIONS:
+        raise InputError(f"unknown selection {selection!r}: choose from {', '.join(SELECTIONS)}")
+    return Rule(score, selection or usual, threshold)
+
+
+def _threshold(options: Options, encoder: Encoder) -> float:
+    """A mask of one map needs a threshold, also where the options ask for no background."""
+    threshold = options.threshold(encoder)
+    return encoder.background if threshold is None else threshold
