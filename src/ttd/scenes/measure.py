@@ -1,0 +1,225 @@
+"""What an encoder does on scenes, where the whole truth is known.
+
+Shapes: S scenes, V words of the world, N words of a caption, h x w cells, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ttd.benchmarks.metrics import TagCounts, auc, average_precision, class_scores, confusion_matrix, overlap
+from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.maps import norm
+from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scenes.scene import Scene, Scenes
+from ttd.tagging import (
+    SCORES,
+    default_selection,
+    mean_feature,
+    s_image,
+    s_image_text,
+    s_pixel,
+    s_seg,
+    s_text,
+    scale_scores,
+    select_tags,
+)
+from ttd.words import distinct, is_stop_word, split_words
+
+WORDS = (*NOUNS, *BACKGROUNDS)
+RETRIEVAL_AMONG = 256
+_BATCH = 128
+_NEVER = -2.0  # below every cosine: the score of a stop word
+
+
+@dataclass(frozen=True)
+class EncodedScenes:
+    """Scenes with what an encoder made of them: features, and embeddings of the world's words and the captions."""
+
+    scenes: list[Scene]
+    features: ImageFeatures
+    words: Tensor
+    captions: Tensor
+
+
+def prepare_pixels(encoder: Encoder, images: np.ndarray, size: int | None = None) -> Tensor:
+    """uint8 [S, H, W, 3] -> normalised pixels [S, 3, size, size] (as large as they are where size is None)."""
+    pixels = torch.from_numpy(images).to(encoder.device).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v, device=encoder.device).view(3, 1, 1) for v in (encoder.mean, encoder.std))
+    if size is not None and size != pixels.shape[-1]:
+        pixels = interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return (pixels - mean) / std
+
+
+@torch.inference_mode()
+def encode_scenes(encoder: Encoder, scenes: Sequence[Scene]) -> EncodedScenes:
+    """Encodes the pictures at their own size, their captions, and every word of the world."""
+    scenes = list(scenes)
+    parts = []
+    for start in range(0, len(scenes), _BATCH):
+        images = np.stack([scene.image for scene in scenes[start : start + _BATCH]])
+        parts.append(encoder.encode_image(prepare_pixels(encoder, images)))
+    features = ImageFeatures(
+        dense=torch.cat([part.dense for part in parts]),
+        pooled=torch.cat([part.pooled for part in parts]),
+        size=parts[0].size,
+        offset=parts[0].offset,
+        padded=parts[0].padded,
+    )
+    captions = encoder.encode_text([scene.caption for scene in scenes])
+    return EncodedScenes(scenes, features, encoder.encode_text(WORDS), captions)
+
+
+def retrieval(encoded: EncodedScenes) -> dict[str, float]:
+    """Share of pictures that find their own caption among 256 by the pooled embedding, and of captions likewise."""
+    hits = {"image to text": [], "text to image": []}  # type: dict[str, list[float]]
+    for start in range(0, len(encoded.scenes) - RETRIEVAL_AMONG + 1, RETRIEVAL_AMONG):
+        part = slice(start, start + RETRIEVAL_AMONG)
+        cosines = encoded.features.pooled[part] @ encoded.captions[part].T
+        right = torch.arange(RETRIEVAL_AMONG, device=cosines.device)
+        hits["image to text"].append((cosines.argmax(1) == right).float().mean().item())
+        hits["text to image"].append((cosines.argmax(0) == right).float().mean().item())
+    return {name: _mean(values) for name, values in hits.items()}
+
+
+@torch.inference_mode()
+def noun_accuracy(encoder: Encoder, split: str, seed: int, count: int) -> float:
+    """Zero-shot accuracy among all nouns on scenes of one object, by the pooled embedding."""
+    single = Scenes(split, seed, objects=(1, 1))
+    encoded = encode_scenes(encoder, [single[i] for i in range(count)])
+    best = (encoded.features.pooled @ encoded.words[: len(NOUNS)].T).argmax(1).tolist()
+    return _mean([float(NOUNS[k] == scene.nouns[0]) for k, scene in zip(best, encoded.scenes, strict=True)])
+
+
+def present_above_absent(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
+    """How often s_pixel of a noun that is there exceeds that of one that is not.
+
+    "per picture": over the nouns of the world within a picture; "per word": over the pictures for one noun.
+    """
+    scores = s_pixel(encoder.similarity(encoded.features, encoded.words[: len(NOUNS)])).cpu().numpy()
+    present = np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
+    rows = [auc(row[there], row[~there]) for row, there in zip(scores, present, strict=True)]
+    columns = [auc(row[there], row[~there]) for row, there in zip(scores.T, present.T, strict=True)]
+    return {"per picture": _mean(rows), "per word": _mean(columns)}
+
+
+def segmentation(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
+    """Mean IoU over the whole set of two questions: which of all the world's words, and which of those that are there."""
+    every = np.zeros((len(WORDS), len(WORDS) + 1), np.int64)
+    there = np.zeros_like(every)
+    place = {word: i for i, word in enumerate(WORDS)}
+    for i, scene in enumerate(encoded.scenes):
+        sim = encoder.similarity(encoded.features.select(slice(i, i + 1)), encoded.words)
+        cosines = interpolate(sim, scene.label_map.shape, mode="bilinear", align_corners=False)[0]
+        wanted = torch.tensor([place[label] for label in scene.labels])
+        truth = wanted.numpy()[scene.label_map]
+        every += confusion_matrix(cosines.argmax(0).cpu().numpy(), truth, len(WORDS), ignored=-1)
+        chosen = wanted[cosines[wanted].argmax(0).cpu()].numpy()
+        there += confusion_matrix(chosen, truth, len(WORDS), ignored=-1)
+    return {"all words": class_scores(every).mean["mIoU"], "words that are there": class_scores(there).mean["mIoU"]}
+
+
+def caption_masks(encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5) -> dict[str, dict[str, float]]:
+    """The caption's map cut at the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
+    true word, and over those of them that name objects only; with the IoU of a mask that is the whole picture."""
+    rows: dict[str, list[tuple[float, ...]]] = {"all": [], "objects only": []}
+    for i, scene in enumerate(encoded.scenes):
+        truth = scene.union_mask
+        if not scene.true_words:
+            continue
+        sim = encoder.similarity(encoded.features.select(slice(i, i + 1)), encoded.captions[i : i + 1])
+        sim = interpolate(sim, truth.shape, mode="bilinear", align_corners=False)[0, 0]
+        result = overlap((norm(sim) >= threshold).cpu().numpy(), truth)
+        row = (result.iou, result.fpr, result.fnr, float(truth.mean()))
+        rows["all"].append(row)
+        if scene.background not in scene.true_words:
+            rows["objects only"].append(row)
+    names = ("CaptionIoU", "mFPR", "mFNR", "whole picture IoU")
+    return {kind: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True)) for kind, values in rows.items()}
+
+
+def tag_selection(
+    encoder: Encoder, encoded: EncodedScenes, scores: Sequence[str] = SCORES, shuffled: bool = False
+) -> dict[str, dict[str, float]]:
+    """Words chosen from captions by each score: precision, recall, F1, accuracy, mAP (Table 2b), and two controls.
+
+    "absent selected": share of the nouns named but not there that were selected. "every noun" is the row that
+    selects all nouns of the world without looking. `shuffled` shows each caption another scene's picture: what
+    the text alone achieves. Stop words count as words that are never selected.
+    """
+    counts = {score: _TagTally() for score in (*scores, "every noun")}
+    texts = [distinct(word.text for word in split_words(scene.caption))[0] for scene in encoded.scenes]
+    vocabulary = sorted({text for row in texts for text in row})
+    place = {text: i for i, text in enumerate(vocabulary)}
+    with torch.inference_mode():
+        embeddings = encoder.encode_text(vocabulary)
+    for i, (scene, row) in enumerate(zip(encoded.scenes, texts, strict=True)):
+        candidates = [text for text in row if not is_stop_word(text)]
+        picture = (i + 1) % len(encoded.scenes) if shuffled else i
+        features = encoded.features.select(slice(picture, picture + 1))
+        words = embeddings[[place[text] for text in candidates]]
+        raw = _scores(encoder, features, words, encoded.captions[i], scores)
+        for score in scores:
+            # The sum's parts are scaled already: it is cut as it is.
+            selection = "share" if score == "s_image+s_text" else default_selection(score)
+            chosen = select_tags(raw[score], selection, logit_scale=encoder.logit_scale).tolist()
+            counts[score].add(scene, row, candidates, raw[score].tolist(), chosen)
+        every = [text in WORDS for text in candidates]
+        counts["every noun"].add(scene, row, candidates, [float(e) for e in every], every)
+    return {name: tally.result for name, tally in counts.items()}
+
+
+def _scores(
+    encoder: Encoder, features: ImageFeatures, words: Tensor, caption: Tensor, wanted: Sequence[str]
+) -> dict[str, Tensor]:
+    """Every wanted score of a caption's words, each [N]; sums are of softmax shares."""
+    sim = encoder.similarity(features, words)
+    of_image = s_image(mean_feature(features.dense), words[None])[0]
+    of_text = s_text(caption, words)
+    made = {
+        "s_pixel": s_pixel(sim)[0],
+        "s_image": of_image,
+        "s_text": of_text,
+        "s_image+s_text": s_image_text(
+            scale_scores(of_image, "softmax", encoder.logit_scale), scale_scores(of_text, "softmax", encoder.logit_scale)
+        ),
+        "s_seg": s_seg(sim)[0],
+    }
+    return {name: made[name] for name in wanted}
+
+
+class _TagTally:
+    """Decisions and rankings of one tagger over all captions."""
+
+    def __init__(self) -> None:
+        self.counts, self.precisions = TagCounts(), list[float]()
+        self.absent, self.absent_selected = 0, 0
+
+    def add(
+        self, scene: Scene, words: list[str], candidates: list[str], scores: list[float], chosen: list[bool]
+    ) -> None:
+        scored = dict(zip(candidates, scores, strict=True))
+        selected = {text for text, kept in zip(candidates, chosen, strict=True) if kept}
+        true = np.array([text in scene.true_words for text in words])
+        self.counts.add(np.array([text in selected for text in words]), true)
+        if true.any():
+            self.precisions.append(average_precision(np.array([scored.get(text, _NEVER) for text in words]), true))
+        self.absent += len(scene.absent_words)
+        self.absent_selected += len(scene.absent_words & selected)
+
+    @property
+    def result(self) -> dict[str, float]:
+        """The row of the table."""
+        share = self.absent_selected / self.absent if self.absent else float("nan")
+        return {**self.counts.scores, "mAP": _mean(self.precisions), "absent selected": share}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.nanmean(values)) if len(values) else float("nan")
+
