@@ -1,0 +1,237 @@
+"""A short name, a path or a hub id -> an encoder that is ready for inference."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttd.encoders.adapters import add_to_tensors, attach_adapter, read_adapter_file
+from ttd.encoders.base import Encoder
+from ttd.encoders.catalogue import ModelEntry, find_entry, known_models
+from ttd.encoders.downloads import cache_folder, tcl_weights
+from ttd.encoders.folders import (
+    OPEN_CLIP_WEIGHTS,
+    Source,
+    read_card,
+    read_json,
+    read_vocabulary,
+    recognise,
+    weights_file,
+)
+from ttd.encoders.hub import hub_adapter, hub_model
+from ttd.encoders.last_block import PRESETS
+from ttd.errors import InputError, ModelError, OutOfMemory
+
+__all__ = ["known_models", "load_encoder"]
+
+MINI = Path(__file__).resolve().parents[1] / "assets" / "mini"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def load_encoder(
+    name: str | Path = "mini",
+    *,
+    adapter: str | Path | None = None,
+    adapter_scale: float = 1.0,
+    variant: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    merge: bool = True,
+) -> Encoder:
+    """Load a model for inference: eval mode, no parameter asks for a gradient.
+
+    Args:
+        name: a short name (see `known_models`), a folder or file, or a hub id ("google/siglip-...").
+        adapter: an adapter's short name, folder, file or hub id.
+        adapter_scale: how much of the adapter counts: 0 is the base exactly, 1 the adapter as trained.
+        variant: preset of the last vision block; None takes the model's own.
+        device: None is CUDA where there is one, else the CPU.
+        dtype: "float32", "bfloat16", "float16", or torch's; None is float32.
+        merge: add the adapter to the weights, which makes it free; False keeps its layers apart.
+
+    Raises:
+        ModelError: the model or adapter is unknown, missing, damaged, or does not fit.
+        InputError: an option is wrong.
+        OutOfMemory: the model does not fit on the device.
+    """
+    place, precision = _device(device), _dtype(dtype)
+    if not 0 <= adapter_scale <= 1:
+        raise InputError(f"adapter_scale must lie between 0 and 1, not {adapter_scale}")
+    _check_variant(variant)
+    adapter_path = find_adapter(adapter) if adapter is not None else None
+    source = find_model(name)
+    if adapter_path is None:
+        encoder = build(source, variant)
+    elif adapter_path.is_file():
+        encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), variant)
+    else:
+        # An adapter may have been trained with another variant than its base has by default.
+        card = read_card(adapter_path)
+        encoder = build(source, variant or (card.variant if card else None))
+        attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge)
+    try:
+        return encoder.to(place, precision).eval().requires_grad_(False)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{name} does not fit on {place}: use a smaller model, bfloat16 or cpu") from error
+
+
+# ---------------------------------------------------------------- names
+
+
+def find_model(name: str | Path) -> Source:
+    """The model on disk that a short name, path or hub id stands for, downloaded where need be."""
+    entry = find_entry(str(name))
+    if entry is not None:
+        return _from_catalogue(entry)
+    if Path(name).expanduser().exists():
+        return recognise(name)
+    if _HUB_ID.fullmatch(str(name)):
+        return recognise(hub_model(str(name)))
+    raise _unknown(str(name), "model")
+
+
+def find_adapter(name: str | Path) -> Path:
+    """The folder (PEFT) or file (the authors') that an adapter's short name, path or hub id stands for."""
+    entry = find_entry(str(name), "adapter")
+    if entry is not None and entry.file is not None:
+        path = cache_folder() / entry.file
+        if not path.is_file():
+            raise ModelError(
+                f"{entry.file} must be fetched by hand from {entry.source}: put it at {path} or pass its path"
+            )
+        return path
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if _HUB_ID.fullmatch(str(name)):
+        return hub_adapter(str(name))
+    raise _unknown(str(name), "adapter")
+
+
+def _from_catalogue(entry: ModelEntry) -> Source:
+    if entry.name == "mini":
+        if not MINI.is_dir():
+            raise ModelError(f"the package's own model is missing from {MINI}: install the package again")
+        return recognise(MINI)
+    if entry.kind == "tcl":
+        return recognise(tcl_weights(entry))
+    return recognise(hub_model(entry.source, entry))
+
+
+def _unknown(name: str, what: str) -> ModelError:
+    other = "adapter" if what == "model" else "model"
+    if find_entry(name, other):
+        return ModelError(f'"{name}" names a known {other}: pass it as the {other}, not as the {what}')
+    names = [entry.name for entry in known_models() if entry.what == what]
+    close = difflib.get_close_matches(name.lower(), names, n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return ModelError(
+        f'unknown {what} "{name}", no such file or folder either: {hint}known names are {", ".join(names)}'
+    )
+
+
+# ---------------------------------------------------------------- building
+
+
+def build(source: Source, variant: str | None = None) -> Encoder:
+    """The encoder of a recognised model, on the CPU in float32, with what its card says.
+
+    Raises:
+        ModelError: the weights do not fit their configuration, or the card names what does not exist.
+    """
+    card = source.card
+    chosen = variant or (card.variant if card else None)
+    _check_variant(chosen)
+    options: dict[str, Any] = {"variant": chosen} if chosen else {}
+    if chosen and source.kind != "clip":
+        raise ModelError(
+            f"{source.path} is a {source.kind} model, whose last block has one form: leave the variant out"
+        )
+    try:
+        encoder = _construct(source, options).float()
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ModelError(
+            f"the weights of {source.path} are a damaged pickle or one that would run code: fetch them again, as "
+            "model.safetensors if possible"
+        ) from error
+    if card is not None:
+        encoder.vocabulary = read_vocabulary(_folder(source), card)
+        encoder.image_size = card.image_size or encoder.image_size
+        encoder.background = encoder.background if card.background is None else card.background
+    return encoder
+
+
+def _construct(source: Source, options: dict[str, Any]) -> Encoder:
+    if source.kind == "siglip":
+        from ttd.encoders.siglip import SigLIPEncoder
+
+        return SigLIPEncoder.from_pretrained(source.path)
+    if source.kind == "tcl":
+        from ttd.encoders.tcl import TCLEncoder
+
+        assert source.tensors is not None
+        return TCLEncoder.from_state_dict(source.tensors)
+    from ttd.encoders.clip import CLIPEncoder
+
+    if source.layout == "hf":
+        return CLIPEncoder.from_pretrained(source.path, **options)
+    if source.tensors is not None:
+        return CLIPEncoder.from_openai_state_dict(source.tensors, **options)
+    return CLIPEncoder.from_open_clip(*_open_clip_parts(source.path), **options)
+
+
+def _open_clip_parts(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    from ttd.encoders.checkpoints import read_tensors
+
+    weights = weights_file(folder, OPEN_CLIP_WEIGHTS)
+    assert weights is not None  # recognise() has looked
+    return read_json(folder / "open_clip_config.json"), read_tensors(weights)
+
+
+def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:
+    """Add the authors' adapter to TCL's own parameters, whose names it is expected to share."""
+    if source.kind != "tcl" or source.tensors is None:
+        raise ModelError(
+            f"{path} is a single file, as only TCL's adapters are: a {source.kind} model takes a PEFT folder "
+            "(adapter_config.json with adapter_model.safetensors)"
+        )
+    tensors = add_to_tensors(source.tensors, read_adapter_file(path), scale=scale, label=path.name)
+    return Source(source.kind, source.layout, source.path, source.card, tensors)
+
+
+def _folder(source: Source) -> Path:
+    return source.path if source.path.is_dir() else source.path.parent
+
+
+# ---------------------------------------------------------------- options
+
+
+def _check_variant(variant: str | None) -> None:
+    if variant is not None and variant not in PRESETS:
+        raise ModelError(f"unknown variant: {variant}, known: {', '.join(PRESETS)}")
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f'unknown device "{device}": use cpu, cuda, or cuda:0') from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no device {chosen} here: use cpu")
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
+    if chosen not in DTYPES.values():
+        raise InputError(f"unknown dtype {dtype}: use {', '.join(DTYPES)}")
+    assert chosen is not None
+    return chosen

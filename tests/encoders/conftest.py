@@ -1,0 +1,44 @@
+"""Small models on disk, and a cache folder and hub of each test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.encoders.hub_stand_in import StandIn, serving
+from tests.tiny_models import tiny_clip_model
+from ttd.encoders.tokenizer import clip_tokenizer
+
+
+@pytest.fixture
+def ttd_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for everything that is downloaded."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TTD_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, ttd_cache: Path) -> Iterator[StandIn]:
+    """A hub of the test's own, which HF_ENDPOINT points to."""
+    with serving() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP as transformers saves it, with its tokenizer. Not to be changed: copy it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
+    tiny_clip_model().save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tcl_tensors(shared: Path) -> dict[str, object]:
+    """The parameters of the small reference model in TCL's own names."""
+    return dict(load_file(shared / "reference" / "tcl_small" / "tcl_state_dict.safetensors"))
