@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.tcl import TCLEncoder
 from ttd.encoders.tokenizer import clip_tokenizer
 
 START, END = 49_406, 49_407
@@ -79,3 +80,61 @@ def tiny_siglip_model(*, width: int = 64, vocab: int = 300, seed: int = 0) -> Si
 def random_pixels(batch: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
     """Normalised pixels `[B,3,H,W]`."""
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny_tcl_tensors(
+    *, width: int = 128, depth: int = 3, first_trained: int = 2, levels: int = 2, convs: int = 2,
+    patch: int = 16, text_width: int = 64, vocab: int = 49_408, context: int = 77, embedding: int = 48, seed: int = 0,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Random parameters of a TCL of any size, in the names and shapes of the official `tcl.pth`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def block(prefix: str, size: int) -> None:
+        for norm in ("ln_1", "ln_2"):
+            shapes[f"{prefix}.{norm}.weight"] = shapes[f"{prefix}.{norm}.bias"] = (size,)
+        for name, rows, columns in (
+            ("attn.in_proj_", 3 * size, size), ("attn.out_proj.", size, size),
+            ("mlp.c_fc.", 4 * size, size), ("mlp.c_proj.", size, 4 * size),
+        ):  # fmt: skip
+            shapes[f"{prefix}.{name}weight"], shapes[f"{prefix}.{name}bias"] = (rows, columns), (rows,)
+
+    visual, text = "clip_image_encoder.clip_visual", "clip_text_encoder"
+    masker = "masker.image_encoder"
+    shapes[f"{visual}.class_embedding"] = (width,)
+    shapes[f"{visual}.conv1.weight"] = (width, 3, patch, patch)
+    shapes[f"{visual}.positional_embedding"] = (17, width)
+    shapes[f"{text}.token_embedding.weight"] = (vocab, text_width)
+    shapes[f"{text}.positional_embedding"] = (context, text_width)
+    shapes[f"{text}.text_projection"] = (text_width, embedding)
+    for norm in (f"{visual}.ln_pre", f"{masker}.decoder.image_proj.ln", "clip_image_encoder.clip_proj.ln"):
+        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (width,)
+    shapes[f"{text}.ln_final.weight"] = shapes[f"{text}.ln_final.bias"] = (text_width,)
+    shapes["clip_image_encoder.clip_proj.proj"] = (width, embedding)
+    shapes[f"{masker}.decoder.image_proj.proj"] = (width, embedding)
+    for i in range(depth):
+        block(f"{visual}.transformer.resblocks.{i}", width)
+        block(f"{text}.transformer.resblocks.{i}", text_width)
+    for i in range(first_trained, depth):
+        block(f"{masker}.backbone.transformer.resblocks.{i}", width)
+    for level in range(levels):
+        for conv in ["conv", "conv2", "conv3"][:convs]:
+            name = f"{masker}.decoder.decoder.net.{level}.{conv}"
+            shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = shapes[f"{name}.conv.bias"] = (
+                width,
+            )
+            shapes[f"{name}.conv.weight"] = (width, width, 3, 3)
+            shapes[f"{name}.gate.gate"] = ()
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        noise = torch.randn(shape, generator=generator)
+        fan = max(1, noise[0].numel()) if len(shape) > 1 else 100
+        is_norm = "ln_" in name or ".ln." in name or ".norm." in name
+        tensors[name] = noise / fan**0.5 + float(is_norm and name.endswith("weight"))
+    calibration = {"masker.sim2mask.w": torch.tensor(9.0), "masker.sim2mask.b": torch.tensor(-2.0)}
+    return tensors | calibration | {"tcli_loss.logit_scale": torch.tensor(2.5)}
+
+
+def tiny_tcl(**sizes: int) -> TCLEncoder:
+    """A TCL encoder with the shipped tokenizer; at 64 pixels its maps have 16 x 16 cells."""
+    return TCLEncoder.from_state_dict(tiny_tcl_tensors(**sizes))

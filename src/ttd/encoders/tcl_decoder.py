@@ -61,7 +61,7 @@ class TCLDecoder(nn.Module):
 
     def conv_names(self) -> list[str]:
         """The names of all convolutions inside this module."""
-        return [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
+        return [f"{name}.conv" for name, module in self.named_modules() if isinstance(module, GatedConv)]
 
     @classmethod
     def from_official(cls, tensors: Mapping[str, Tensor]) -> TCLDecoder:

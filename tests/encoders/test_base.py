@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from tests.tiny_models import random_pixels, tiny_clip
+from ttd.encoders import base
+from ttd.encoders.base import ImageFeatures, cosine_maps
+from ttd.encoders.clip import CLIPEncoder
+from ttd.errors import InputError
+from ttd.maps import joint_norm, norm
+
+TEMPLATES = ("a photo of a {}.", "{} {}", "art")
+
+
+@torch.no_grad()
+def test_templates_are_normalised_averaged_normalised() -> None:
+    encoder = tiny_clip()
+    rows = []
+    for word in ("dog", "a cat"):
+        texts = [f"a photo of a {word}.", f"{word} {word}"]
+        each = [encoder.embed_tokens(encoder.tokenize([text])[0])[0] for text in texts]
+        rows.append(normalize(sum(normalize(e, dim=0) for e in each), dim=0))
+    assert (encoder.encode_text(["dog", "a cat"], TEMPLATES[:2]) - torch.stack(rows)).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_distinct_strings_are_encoded_once_in_bounded_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_clip()
+    words = ["dog", "grass", "dog", "a very long string of many words", "dog", "cat"]
+    expected = encoder.encode_text(words)
+    batches = []
+    embed = CLIPEncoder.embed_tokens
+    monkeypatch.setattr(base, "TEXTS_PER_CHUNK", 3)
+    monkeypatch.setattr(
+        CLIPEncoder, "embed_tokens", lambda self, ids: batches.append(ids.shape) or embed(self, ids)
+    )
+    assert (encoder.encode_text(words) - expected).abs().max() < 1e-5
+    assert batches == [(3, 3), (1, 9)]
+    assert torch.equal(expected[0], expected[2])
+    assert not torch.allclose(expected[0], expected[1])
+
+
+def test_no_texts_give_no_rows() -> None:
+    encoder = tiny_clip()
+    text = encoder.encode_text([])
+    assert text.shape == (0, 48)
+    assert encoder.similarity(encoder.encode_image(random_pixels()), text).shape == (2, 0, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("texts", "templates"), [("dog", ("{}",)), (["dog"], "{}"), (["dog"], ()), (["dog"], TEMPLATES)]
+)
+def test_wrong_templates_are_refused(texts: object, templates: object) -> None:
+    with pytest.raises(InputError):
+        tiny_clip().encode_text(texts, templates)  # type: ignore[arg-type]
+
+
+def test_cosines_are_those_of_numpy_for_shared_and_own_texts() -> None:
+    dense = normalize(torch.randn(2, 7, 3, 4), dim=1)
+    shared, own = torch.randn(5, 7), torch.randn(2, 5, 7)
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    np.testing.assert_allclose(
+        cosine_maps(dense, shared), np.einsum("bchw,nc->bnhw", dense, unit(shared.numpy())), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        cosine_maps(dense, own), np.einsum("bchw,bnc->bnhw", dense, unit(own.numpy())), atol=1e-6
+    )
+
+
+def test_cosines_ignore_autocast() -> None:
+    dense, text = normalize(torch.randn(1, 64, 8, 8), dim=1), torch.randn(3, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = cosine_maps(dense, text)
+    assert torch.equal(inside, cosine_maps(dense, text))
+
+
+@torch.no_grad()
+def test_maps_follow_the_rule_of_uncalibrated_encoders() -> None:
+    encoder = tiny_clip()
+    features, text = encoder.encode_image(random_pixels()), encoder.encode_text(["dog", "cat"])
+    sim = encoder.similarity(features, text)
+    assert torch.equal(encoder.maps(features, text), norm(sim))
+    assert torch.equal(encoder.maps(features, text, joint=True), joint_norm(sim))
+
+
+def test_features_of_some_images() -> None:
+    features = tiny_clip().encode_image(random_pixels(3))
+    assert torch.equal(features.select(slice(1, 3)).pooled, features.pooled[1:])
+    assert torch.equal(features.select([2, 2, 0]).dense, features.dense[[2, 2, 0]])
+    assert features.to(torch.float64).dense.dtype == torch.float64
+    assert features.select([0]).size == (64, 64)
+
+
+def test_padding_is_cropped_and_known_per_cell() -> None:
+    nothing = torch.zeros(1, 1, 1, 1)
+    features = ImageFeatures(nothing, nothing, size=(10, 8), offset=(3, 4), padded=(16, 16))
+    maps = torch.arange(256.0).view(1, 1, 16, 16)
+    assert torch.equal(features.crop(maps), maps[..., 3:13, 4:12])
+    assert torch.equal(features.enlarge(maps), maps[..., 3:13, 4:12])
+    inside = features.inside((4, 4))  # cell centres at 2, 6, 10, 14
+    assert inside.tolist() == [[i in (1, 2) and j in (1, 2) for j in range(4)] for i in range(4)]
+    assert features.inside((16, 16)).sum() == 80
+
+
+def test_fingerprint_is_of_the_values() -> None:
+    encoder = tiny_clip()
+    fingerprint = encoder.fingerprint()
+    assert fingerprint == tiny_clip().half().fingerprint()
+    with torch.no_grad():
+        encoder.backbone.visual_projection.weight[0, 0] += 1
+    assert encoder.fingerprint() != fingerprint
+
+
+def test_importing_the_package_does_not_import_transformers() -> None:
+    code = "import sys, ttd.encoders; sys.exit('transformers' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_unknown_names_of_the_package() -> None:
+    import ttd.encoders
+
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = ttd.encoders.nothing
+    assert "TCLEncoder" in dir(ttd.encoders)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ttd.maps import joint_norm, norm, union
+
+MAPS = arrays(np.float32, (2, 3, 4, 5), elements=st.floats(-1, 1, width=32))
+
+
+@given(MAPS)
+def test_norm_is_min_max_of_each_map(sim: np.ndarray) -> None:
+    scaled = norm(torch.from_numpy(sim)).numpy()
+    for i in np.ndindex(2, 3):
+        low, high = float(sim[i].min()), float(sim[i].max())
+        np.testing.assert_allclose(scaled[i], (sim[i] - low) / (high - low + 1e-6), atol=1e-5)
+
+
+@given(MAPS)
+def test_joint_norm_keeps_the_order_between_classes(sim: np.ndarray) -> None:
+    scaled = joint_norm(torch.from_numpy(sim)).numpy()
+    for picture, before in zip(scaled, sim, strict=True):
+        assert picture.min() == 0
+        assert picture.max() <= 1
+        span = before.max() - before.min() + 1e-6
+        np.testing.assert_allclose(picture * span + before.min(), before, atol=1e-5)
+
+
+def test_a_flat_map_becomes_zero_not_nan() -> None:
+    assert norm(torch.full((1, 2, 3, 3), 0.4)).eq(0).all()
+
+
+def test_norm_computes_half_precision_maps_in_float32() -> None:
+    assert norm(torch.rand(1, 2, 2).half()).dtype == torch.float32
+    assert norm(torch.rand(1, 2, 2).double()).dtype == torch.float64
+
+
+def test_union_is_the_maximum_of_the_selected_maps_only() -> None:
+    maps = torch.rand(2, 4, 3, 3)
+    selected = torch.tensor([[True, False, True, False], [False, False, False, True]])
+    expected = np.stack([np.maximum(maps[0, 0], maps[0, 2]), maps[1, 3]])
+    np.testing.assert_array_equal(union(maps, selected).numpy(), expected)
+
+
+def test_union_of_nothing_is_zero() -> None:
+    assert union(torch.rand(2, 3, 3), torch.zeros(2, dtype=torch.bool)).eq(0).all()
+
+
+def test_gradients_flow_through_norm() -> None:
+    sim = torch.rand(1, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(norm, (sim,))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7)])
+def test_norm_of_a_tiny_map_is_finite(shape: tuple[int, int]) -> None:
+    assert norm(torch.rand(2, *shape)).isfinite().all()
