@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.encoders.hub_stand_in import StandIn
@@ -133,6 +134,18 @@ class TestTCL:
         assert tcl_weights(entry).is_file()
         assert (ttd_cache / "tcl.pth").is_file()
         assert hub.requests == []
+
+    def test_a_full_disk_leaves_no_conversion(
+        self, entry: ModelEntry, ttd_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: object, path: Path) -> None:
+            path.write_bytes(b"half")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr("safetensors.torch.save_file", fail)
+        with pytest.raises(ModelError, match=r"No space left on device.*TTD_CACHE"):
+            tcl_weights(entry)
+        assert not [name for name in names(ttd_cache) if "safetensors" in name]
 
     def test_a_damaged_file_leaves_no_conversion(
         self, entry: ModelEntry, hub: StandIn, ttd_cache: Path

@@ -19,11 +19,12 @@ from tests.encoders.hub_stand_in import StandIn
 from tests.encoders.test_adapters import differences, make_adapter, outputs
 from tests.encoders.test_folders import openai_tensors
 from tests.encoders.test_hub import publish
-from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model
+from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_siglip_model
 from ttd.encoders import registry
 from ttd.encoders.base import Encoder
 from ttd.encoders.folders import Card, write_card
 from ttd.encoders.registry import known_models, load_encoder
+from ttd.encoders.siglip import SigLIPEncoder
 from ttd.errors import InputError, ModelError
 
 
@@ -144,6 +145,13 @@ class TestFolders:
             encoder = load_encoder(clip_folder, dtype=dtype)
             assert encoder.dtype == torch.bfloat16
             assert torch.allclose(encoder.encode_pixels(random_pixels()), full, atol=0.1)
+
+    def test_siglip(self, tmp_path: Path) -> None:
+        tiny_siglip_model().save_pretrained(tmp_path)
+        encoder = load_encoder(tmp_path)
+        assert encoder.kind == "siglip"
+        dense = SigLIPEncoder(tiny_siglip_model()).encode_pixels(random_pixels())
+        assert torch.allclose(encoder.encode_pixels(random_pixels()), dense, atol=1e-6)
 
     def test_weights_that_do_not_fit_the_config(self, clip_folder: Path, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(clip_folder, tmp_path / "m"))

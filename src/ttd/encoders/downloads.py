@@ -95,16 +95,22 @@ def tcl_weights(entry: ModelEntry) -> Path:
 
 def convert_to_safetensors(source: Path, target: Path) -> None:
     """Write the tensors of a checkpoint under their own names as safetensors, in one step."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from ttd.encoders.checkpoints import read_tensors
 
     # Checkpoints may hold views of one storage, which safetensors refuses.
     tensors = {name: tensor.clone().contiguous() for name, tensor in read_tensors(source).items()}
-    with whole_file(target) as temporary:
-        save_file(tensors, temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+    try:
+        with whole_file(target) as temporary:
+            save_file(tensors, temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+    except SafetensorError as error:
+        raise ModelError(
+            f"{target} could not be written ({error}): free some space, or set TTD_CACHE to another folder"
+        ) from error
 
 
 def download(url: str, target: Path, *, sha256: str | None = None, size: int | None = None) -> None:

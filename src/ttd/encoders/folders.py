@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CARD = "ttd.json"
 CARD_FORMAT = 1
-HF_KINDS = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip"}
+HF_KINDS = ("clip", "siglip")  # by model_type; SigLIP 2 of fixed resolution is "siglip" too
 HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = (
     "open_clip_model.safetensors",
@@ -204,14 +204,15 @@ def _recognise_hf(folder: Path) -> Source:
     model_type = read_json(config).get("model_type")
     if model_type not in HF_KINDS:
         raise ModelError(
-            f"{config} describes a {model_type!r} model: only {', '.join(sorted(HF_KINDS))} can be read here"
+            f"{config} describes a {model_type!r} model: only {' and '.join(HF_KINDS)} can be read"
         )
     _check_weights(folder, HF_WEIGHTS)
-    kind = HF_KINDS[model_type]
     card = read_card(folder)
-    if card and card.kind != kind:
-        raise ModelError(f'{folder / CARD} says "{card.kind}" but {config.name} says "{kind}": correct one')
-    return Source(kind, "hf", folder, card)
+    if card and card.kind != model_type:
+        raise ModelError(
+            f'{folder / CARD} says "{card.kind}" but {config.name} says "{model_type}": correct one'
+        )
+    return Source(model_type, "hf", folder, card)
 
 
 def _check_weights(folder: Path, candidates: tuple[str, ...]) -> None:

@@ -87,14 +87,14 @@ def hub_adapter(repo_id: str) -> Path:
 def _model_files(repository: _Repository) -> list[Path]:
     """The configuration and the weights files of a model; [] where either is missing."""
     config = repository.get("config.json")
-    kind = HF_KINDS.get(str(read_json(config).get("model_type"))) if config else None
+    model_type = read_json(config).get("model_type") if config else None
     candidates: tuple[str, ...] = HF_WEIGHTS
-    if kind is None:
+    if model_type not in HF_KINDS:
         config, candidates = repository.get("open_clip_config.json"), OPEN_CLIP_WEIGHTS
     if config is None:
         return []
     small = {name: repository.get(name) for name in SMALL_FILES}
-    if repository.local and kind == "siglip" and not any(small[name] for name in TOKENIZER_FILES):
+    if repository.local and model_type == "siglip" and not any(small[name] for name in TOKENIZER_FILES):
         return []
     return _with_weights(repository, config, candidates)
 

@@ -157,8 +157,8 @@ def build(source: Source, variant: str | None = None) -> Encoder:
         encoder = _construct(source, options).float()
     except (pickle.UnpicklingError, EOFError) as error:
         raise ModelError(
-            f"the weights of {source.path} are a damaged pickle or one that would run code: fetch them again, as "
-            "model.safetensors if possible"
+            f"the weights of {source.path} are a damaged pickle or one that would run code: fetch them "
+            "again, as model.safetensors if possible"
         ) from error
     if card is not None:
         encoder.vocabulary = read_vocabulary(_folder(source), card)
