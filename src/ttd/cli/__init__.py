@@ -1,0 +1,71 @@
+"""The command line `ttd`: thin commands that parse, call the package and print.
+
+A command is one row of `COMMANDS`. Its module is imported when it is asked for, and imports torch,
+transformers and matplotlib only when it runs, so that `ttd --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from ttd._version import __version__
+from ttd.cli.errors import PipeClosed, exit_code
+
+COMMANDS = {
+    "tag": "ttd.cli.tag:tag",
+    "heatmap": "ttd.cli.maps:heatmap",
+    "mask": "ttd.cli.maps:mask",
+    "segment": "ttd.cli.maps:segment",
+    "models": "ttd.cli.models:models",
+    "demo": "ttd.cli.demo:demo",
+}
+
+
+class CommandGroup(click.Group):
+    """Commands that are looked up in `COMMANDS`, with one sentence and an exit code for every error."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the module of one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but a reader that went away (`ttd models | head -1`) is told apart from skipped
+        items.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise PipeClosed from None
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs and ends the process: 0, 1 finished but skipped some, 2 wrong input, 130 and 143 for
+        signals.
+        """
+        kwargs["standalone_mode"] = False
+        raise SystemExit(exit_code(lambda: super(CommandGroup, self).main(*args, **kwargs)))
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ttd")
+def cli() -> None:
+    """Tag and segment a picture from its caption (Text-Tag Self-Distillation).
+
+    Start with `ttd demo --out out`: it needs no download. `ttd COMMAND --help` explains a command.
+    """
+
+
+def main() -> None:
+    """The entry point of the `ttd` command."""
+    cli.main(prog_name="ttd")

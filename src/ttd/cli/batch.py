@@ -1,0 +1,192 @@
+"""Runs a job over one picture or many: batches, progress, skipping, continuing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.jobs import Answer, Job
+from ttd.cli.options import Settings, clean_text
+from ttd.cli.output import Place, printable, write_pictures
+from ttd.cli.results_file import ResultsFile, json_line
+from ttd.cli.sources import Item, is_many, read_items
+from ttd.errors import InputError, TTDError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ttd.model import TTD
+
+MOST_LISTED = 50  # unreadable pictures named at the end
+
+
+def run_job(
+    job: Job, settings: Settings, source: str, caption: str | None = None, tags: Sequence[str] = ()
+) -> int:
+    """Answers for `source`; gives the exit code: 0, or 1 where some of many pictures were skipped."""
+    caption = clean_text(caption) if caption is not None else None
+    if is_many(source):
+        return _run_many(job, settings, source, caption, tuple(tags))
+    _run_one(job, settings, Item(Path(source).name, Path(source), caption, tuple(tags)))
+    return 0
+
+
+def _run_one(job: Job, settings: Settings, item: Item) -> None:
+    job.check(item)
+    place = Place.for_one(settings.out, item)
+    from ttd.images import read_image
+
+    image = read_image(item.image)
+    (answer,) = job.answers(settings.load(), [image], [item], pictures=place is not None)
+    for note in answer.notes:
+        click.echo(printable(note), err=True)
+    written = write_pictures(answer.pictures, place) if place else []
+    if settings.as_json:
+        record = {"image": str(item.image), "model": settings.model, **answer.record, "pictures": written}
+        click.echo(json_line(record))
+        return
+    click.echo(answer.table)
+    for path in written:
+        click.echo(f"wrote {printable(path)}")
+
+
+def _run_many(job: Job, settings: Settings, source: str, caption: str | None, tags: tuple[str, ...]) -> int:
+    items = read_items(source, caption, tags, settings.out)
+    if not settings.out:
+        return _Many(job, settings, None, None).run(items, len(items))
+    place = Place.for_many(settings.out)
+    question = {
+        "command": job.name,
+        "source": str(Path(source).resolve()),
+        "caption": caption,
+        "tags": list(tags),
+    }
+    with ResultsFile(place.results, {**question, **job.question(), **settings.resolved()}) as results:
+        left = [item for item in items if item.id not in results.done]
+        if len(left) < len(items):
+            click.echo(f"{len(items) - len(left)} of {len(items)} pictures were done before.", err=True)
+        return _Many(job, settings, place, results).run(left, len(items)) if left else 0
+
+
+class _Many:
+    """One run over many pictures."""
+
+    def __init__(
+        self, job: Job, settings: Settings, place: Place | None, results: ResultsFile | None
+    ) -> None:
+        self.job = job
+        self.settings = settings
+        self.place = place
+        self.results = results
+        self.pictures = place is not None and place.folder is not None
+        self.skipped: list[tuple[Item, str]] = []
+        self.finished = 0
+
+    def run(self, items: Sequence[Item], total: int) -> int:
+        """Goes through the items; says at the end what was skipped, also when it is interrupted."""
+        from tqdm import tqdm
+
+        model = self.settings.load()
+        bar = tqdm(total=total, initial=total - len(items), unit="picture", disable=None, file=sys.stderr)
+        try:
+            with bar:
+                for batch in _read_ahead(items, 1 if self.pictures else self.settings.batch):
+                    self._batch(model, batch)
+                    bar.update(len(batch))
+        finally:
+            self._report(len(items))
+        return 1 if self.skipped else 0
+
+    def _batch(self, model: TTD, batch: Sequence[tuple[Item, Image.Image | TTDError]]) -> None:
+        items, images = [], []
+        for item, image in batch:
+            try:
+                if isinstance(image, TTDError):
+                    raise image
+                self.job.check(item)
+            except TTDError as error:
+                self.skipped.append((item, str(error)))
+                continue
+            items.append(item)
+            images.append(image)
+        for item, answer in self._answers(model, images, items):
+            self._keep(item, answer)
+
+    def _answers(
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item]
+    ) -> Iterator[tuple[Item, Answer]]:
+        """Answers of a batch; where it fails, one by one, so that only the item at fault is skipped."""
+        if not items:
+            return
+        try:
+            yield from zip(items, self.job.answers(model, images, items, pictures=self.pictures), strict=True)
+        except InputError as error:
+            if len(items) == 1:
+                self.skipped.append((items[0], str(error)))
+                return
+            for item, image in zip(items, images, strict=True):
+                yield from self._answers(model, [image], [item])
+
+    def _keep(self, item: Item, answer: Answer) -> None:
+        record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
+        record |= answer.record
+        if self.place and self.pictures:
+            record["pictures"] = write_pictures(answer.pictures, self.place.for_item(item))
+        if self.results:
+            self.results.append(record)
+        if self.settings.as_json:
+            _say(json_line(record))
+        elif not self.results:
+            _say(printable(f"{item.id}: {answer.brief}"))
+        for note in answer.notes:
+            _say(printable(f"{item.id}: {note}"), err=True)
+        self.finished += 1
+
+    def _report(self, asked: int) -> None:
+        """What was done and what was skipped, on stderr."""
+        if self.results:
+            click.echo(f"{self.finished} of {asked} pictures written to {self.results.path}.", err=True)
+        if not self.skipped:
+            return
+        click.echo(f"Skipped {len(self.skipped)}:", err=True)
+        for item, reason in self.skipped[:MOST_LISTED]:
+            click.echo(f"  {printable(item.id)}: {printable(reason)}", err=True)
+        if len(self.skipped) > MOST_LISTED:
+            click.echo(f"  … and {len(self.skipped) - MOST_LISTED} more", err=True)
+
+
+def _read_ahead(items: Sequence[Item], size: int) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
+    """Batches of opened pictures; the next batch is decoded while the caller works on this one."""
+    batches = [items[start : start + size] for start in range(0, len(items), size)]
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        waiting = reader.submit(_read, batches[0])
+        for following in batches[1:]:
+            ready = waiting.result()
+            waiting = reader.submit(_read, following)
+            yield ready
+        yield waiting.result()
+
+
+def _read(batch: Sequence[Item]) -> list[tuple[Item, Image.Image | TTDError]]:
+    from ttd.images import read_image
+
+    opened: list[tuple[Item, Image.Image | TTDError]] = []
+    for item in batch:
+        try:
+            opened.append((item, read_image(item.image)))
+        except TTDError as error:
+            opened.append((item, error))
+    return opened
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """A line that does not tear a progress bar apart."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr if err else sys.stdout):
+        click.echo(text, err=err)

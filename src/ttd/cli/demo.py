@@ -1,0 +1,229 @@
+"""`ttd demo`: the main job on drawn scenes whose truth is known, with the model that comes with the
+package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.atomic import whole_file
+from ttd.cli.options import start_logging
+from ttd.cli.output import printable, table, writable_folder
+from ttd.cli.results_file import json_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    from ttd.model import TTD
+    from ttd.results import Tagging
+    from ttd.scenes import Scene
+    from ttd.views import EncodedImage
+
+WHOLE = "whole picture"
+
+
+@dataclass(frozen=True)
+class DemoWord:
+    """One word of a scene's caption; `truth` is "there", "not there" or "filler"."""
+
+    word: str
+    score: float
+    selected: bool
+    truth: str
+
+
+@dataclass(frozen=True)
+class DemoScene:
+    """The result for one scene: IoU of the caption's mask with the truth, and that of a mask of the whole
+    picture.
+    """
+
+    scene: int
+    caption: str
+    words: tuple[DemoWord, ...]
+    caption_iou: float
+    whole_iou: float
+    picture: str | None
+
+
+@click.command()
+@click.option("--out", metavar="FOLDER", help="Where pictures, demo.json and demo.md go.")
+@click.option(
+    "--model", default="mini", show_default=True, metavar="NAME", help="Another model, for comparison."
+)
+@click.option("--adapter", metavar="NAME", help="LoRA adapter.")
+@click.option("--device", metavar="NAME", help="cpu, cuda, mps.")
+@click.option(
+    "--scenes", "number", type=click.IntRange(1), default=5, show_default=True, help="How many scenes."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Other scenes of the same kind."
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def demo(
+    out: str | None,
+    model: str,
+    adapter: str | None,
+    device: str | None,
+    number: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Tag and segment a few drawn scenes whose truth is known.
+
+    The scenes are held out: the embedded model was not trained on them. Taken are the first whose caption
+    names at least two things that are there and one that is not.
+    """
+    start_logging(False)
+    folder = writable_folder(Path(out)) if out else None
+    import ttd
+
+    chosen = list(islice(telling_scenes(seed), number))
+    loaded = ttd.load(model, adapter=adapter, device=device)
+    results = [_show(loaded, scene, folder) for scene in chosen]
+    report = {"model": model, "adapter": adapter, "seed": seed, **_totals(results)}
+    report["scenes"] = [asdict(result) for result in results]
+    page = markdown(results, report)
+    if folder:
+        for name, text in (
+            ("demo.json", json.dumps(report, indent=1, ensure_ascii=False)),
+            ("demo.md", page),
+        ):
+            with whole_file(folder / name) as part:
+                part.write_text(text + "\n", "utf-8")
+    if as_json:
+        click.echo(json_line(report))
+        return
+    click.echo(screen(results, report))
+    if folder:
+        click.echo(f"wrote {len(results)} pictures, demo.json and demo.md to {printable(str(folder))}")
+
+
+def telling_scenes(seed: int) -> Iterator[Scene]:
+    """Held-out scenes whose caption names two things that are there and one that is not, without end."""
+    from ttd.scenes import Scenes
+
+    scenes = Scenes(split="test", seed=seed)
+    for index in count():
+        scene = scenes[index]
+        if len(scene.true_words) >= 2 and scene.absent_words:
+            yield scene
+
+
+def _show(model: TTD, scene: Scene, folder: Path | None) -> DemoScene:
+    encoded = model.encode(scene.image)
+    tagging = model.tag(encoded, scene.caption)
+    found = model.caption_mask(encoded, scene.caption)
+    path = folder / f"scene-{scene.index}.png" if folder else None
+    if path:
+        from ttd.pictures import save_png
+
+        save_png(_draw(model, encoded, scene, tagging, found), path)
+    words = tuple(DemoWord(w.text, w.score, w.selected, _truth(scene, w.text)) for w in tagging.ranked())
+    truth = scene.union_mask
+    return DemoScene(
+        scene.index,
+        scene.caption,
+        words,
+        round(iou(found, truth), 4),
+        round(float(truth.mean()), 4),
+        path.name if path else None,
+    )
+
+
+def _truth(scene: Scene, word: str) -> str:
+    word = word.lower()
+    if word in scene.true_words:
+        return "there"
+    return "not there" if word in scene.absent_words else "filler"
+
+
+def iou(found: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
+    """Intersection over union of two masks [H,W]; 1 where both are empty."""
+    union = int((found | truth).sum())
+    return int((found & truth).sum()) / union if union else 1.0
+
+
+def _draw(
+    model: TTD, encoded: EncodedImage, scene: Scene, tagging: Tagging, found: npt.NDArray[np.bool_]
+) -> Image.Image:
+    from PIL import Image
+
+    from ttd.cli.tag import drawings
+    from ttd.pictures import mask_overlay, side_by_side, stack
+    from ttd.tag_pictures import PANEL, heading
+
+    photo = Image.fromarray(scene.image)
+    masks = {"what the caption describes, found": found, "what it describes, truth": scene.union_mask}
+    panels = [
+        stack([heading(title, PANEL), mask_overlay(photo, mask, side=PANEL, enlarge=True)])
+        for title, mask in masks.items()
+    ]
+    return stack([drawings(model, encoded, photo, tagging)[""](), side_by_side(panels)])
+
+
+def _totals(results: list[DemoScene]) -> dict[str, Any]:
+    """Means over the scenes, and how often words that are there were scored above those that are not."""
+    pairs = [
+        (there.score, absent.score)
+        for result in results
+        for there in result.words
+        for absent in result.words
+        if there.truth == "there" and absent.truth == "not there"
+    ]
+    things = [word for result in results for word in result.words if word.truth != "filler"]
+    return {
+        "caption_iou": round(sum(r.caption_iou for r in results) / len(results), 4),
+        "whole_iou": round(sum(r.whole_iou for r in results) / len(results), 4),
+        "pairs_in_order": sum(there > absent for there, absent in pairs),
+        "pairs": len(pairs),
+        "things_right": sum(word.selected == (word.truth == "there") for word in things),
+        "things": len(things),
+    }
+
+
+def screen(results: list[DemoScene], report: dict[str, Any]) -> str:
+    """The result for a terminal."""
+    parts = []
+    for result in results:
+        rows = [("yes" if w.selected else "", w.word, f"{w.score:.3f}", w.truth) for w in result.words]
+        parts += [
+            f'scene {result.scene}: "{printable(result.caption)}"',
+            table(("selected", "word", "score", "in the picture"), rows),
+            f"caption mask: IoU {result.caption_iou:.2f}   {WHOLE}: IoU {result.whole_iou:.2f}",
+            "",
+        ]
+    return "\n".join([*parts, summary(report)])
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The means in two sentences."""
+    return (
+        f"CaptionIoU {report['caption_iou']:.2f} (a mask of the {WHOLE}: {report['whole_iou']:.2f}). "
+        f"Of {report['things']} things named, {report['things_right']} were rightly selected or left; "
+        "a thing that is there scored above one that is not "
+        f"in {report['pairs_in_order']} of {report['pairs']} pairs."
+    )
+
+
+def markdown(results: list[DemoScene], report: dict[str, Any]) -> str:
+    """The result as a Markdown page with the pictures."""
+    parts = [f"# Demo: {report['model']}", "", summary(report), ""]
+    for result in results:
+        parts += [f"## Scene {result.scene}: {result.caption}", ""]
+        parts += [f"![scene {result.scene}]({result.picture})", ""] if result.picture else []
+        parts += ["| word | score | selected | in the picture |", "|---|---|---|---|"]
+        parts += [
+            f"| {w.word} | {w.score:.3f} | {'yes' if w.selected else ''} | {w.truth} |" for w in result.words
+        ]
+        parts += ["", f"Caption mask: IoU {result.caption_iou:.2f}; {WHOLE}: IoU {result.whole_iou:.2f}.", ""]
+    return "\n".join(parts).rstrip()

@@ -1,0 +1,117 @@
+"""From an error to one sentence on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ttd.errors import TTDError
+
+INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwinds like Ctrl-C, so that what is open is closed."""
+
+
+class PipeClosed(BaseException):
+    """Nobody reads our output any more: no error, nothing to say. Click would turn it into exit code 1."""
+
+
+def exit_code(run: Callable[[], Any]) -> int:
+    """Calls `run` and gives the exit code that its result or its error stands for, after the error's
+    sentence.
+    """
+    try:
+        with _terminable():
+            code = run()
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (BrokenPipeError, PipeClosed):
+        _silence_stdout()
+        return PIPE_CLOSED
+    except BaseException as error:
+        told = sentence(error)
+        if told is None:
+            raise
+        if isinstance(error, OSError):
+            _silence_stdout()
+        message, code = told
+        click.echo(f"ttd: {message}{'' if message.endswith(('.', ')')) else '.'}", err=True)
+        return code
+
+
+def sentence(error: BaseException) -> tuple[str, int] | None:
+    """The sentence and the exit code of an error that a user can do something about, None for a bug of
+    ours.
+    """
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "Stopped; what was written is complete.", INTERRUPTED
+    if isinstance(error, Terminated):
+        return "Terminated; what was written is complete.", TERMINATED
+    if isinstance(error, click.UsageError):
+        name = error.ctx.command_path if error.ctx else "ttd"
+        return f"{_one_line(error.format_message())} ({name} --help shows the use.)", 2
+    if isinstance(error, click.ClickException):
+        return _one_line(error.format_message()), 2
+    if isinstance(error, TTDError):
+        return _one_line(str(error)), 2
+    if isinstance(error, MemoryError) or _is_torch_memory(error):
+        return "Not enough memory; lower --size or --batch, or use --dtype bfloat16 or a smaller model.", 2
+    if isinstance(error, OSError) and error.errno is not None:
+        return _file_sentence(error), 2
+    return None
+
+
+def _is_torch_memory(error: BaseException) -> bool:
+    # By name: torch may not be imported here, and on the CPU it raises a bare RuntimeError.
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
+
+
+def _file_sentence(error: OSError) -> str:
+    name = f" {_one_line(os.fsdecode(error.filename))}" if isinstance(error.filename, (str, bytes)) else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full{' at' + name if name else ''}; free some space and run the same command again."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"No permission for{name or ' a file'}; choose another place or change its rights."
+    return f"Cannot use{name or ' a file'}: {(error.strerror or str(error)).lower()}."
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _silence_stdout() -> None:
+    """Points stdout to nowhere, so that Python's own flush at exit cannot fail a second time."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # no real file is behind it
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into `Terminated` inside the block; only the main thread may set a handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

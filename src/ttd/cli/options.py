@@ -1,0 +1,203 @@
+"""The options that all commands on pictures share, and the `Settings` they become."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ttd.model import TTD
+
+REFINERS = ("none", "pamr", "crf", "sam", "auto")
+DTYPES = ("float32", "bfloat16", "float16")
+SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for; None leaves it to the preset or the model."""
+
+    model: str
+    adapter: str | None
+    adapter_scale: float
+    variant: str | None
+    device: str | None
+    dtype: str | None
+    preset: str | None
+    refine: str | None
+    sam_model: str | None
+    size: int | None
+    background: float | bool | None
+    out: str | None
+    as_json: bool
+    batch: int
+    verbose: bool
+
+    def load(self) -> TTD:
+        """The model; raises `TTDError` where it or an option is wrong, before a picture is looked at."""
+        from transformers.utils.logging import disable_progress_bar
+
+        import ttd
+        from ttd.inference import resolve
+
+        resolve(**self.options())
+        disable_progress_bar()  # its bars do not heed whether stderr is a terminal
+        return ttd.load(
+            self.model,
+            adapter=self.adapter,
+            adapter_scale=self.adapter_scale,
+            variant=self.variant,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Those for the model's methods that were given."""
+        names = ("preset", "refine", "sam_model", "size", "background")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def resolved(self) -> dict[str, Any]:
+        """What decides the results: a run continues only where these are the same."""
+        kept = asdict(self)
+        for name in ("out", "as_json", "batch", "verbose", "device"):
+            del kept[name]
+        return kept
+
+
+def _threshold_or_none(
+    ctx: click.Context, parameter: click.Parameter, value: str | None
+) -> float | bool | None:
+    """A threshold; False for "none"; None where nothing was said."""
+    if value is None or value == "none":
+        return None if value is None else False
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number <= 1.0:
+        raise click.BadParameter(f"{value!r} is neither a number from 0 to 1 nor none.", ctx, parameter)
+    return number
+
+
+_OPTIONS = (
+    click.option(
+        "--model",
+        default="mini",
+        show_default=True,
+        metavar="NAME",
+        help="Short name (see `ttd models`), hub id, folder or file.",
+    ),
+    click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
+    click.option(
+        "--adapter-scale",
+        type=click.FloatRange(0.0),
+        default=1.0,
+        show_default=True,
+        help="Weight of the adapter.",
+    ),
+    click.option(
+        "--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."
+    ),
+    click.option(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest that is there."
+    ),
+    click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
+    click.option(
+        "--preset", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."
+    ),
+    click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL."),
+    click.option("--sam-model", metavar="NAME", help="Hub id or folder of the SAM-HQ model of --refine sam."),
+    click.option(
+        "--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized."
+    ),
+    click.option(
+        "--background",
+        callback=_threshold_or_none,
+        metavar="0..1|none",
+        help="Threshold below which a pixel is background; by default the model's.",
+    ),
+    click.option(
+        "--out",
+        metavar="PATH",
+        help="A PNG file or a folder for pictures; for many, a folder, or FILE.jsonl for results alone.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Results as JSON (one line per picture)."),
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        default=16,
+        show_default=True,
+        help="Pictures at once, where there are many.",
+    ),
+    click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
+)
+
+
+def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the shared options; the command gets them together as its argument `settings`."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        settings = Settings(**{name: given.pop(name) for name in Settings.__dataclass_fields__})
+        start_logging(settings.verbose)
+        return function(settings=settings, **given)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def start_logging(verbose: bool) -> None:
+    """The package's log goes to stderr: warnings, with `verbose` also what it is doing."""
+    logger = logging.getLogger("ttd")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
+
+
+class ListCommand(click.Command):
+    """A command whose options named in `lists` take all words that follow: `--tags dog "traffic light"
+    sky`.
+
+    The list ends at the next option or at `--`. Repeating the option and commas work too; an element that
+    begins with a dash is written `--tags=-x`.
+    """
+
+    lists = ("--tags",)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeats a list option before each of its words, which is the form that click knows."""
+        plain: list[str] = []
+        current: str | None = None
+        for number, word in enumerate(args):
+            if word == "--":
+                plain += args[number:]
+                break
+            if word in self.lists:
+                current = word
+                if number + 1 == len(args) or args[number + 1].startswith("-"):
+                    raise click.UsageError(f"{word} needs at least one word after it.", ctx)
+            elif word.startswith("-") and word != "-":
+                current = None
+                plain.append(word)
+            else:
+                plain += [current, word] if current else [word]
+        return super().parse_args(ctx, plain)
+
+
+def tag_list(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of a list option, with commas taken apart and empty ones left out."""
+    return tuple(part.strip() for value in values for part in clean_text(value).split(",") if part.strip())
+
+
+def clean_text(text: str) -> str:
+    """An argument of the command line as valid Unicode: bytes that were no UTF-8 become replacement marks."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,142 @@
+"""Where pictures go, and text that a terminal can show."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ttd.cli.sources import Item
+from ttd.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_OTHER_FORMATS = frozenset(
+    {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg", ".json", ".csv"}
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go.
+
+    Attributes:
+        folder: for pictures; None where only results are wanted.
+        stem: beginning of the pictures' names.
+        results: the JSON lines of a run over many pictures.
+    """
+
+    folder: Path | None
+    stem: str = ""
+    results: Path = Path("results.jsonl")
+
+    @classmethod
+    def for_one(cls, out: str | None, item: Item) -> Place | None:
+        """`out` as a PNG file or a folder, tried out before a model is loaded."""
+        if out is None:
+            return None
+        path = Path(out)
+        if path.suffix.lower() == ".png" and not path.is_dir():
+            return cls(writable_folder(path.parent), path.stem)
+        if not path.is_dir() and path.suffix.lower() in _OTHER_FORMATS | {".jsonl"}:
+            raise InputError(
+                f"--out {path}: pictures are written as PNG; name it {path.stem}.png or give a folder."
+            )
+        return cls(writable_folder(path), item.image.stem)
+
+    @classmethod
+    def for_many(cls, out: str) -> Place:
+        """`out` as a folder, or as FILE.jsonl for results without pictures."""
+        path = Path(out)
+        if path.suffix.lower() == ".jsonl":
+            writable_folder(path.parent)
+            return cls(None, results=path)
+        if path.suffix.lower() in _OTHER_FORMATS | {".png"} and not path.is_dir():
+            raise InputError(
+                f"--out {path}: for many pictures give a folder, or FILE.jsonl for results alone."
+            )
+        return cls(writable_folder(path), results=path / "results.jsonl")
+
+    def for_item(self, item: Item) -> Place:
+        """The place of one item's pictures: its id, made safe as a relative path."""
+        assert self.folder is not None
+        parts = [
+            part for part in PurePosixPath(item.id.replace(os.sep, "/")).parts if part not in ("/", "..", ".")
+        ]
+        name = (parts or ["picture"])[-1]
+        return Place(self.folder.joinpath("pictures", *parts[:-1]), name.replace("\0", "_"), self.results)
+
+
+def writable_folder(folder: Path) -> Path:
+    """Makes the folder and tries to write in it."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose a folder for --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".ttd-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except NotADirectoryError:
+        raise InputError(f"{folder} lies under a file, not a folder; choose another --out.") from None
+    return folder
+
+
+def write_pictures(pictures: Mapping[str, Callable[[], Image.Image]], place: Place) -> list[str]:
+    """Draws and saves; gives the paths. The main picture has the plain name, the others an ending."""
+    from ttd.pictures import save_png
+
+    assert place.folder is not None
+    written = []
+    for ending, draw in pictures.items():
+        path = place.folder / (f"{place.stem}-{ending}.png" if ending else f"{place.stem}.png")
+        save_png(draw(), path)
+        written.append(str(path))
+    return written
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control characters, which could steer a terminal."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def width(text: str) -> int:
+    """Columns that `text` takes in a terminal."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    flat = sum(unicodedata.combining(c) > 0 or c in "\u200d\ufe0e\ufe0f" for c in text)
+    return len(text) + wide - flat
+
+
+def padded(text: str, columns: int) -> str:
+    """`text` filled up with spaces, or cut, to exactly `columns` in a terminal."""
+    text = printable(text)
+    if width(text) > columns:
+        while text and width(text) > columns - 1:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (columns - width(text))
+
+
+def bar(share: float, columns: int) -> str:
+    """A bar of `share` 0..1 of `columns`, in eighths of a character."""
+    eighths = round(min(max(share, 0.0), 1.0) * columns * 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns under a head, at most 60 wide each."""
+    columns = [min(60, max(width(printable(row[i])) for row in [head, *rows])) for i in range(len(head))]
+    lines = [head, tuple("-" * n for n in columns), *rows]
+    return "\n".join(
+        "  ".join(padded(cell, n) for cell, n in zip(line, columns, strict=True)).rstrip() for line in lines
+    )
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns

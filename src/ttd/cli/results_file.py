@@ -1,0 +1,125 @@
+"""`results.jsonl`: one line per finished picture, from which an interrupted run continues."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ttd.atomic import whole_file
+from ttd.errors import InputError
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """`record` as one line; readable where Unicode allows, escaped where a file name is no valid Unicode."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(record, allow_nan=False)
+    return text
+
+
+class ResultsFile:
+    """Appends records to a file and knows which ids it already holds.
+
+    A run that was killed leaves at most one incomplete last line, which opening cuts off. `settings` are
+    kept in `run.json` beside the file; a file made with other settings is refused, so that results never
+    mix.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.run_path = path.with_name(
+            "run.json" if path.name == "results.jsonl" else f"{path.stem}.run.json"
+        )
+        self._check_settings(settings)
+        self.done = self._repair()
+        self._stream = path.open("ab", buffering=0)
+        self._write_run(settings)
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        if not self.path.exists() or not self.run_path.exists():
+            return
+        try:
+            before = json.loads(self.run_path.read_text("utf-8"))["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{self.run_path} is damaged; choose another --out or remove it.") from None
+        now = json.loads(json.dumps(settings))
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if names:
+            other = ", ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names[:3])
+            raise InputError(
+                f"{self.path} holds results of another run ({other}); choose another --out or remove it."
+            )
+
+    def _repair(self) -> set[str]:
+        """The ids of all complete lines; what stands after the last complete line is cut off."""
+        if not self.path.exists():
+            return set()
+        done: set[str] = set()
+        good = 0
+        with self.path.open("rb+") as stream:
+            for line in stream:
+                record = _parse(line)
+                if record is None:
+                    break
+                done.add(record)
+                good += len(line)
+            rest = stream.read()
+            if rest.strip():
+                raise InputError(
+                    f"{self.path} is damaged in the middle, not at its end; choose another --out."
+                )
+            stream.truncate(good)
+        return done
+
+    def _write_run(self, settings: dict[str, Any]) -> None:
+        run = {"command": sys.argv, "settings": settings, "versions": _versions()}
+        with whole_file(self.run_path) as part:
+            part.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds one line; on a full disk what was written of it is taken back before the error is raised."""
+        line = json_line(record).encode() + b"\n"
+        end = self._stream.seek(0, 2)
+        try:
+            while line:
+                line = line[self._stream.write(line) :]
+        except OSError as error:
+            self._stream.truncate(end)
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+    def __enter__(self) -> ResultsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+def _parse(line: bytes) -> str | None:
+    """The id of a complete line, None where it is none."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record["id"] if isinstance(record, dict) and isinstance(record.get("id"), str) else None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("ttd-clip", "torch", "transformers", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

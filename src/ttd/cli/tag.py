@@ -1,0 +1,191 @@
+"""`ttd tag`: which words of a caption are in the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.batch import run_job
+from ttd.cli.jobs import Answer, Job, text_notes
+from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
+from ttd.cli.output import bar, padded, terminal_width, width
+from ttd.cli.sources import Item
+from ttd.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    from ttd.model import TTD
+    from ttd.results import TaggedWord, Tagging
+    from ttd.views import EncodedImage
+
+MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
+
+
+@click.command(cls=ListCommand)
+@click.argument("image")
+@click.argument("caption", required=False)
+@click.option(
+    "--caption", "for_all", metavar="TEXT", help="The caption of every picture that has none of its own."
+)
+@click.option(
+    "--tags",
+    multiple=True,
+    callback=tag_list,
+    metavar="WORD...",
+    help="Score these words, not the caption's.",
+)
+@click.option(
+    "--score", type=click.Choice(SCORES), default="s_pixel", show_default=True, help="How a word is scored."
+)
+@click.option(
+    "--stop-words/--no-stop-words",
+    default=None,
+    help="Whether words like 'the' and 'on' are left out; by default they are.",
+)
+@shared_options
+def tag(
+    settings: Settings,
+    image: str,
+    caption: str | None,
+    for_all: str | None,
+    tags: tuple[str, ...],
+    score: str,
+    stop_words: bool | None,
+) -> int:
+    """Score the words of a caption and select those that are in the picture.
+
+    \b
+    ttd tag photo.jpg "a dog on the grass"
+    ttd tag photo.jpg "a dog on the grass" --out dog.png
+    ttd tag photo.jpg --tags dog cat "traffic light"
+    ttd tag photos/ --out results        (captions: photos/NAME.txt, or --caption)
+    ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...})
+    """
+    return run_job(TagJob(settings, score, stop_words), settings, image, caption or for_all, tags)
+
+
+@dataclass(frozen=True)
+class TagJob(Job):
+    """Tagging one picture after the other, or a batch at once where nothing is drawn."""
+
+    settings: Settings
+    score: str
+    stop_words: bool | None
+    name = "tag"
+
+    def check(self, item: Item) -> None:
+        """A caption or tags."""
+        if not item.tags and not (item.caption or "").strip():
+            raise InputError(f"There is no caption for {item.id}; give one, or words with --tags.")
+
+    def question(self) -> dict[str, Any]:
+        """Score and stop words."""
+        return {"score": self.score, "stop_words": self.stop_words}
+
+    def answers(
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
+    ) -> list[Answer]:
+        """Batched where nothing is drawn; else each picture is encoded once for words and maps."""
+        asked = {name: value for name, value in self.question().items() if value is not None}
+        options = {**asked, **self.settings.options()}
+        if not pictures and not any(item.tags for item in items):
+            captions = [item.caption or "" for item in items]
+            return [_answer(tagging) for tagging in model.tag_many(images, captions, **options)]
+        answers = []
+        for image, item in zip(images, items, strict=True):
+            encoded = model.encode(image, **self.settings.options())
+            tagging = model.tag(encoded, item.caption, tags=item.tags or None, **options)
+            answers.append(_answer(tagging, drawings(model, encoded, image, tagging) if pictures else {}))
+        return answers
+
+
+def _answer(tagging: Tagging, drawn: dict[str, Callable[[], Image.Image]] | None = None) -> Answer:
+    brief = ", ".join(tagging.selected)
+    notes = text_notes(tagging.cut, tagging.unknown)
+    return Answer(tagging.to_dict(), tag_table(tagging), brief, notes, drawn or {})
+
+
+def drawings(
+    model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging
+) -> dict[str, Callable[[], Image.Image]]:
+    """The page, the sorted scores (Figure 4a), and every pixel's most similar word (Figure 2)."""
+    from ttd.tag_pictures import best_word_picture, score_plot
+
+    words = tagging.distinct()
+    texts = [word.text for word in words]
+    gap = tagging.selection == "gap"
+    best = model.similarity(encoded, model.encode_text(texts)).argmax(dim=0).cpu().numpy()
+    return {
+        "": lambda: _page(model, encoded, image, tagging, best),
+        "scores": lambda: score_plot(words, name=tagging.score, gap=gap),
+        "words": lambda: best_word_picture(image, best, texts),
+    }
+
+
+def _page(
+    model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging, best: npt.NDArray[np.integer]
+) -> Image.Image:
+    from ttd.tag_pictures import MOST_PANELS, caption_chips, tag_chips, tagging_picture
+
+    words = tagging.distinct()
+    picked = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
+    chips = tag_chips(words) if tagging.caption is None else caption_chips(tagging.caption, tagging.words)
+    maps = dict(zip(picked, small_heatmaps(model, encoded, image, picked), strict=True))
+    return tagging_picture(
+        image, chips, words, maps, score=tagging.score, gap=tagging.selection == "gap", best=best
+    )
+
+
+def small_heatmaps(
+    model: TTD, encoded: EncodedImage, image: Image.Image, texts: Sequence[str]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Heatmaps [h,w] bounded for pictures; those of a huge photo never lie in memory all at once."""
+    from ttd.pictures import SIDE, on_grid
+
+    factor = min(1.0, SIDE / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    at_once = max(1, MAP_PIXELS // (image.width * image.height))
+    for start in range(0, len(texts), at_once):
+        for heat in model.heatmaps(encoded, texts[start : start + at_once]):
+            yield on_grid(heat, size)
+
+
+def tag_table(tagging: Tagging) -> str:
+    """The words from the highest to the lowest score, selected ones starred, with the gap between."""
+    from ttd.tag_pictures import rows_to_show
+
+    order = tagging.ranked()
+    picked = sum(word.selected for word in order)
+    column = min(30, max(width(word.text) for word in order))
+    room = max(8, min(40, terminal_width() - column - 14))
+    high, low = order[0].score, order[-1].score
+    lines = [f"  {padded('word', column)}  {tagging.score}"]
+    rows = rows_to_show(len(order), picked)
+    for place, row in enumerate(rows):
+        if row is None:
+            before, after = rows[place - 1], rows[place + 1]
+            assert before is not None
+            assert after is not None
+            lines.append(f"  … {after - before - 1} more (all with --json)")
+            continue
+        if row == picked and picked > 0:
+            lines.append(_selection_line(tagging, order, picked))
+        share = (order[row].score - low) / max(high - low, 1e-12)
+        mark = "*" if order[row].selected else " "
+        lines.append(
+            f"{mark} {padded(order[row].text, column)}  {order[row].score:7.4f}  {bar(share, room)}".rstrip()
+        )
+    lines.append(f"selected: {', '.join(tagging.selected) or 'none'}")
+    return "\n".join(lines)
+
+
+def _selection_line(tagging: Tagging, order: Sequence[TaggedWord], picked: int) -> str:
+    if tagging.selection != "gap":
+        return f"  ---- threshold {tagging.threshold} ----"
+    return f"  ---- largest gap: {order[picked - 1].score - order[picked].score:.4f} ----"
