@@ -64,7 +64,7 @@ def crf_maps(picture: Image.Image, maps: Tensor, background: float | None) -> Te
     if background is None and len(maps) == 1:
         return torch.ones(1, small.height, small.width)
     values = resize(maps, (small.height, small.width)).clamp(0, 1).cpu().numpy()
-    marginals = torch.from_numpy(crf(np.asarray(small), values, background=background))
+    marginals = torch.from_numpy(crf(np.array(small), values, background=background))
     if background is None:
         return marginals
     return torch.cat([(1 - marginals.sum(0, keepdim=True)).clamp(min=0), marginals])

@@ -1,0 +1,199 @@
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ttd.errors import InputError
+from ttd.images import MAX_PIXELS, prepare_pixels, read_image
+
+RAMP = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+
+
+def saved(folder: Path, image: Image.Image, name: str, **options: object) -> Path:
+    path = folder / name
+    image.save(path, **options)
+    return path
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and then ends."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("how", ["path", "string", "pil", "array", "view"])
+def test_every_way_to_give_a_picture_gives_the_same(tmp_path: Path, how: str) -> None:
+    path = saved(tmp_path, Image.fromarray(RAMP), "a.png")
+    source = {
+        "path": path,
+        "string": str(path),
+        "pil": Image.fromarray(RAMP),
+        "array": RAMP,
+        "view": RAMP[::-1, ::-1][::-1, ::-1],
+    }[how]
+    image = read_image(source)
+    assert image.mode == "RGB"
+    assert np.array_equal(np.asarray(image), RAMP)
+
+
+def test_exif_orientation_is_honoured_in_files_and_pil_images(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    path = saved(tmp_path, Image.fromarray(RAMP), "a.png", exif=exif)
+    assert np.array_equal(np.asarray(read_image(path)), np.rot90(RAMP, -1))
+    assert np.array_equal(np.asarray(read_image(Image.open(path))), np.rot90(RAMP, -1))
+
+
+def test_broken_exif_data_does_not_hide_the_pixels(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(RAMP), "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert np.array_equal(np.asarray(read_image(path)), RAMP)
+
+
+def test_one_pixel_and_greys() -> None:
+    assert read_image(np.full((1, 1, 3), 7, np.uint8)).getpixel((0, 0)) == (7, 7, 7)
+    assert read_image(Image.new("L", (2, 2), 9)).getpixel((0, 0)) == (9, 9, 9)
+    assert read_image(Image.new("1", (2, 2), 1)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        (np.uint16, [[0, 32896, 65535]], [0, 128, 255]),
+        (np.int32, [[0, 32896, 65535]], [0, 128, 255]),
+        (np.int32, [[0, 100, 200]], [0, 100, 200]),
+        (np.float32, [[0, 0.5, 1.0]], [0, 128, 255]),
+        (np.float32, [[0, 100.2, 255]], [0, 100, 255]),
+    ],
+)
+def test_deep_greys_are_scaled_to_eight_bits(
+    tmp_path: Path, dtype: type, values: list[list[float]], expected: list[int]
+) -> None:
+    image = Image.fromarray(np.array(values, dtype=dtype))
+    path = saved(tmp_path, image, "a.tiff")
+    for source in (image, path):
+        assert np.asarray(read_image(source))[0, :, 0].tolist() == expected
+
+
+def test_greys_out_of_range_are_refused() -> None:
+    for value in (-1.0, float("nan"), 70_000.0):
+        with pytest.raises(InputError, match="convert it to 8 bits"):
+            read_image(Image.fromarray(np.full((2, 2), value, np.float32)))
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    clear.putpixel((1, 0), (255, 0, 0, 255))
+    palette = saved(tmp_path, clear.quantize(4), "a.png", transparency=0)
+    for source in (clear, clear.convert("PA"), palette):
+        pixels = np.asarray(read_image(source))[0]
+        assert [255, 255, 255] in pixels.tolist()
+    assert np.asarray(read_image(clear))[0].tolist() == [[255, 255, 255], [255, 0, 0]]
+    assert read_image(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_cmyk_palette_and_animated_files(tmp_path: Path) -> None:
+    cmyk = saved(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.jpg", quality=95)
+    red = np.asarray(read_image(cmyk))[4, 4]
+    assert red[0] > 200
+    assert red[1] < 60
+    palette = Image.fromarray(np.full((4, 4, 3), (0, 0, 255), np.uint8)).convert("P")
+    assert read_image(palette).getpixel((0, 0)) == (0, 0, 255)
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
+    gif = saved(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(gif).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_what_is_returned_does_not_change_with_its_source() -> None:
+    source = Image.new("RGB", (2, 2), "red")
+    image = read_image(source)
+    source.paste("blue", (0, 0, 2, 2))
+    assert image.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_unusable_files_get_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name, words in [("gone.png", "does not exist"), ("", "folder"), ("text.jpg", "not a picture")]:
+        with pytest.raises(InputError, match=words):
+            read_image(tmp_path / name)
+    with pytest.raises(InputError, match="not a picture"):
+        read_image(tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "webp", "tiff", "bmp"])
+def test_truncated_files_are_refused(tmp_path: Path, ending: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(noise), f"a.{ending}")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"damaged|not a picture"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damaged_files_never_raise_anything_else(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    buffer = io.BytesIO()
+    ending = ["png", "jpeg", "gif", "tiff", "webp"][seed % 5]
+    Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, ending)
+    data = bytearray(buffer.getvalue())
+    for place in rng.integers(0, len(data), 12):
+        data[place] = rng.integers(256)
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(data)
+    # Some damage leaves a picture that can be read; the rest must be one kind of error.
+    with contextlib.suppress(InputError):
+        assert read_image(path).mode == "RGB"
+
+
+@pytest.mark.parametrize("size", [(13_500, 13_500), (60_000, 60_000)])
+def test_pictures_above_the_limit_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(png_header(*size))
+    with pytest.raises(InputError, match="178 megapixels"):
+        read_image(path)
+
+
+def test_pictures_under_the_limit_are_read_without_a_warning(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("1", (13_000, 13_000)), "large.png")  # 169 megapixels
+    assert MAX_PIXELS > 13_000**2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(path).size == (13_000, 13_000)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        RAMP.astype(np.float32),
+        RAMP[..., 0],
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((0, 2, 3), np.uint8),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(InputError):
+        read_image(array)
+
+
+def test_other_objects_are_refused() -> None:
+    with pytest.raises(InputError, match="not list"):
+        read_image([1, 2])  # type: ignore[arg-type]
+
+
+def test_prepared_pixels_are_resized_by_pillow_and_normalised() -> None:
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    pixels = prepare_pixels(Image.fromarray(RAMP), (10, 6), mean, std).numpy()
+    resized = np.asarray(Image.fromarray(RAMP).resize((6, 10), Image.Resampling.BICUBIC)) / 255
+    assert np.allclose(pixels, ((resized - mean) / std).transpose(2, 0, 1), atol=1e-5)
+    assert pixels.dtype == np.float32

@@ -1,0 +1,353 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ttd
+from tests.colour_encoder import ColourEncoder
+from tests.tiny_models import tiny_clip
+from ttd import TTD, InputError, OutOfMemory
+from ttd.inference import PRESETS
+
+CAPTION = "Red and blue, the red one on grass"
+
+
+def scene(height: int = 40, width: int = 60) -> np.ndarray:
+    """Red left, blue right."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = 255
+    pixels[:, width // 2 :, 2] = 255
+    return pixels
+
+
+@pytest.fixture
+def model() -> TTD:
+    return TTD(ColourEncoder())
+
+
+def test_tagging_selects_what_the_picture_shows(model: TTD) -> None:
+    tagging = model.tag(scene(), CAPTION, tags=None)
+    assert [word.text for word in tagging.words] == ["Red", "blue", "red", "one", "grass"]
+    assert tagging.selected == ["Red", "blue"]
+    first, _, again = tagging.words[:3]
+    assert (first.score, first.selected) == (again.score, again.selected)
+    assert all(CAPTION[w.start : w.end] == w.text for w in tagging.words)
+    assert tagging.words[0].score == pytest.approx(1.0, abs=1e-4)
+    assert tagging.ranked()[0].score >= tagging.ranked()[-1].score
+    assert json.loads(json.dumps(tagging.to_dict()))["selected"] == ["Red", "blue"]
+    assert "* Red" in str(tagging)
+
+
+def test_stop_words_are_an_option(model: TTD) -> None:
+    assert [w.text for w in model.tag(scene(), "the red one .", stop_words=False).words] == [
+        "the",
+        "red",
+        "one",
+        ".",
+    ]
+
+
+def test_own_tags_take_the_place_of_the_captions_words(model: TTD) -> None:
+    tagging = model.tag(scene(), None, tags=["green bus", "blue sky", "red wall"])
+    assert tagging.selected == ["blue sky", "red wall"]
+    assert [(w.index, w.start, w.end) for w in tagging.words] == [
+        (0, None, None),
+        (1, None, None),
+        (2, None, None),
+    ]
+
+
+@pytest.mark.parametrize("score", ["s_image", "s_text", "s_image+s_text", "s_seg"])
+def test_other_scores(model: TTD, score: str) -> None:
+    tagging = model.tag(scene(), "red and green", score=score)
+    scores = {word.text: word.score for word in tagging.words}
+    total = 2.0 if score == "s_image+s_text" else 1.0
+    assert sum(scores.values()) == pytest.approx(total, abs=1e-5)
+    if score != "s_text":
+        assert tagging.selected == ["red"]
+    assert tagging.threshold == 0.5
+
+
+def test_many_pictures_give_what_each_gives_alone() -> None:
+    model = TTD(tiny_clip())
+    rng = np.random.default_rng(0)
+    shapes = [(70, 100), (64, 64), (70, 100), (100, 70), (70, 100)]
+    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    captions = ["a dog", "a cat on the green grass", "red bus and dog", "two birds", "dog, cat, bus, tree"]
+    for score in ("s_pixel", "s_image+s_text", "s_seg"):
+        together = model.tag_many(images, captions, batch_size=2, score=score)
+        for image, caption, tagging in zip(images, captions, together, strict=True):
+            alone = model.tag(image, caption, score=score)
+            assert tagging.caption == caption
+            assert [w.text for w in tagging.words] == [w.text for w in alone.words]
+            assert np.allclose([w.score for w in tagging.words], [w.score for w in alone.words], atol=1e-5)
+            assert tagging.selected == alone.selected
+
+
+def test_many_pictures_encode_each_distinct_word_once() -> None:
+    encoder = ColourEncoder()
+    TTD(encoder).tag_many([scene()] * 6, ["red dog", "Red cat", "blue dog"] * 2, batch_size=4)
+    assert sorted(encoder.texts_seen) == ["blue", "cat", "dog", "red"]
+    assert encoder.images_seen == 6
+
+
+def test_an_encoded_picture_is_never_encoded_again(model: TTD) -> None:
+    encoded = model.encode(scene(), flip=True)
+    seen = model.encoder.images_seen
+    direct = TTD(ColourEncoder())
+    assert model.tag(encoded, CAPTION) == direct.tag(scene(), CAPTION, flip=True)
+    assert model.tag_many([encoded], [CAPTION]) == [direct.tag(scene(), CAPTION, flip=True)]
+    assert np.array_equal(model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], flip=True))
+    assert np.array_equal(
+        model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", flip=True)
+    )
+    assert model.segment(encoded, ["red"], background=0.3).background == 0.3
+    assert model.encoder.images_seen == seen
+    assert encoded.size == (40, 60)
+    assert encoded.pooled.shape == (4,)
+
+
+def test_an_encoded_picture_refuses_other_views_and_models(model: TTD) -> None:
+    encoded = model.encode(scene())
+    with pytest.raises(InputError, match="another size"):
+        model.tag(encoded, "red", size=64)
+    with pytest.raises(InputError, match="another model"):
+        TTD(ColourEncoder()).tag(encoded, "red")
+
+
+def test_heatmaps_are_at_the_pictures_size_in_zero_to_one(model: TTD) -> None:
+    maps = model.heatmaps(scene(50, 90), ["red", "blue"])
+    assert maps.shape == (2, 50, 90)
+    assert maps.dtype == np.float32
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+    assert maps[0, :, 5].min() > 0.9
+    assert maps[0, :, -5].max() < 0.1
+    assert np.array_equal(model.caption_map(scene(50, 90), "red"), maps[0])
+
+
+def test_caption_mask_is_cut_at_the_threshold(model: TTD) -> None:
+    mask = model.caption_mask(scene(), "red")
+    assert mask.dtype == np.bool_
+    assert mask[:, :28].all()
+    assert not mask[:, 32:].any()
+    assert np.array_equal(
+        model.caption_mask(scene(), "red", threshold=0.2), model.caption_map(scene(), "red") >= 0.2
+    )
+
+
+def test_segments_and_background(model: TTD) -> None:
+    image = scene(40, 90)
+    image[:, 60:] = 128  # grey: neither
+    found = model.segment(image, ["blue", "red"])
+    assert found.names == ("background", "blue", "red")
+    assert found.label_map.dtype == np.uint16
+    assert [int(found.label_map[20, x]) for x in (20, 52, 85)] == [2, 1, 0]
+    plain = model.segment(image, ["blue", "red"], background=None)
+    assert plain.names == ("blue", "red")
+    assert [int(plain.label_map[20, x]) for x in (20, 52)] == [1, 0]
+    assert sum(found.shares().values()) == pytest.approx(1)
+    assert json.loads(json.dumps(found.to_dict()))["width"] == 90
+    assert "background" in str(found)
+
+
+def test_background_is_cut_on_jointly_scaled_maps(model: TTD) -> None:
+    image = scene(40, 60)
+    sim = model.similarity(image, ["red", "green", "blue"]).numpy()
+    scaled = (sim - sim.min()) / (sim.max() - sim.min() + 1e-6)
+    for threshold in (0.3, 0.9, 1.0):
+        found = model.segment(image[:, :60], ["red", "green", "blue"], background=threshold)
+        large = torch.nn.functional.interpolate(torch.from_numpy(scaled)[None], (40, 60), mode="bilinear")[
+            0
+        ].numpy()
+        expected = np.where(large.max(0) >= threshold, large.argmax(0) + 1, 0)
+        assert (found.label_map == expected).mean() > 0.995
+
+
+def test_calibrated_maps_are_taken_as_they_are() -> None:
+    model = TTD(ColourEncoder(padding=16, calibrated=True))
+    image = scene(37, 51)
+    image[:] = (255, 60, 60)
+    sim = model.similarity(image, ["red", "blue"])
+    maps = model.heatmaps(image, ["red", "blue"])
+    assert maps.shape == (2, 37, 51)
+    assert np.allclose(maps[0].max(), float(sim[0].max()), atol=1e-5)
+    assert maps[1].max() < 0.4
+
+
+@pytest.mark.parametrize("refine", ["none", "pamr"])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_answers(preset: str, refine: str) -> None:
+    for encoder in (ColourEncoder(), ColourEncoder(padding=16, calibrated=True)):
+        model = TTD(encoder)
+        options = {"preset": preset, "size": 32, "refine": refine}
+        assert model.tag(scene(), "red and blue and green", **options).selected == ["red", "blue"]
+        mask = model.caption_mask(scene(), "red", **options)
+        assert mask[:, :24].all()
+        assert not mask[:, 36:].any()
+        assert set(np.unique(model.segment(scene(), ["red", "blue"], **options).label_map)) <= {0, 1, 2}
+
+
+def test_densecrf_refines_masks_and_segments(model: TTD) -> None:
+    pytest.importorskip("pydensecrf")
+    image = scene(40, 60)
+    mask = model.caption_mask(image, "red", refine="crf")
+    assert np.array_equal(mask, np.broadcast_to(np.arange(60) < 30, (40, 60)))
+    labels = model.segment(image, ["red", "blue"], refine="crf", background=False).label_map
+    assert np.array_equal(labels, np.broadcast_to(np.arange(60) >= 30, (40, 60)))
+    assert set(np.unique(model.segment(image, ["red"], refine="crf", background=False).label_map)) == {0}
+    assert model.heatmaps(image, ["red", "blue"], refine="crf").shape == (2, 40, 60)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 7)])
+@pytest.mark.parametrize("padding", [0, 16])
+def test_tiny_and_thin_pictures_work(shape: tuple[int, int], padding: int) -> None:
+    model = TTD(ColourEncoder(padding=padding, calibrated=bool(padding)))
+    image = np.full((*shape, 3), (255, 0, 0), np.uint8)
+    assert model.tag(image, "red green").selected == ["red"]
+    for refine in ("none", "pamr"):
+        assert model.segment(image, ["red", "blue"], refine=refine).label_map.shape == shape
+
+
+def test_large_pictures_are_segmented_in_bounded_memory(model: TTD) -> None:
+    picture = Image.new("RGB", (3000, 2000), "red")
+    names = [f"thing {i}" for i in range(20)] + ["red"]
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = model.segment(picture, names, background=None, templates="none")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
+    assert found.label_map.shape == (2000, 3000)
+    assert (found.label_map == 20).all()
+    assert grown < 200_000  # all maps as float32 would take 492,000 KiB
+
+
+def test_thousands_of_words() -> None:
+    model = TTD(ColourEncoder())
+    caption = " ".join(f"word{i}" for i in range(10_000)) + " red"
+    assert model.tag(scene(), caption).selected == ["red"]
+
+
+@pytest.mark.parametrize("caption", ["", "  \n", "the of and ...", "\ud800", None])
+def test_captions_without_words_are_refused(model: TTD, caption: str) -> None:
+    with pytest.raises(InputError):
+        model.tag(scene(), caption)
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["red", " "], "red", ["\udc00"]])
+def test_texts_that_cannot_be_looked_for_are_refused(model: TTD, texts: list[str]) -> None:
+    for method in (model.heatmaps, model.segment):
+        with pytest.raises(InputError):
+            method(scene(), texts)
+
+
+def test_other_wrong_calls(model: TTD) -> None:
+    for options in (
+        {"score": "best"},
+        {"selection": "best"},
+        {"preset": "best"},
+        {"colour": 1},
+        {"tags": []},
+    ):
+        with pytest.raises(InputError):
+            model.tag(scene(), "red", **options)
+    with pytest.raises(InputError, match="2 images came with 1"):
+        model.tag_many([scene()] * 2, ["red"])
+
+
+def test_long_texts_are_cut_and_named(model: TTD, caplog: pytest.LogCaptureFixture) -> None:
+    long = "red " * 20
+    assert model.segment(scene(), [long, "blue"], templates="none").cut == (long,)
+    assert "only its beginning counts" in caplog.text
+    assert model.tag(scene(), None, tags=[long, "blue"]).cut == (long.strip(),)
+    caption = " ".join(f"word{i}" for i in range(20))
+    assert model.tag(scene(), caption).cut == ()
+    assert model.tag(scene(), caption, score="s_text").cut == (caption,)
+
+
+def test_unknown_words_of_a_closed_vocabulary_are_named(model: TTD) -> None:
+    model.encoder.vocabulary = frozenset({"red", "blue"})
+    assert model.tag(scene(), "A red zebra by the blue Zebra").unknown == ("zebra",)
+    assert model.segment(scene(), ["red okapi"]).unknown == ("okapi",)
+
+
+def test_text_embeddings_are_remembered_per_template() -> None:
+    encoder = ColourEncoder()
+    model = TTD(encoder)
+    for _ in range(2):
+        model.heatmaps(scene(), ["red", "blue"])
+    model.tag(scene(), "red blue")
+    assert encoder.texts_seen == ["red", "blue", "red", "blue"]
+    found = model.encode_text(["red", "blue", "red"])
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+
+
+def test_the_tensor_method_under_tag(model: TTD) -> None:
+    encoded = model.encode(scene())
+    text = model.encode_text(["red", "green", "blue"])
+    scores, selected = model.score_words(encoded.views, text)
+    assert scores.shape == (1, 3)
+    assert selected.tolist() == [[True, False, True]]
+    sim = model.similarity(encoded, text)
+    assert torch.equal(scores[0], sim.amax((-2, -1)))
+    with pytest.raises(InputError, match="embedding"):
+        model.score_words(encoded.views, text, score="s_text")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_errors_say_what_to_lower(
+    model: TTD, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(model.encoder, "encode_image", fail)
+    with pytest.raises(OutOfMemory, match="lower size"):
+        model.tag(scene(), "red")
+
+
+def test_other_errors_are_not_taken_for_memory_errors(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(model.encoder, "encode_image", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        model.tag(scene(), "red")
+
+
+def test_damaged_weights_are_an_error_not_an_answer() -> None:
+    encoder = tiny_clip()
+    with torch.no_grad():
+        encoder.backbone.visual_projection.weight.fill_(float("nan"))
+    with pytest.raises(InputError, match="NaN"):
+        TTD(encoder).tag(scene(), "red dog")
+
+
+def test_half_precision_answers_in_float32() -> None:
+    model = TTD(tiny_clip().to(torch.bfloat16))
+    full = TTD(tiny_clip())
+    assert model.similarity(scene(), ["dog"]).dtype == torch.float32
+    difference = model.similarity(scene(), ["dog"]) - full.similarity(scene(), ["dog"])
+    assert difference.abs().max() < 0.05
+
+
+def test_importing_the_package_loads_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, ttd; assert ttd.__version__ and ttd.split_words('a dog')[1].text == 'dog'; "
+        "assert not {'torch', 'transformers', 'PIL'} & set(sys.modules); assert 'load' in dir(ttd)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = ttd.nothing
