@@ -39,7 +39,7 @@ def test_prepared_sizes(height: int, width: int, size: int, multiple: int, scale
     ],
 )
 def test_sizes_of_tcl(picture: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert prepared_size(picture, 448, 1) == expected
+    assert prepared_size(picture, 448, 1) == expected  # before rounding to patches
 
 
 def test_presets_of_the_authors() -> None:

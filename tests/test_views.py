@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tests.colour_encoder import ColourEncoder
+from ttd.images import prepare_pixels
 from ttd.inference import Options, resolve
 from ttd.tagging import mean_feature
 from ttd.views import Axis, average, average_feature, encode_views, prepare
@@ -20,6 +21,11 @@ def scene(height: int, width: int, seed: int = 0) -> Image.Image:
     pixels[:, : width // 2, 0] += 150
     pixels[:, width // 2 :, 2] += 150
     return Image.fromarray(pixels)
+
+
+def normalised(image: Image.Image) -> Tensor:
+    """Pixels `[1,3,H,W]` at the image's own size, so that encoders that pad have to."""
+    return prepare_pixels(image, (image.height, image.width), (0.5,) * 3, (0.5,) * 3)[None]
 
 
 def cosines(encoder: ColourEncoder, image: Image.Image, options: Options) -> Tensor:
@@ -59,7 +65,10 @@ def test_scales_are_averaged_on_the_finest_grid() -> None:
 )
 def test_padding_never_wins(changes: dict[str, object]) -> None:
     encoder = ColourEncoder(padding=16, calibrated=True)
-    sim = cosines(encoder, scene(37, 51), resolve(size=37, **changes))
+    options = resolve(**changes)
+    pixels = [normalised(scene(37, 51)), normalised(scene(19, 25))][: len(options.scales)]
+    text = encoder.encode_text(TEXT)
+    sim = average(encode_views(encoder, pixels, options), lambda f: encoder.similarity(f, text))[0]
     assert sim[0, :, 0].min() > 0.5
     assert sim[1, :, -1].min() > 0.5
     # A cell at the border that is padding to one half may look like padding to that share, no cell more.
@@ -113,7 +122,7 @@ def test_the_mean_feature_of_one_view_is_the_plain_mean() -> None:
 def test_the_mean_feature_of_many_views_is_the_mean_over_the_canvas() -> None:
     encoder = ColourEncoder(padding=16, calibrated=True)
     options = resolve(scales=(1.0, 0.5), flip=True, window=24, stride=12)
-    pixels = [scaled[None] for scaled in prepare(scene(37, 51), encoder, options)]
+    pixels = [normalised(scene(37, 51)), normalised(scene(19, 25))]
     views = list(encode_views(encoder, pixels, options))
     by_canvas = average(views, lambda f: f.dense).mean((-2, -1))
     assert torch.allclose(average_feature(views), by_canvas, atol=1e-5)

@@ -127,11 +127,12 @@ def prepared_size(picture: tuple[int, int], size: int, multiple: int, scale: flo
     The shorter side becomes `size * scale` and the ratio is kept, unless the longer side would exceed
     `MAX_STRETCH * size * scale`: then that is the longer side, and the shorter one follows the ratio down to
     one patch (so a picture of 1 x 10000 works). Both sides are rounded to multiples of `multiple`.
+    So no encoder needs to pad, and the windows' cells fall on one grid.
 
     Args:
         picture: (H, W) of the picture.
         size: the shorter side in pixels.
-        multiple: the patch size, or 1 for an encoder that pads.
+        multiple: the patch size.
         scale: multiplies `size`.
     """
     short, long = size * scale, size * scale * MAX_STRETCH

@@ -151,12 +151,12 @@ class ViewsOnDemand:
 
 def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tensor]:
     """A picture's normalised pixels `[3,H,W]` for each scale, the finest first."""
-    # TCL pads to full patches by itself; the others take full patches only.
-    multiple = 1 if encoder.kind == "tcl" else encoder.patch_size
     size = options.size or encoder.image_size
     shape = (image.height, image.width)
     return [
-        prepare_pixels(image, prepared_size(shape, size, multiple, scale), encoder.mean, encoder.std)
+        prepare_pixels(
+            image, prepared_size(shape, size, encoder.patch_size, scale), encoder.mean, encoder.std
+        )
         for scale in sorted(options.scales, reverse=True)
     ]
 
