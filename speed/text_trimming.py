@@ -15,10 +15,10 @@ from transformers import CLIPConfig, CLIPModel
 from ttd.encoders import CLIPEncoder
 from ttd.encoders.tokenizer import clip_tokenizer
 
-WORDS = (
-    ["dog", "grass", "frisbee", "skateboard", "traffic-light", "umbrella", "the", "on"]
-    + ["under", "spider's", "web", "mountain", "bicycle", "child", "red", "two"]
-)  # fmt: skip
+WORDS = [
+    "dog", "grass", "frisbee", "skateboard", "traffic-light", "umbrella", "the", "on",
+    "under", "spider's", "web", "mountain", "bicycle", "child", "red", "two",
+]  # fmt: skip
 REPEATS = 5
 
 

@@ -42,7 +42,7 @@ def test_norm_computes_half_precision_maps_in_float32() -> None:
 def test_union_is_the_maximum_of_the_selected_maps_only() -> None:
     maps = torch.rand(2, 4, 3, 3)
     selected = torch.tensor([[True, False, True, False], [False, False, False, True]])
-    expected = np.stack([np.maximum(maps[0, 0], maps[0, 2]), maps[1, 3]])
+    expected = np.stack([np.maximum(maps[0, 0].numpy(), maps[0, 2].numpy()), maps[1, 3].numpy()])
     np.testing.assert_array_equal(union(maps, selected).numpy(), expected)
 
 

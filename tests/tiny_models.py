@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
 from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.siglip import SigLIPEncoder
 from ttd.encoders.tcl import TCLEncoder
 from ttd.encoders.tokenizer import clip_tokenizer
 
@@ -77,6 +79,26 @@ def tiny_siglip_model(*, width: int = 64, vocab: int = 300, seed: int = 0) -> Si
     return model
 
 
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """Words of a short list, an end token last, case kept: so lower-casing has to happen before."""
+    words = {w: i for i, w in enumerate(["<pad>", "</s>", "<unk>", "dog", "cat", "a", "photo", "Dog"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=64,
+    )
+
+
+def tiny_siglip() -> SigLIPEncoder:
+    """A SigLIP encoder that knows five words; 4 x 4 patches at its native 64 pixels."""
+    return SigLIPEncoder(tiny_siglip_model(), small_tokenizer()).eval()
+
+
 def random_pixels(batch: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
     """Normalised pixels `[B,3,H,W]`."""
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
@@ -84,7 +106,8 @@ def random_pixels(batch: int = 2, height: int = 64, width: int = 64, seed: int =
 
 def tiny_tcl_tensors(
     *, width: int = 128, depth: int = 3, first_trained: int = 2, levels: int = 2, convs: int = 2,
-    patch: int = 16, text_width: int = 64, vocab: int = 49_408, context: int = 77, embedding: int = 48, seed: int = 0,
+    patch: int = 16, text_width: int = 64, vocab: int = 49_408, context: int = 77, embedding: int = 48,
+    seed: int = 0,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Random parameters of a TCL of any size, in the names and shapes of the official `tcl.pth`."""
     shapes: dict[str, tuple[int, ...]] = {}

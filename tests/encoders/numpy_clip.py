@@ -1,4 +1,4 @@
-"""CLIP's vision tower in NumPy, from the formulas, one image at a time: what the encoders are tested against."""
+"""CLIP's vision tower in NumPy, from the formulas, one image at a time, to test the encoders against."""
 
 from __future__ import annotations
 

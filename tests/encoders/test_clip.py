@@ -185,8 +185,11 @@ def test_foreign_checkpoints_are_refused_in_a_sentence() -> None:
     wrong = {**openai, "visual.ln_pre.bias": torch.zeros(3)}
     with pytest.raises(ModelError, match="shapes"):
         CLIPEncoder.from_openai_state_dict(wrong)
-    with pytest.raises(ModelError, match="vit_tiny"):
-        CLIPEncoder.from_open_clip({"vision_cfg": {"timm_model_name": "vit_tiny"}, "text_cfg": {}}, openai)
+    for setting in ({"timm_model_name": "vit_tiny"}, {"pool_type": "avg"}, {"norm_kwargs": {"eps": 1e-6}}):
+        with pytest.raises(ModelError, match=next(iter(setting))):
+            CLIPEncoder.from_open_clip({"vision_cfg": setting, "text_cfg": {}}, openai)
+    with pytest.raises(ModelError, match="no_causal_mask"):
+        CLIPEncoder.from_open_clip({"text_cfg": {"no_causal_mask": True}}, openai)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 60, 64), (3, 64, 64), (1, 1, 64, 64), (1, 3, 0, 64)])

@@ -5,32 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import normalize
-from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
+from transformers import SiglipConfig, SiglipModel
 
-from tests.tiny_models import random_pixels, tiny_siglip_model
+from tests.tiny_models import random_pixels, tiny_siglip, tiny_siglip_model
 from ttd.encoders import SigLIPEncoder
 from ttd.errors import InputError, ModelError
-
-
-def small_tokenizer() -> PreTrainedTokenizerFast:
-    """Words of a short list, an end token last, case kept: so lower-casing has to happen before."""
-    words = {w: i for i, w in enumerate(["<pad>", "</s>", "<unk>", "dog", "cat", "a", "photo", "Dog"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=64,
-    )
-
-
-def tiny_siglip() -> SigLIPEncoder:
-    return SigLIPEncoder(tiny_siglip_model(), small_tokenizer()).eval()
 
 
 @torch.no_grad()

@@ -22,6 +22,18 @@ from ttd.errors import ModelError
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
+# Settings of OpenCLIP's towers that change the computation, and the values that leave it as it is here.
+_PLAIN_OPEN_CLIP: dict[str, tuple[Any, ...]] = {
+    "timm_model_name": (None,),
+    "hf_model_name": (None,),
+    "pool_type": (None, "tok", "argmax"),
+    "global_average_pool": (None, False),
+    "no_causal_mask": (None, False),
+    "embed_cls": (None, False),
+    "norm_kwargs": (None, {}),
+    "act_kwargs": (None, {}),
+}
+
 
 class CLIPEncoder(CLIPTowers):
     """CLIP with dense features by one of the published last-block variants (MaskCLIP unless said otherwise).
@@ -91,20 +103,22 @@ class CLIPEncoder(CLIPTowers):
         """
         shape = config.get("model_cfg", config)
         vision, text = dict(shape.get("vision_cfg", {})), dict(shape.get("text_cfg", {}))
-        for part, foreign in ((vision, "timm_model_name"), (text, "hf_model_name")):
-            if part.get(foreign):
-                raise ModelError(
-                    f"this OpenCLIP model uses {part[foreign]}: only OpenCLIP's own ViT towers load here"
-                )
-        vision_heads = {"num_attention_heads": vision["width"] // vision.get("head_width", 64)}
+        for part in (vision, text):
+            for setting, plain in _PLAIN_OPEN_CLIP.items():
+                if part.get(setting) not in plain:
+                    raise ModelError(
+                        f"this OpenCLIP model has {setting} = {part[setting]}: only its plain ViTs load here"
+                    )
+        width = tensors["visual.class_embedding"].shape[0] if "visual.class_embedding" in tensors else 0
+        vision_heads = {"num_attention_heads": max(1, width // vision.get("head_width", 64))}
         text_heads = {"num_attention_heads": text["heads"]} if "heads" in text else {}
         activation = "quick_gelu" if shape.get("quick_gelu") else "gelu"
         for statistic in ("mean", "std"):
             if statistic in config.get("preprocess_cfg", {}):
                 options.setdefault(statistic, tuple(config["preprocess_cfg"][statistic]))
         # OpenCLIP writes the text tower under "text." when the model was declared with `custom_text`.
-        plain = {name.removeprefix("text."): values for name, values in tensors.items()}
-        return cls._from_openai_names(plain, vision_heads, text_heads, activation, options)
+        renamed = {name.removeprefix("text."): values for name, values in tensors.items()}
+        return cls._from_openai_names(renamed, vision_heads, text_heads, activation, options)
 
     @classmethod
     def _from_openai_names(

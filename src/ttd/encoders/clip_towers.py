@@ -129,7 +129,7 @@ def project_vision(clip: Any, x: Tensor) -> Tensor:
 
 def as_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """`[B,h*w,C]` -> `[B,C,h,w]`."""
-    return patches.transpose(1, 2).unflatten(2, grid)
+    return patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
 
 
 def embed_clip_tokens(clip: Any, token_ids: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def _end_positions(token_ids: Tensor, config: Any) -> Tensor:
     """Where each row is pooled, `[N]`: the highest id, or the first end token if the config names another."""
     if config.eos_token_id in (LEGACY_END, config.vocab_size - 1):
         return token_ids.argmax(-1)
-    is_end = token_ids == config.eos_token_id
+    is_end: Tensor = token_ids == config.eos_token_id
     if not bool(is_end.any(-1).all()):
         raise InputError(f"every row of token ids needs the end token {config.eos_token_id}")
     return is_end.int().argmax(-1)

@@ -54,13 +54,14 @@ class LastBlock:
         """Tokens `[B,1+h*w,D]` that enter the block -> its patches `[B,h*w,D]`, the class token left out."""
         patches = tokens[:, 1:]
         if self.attention == "identity":
-            attended = block.self_attn.out_proj(block.self_attn.v_proj(block.layer_norm1(patches)))
+            attended: Tensor = block.self_attn.out_proj(block.self_attn.v_proj(block.layer_norm1(patches)))
         else:
             attended = self._attend(block.self_attn, block.layer_norm1(tokens), grid)[:, 1:]
         if not self.residual_mlp:
             return attended
         y = patches + attended
-        return y + block.mlp(block.layer_norm2(y))
+        out: Tensor = y + block.mlp(block.layer_norm2(y))
+        return out
 
     @property
     def uses_query(self) -> bool:
@@ -78,7 +79,8 @@ class LastBlock:
             project = attention.q_proj if name == "qq" else attention.k_proj
             p = split_heads(project(x), attention.num_heads)  # (B, nh, L, hs)
             terms.append(scaled_dot_product_attention(p, p, v, attn_mask=window))
-        return attention.out_proj(sum(terms[1:], terms[0]).transpose(1, 2).flatten(2))  # (B, L, D)
+        out: Tensor = attention.out_proj(sum(terms[1:], terms[0]).transpose(1, 2).flatten(2))  # (B, L, D)
+        return out
 
 
 PRESETS = {
@@ -108,7 +110,8 @@ def class_token(block: Any, tokens: Tensor) -> Tensor:
     v = split_heads(attention.v_proj(x), attention.num_heads)
     attended = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, 1, D)
     y = tokens[:, :1] + attention.out_proj(attended)
-    return (y + block.mlp(block.layer_norm2(y)))[:, 0]
+    out: Tensor = y + block.mlp(block.layer_norm2(y))
+    return out[:, 0]
 
 
 def gaussian_window(grid: tuple[int, int], sigma: float) -> Tensor:
@@ -128,4 +131,4 @@ def gaussian_window(grid: tuple[int, int], sigma: float) -> Tensor:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """`[B,L,D]` -> `[B,nh,L,hs]`."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)

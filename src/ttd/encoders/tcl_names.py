@@ -71,7 +71,7 @@ def first_trained_block(tensors: Tensors) -> int:
 def head_to_ours(tensors: Tensors) -> dict[str, Tensor]:
     """What TCL trained, under the names inside `TCLBackbone`; the trained blocks are counted from 0."""
     first = first_trained_block(tensors)
-    ours = {}
+    ours: dict[str, Tensor] = {}
     for number in block_numbers(tensors, _TRAINED):
         block = block_to_hf(under(tensors, f"{_TRAINED}{number}."))
         ours |= with_prefix(f"trained_blocks.{number - first}.", block)
@@ -90,7 +90,7 @@ def head_to_ours(tensors: Tensors) -> dict[str, Tensor]:
 
 def head_to_official(ours: Tensors, first: int) -> dict[str, Tensor]:
     """The inverse of `head_to_ours`."""
-    official = {}
+    official: dict[str, Tensor] = {}
     for number in block_numbers(ours, "trained_blocks."):
         block = block_to_openai(under(ours, f"trained_blocks.{number}."))
         official |= with_prefix(f"{_TRAINED}{number + first}.", block)
