@@ -1,0 +1,171 @@
+"""The paper's losses, section 3.2: what a caption's map and its words' maps are pulled towards.
+
+`L = L_distill + L_tag` (Eq. 6). `sim` stands for whatever maps the caller trains, raw cosines unless it says
+otherwise. Everything is computed in float32; every squared norm is a mean over the cells of the picture, so
+neither the resolution nor the padding changes its weight.
+
+Shapes: B pictures, M captions of a picture, N words, K borrowed words, h x w cells. Captions of different
+lengths share a batch through bool masks; `inside` `[B,h,w]` says which cells belong to the picture.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ttd.errors import InputError
+from ttd.maps import union
+
+EPS = 1e-6
+
+
+def targets(sim: Tensor, inside: Tensor | None = None, zero: Tensor | None = None) -> Tensor:
+    """`sg(norm(sim(t)))` of every map: what a selected word's map is pulled towards (Eq. 4 and 5).
+
+    Args:
+        sim: `[B,N,h,w]`.
+        inside: bool `[B,h,w]`; other cells count neither for the minimum nor for the maximum.
+        zero: `[B]`, not in the paper: the value that becomes 0 instead of each map's minimum, see
+            `borrowed_floor`. Below it a target is 0, and a map that stays below it has a target of zeros.
+
+    Returns:
+        `[B,N,h,w]` in 0..1 inside the picture, 0 outside, without gradient.
+    """
+    sim = sim.detach().float()
+    low = sim if inside is None else sim.masked_fill(~inside[:, None], torch.inf)
+    high = sim if inside is None else sim.masked_fill(~inside[:, None], -torch.inf)
+    lowest = low.amin((-2, -1), keepdim=True)
+    if zero is not None:
+        lowest = torch.maximum(lowest, zero.float()[:, None, None, None])
+    width = (high.amax((-2, -1), keepdim=True) - lowest).clamp(min=0)
+    scaled = (sim - lowest).clamp(min=0) / (width + EPS)
+    return scaled if inside is None else scaled.masked_fill(~inside[:, None], 0.0)
+
+
+def l_distill(
+    caption_sim: Tensor,
+    word_targets: Tensor,
+    selected: Tensor,
+    inside: Tensor | None = None,
+    member: Tensor | None = None,
+) -> Tensor:
+    """`L_distill = || sim(T) - sg(max over selected t of norm(sim(t))) ||^2` (Eq. 4).
+
+    Args:
+        caption_sim: `[B,M,h,w]`.
+        word_targets: `[B,N,h,w]` from `targets`.
+        selected: bool `[B,N]`.
+        inside: bool `[B,h,w]`.
+        member: bool `[B,M,N]`, which words stand in which caption; None: every word in each.
+
+    Returns:
+        `[B]`: the mean over the captions that have a selected word; 0 where none has.
+    """
+    chosen = selected[:, None].expand(-1, caption_sim.shape[1], -1)
+    if member is not None:
+        chosen = chosen & member  # (B, M, N)
+    wanted = union(word_targets.detach()[:, None], chosen)  # (B, M, h, w)
+    counted = chosen.any(-1).float()  # (B, M)
+    distances = _squared_norm(caption_sim.float() - wanted, inside)
+    return (distances * counted).sum(-1) / counted.sum(-1).clamp(min=1)
+
+
+def l_tag(
+    sim: Tensor,
+    word_targets: Tensor,
+    selected: Tensor,
+    weight: Tensor,
+    inside: Tensor | None = None,
+    *,
+    mean: bool = False,
+) -> Tensor:
+    """`L_tag`: sum over the words of `|| sim(t) - sg(norm(sim(t))) ||^2` if selected, else `|| sim(t) ||^2`
+    (Eq. 5).
+
+    Args:
+        sim: `[B,N,h,w]`.
+        word_targets: `[B,N,h,w]` from `targets`.
+        selected: bool `[B,N]`.
+        weight: `[B,N]`: 1 for a caption's words, 0 for padding; borrowed words count as unselected words with
+            a weight of their own (not in the paper).
+        inside: bool `[B,h,w]`.
+        mean: divide by the sum of the weights (not in the paper).
+
+    Returns:
+        `[B]`; 0 for a picture without words.
+    """
+    wanted = torch.where(selected[..., None, None], word_targets.detach(), 0.0)
+    distances = _squared_norm(sim.float() - wanted, inside)  # (B, N)
+    # Not `distances * weight`: padding may hold anything, and 0 * inf is NaN.
+    total = torch.where(weight > 0, distances * weight, 0.0).sum(-1)
+    return total / weight.sum(-1).clamp(min=EPS) if mean else total
+
+
+def borrowed_floor(borrowed: Tensor, share: float, valid: Tensor | None = None) -> Tensor:
+    """The zero of a floored target (not in the paper): the `share`-quantile of the borrowed words' scores.
+
+    A target is then above 0 only where a word beats words that were never said of this picture.
+
+    Args:
+        borrowed: `[B,K]`, the borrowed words' highest cells.
+        share: in 0..1.
+        valid: bool `[B,K]`.
+
+    Returns:
+        `[B]`, without gradient; -inf (no floor) for a picture without borrowed words.
+    """
+    _check_share(share)
+    if borrowed.shape[-1] == 0:
+        return torch.full(borrowed.shape[:-1], -torch.inf, device=borrowed.device)
+    scores = borrowed.detach().float()
+    if valid is not None:
+        scores = scores.masked_fill(~valid, torch.nan)
+    return scores.nanquantile(share, -1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+
+
+def select_above_borrowed(
+    scores: Tensor,
+    borrowed: Tensor,
+    share: float,
+    valid: Tensor | None = None,
+    borrowed_valid: Tensor | None = None,
+) -> Tensor:
+    """A selection by permutation test (not in the paper): a word counts when it beats enough borrowed words.
+
+    Args:
+        scores: `[B,N]`, s_pixel of the captions' words.
+        borrowed: `[B,K]`, s_pixel of words from other captions on the same pictures.
+        share: in 0..1: the share of a picture's borrowed words that a word must exceed.
+        valid: bool `[B,N]`.
+        borrowed_valid: bool `[B,K]`.
+
+    Returns:
+        bool `[B,N]`; possibly none of a caption.
+
+    Raises:
+        InputError: a picture has no borrowed word, or a score is NaN.
+    """
+    _check_share(share)
+    counts = torch.ones_like(borrowed) if borrowed_valid is None else borrowed_valid.float()
+    if borrowed.shape[-1] == 0 or bool((counts.sum(-1) == 0).any()):
+        raise InputError("a picture has no borrowed words: give batches with at least two different captions")
+    known = scores if valid is None else scores.masked_fill(~valid, 0.0)
+    if bool(known.isnan().any()) or bool(borrowed[counts > 0].isnan().any()):
+        raise InputError("a score is NaN: the model's weights or the picture's pixels are damaged")
+    beaten = (scores[..., None] > borrowed[..., None, :]).float() * counts[..., None, :]  # (B, N, K)
+    selected = beaten.sum(-1) / counts.sum(-1, keepdim=True) >= share
+    return selected if valid is None else selected & valid
+
+
+def _squared_norm(difference: Tensor, inside: Tensor | None) -> Tensor:
+    """`|| . ||^2` as a mean over the cells of the picture: `[B,N,h,w]` -> `[B,N]`."""
+    squares = difference.square()
+    if inside is None:
+        return squares.mean((-2, -1))
+    counted = inside[:, None]  # (B, 1, h, w)
+    return torch.where(counted, squares, 0.0).sum((-2, -1)) / counted.sum((-2, -1)).clamp(min=1)
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"a share of the borrowed words lies in 0..1, not {share}")
