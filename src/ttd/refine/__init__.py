@@ -1,9 +1,12 @@
 """Refinement: a picture and masks in, masks that follow the picture's edges out (PAMR, DenseCRF, SAM-HQ).
 
-The three rooms load their own heavy libraries (pydensecrf, transformers) when they are first used.
+The rooms load their own heavy libraries (pydensecrf, transformers, scipy) when they are first used.
 """
 
+# Bound here at once, not on first use: `pamr` and `crf` are functions in rooms of the same name, and
+# importing a room later would put the room in the function's place.
+from ttd.refine.crf import crf
 from ttd.refine.pamr import pamr
+from ttd.refine.sam import SAMRefiner
 
-# Functions named like their room must be bound here at once: Python would bind the module to the name later.
-__all__ = ["pamr"]
+__all__ = ["SAMRefiner", "crf", "pamr"]

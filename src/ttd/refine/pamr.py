@@ -1,9 +1,9 @@
 """PAMR, the pixel-adaptive mask refinement of 1-stage-wseg that TCL uses: masks follow the picture's edges.
 
-Every pixel has P = 8 * len(dilations) neighbours. Its new mask value is their average, weighted by how much they
-look like it, and this is repeated. One round is therefore a product of a sparse matrix [HW, HW] with P entries
-per row and the masks [HW, C]. At the border several neighbours are the same pixel (replicate padding): those
-entries of the matrix add up.
+Every pixel has P = 8 * len(dilations) neighbours. Its new mask value is their average, weighted by how much
+they look like it, and this is repeated. One round is therefore a product of a sparse matrix [HW, HW] with P
+entries per row and the masks [HW, C]. At the border several neighbours are the same pixel (replicate
+padding): those entries of the matrix add up.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from ttd.errors import InputError
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
 
-# 49 rows of a 112-pixel-wide grid with 64 channels are 1.4 MB: they stay in a CPU's second-level cache.
+# 49 rows of a 112-pixel-wide grid with 64 channels are 1.4 MB, 3 colours of 2048 pixels' neighbours 1.2 MB:
+# they about fit a CPU's second-level cache. Long products keep the threads from meeting at every step.
 _CHANNELS_AT_ONCE = 64
 _PIXELS_AT_ONCE = 32768
+_PIXELS_COMPARED = 2048
 _KEPT_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Consecutive rows of the sparse matrix: pixels [first, last), their neighbours and the weights, both [n, P]."""
+    """Rows [first, last) of the sparse matrix, one per pixel: its neighbours and their weights, [n, P]."""
 
     first: int
     last: int
@@ -46,10 +48,10 @@ def pamr(
     """Refines soft masks with the pictures they belong to.
 
     The weight of neighbour j for pixel i is the softmax over the P neighbours of the mean over channels of
-    -|x_i - x_j| / (1e-8 + 0.1 * std_i); std_i is the unbiased deviation over the 3x3 windows of all dilations.
-    A round costs B * H * W * P * C multiplications. Beside the result, memory holds two blocks of at most 64
-    channels and the matrix (8 * P bytes per pixel) of one picture; what of the matrix exceeds both the masks'
-    size and 128 MiB is computed anew in every round. No gradients.
+    -|x_i - x_j| / (1e-8 + 0.1 * std_i), where std_i is the unbiased deviation over the 3x3 windows of all
+    dilations. A round costs B * H * W * P * C multiplications. Beside the result, memory holds two blocks of
+    at most 64 channels and the matrix (8 * P bytes per pixel) of one picture; what of the matrix exceeds both
+    the masks' size and 128 MiB is computed anew in every round. No gradients.
 
     Args:
         images: [B,3,H,W] in any linear scale (0..1, 0..255, normalised), finite. The scale cancels out.
@@ -58,8 +60,8 @@ def pamr(
         dilations: distances of the 3x3 neighbourhoods in pixels; those of TCL by default.
 
     Returns:
-        [B,C,H,W] on the masks' device, in their dtype (float32 for integer and boolean masks; the computation is
-        always in float32). Values are convex combinations of the resized masks' values.
+        [B,C,H,W] on the masks' device, in their dtype (float32 for integer and boolean masks; the computation
+        is always in float32). Values are convex combinations of the resized masks' values.
 
     Raises:
         InputError: shapes that do not fit, NaN or infinite values, no dilation or one below 1.
@@ -98,7 +100,10 @@ def _refine(image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations
         block = mask[start : start + _CHANNELS_AT_ONCE].float()
         if block.shape[1:] != image.shape[1:]:
             block = F.interpolate(block[None], (height, width), mode="bilinear", align_corners=True)[0]
-        values = block.flatten(1).t().contiguous()  # [HW, C]: a neighbour is one contiguous row
+        # [HW, C]: a neighbour is one contiguous row. Copied, because one channel's transpose can be a view of
+        # the caller's masks, and the rounds write here.
+        values = torch.empty((height * width, len(block)), device=mask.device)
+        values.copy_(block.flatten(1).t())
         del block
         spare = torch.empty_like(values)
         for _ in range(iterations):
@@ -111,7 +116,7 @@ def _refine(image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations
 
 
 def _matrix(image: Tensor, dilations: tuple[int, ...], kept: list[_Rows], budget: int) -> Iterator[_Rows]:
-    """Yields the whole matrix from its top; as much of it as `budget` bytes allow is kept for the next round."""
+    """Yields the whole matrix from its top; what `budget` bytes can hold of it is kept for the next round."""
     height, width = image.shape[1:]
     yield from list(kept)
     done = kept[-1].last // width if kept else 0
@@ -119,47 +124,36 @@ def _matrix(image: Tensor, dilations: tuple[int, ...], kept: list[_Rows], budget
     for top in range(done, height, step):
         bottom = min(top + step, height)
         neighbours = _neighbours(height, width, top, bottom, dilations, image.device)
-        rows = _Rows(top * width, bottom * width, neighbours, _affinity(image, top, bottom, dilations))
+        rows = _Rows(top * width, bottom * width, neighbours, _affinity(image, top * width, neighbours))
         if 8 * rows.last * neighbours.shape[1] <= budget:
             kept.append(rows)
         yield rows
-
-
-def _offsets(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(dy, dx) of the P neighbours."""
-    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
-    return [(dy * d, dx * d) for d in dilations for dy, dx in steps]
 
 
 def _neighbours(
     height: int, width: int, top: int, bottom: int, dilations: tuple[int, ...], device: torch.device
 ) -> Tensor:
     """Pixel numbers y * width + x, [n, P], of the neighbours of the pixels in rows top to bottom."""
-    offsets = torch.tensor(_offsets(dilations), dtype=torch.int32, device=device)
+    around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    steps = [(dy * d, dx * d) for d in dilations for dy, dx in around]
+    offsets = torch.tensor(steps, dtype=torch.int32, device=device)
     y = torch.arange(top, bottom, dtype=torch.int32, device=device)[:, None] + offsets[:, 0]  # [rows, P]
     x = torch.arange(width, dtype=torch.int32, device=device)[:, None] + offsets[:, 1]  # [W, P]
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
     return (y[:, None] * width + x[None]).flatten(0, 1)
 
 
-def _affinity(image: Tensor, top: int, bottom: int, dilations: tuple[int, ...]) -> Tensor:
-    """Weights [n, P] of the neighbours of the pixels in rows top to bottom, in the order of _neighbours."""
-    reach, (height, width) = max(dilations), image.shape[1:]
-    lines = torch.arange(top - reach, bottom + reach, device=image.device).clamp(0, height - 1)
-    padded = F.pad(image[:, lines][None], (reach, reach, 0, 0), mode="replicate")[0]
-
-    def shifted(dy: int, dx: int) -> Tensor:
-        return padded[:, reach + dy : reach + dy + bottom - top, reach + dx : reach + dx + width]
-
-    offsets, centre, windows = _offsets(dilations), shifted(0, 0), len(dilations)
-    # Two passes over the 9 values of each window: sums of squares alone would cancel where the picture is flat.
-    mean = centre * windows
-    for offset in offsets:
-        mean += shifted(*offset)
-    mean /= 9 * windows
-    variance = (centre - mean).square_().mul_(windows)
-    for offset in offsets:
-        variance += (shifted(*offset) - mean).square_()
-    scale = (variance / (9 * windows - 1)).sqrt_().mul_(0.1).add_(1e-8)
-    logits = torch.stack([(shifted(*offset) - centre).abs_().div_(scale).mean(0) for offset in offsets])
-    return logits.neg_().flatten(1).softmax(0).t().contiguous()
+def _affinity(image: Tensor, first: int, neighbours: Tensor) -> Tensor:
+    """Weights [n, P] of the neighbours [n, P] of the pixels from number `first` on."""
+    colours, weights = image.flatten(1), torch.empty(neighbours.shape, device=image.device)
+    windows = neighbours.shape[1] // 8  # each 3x3 window holds 8 neighbours and the centre
+    for start in range(0, len(neighbours), _PIXELS_COMPARED):
+        part = neighbours[start : start + _PIXELS_COMPARED]
+        centre = colours[:, first + start : first + start + len(part), None]
+        around = colours.index_select(1, part.flatten()).view(-1, *part.shape)  # [3, n, P]
+        mean = (around.sum(2, keepdim=True) + windows * centre) / (9 * windows)
+        squares = (around - mean).square_().sum(2, keepdim=True) + windows * (centre - mean) ** 2
+        scale = 1e-8 + 0.1 * (squares / (9 * windows - 1)).sqrt()
+        logits = around.sub_(centre).abs_().div_(scale).mean(0).neg_()
+        weights[start : start + len(part)] = logits.softmax(1)
+    return weights
