@@ -21,7 +21,7 @@ SELECTIONS = ("gap", "softmax", "min-max", "share")
 
 
 def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
-    """The paper's score: the best cell's cosine with each word (Eq. 1).
+    """The paper's score: the best cell's cosine with each word (Eq. 2).
 
     Args:
         sim: raw cosines `[...,N,h,w]`.
@@ -52,12 +52,12 @@ def mean_feature(dense: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def s_image(mean: Tensor, text: Tensor) -> Tensor:
-    """The cosine of the mean dense feature `[...,C]` with each word `[...,N,C]`: `[...,N]` in -1..1."""
+    """The cosine of the mean dense feature `[...,C]` with each word `[...,N,C]`: `[...,N]` (Eq. 1)."""
     return _cosines(mean, text)
 
 
 def s_text(caption: Tensor, text: Tensor) -> Tensor:
-    """The cosine of the caption `[...,C]` with each of its words `[...,N,C]`: `[...,N]` in -1..1."""
+    """The cosine of the caption `[...,C]` with each of its words `[...,N,C]`: `[...,N]` (Eq. 7)."""
     return _cosines(caption, text)
 
 
@@ -109,7 +109,7 @@ def min_max_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def select_largest_gap(scores: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Sort the words by score and keep all above the largest drop between neighbours (Eq. 3, Fig. 4a).
+    """Sort the words by score and keep all above the largest drop between neighbours (section 3.1, Fig. 4a).
 
     One word is selected; all equal: all are; of equal largest drops the first counts.
 
@@ -227,9 +227,7 @@ def _checked(scores: Tensor, valid: Tensor | None) -> Tensor:
     if valid is not None:
         scores = scores.masked_fill(~valid, 0.0)
     if not bool(scores.isfinite().all()):
-        raise InputError(
-            "a score is NaN or infinite: the model's weights or the picture's pixels are damaged"
-        )
+        raise InputError("a score is NaN or infinite: the model's weights or the picture's pixels are damaged")
     return scores
 
 
