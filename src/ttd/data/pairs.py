@@ -1,0 +1,172 @@
+"""Image-text pairs with random access, from tar shards or folders, behind one number per pair.
+
+source = PairSource("cc3m/{00000..00331}.tar", keep="pruned/keep.parquet")
+for i in epoch_order(len(source), seed=0, epoch=0, rank=rank, world=world):
+    pair = source[i]                      # or DamagedPair, for DamageReport.add
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ttd.data.caption_files import FolderShard
+from ttd.data.damage import BOMB, BROKEN_IMAGE, DamagedPair, DamageReport
+from ttd.data.order import epoch_order
+from ttd.data.paths import data_files
+from ttd.data.shards import Shard, TarShard
+from ttd.data.tables import ChosenWords, kept_rows
+from ttd.errors import InputError
+from ttd.images import MAX_PIXELS, read_image
+
+__all__ = ["DamageReport", "DamagedPair", "Pair", "PairSource", "decode_image", "epoch_order"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An image and what is said about it.
+
+    Attributes:
+        shard: name of the shard, folder and file.
+        key: of the pair in it.
+        image: upright RGB, decoded.
+        captions: one or more, none blank.
+        tags: for every caption the words that were chosen beforehand (possibly none); None where no tags
+            were given.
+    """
+
+    shard: str
+    key: str
+    image: Image.Image
+    captions: tuple[str, ...]
+    tags: tuple[tuple[str, ...], ...] | None = None
+
+
+class PairSource:
+    """Pairs by number, 0 to len-1, in the order of the files and of what lies in them.
+
+    It may be shared by threads, forked and pickled: it holds no open files.
+
+    Args:
+        sources: shards, brace ranges, folders, captions files: see `ttd.data.paths.data_files`.
+        images: the folder that a captions file's picture paths start from; None: the file's own.
+        keep: a keep-list (Parquet with shard, key): only these pairs, in the same order.
+        tags: words chosen beforehand: a file (JSONL or Parquet) or a folder of `ttd data tag`.
+
+    Attributes:
+        shards: all files, in order.
+
+    Raises:
+        InputError: what is named does not exist, is no such file, or a keep-list names none of the pairs.
+    """
+
+    def __init__(
+        self,
+        sources: str | Path | Iterable[str | Path],
+        *,
+        images: str | Path | None = None,
+        keep: str | Path | None = None,
+        tags: str | Path | None = None,
+    ) -> None:
+        pictures = Path(images).absolute() if images is not None else None
+        self.shards = [_open(path, pictures) for path in data_files(sources)]
+        _check_names(self.shards)
+        self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
+        self._kept: NDArray[np.int64] | None = kept_rows(Path(keep), self.shards) if keep else None
+        self._words = ChosenWords(Path(tags), self.shards, self._kept) if tags else None
+
+    def __len__(self) -> int:
+        """Pairs, the damaged ones included."""
+        return self._starts[-1] if self._kept is None else len(self._kept)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Read and decode one pair.
+
+        Raises:
+            DamagedPair: it cannot be used; says why.
+            IndexError: there is no such number.
+        """
+        shard, row = self.place(index)
+        captions = shard.captions(row)
+        key = shard.key(row)
+        image = decode_image(shard.image_bytes(row), shard.name, key)
+        tags = self._words.of(index, key, captions) if self._words else None
+        return Pair(shard.name, key, image, captions, tags)
+
+    def place(self, index: int) -> tuple[Shard, int]:
+        """The shard of a pair and its row there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no pair {index}: the source has {len(self)}")
+        number = int(index if self._kept is None else self._kept[index])
+        shard = bisect_right(self._starts, number) - 1
+        return self.shards[shard], number - self._starts[shard]
+
+    def locate(self, index: int) -> tuple[str, str]:
+        """Shard name and key of a pair, without reading it."""
+        shard, row = self.place(index)
+        return shard.name, shard.key(row)
+
+    def report(self, limit: float = 0.1) -> DamageReport:
+        """A report that already counts the damaged shards; raises `InputError` where they are too many."""
+        report = DamageReport(len(self), len(self.shards), limit)
+        for shard in self.shards:
+            if shard.damage:
+                report.add(shard.damage)
+        return report
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the shards' names and sizes in order, and over which pairs are kept."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            digest.update(f"{shard.name}\0{shard.size}\0{len(shard)}\n".encode("utf-8", "surrogateescape"))
+        if self._kept is not None:
+            digest.update(self._kept.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
+    """Encoded bytes -> upright RGB; `DamagedPair` where they are broken or above 178 megapixels."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on; this package accepts twice that.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(BytesIO(data))
+        if opened.width * opened.height > MAX_PIXELS:
+            raise DamagedPair(BOMB, shard, key, f"{opened.width} x {opened.height} pixels")
+        return read_image(opened)
+    except DamagedPair:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DamagedPair(BOMB, shard, key, str(error)[:100]) from None
+    except InputError as error:
+        raise DamagedPair(BROKEN_IMAGE, shard, key, str(error.__cause__ or error)[:100]) from None
+    # Headers of damaged files make Pillow raise anything: OSError, SyntaxError, ValueError, struct.error ...
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise DamagedPair(BROKEN_IMAGE, shard, key, str(error)[:100]) from None
+
+
+def _open(path: Path, images: Path | None) -> Shard:
+    return TarShard(path) if path.suffix.lower() == ".tar" else FolderShard(path, images)
+
+
+def _check_names(shards: list[Shard]) -> None:
+    seen: dict[str, Path] = {}
+    for shard in shards:
+        other = seen.setdefault(shard.name, shard.path)
+        if other is not shard.path:
+            raise InputError(
+                f"{shard.path} and {other} have the same folder and file name, by which pairs are told apart: "
+                "rename one folder"
+            )

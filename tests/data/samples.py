@@ -1,0 +1,65 @@
+"""Tiny shards for tests: colourful pictures, captions that name them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
+
+
+def picture(number: int, side: int = 24, kind: str = "PNG") -> bytes:
+    """A picture whose first pixel tells its number; mostly the colour `number % 4`."""
+    colour = list(COLOURS.values())[number % len(COLOURS)]
+    pixels = np.full((side, side, 3), colour, np.uint8)
+    pixels[0, 0] = (number // 65536 % 256, number // 256 % 256, number % 256)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def number_of(image: Image.Image) -> int:
+    """The number that `picture` hid (PNG only)."""
+    red, green, blue = np.asarray(image)[0, 0].tolist()
+    return int(red * 65536 + green * 256 + blue)
+
+
+def caption(number: int) -> str:
+    return f"a {list(COLOURS)[number % len(COLOURS)]} picture number {number}"
+
+
+def sample(number: int) -> dict[str, bytes]:
+    """Members by suffix."""
+    return {"png": picture(number), "txt": caption(number).encode(), "json": b'{"url": "http://x"}'}
+
+
+def write_tar(path: Path, samples: Mapping[str, Mapping[str, bytes]]) -> Path:
+    """A shard with these samples, their members one after the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for key, members in samples.items():
+            for suffix, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_shards(folder: Path, sizes: Iterable[int]) -> list[Path]:
+    """`00000.tar` ... with samples numbered through."""
+    paths, first = [], 0
+    for i, size in enumerate(sizes):
+        samples = {f"{n:09d}": sample(n) for n in range(first, first + size)}
+        paths.append(write_tar(folder / f"{i:05d}.tar", samples))
+        first += size
+    return paths
+
+
+def json_bytes(value: object) -> bytes:
+    return json.dumps(value).encode()
