@@ -14,7 +14,9 @@ from ttd.errors import InputError
 IGNORED = 255
 
 
-def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, classes: int, ignored: int = IGNORED) -> np.ndarray:
+def confusion_matrix(
+    predicted: np.ndarray, truth: np.ndarray, classes: int, ignored: int = IGNORED
+) -> np.ndarray:
     """How many pixels of each true class (row) were predicted as each class (column), int64 [K, K+1].
 
     The last column counts pixels that predict nothing (any predicted value of K or more). Pixels whose truth is

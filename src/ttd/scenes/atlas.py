@@ -55,7 +55,7 @@ def _premultiply(rgba: np.ndarray) -> np.ndarray:
 def _halve(sprites: np.ndarray) -> np.ndarray:
     n, s, side, _, c = sprites.shape
     blocks = sprites.reshape(n, s, side // 2, 2, side // 2, 2, c).astype(np.uint16)
-    return ((blocks.sum(axis=(3, 5)) + 2) // 4).astype(np.uint8)
+    return np.asarray((blocks.sum(axis=(3, 5)) + 2) // 4, np.uint8)
 
 
 def _frame(sprites: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def _colour(field: np.ndarray, low: tuple[int, int, int], high: tuple[int, int, 
 
 def _finish(image: np.ndarray, draws: Draws, grain: int) -> np.ndarray:
     shake = (_noise(draws, 1, 1, 0) - 128) * grain // 128
-    return np.clip(image + shake[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + shake[..., None], 0, 255), np.uint8)
 
 
 def _grass(draws: Draws) -> np.ndarray:
@@ -86,7 +86,11 @@ def _brick(draws: Draws) -> np.ndarray:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     row = y // height
     shifted = (x + row % 2 * (width // 2)) % SIDE
-    shade = draws.raw_bytes(SIDE // height * SIDE // width).reshape(SIDE // height, SIDE // width).astype(np.int32)
+    shade = (
+        draws.raw_bytes(SIDE // height * SIDE // width)
+        .reshape(SIDE // height, SIDE // width)
+        .astype(np.int32)
+    )
     image = _colour(shade[row, shifted // width], (140, 52, 36), (196, 96, 70))
     mortar = (y % height < 2) | (shifted % width < 2)
     return _finish(np.where(mortar[..., None], np.array((206, 196, 184)), image), draws, 14)
@@ -94,7 +98,7 @@ def _brick(draws: Draws) -> np.ndarray:
 
 def _wood(draws: Draws) -> np.ndarray:
     plank = 32
-    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    y, _ = np.mgrid[0:SIDE, 0:SIDE]
     grain = (_noise(draws, 2, 64) + _noise(draws, 4, 128)) // 2
     image = _colour((grain - 40) * 3 // 2, (112, 68, 34), (190, 132, 76))
     joint = y % plank < 2

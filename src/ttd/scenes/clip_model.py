@@ -7,9 +7,11 @@ dropped patches cost nothing), the last block computes the one token that is poo
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 PATCH = 16
@@ -91,7 +93,7 @@ def embed_captions(model: CLIPModel, token_ids: Tensor, lengths: Tensor) -> Tens
     return torch.as_tensor(model.text_projection(end))
 
 
-def _block(block: nn.Module, x: Tensor, *, queries: int | None = None, mask: Tensor | None = None) -> Tensor:
+def _block(block: Any, x: Tensor, *, queries: int | None = None, mask: Tensor | None = None) -> Tensor:
     """A pre-norm transformer block; with `queries` only the first tokens are computed."""
     normed = block.layer_norm1(x)
     x = x if queries is None else x[:, :queries]
@@ -99,7 +101,7 @@ def _block(block: nn.Module, x: Tensor, *, queries: int | None = None, mask: Ten
     return torch.as_tensor(x + block.mlp(block.layer_norm2(x)))
 
 
-def _attention(module: nn.Module, x: Tensor, queries: int | None, mask: Tensor | None) -> Tensor:
+def _attention(module: Any, x: Tensor, queries: int | None, mask: Tensor | None) -> Tensor:
     # Plain matrix products: on a CPU the backward pass of the fused attention takes longer at these sizes.
     heads = module.num_heads
     source = x if queries is None else x[:, :queries]

@@ -57,9 +57,9 @@ class Recipe:
 
     stages: tuple[Stage, ...] = (
         Stage(400, 0.0, 64),
-        Stage(3_000, 0.5, 32),
-        Stage(6_000, 0.75, 48),
-        Stage(1_600, 0.75, 64),
+        Stage(2_600, 0.5, 32),
+        Stage(4_800, 0.75, 48),
+        Stage(1_200, 0.75, 64),
     )
     batch: int = 256
     learning_rate: float = 1e-3
@@ -92,6 +92,10 @@ class Recipe:
         return self.learning_rate * (1 + cos(pi * done)) / 2
 
 
+BRIEF = Recipe(stages=(Stage(2, 0.0, 64), Stage(2, 0.5, 32)), batch=16, warmup=2, full_scenes=40, crops=40)
+"""A run of seconds that exercises every part."""
+
+
 class Batches:
     """Makes the batch of a step from the pools of full scenes and of one-object crops."""
 
@@ -116,7 +120,9 @@ class Batches:
             captions += texts
         return groups, *_token_batch(captions)
 
-    def _full(self, rng: np.random.Generator, count: int, keep: int) -> tuple[tuple[Tensor, Tensor], list[str]]:
+    def _full(
+        self, rng: np.random.Generator, count: int, keep: int
+    ) -> tuple[tuple[Tensor, Tensor], list[str]]:
         chosen = rng.integers(len(self.full), size=count)
         places = rng.random((count, GRID * GRID)).argsort(1)[:, :keep]
         flipped = rng.random(count) < 0.5
@@ -174,8 +180,13 @@ class ClipTrainer:
         self.model = new_mini().to(self.device).train()
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
+        groups = [
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(
+            groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True
+        )
         self.step = 0
         self._normaliser = _Normaliser(self.device)
         self._resume()
@@ -184,7 +195,10 @@ class ClipTrainer:
         """Runs to the end of the recipe (or to step `until`), saving as it goes and when it is interrupted."""
         batches = Batches(self.recipe, self.folder / "pool")
         last = min(self.recipe.steps, until or self.recipe.steps)
-        with tqdm(total=last, initial=self.step, desc="training", unit="step", disable=None) as bar, self._saved():
+        with (
+            tqdm(total=last, initial=self.step, desc="training", unit="step", disable=None) as bar,
+            self._saved(),
+        ):
             began, first = time.monotonic(), self.step
             while self.step < last:
                 loss = self._advance(batches(self.step))
@@ -207,9 +221,11 @@ class ClipTrainer:
         loss = contrastive_loss(torch.cat(images), texts, self.model.logit_scale)
         value = float(loss.detach())
         if not np.isfinite(value):
-            raise InputError(f"The loss is {value} at step {self.step}: lower the learning rate and start again.")
+            raise InputError(
+                f"The loss is {value} at step {self.step}: lower the learning rate and start again."
+            )
         self.optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.step += 1
@@ -226,7 +242,11 @@ class ClipTrainer:
 
     def save(self) -> None:
         """Writes the checkpoint, whole or not at all."""
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step}
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
         with whole_file(self._checkpoint) as part:
             torch.save({**state, "recipe": json.dumps(asdict(self.recipe))}, part)
 
@@ -235,7 +255,9 @@ class ClipTrainer:
             return
         state: dict[str, Any] = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         if state["recipe"] != json.dumps(asdict(self.recipe)):
-            raise InputError(f"{self.folder} holds a run with another recipe: choose another folder or remove it.")
+            raise InputError(
+                f"{self.folder} holds a run with another recipe: choose another folder or remove it."
+            )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]

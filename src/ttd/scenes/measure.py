@@ -110,7 +110,7 @@ def present_above_absent(encoder: Encoder, encoded: EncodedScenes) -> dict[str, 
 
 
 def segmentation(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
-    """Mean IoU over the whole set of two questions: which of all the world's words, and which of those that are there."""
+    """Mean IoU over the whole set of two questions: which of all the words, and which of those that are there."""
     every = np.zeros((len(WORDS), len(WORDS) + 1), np.int64)
     there = np.zeros_like(every)
     place = {word: i for i, word in enumerate(WORDS)}
@@ -122,10 +122,15 @@ def segmentation(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
         every += confusion_matrix(cosines.argmax(0).cpu().numpy(), truth, len(WORDS), ignored=-1)
         chosen = wanted[cosines[wanted].argmax(0).cpu()].numpy()
         there += confusion_matrix(chosen, truth, len(WORDS), ignored=-1)
-    return {"all words": class_scores(every).mean["mIoU"], "words that are there": class_scores(there).mean["mIoU"]}
+    return {
+        "all words": class_scores(every).mean["mIoU"],
+        "words that are there": class_scores(there).mean["mIoU"],
+    }
 
 
-def caption_masks(encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5) -> dict[str, dict[str, float]]:
+def caption_masks(
+    encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5
+) -> dict[str, dict[str, float]]:
     """The caption's map cut at the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
     true word, and over those of them that name objects only; with the IoU of a mask that is the whole picture."""
     rows: dict[str, list[tuple[float, ...]]] = {"all": [], "objects only": []}
@@ -141,7 +146,9 @@ def caption_masks(encoder: Encoder, encoded: EncodedScenes, threshold: float = 0
         if scene.background not in scene.true_words:
             rows["objects only"].append(row)
     names = ("CaptionIoU", "mFPR", "mFNR", "whole picture IoU")
-    return {kind: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True)) for kind, values in rows.items()}
+    return {
+        kind: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True)) for kind, values in rows.items()
+    }
 
 
 def tag_selection(
@@ -187,7 +194,8 @@ def _scores(
         "s_image": of_image,
         "s_text": of_text,
         "s_image+s_text": s_image_text(
-            scale_scores(of_image, "softmax", encoder.logit_scale), scale_scores(of_text, "softmax", encoder.logit_scale)
+            scale_scores(of_image, "softmax", encoder.logit_scale),
+            scale_scores(of_text, "softmax", encoder.logit_scale),
         ),
         "s_seg": s_seg(sim)[0],
     }
@@ -209,7 +217,9 @@ class _TagTally:
         true = np.array([text in scene.true_words for text in words])
         self.counts.add(np.array([text in selected for text in words]), true)
         if true.any():
-            self.precisions.append(average_precision(np.array([scored.get(text, _NEVER) for text in words]), true))
+            self.precisions.append(
+                average_precision(np.array([scored.get(text, _NEVER) for text in words]), true)
+            )
         self.absent += len(scene.absent_words)
         self.absent_selected += len(scene.absent_words & selected)
 
@@ -222,4 +232,3 @@ class _TagTally:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.nanmean(values)) if len(values) else float("nan")
-

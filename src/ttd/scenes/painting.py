@@ -59,12 +59,15 @@ def _bilinear(sprite: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
     def row(start: np.ndarray) -> np.ndarray:
         left, right = (packed[start + step].view(np.uint8).reshape(*start.shape, 4) for step in (0, 1))
-        return (left * (256 - fu) + right * fu + 128) >> 8
+        return np.asarray(left * (256 - fu) + right * fu + 128, np.uint16) >> 8
 
-    return ((row(corner) * (256 - fv) + row(corner + width) * fv + 128) >> 8).astype(np.uint8)
+    blended = np.asarray(row(corner) * (256 - fv) + row(corner + width) * fv + 128, np.uint16)
+    return np.asarray(blended >> 8, np.uint8)
 
 
-def paste(image: np.ndarray, labels: np.ndarray, drawn: np.ndarray, centre: tuple[int, int], label: int) -> None:
+def paste(
+    image: np.ndarray, labels: np.ndarray, drawn: np.ndarray, centre: tuple[int, int], label: int
+) -> None:
     """Composes a premultiplied RGBA drawing onto image [H, W, 3] and writes `label` where it is half opaque."""
     half = drawn.shape[0] // 2
     height, width = labels.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
@@ -61,19 +62,24 @@ def mirror_patches(patches: np.ndarray, grid: int) -> np.ndarray:
 def _paint(path: Path, scenes: Scenes, count: int) -> list[tuple[str, ...]]:
     grid = scenes.size // PATCH
     target = open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, grid * grid, 3 * PATCH * PATCH))
-    starts = range(0, count, _CHUNK)
     labels: list[tuple[str, ...]] = []
-    with (
-        ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers,
-        tqdm(total=count, desc=f"painting {scenes.size} px scenes", unit="scene", disable=None) as bar,
-    ):
-        chunks = workers.map(_paint_chunk, repeat(scenes), starts, repeat(count))
-        for start, (patches, names) in zip(starts, chunks, strict=True):
-            target[start : start + len(names)] = patches
+    with tqdm(total=count, desc=f"painting {scenes.size} px scenes", unit="scene", disable=None) as bar:
+        for patches, names in _chunks(scenes, count):
+            target[len(labels) : len(labels) + len(names)] = patches
             labels += names
             bar.update(len(names))
     target.flush()
     return labels
+
+
+def _chunks(scenes: Scenes, count: int) -> Iterator[tuple[np.ndarray, list[tuple[str, ...]]]]:
+    """The scenes in order, painted by all cores where there are enough of them to pay for the processes."""
+    starts = range(0, count, _CHUNK)
+    if len(starts) == 1:
+        yield _paint_chunk(scenes, 0, count)
+        return
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
+        yield from workers.map(_paint_chunk, repeat(scenes), starts, repeat(count))
 
 
 def _paint_chunk(scenes: Scenes, start: int, count: int) -> tuple[np.ndarray, list[tuple[str, ...]]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ttd.errors import InputError
-from ttd.scenes.atlas import load_atlas
 from ttd.scenes.backgrounds import SIDE, VARIANTS, textures
 from ttd.scenes.captions import Caption, draw_caption
 from ttd.scenes.draws import Draws
@@ -88,12 +87,23 @@ class Scenes:
         for kind, names, known in (("noun", nouns, NOUNS), ("style", styles, STYLES)):
             unknown = sorted(set(names) - set(known))
             if unknown or not names:
-                raise InputError(f"Scenes need at least one known {kind}; unknown: {', '.join(unknown) or 'none given'}.")
+                raise InputError(
+                    f"Scenes need at least one known {kind}; unknown: {', '.join(unknown) or 'none given'}."
+                )
         if not 1 <= objects[0] <= objects[1] <= len(nouns):
-            raise InputError(f"The number of objects {objects} must be 1 or more and at most the {len(nouns)} nouns.")
+            raise InputError(
+                f"The number of objects {objects} must be 1 or more and at most the {len(nouns)} nouns."
+            )
         if not SMALLEST + 4 <= size <= SIDE:
             raise InputError(f"The side of a scene is {SMALLEST + 4} to {SIDE} pixels, not {size}.")
-        self.split, self.seed, self.size, self.objects, self.nouns, self.styles = split, seed, size, objects, nouns, styles
+        self.split, self.seed, self.size, self.objects, self.nouns, self.styles = (
+            split,
+            seed,
+            size,
+            objects,
+            nouns,
+            styles,
+        )
         self._key = seed * len(SPLITS) + SPLITS.index(split)
 
     def __getitem__(self, index: int) -> Scene:
@@ -138,7 +148,7 @@ class Scenes:
         columns = (left + np.arange(self.size)) % SIDE
         light = draws.between(205, 306)  # of 256: darker or brighter by up to a fifth
         window = texture[rows[:, None], columns].astype(np.uint32)
-        return np.minimum(window * light // 256, 255).astype(np.uint8)
+        return np.asarray(np.minimum(window * light // 256, 255), np.uint8)
 
     def _place(self, draws: Draws, size: int, taken: list[tuple[int, int, int]]) -> tuple[int, int] | None:
         """A centre where the object's box covers little of the others; None where no room was found."""

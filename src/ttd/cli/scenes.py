@@ -1,0 +1,135 @@
+"""`ttd scenes`: write the embedded world to disk, train its model, report what the model does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ttd.cli.options import load_model, start_logging
+from ttd.errors import InputError
+
+
+@click.group()
+def scenes() -> None:
+    """The embedded world of drawn scenes and its model `mini`."""
+
+
+@scenes.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--format", "form", type=click.Choice(["shards", "tagmask"]), default="shards", show_default=True
+)
+@click.option(
+    "--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True
+)
+@click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="How many scenes.")
+@click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="Number of the first.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another world of the same kind."
+)
+@click.option("--per-shard", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--hold-out-nouns", metavar="A,B,...", default="", help="Nouns that must not be drawn.")
+@click.option(
+    "--style", "styles", multiple=True, help="Draw in this style only (openmoji, noto); repeatable."
+)
+def write(
+    folder: Path,
+    form: str,
+    split: str,
+    count: int,
+    start: int,
+    seed: int,
+    per_shard: int,
+    hold_out_nouns: str,
+    styles: tuple[str, ...],
+) -> None:
+    """Write scenes into FOLDER: tar shards (.png .txt .json) or a TagMask set with masks."""
+    from ttd.scenes import NOUNS, STYLES, Scenes
+    from ttd.scenes.write import write_shards, write_tagmask
+
+    held = {noun.strip() for noun in hold_out_nouns.split(",") if noun.strip()}
+    if held - set(NOUNS):
+        raise InputError(
+            f"The world has no noun {', '.join(sorted(held - set(NOUNS)))}: see `ttd scenes words`."
+        )
+    nouns = tuple(noun for noun in NOUNS if noun not in held)
+    world = Scenes(split, seed, nouns=nouns, styles=styles or STYLES)
+    if form == "shards":
+        write_shards(world, count, folder, per_shard, start)
+    else:
+        write_tagmask(world, count, folder, start)
+    click.echo(f"{count} scenes of the {split} split in {folder}")
+
+
+@scenes.command()
+def words() -> None:
+    """List the words that the world knows, with what kind of thing each is."""
+    from ttd.scenes import BACKGROUNDS, CATEGORIES
+
+    for noun, kind in CATEGORIES.items():
+        click.echo(f"{noun}\t{kind}")
+    for name in BACKGROUNDS:
+        click.echo(f"{name}\tbackground")
+
+
+@scenes.command("train-clip")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The run: checkpoint, log, model.",
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice by default.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--save-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between checkpoints."
+)
+@click.option("--brief", is_flag=True, help="A tiny run of the same kind, to try the machinery.")
+def train_clip(out: Path, device: str, threads: int | None, seed: int, save_every: int, brief: bool) -> None:
+    """Train `mini` from nothing and write it to OUT/model. The same call continues an interrupted run."""
+    import torch
+
+    from ttd.scenes.clip_training import BRIEF, ClipTrainer, Recipe
+    from ttd.scenes.export import export_run
+
+    start_logging(verbose=True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    recipe = BRIEF if brief else Recipe(seed=seed)
+    if (out / "model").exists():
+        raise InputError(f"{out / 'model'} is finished: choose another --out or remove it.")
+    trainer = ClipTrainer(recipe, out, device)
+    trainer.train(save_every=save_every)
+    export_run(out, out / "model", recipe.steps * recipe.batch)
+    click.echo(f"The model is in {out / 'model'}: ttd.load({str(out / 'model')!r})")
+
+
+@scenes.command()
+@click.option("--model", default="mini", show_default=True, help="Name or folder.")
+@click.option("--adapter", help="A TTD adapter: adds the column after training.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, pictures."
+)
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option("--count", type=click.IntRange(256), default=1024, show_default=True, help="How many scenes.")
+@click.option("--device", default=None)
+@click.option("--json", "as_json", is_flag=True, help="The numbers as JSON on stdout.")
+def report(
+    model: str, adapter: str | None, out: Path, split: str, count: int, device: str | None, as_json: bool
+) -> None:
+    """Measure a model on scenes it has never seen: is it a CLIP, has it single tag bias, how well does it localise."""
+    from ttd.scenes.report import measure, to_markdown, write_report
+
+    models = {"before": load_model(model, device=device)}
+    if adapter is not None:
+        models["after TTD"] = load_model(model, adapter=adapter, device=device)
+    columns = {title: measure(one.encoder, split, count) for title, one in models.items()}
+    about = (
+        f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."
+    )
+    write_report(columns, models, about, out, split)
+    click.echo(json.dumps(columns, indent=1) if as_json else to_markdown(columns, about))
+    click.echo(f"report.md, report.json and pictures are in {out}", err=True)

@@ -1,0 +1,74 @@
+"""A finished run of `ttd scenes train-clip` -> a model folder: float16 weights, tokenizer, card, words."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import CLIPModel
+
+from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.folders import Card, write_card
+from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.errors import InputError
+from ttd.scenes.clip_model import IMAGE, new_mini
+from ttd.scenes.measure import WORDS
+
+VARIANT = "values"
+
+MODEL_CARD = """---
+license: mit
+library_name: transformers
+tags: [clip, synthetic]
+---
+# mini
+
+A real CLIP in small: a `CLIPModel` of {millions:.1f} M parameters ({size} px, patch {patch}), trained from nothing
+with CLIP's own loss on {samples:,} pictures and captions of `ttd.scenes`: emoji on named backgrounds. It saw no
+masks and no word labels.
+
+- **It knows** the {count} words of `words.txt`: nouns that the world draws and the names of its backgrounds.
+- **It does not know** photographs, nor any other word: for these take a model trained on them.
+- Dense features: the last block's values (`ttd.json`).
+- Trained by `ttd scenes train-clip`, measured by `ttd scenes report`.
+
+The drawings it saw: OpenMoji (CC BY-SA 4.0) and Noto Color Emoji (SIL Open Font License 1.1).
+"""
+
+
+def export_run(run: Path, folder: Path, samples: int) -> None:
+    """Writes the model of a run's checkpoint into `folder`, which must not exist yet or be empty.
+
+    `samples` is how many pictures it was trained on, for the model card. Raises `InputError` without a checkpoint.
+    """
+    checkpoint = run / "checkpoint.pt"
+    if not checkpoint.exists():
+        raise InputError(
+            f"{run} holds no checkpoint.pt: train first with `ttd scenes train-clip --out {run}`."
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: choose another folder or empty it.")
+    model = new_mini()
+    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        part = Path(scratch) / "model"
+        save_model(model, part, samples)
+        if folder.exists():
+            folder.rmdir()
+        shutil.move(part, folder)
+
+
+def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
+    """Writes the folder that `ttd.load` and transformers read."""
+    model.half().save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    (folder / "words.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
+    encoder = CLIPEncoder(model.float(), clip_tokenizer(), variant=VARIANT)
+    card = Card("clip", VARIANT, IMAGE, 0.5, encoder.fingerprint(), "words.txt")
+    write_card(folder, card)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    text = MODEL_CARD.format(millions=millions, size=IMAGE, patch=16, samples=samples, count=len(WORDS))
+    (folder / "README.md").write_text(text, "utf-8")

@@ -1,0 +1,189 @@
+"""What the embedded model must show, measured on scenes it has never seen: tables, JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ttd.atomic import whole_file
+from ttd.encoders.base import Encoder
+from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.last_block import PRESETS, last_block
+from ttd.errors import InputError
+from ttd.model import TTD
+from ttd.pictures import save_png, side_by_side, stack
+from ttd.scenes.measure import (
+    RETRIEVAL_AMONG,
+    EncodedScenes,
+    caption_masks,
+    encode_scenes,
+    noun_accuracy,
+    present_above_absent,
+    retrieval,
+    segmentation,
+    tag_selection,
+)
+from ttd.scenes.scene import Scene, Scenes
+from ttd.tag_pictures import best_word_picture, heading, heatmap_panels, score_plot
+
+GATE = {"mIoU, words that are there": 0.45, "s_pixel F1": 0.85, "AUC per picture": 0.90, "AUC per word": 0.90}
+"""What a model must reach before TTD is tried on it."""
+
+Results = dict[str, Any]
+
+
+@torch.inference_mode()
+def measure(encoder: Encoder, split: str = "test", count: int = 1024, seed: int = 0) -> Results:
+    """Everything the report says about one encoder; a `CLIPEncoder` in all last-block variants.
+
+    Raises `InputError` for fewer scenes than retrieval needs (256).
+    """
+    if count < RETRIEVAL_AMONG:
+        raise InputError(f"The report needs at least {RETRIEVAL_AMONG} scenes, not {count}.")
+    world = Scenes(split, seed)
+    scenes = [world[i] for i in range(count)]
+    encoded = encode_scenes(encoder, scenes)
+    return {
+        "clip": {**retrieval(encoded), "noun accuracy": noun_accuracy(encoder, split, seed, count)},
+        "tags": tag_selection(encoder, encoded),
+        "tags, pictures shuffled": tag_selection(encoder, encoded, shuffled=True),
+        "caption": caption_masks(encoder, encoded),
+        "variants": _variants(encoder, scenes, encoded),
+    }
+
+
+def _variants(encoder: Encoder, scenes: Sequence[Scene], encoded: EncodedScenes) -> Results:
+    if not isinstance(encoder, CLIPEncoder):
+        return {encoder.kind: _dense(encoder, encoded)}
+    rows = {}
+    for name in tqdm(PRESETS, desc="last-block variants", disable=None):
+        with _variant(encoder, name):
+            rows[name] = _dense(encoder, encode_scenes(encoder, scenes))
+    return rows
+
+
+@contextmanager
+def _variant(encoder: CLIPEncoder, name: str) -> Iterator[None]:
+    usual = encoder.variant
+    encoder.variant = last_block(name)
+    try:
+        yield
+    finally:
+        encoder.variant = usual
+
+
+def _dense(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
+    """One row of the table of variants."""
+    miou, auc = segmentation(encoder, encoded), present_above_absent(encoder, encoded)
+    tags = tag_selection(encoder, encoded, scores=("s_pixel",))["s_pixel"]
+    captions = caption_masks(encoder, encoded)
+    return {
+        "mIoU, words that are there": miou["words that are there"],
+        "mIoU, all words": miou["all words"],
+        "AUC per picture": auc["per picture"],
+        "AUC per word": auc["per word"],
+        "s_pixel F1": tags["F1"],
+        "s_pixel mAP": tags["mAP"],
+        "CaptionIoU": captions["all"]["CaptionIoU"],
+        "CaptionIoU, objects only": captions["objects only"]["CaptionIoU"],
+    }
+
+
+def gate(variants: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
+    """Which parts of `GATE` each variant misses; an empty list is a pass."""
+    return {
+        name: [part for part, least in GATE.items() if row[part] < least] for name, row in variants.items()
+    }
+
+
+def to_markdown(columns: Mapping[str, Results], about: str) -> str:
+    """The tables, one group of columns for each measured model (before, after TTD)."""
+    lines = ["# What the model does on scenes", "", about, ""]
+    for title, results in columns.items():
+        lines += [f"## {title}", ""]
+        lines += ["### It is a CLIP", "", *_table({"pooled embedding": results["clip"]}), ""]
+        lines += [
+            "### Single tag bias in tag selection (the form of Table 2b)",
+            "",
+            *_table(results["tags"]),
+            "",
+        ]
+        lines += ["The same words scored on another scene's picture: what the text alone achieves", ""]
+        lines += [*_table(results["tags, pictures shuffled"]), ""]
+        lines += ["### The caption's map against the union mask (the form of Table 3)", ""]
+        lines += [*_table(results["caption"]), ""]
+        lines += ["### Last-block variants", "", *_table(results["variants"]), ""]
+        misses = [f"- {name}: {'pass' if not missed else 'below in ' + ', '.join(missed)}"
+                  for name, missed in gate(results["variants"]).items()]  # fmt: skip
+        lines += [
+            "Gate: " + ", ".join(f"{part} at least {least}" for part, least in GATE.items()) + ".",
+            "",
+            *misses,
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    names = list(next(iter(rows.values())))
+    head = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    return head + [f"| {row} | " + " | ".join(f"{v[n]:.3f}" for n in names) + " |" for row, v in rows.items()]
+
+
+def write_report(
+    columns: Mapping[str, Results], models: Mapping[str, TTD], about: str, folder: Path, split: str
+) -> None:
+    """Writes `report.json`, `report.md` and the pictures in the form of the paper's Figures 1 and 2."""
+    with whole_file(folder / "report.json") as part:
+        part.write_text(json.dumps(columns, indent=1) + "\n", "utf-8")
+    with whole_file(folder / "report.md") as part:
+        part.write_text(to_markdown(columns, about) + "\n", "utf-8")
+    for number, scene in enumerate(rich_scenes(split, 4)):
+        save_png(figure_1(models, scene), folder / f"figure1-{number}.png")
+        save_png(figure_2(models, scene), folder / f"figure2-{number}.png")
+
+
+def rich_scenes(split: str, count: int) -> list[Scene]:
+    """The first scenes whose captions name three or more things that are there, the background among them."""
+    world, found, index = Scenes(split), list[Scene](), 0
+    while len(found) < count:
+        scene = world[index]
+        if len(scene.true_words) >= 3 and scene.background in scene.true_words:
+            found.append(scene)
+        index += 1
+    return found
+
+
+def figure_1(models: Mapping[str, TTD], scene: Scene) -> Image.Image:
+    """Figure 1: (a) the caption's map beside the words' maps, (b) every word against the pooled picture."""
+    image, rows = Image.fromarray(scene.image), []
+    words = sorted(scene.true_words)
+    for title, model in models.items():
+        seen = model.encode(image)
+        maps = dict(zip(("caption", *words), model.heatmaps(seen, [scene.caption, *words]), strict=True))
+        maps = {"truth": scene.union_mask.astype(np.float32), **maps}
+        tagging = model.tag(seen, scene.caption, score="s_image")
+        plot = score_plot(tagging.distinct(), name="s_image", gap=False)
+        rows += [heading(f"{title}: {scene.caption}", 600), heatmap_panels(image, maps), plot]
+    return stack(rows)
+
+
+def figure_2(models: Mapping[str, TTD], scene: Scene) -> Image.Image:
+    """Figure 2 and 4a: the most similar word of every pixel, and the words sorted by s_pixel with the gap."""
+    image, rows = Image.fromarray(scene.image), []
+    for title, model in models.items():
+        seen = model.encode(image)
+        tagging = model.tag(seen, scene.caption)
+        words = [word.text for word in tagging.distinct()]
+        best = model.similarity(seen, words).argmax(0).cpu().numpy()
+        pair = [best_word_picture(image, best, words, side=400), score_plot(tagging.distinct())]
+        rows += [heading(f"{title}: {scene.caption}", 600), side_by_side(pair)]
+    return stack(rows)

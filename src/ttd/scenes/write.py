@@ -1,0 +1,86 @@
+"""Scenes as files: image-text tar shards to train on, or a TagMask set to evaluate with."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ttd.atomic import whole_file
+from ttd.scenes.scene import Scene, Scenes
+from ttd.words import split_words
+
+
+def write_shards(
+    scenes: Scenes, count: int, folder: Path, per_shard: int = 1000, start: int = 0
+) -> list[Path]:
+    """Writes scenes start .. start+count-1 as `00000.tar`, `00001.tar` ... of `.png`, `.txt`, `.json` (the truth).
+
+    The same scenes give the same bytes. A shard that is already there is kept, so an interrupted call goes on.
+    """
+    paths = []
+    numbers = range(start, start + count)
+    for shard, first in enumerate(tqdm(range(0, count, per_shard), desc="shards", disable=None)):
+        path = folder / f"{shard:05d}.tar"
+        paths.append(path)
+        if path.exists():
+            continue
+        with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in numbers[first : first + per_shard]:
+                scene = scenes[number]
+                truth = {"caption": scene.caption, "labels": scene.labels, "true": sorted(scene.true_words)}
+                _add(tar, f"{number:08d}.png", png_bytes(scene.image))
+                _add(tar, f"{number:08d}.txt", scene.caption.encode())
+                _add(tar, f"{number:08d}.json", json.dumps(truth).encode())
+    return paths
+
+
+def write_tagmask(scenes: Scenes, count: int, folder: Path, start: int = 0) -> None:
+    """Writes a TagMask set: `images/`, `masks/ID.png`, `masks/ID/WORD.png` and `tags.jsonl` (written last)."""
+    rows = []
+    for number in tqdm(range(start, start + count), desc="scenes", disable=None):
+        scene, name = scenes[number], f"{number:08d}"
+        _write(folder / "images" / f"{name}.png", png_bytes(scene.image))
+        _write(folder / "masks" / f"{name}.png", _mask_bytes(scene.union_mask))
+        for word, mask in scene.word_masks.items():
+            _write(folder / "masks" / name / f"{word}.png", _mask_bytes(mask))
+        rows.append(json.dumps(tagmask_row(name, scene)))
+    _write(folder / "tags.jsonl", ("\n".join(rows) + "\n").encode())
+
+
+def tagmask_row(name: str, scene: Scene) -> dict[str, object]:
+    """The line of `tags.jsonl` for one scene: every word of the caption, and which of them are true."""
+    words = [word.text for word in split_words(scene.caption)]
+    return {
+        "id": name,
+        "caption": scene.caption,
+        "words": words,
+        "true": [word for word in dict.fromkeys(words) if word in scene.true_words],
+    }
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """A lossless PNG of an image or mask."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _mask_bytes(mask: np.ndarray) -> bytes:
+    return png_bytes(mask.astype(np.uint8) * 255)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))

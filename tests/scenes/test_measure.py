@@ -1,0 +1,165 @@
+"""An oracle that knows the truth scores perfectly, one that knows nothing does not; the parts by brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ttd.benchmarks.metrics import auc
+from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.scenes import NOUNS, Scenes
+from ttd.scenes.measure import (
+    WORDS,
+    EncodedScenes,
+    caption_masks,
+    encode_scenes,
+    noun_accuracy,
+    prepare_pixels,
+    present_above_absent,
+    retrieval,
+    segmentation,
+    tag_selection,
+)
+from ttd.words import split_words
+
+CHANNELS = len(WORDS) + 1  # the last channel stands for every other word
+
+
+class Oracle(Encoder):
+    """Recognises the scenes it was told of by their pixels; every word of the world has a channel of its own."""
+
+    kind = "oracle"
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    logit_scale = 100.0
+    embedding_size = CHANNELS
+
+    def __init__(self, scenes: Sequence, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.known = {scene.image.tobytes(): scene for scene in scenes}
+        self.claims = {scene.caption: scene.true_words for scene in scenes}
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        images = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        scenes = [self.known[np.ascontiguousarray(image).tobytes()] for image in images]
+        cells = [s.label_map[:: self.stride, :: self.stride] for s in scenes]
+        index = np.stack(
+            [np.array([WORDS.index(name) for name in s.labels])[c] for s, c in zip(scenes, cells, strict=True)]
+        )
+        dense = torch.nn.functional.one_hot(torch.from_numpy(index), CHANNELS).permute(0, 3, 1, 2).float()
+        pooled = torch.stack([self.encode_text([s.caption])[0] for s in scenes])
+        size = pixels.shape[-2:]
+        return ImageFeatures(dense, pooled, size, (0, 0), size)
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        return self.encode_image(pixels).dense
+
+    def encode_text(self, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
+        rows = torch.zeros(len(texts), CHANNELS)
+        for row, text in zip(rows, texts, strict=True):
+            for word in self.claims.get(text, [text]):
+                row[WORDS.index(word) if word in WORDS else -1] = 1
+        return torch.nn.functional.normalize(rows, dim=-1)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        raise NotImplementedError
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def lora_targets(self) -> list[str]:
+        return []
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[Oracle, EncodedScenes]:
+    scenes = [Scenes("test")[i] for i in range(40)]
+    oracle = Oracle(scenes)
+    return oracle, encode_scenes(oracle, scenes)
+
+
+def test_oracle_is_perfect(world: tuple[Oracle, EncodedScenes]) -> None:
+    oracle, encoded = world
+    assert segmentation(oracle, encoded) == {"all words": 1.0, "words that are there": 1.0}
+    assert present_above_absent(oracle, encoded) == {"per picture": 1.0, "per word": 1.0}
+    # Where everything is named the map is flat, and a flat map scales to nothing.
+    bounded = np.mean([not scene.union_mask.all() for scene in encoded.scenes if scene.true_words])
+    rows = caption_masks(oracle, encoded)
+    assert rows["all"]["CaptionIoU"] == pytest.approx(bounded)
+    assert rows["objects only"]["CaptionIoU"] == pytest.approx(1)
+    for row in rows.values():
+        assert row["CaptionIoU"] + row["mFPR"] + row["mFNR"] == pytest.approx(1)
+    row = tag_selection(oracle, encoded)["s_pixel"]
+    assert row["mAP"] == 1
+    assert row["absent selected"] == 0
+    assert row["precision"] > 0.95  # a caption with nothing true has all its equal scores selected
+
+
+def test_whole_picture_iou_is_the_share_of_the_truth(world: tuple[Oracle, EncodedScenes]) -> None:
+    oracle, encoded = world
+    shares = [s.union_mask.mean() for s in encoded.scenes if s.true_words]
+    assert caption_masks(oracle, encoded)["all"]["whole picture IoU"] == pytest.approx(np.mean(shares))
+
+
+def test_every_noun_and_shuffled_controls_by_brute_force(world: tuple[Oracle, EncodedScenes]) -> None:
+    oracle, encoded = world
+    hits = wrong = 0
+    for scene in encoded.scenes:
+        words = {w.text for w in split_words(scene.caption)} & set(WORDS)
+        hits += len(words & scene.true_words)
+        wrong += len(words - scene.true_words)
+    row = tag_selection(oracle, encoded, scores=("s_pixel",))["every noun"]
+    assert row["precision"] == pytest.approx(hits / (hits + wrong))
+    assert row["recall"] == 1
+    assert row["absent selected"] == 1
+    shuffled = tag_selection(oracle, encoded, scores=("s_pixel",), shuffled=True)["s_pixel"]
+    assert shuffled["mAP"] < 0.9
+
+
+def test_blind_encoder_is_at_chance(world: tuple[Oracle, EncodedScenes]) -> None:
+    oracle, encoded = world
+    features = encoded.features
+    blind = ImageFeatures(
+        torch.rand_like(features.dense[..., :4, :4]), features.pooled, features.size, (0, 0), features.padded
+    )
+    guess = EncodedScenes(encoded.scenes, blind, encoded.words, encoded.captions)
+    assert present_above_absent(oracle, guess)["per picture"] == pytest.approx(0.5, abs=0.1)
+    assert segmentation(oracle, guess)["all words"] < 0.05
+
+
+def test_auc_per_picture_by_brute_force(world: tuple[Oracle, EncodedScenes]) -> None:
+    oracle, encoded = world
+    noisy = ImageFeatures(
+        torch.nn.functional.normalize(encoded.features.dense[..., ::16, ::16] + torch.rand(40, CHANNELS, 8, 8), dim=1),
+        encoded.features.pooled, encoded.features.size, (0, 0), encoded.features.padded,
+    )  # fmt: skip
+    guess = EncodedScenes(encoded.scenes, noisy, encoded.words, encoded.captions)
+    rows = []
+    for i, scene in enumerate(encoded.scenes):
+        best = {noun: float(noisy.dense[i, k].max()) for k, noun in enumerate(NOUNS)}
+        there = np.array([best[n] for n in scene.nouns])
+        rows.append(auc(there, np.array([v for n, v in best.items() if n not in scene.nouns])))
+    assert present_above_absent(oracle, guess)["per picture"] == pytest.approx(np.mean(rows))
+
+
+def test_retrieval_and_noun_accuracy_with_pooled_truth() -> None:
+    scenes = [Scenes("test")[i] for i in range(256)]
+    singles = [Scenes("test", objects=(1, 1))[i] for i in range(8)]
+    oracle = Oracle([*scenes, *singles], stride=32)
+    found = retrieval(encode_scenes(oracle, scenes))
+    assert found["image to text"] > 0.9  # equal truths are equal embeddings: the first wins
+    assert found["text to image"] > 0.9
+    assert noun_accuracy(oracle, "test", 0, 8) > 0.8
+
+
+def test_pixels_are_normalised_and_resized() -> None:
+    scene = Scenes("test")[0]
+    oracle = Oracle([scene])
+    same = prepare_pixels(oracle, scene.image[None])
+    assert (same[0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8).tobytes() == scene.image.tobytes()
+    assert prepare_pixels(oracle, scene.image[None], 64).shape == (1, 3, 64, 64)
