@@ -21,6 +21,19 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name[:80]}.{os.getpid()}.part")
     try:
         yield part
+        _to_disk(part)
         part.replace(path)
+        _to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, would survive a power cut."""
+    if os.name == "nt" and path.is_dir():
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
