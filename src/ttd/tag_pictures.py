@@ -227,7 +227,7 @@ def tagging_picture(
     panels = heatmap_panels(image, maps, notes, left_out=max(0, left_out))
     width = max(panels.width, 1020)
     head = Image.new("RGB", (width, 12), PAPER)
-    line = _indented(stack([paragraph(chips, width - 20), _scale_bar(*_range(words), score)]), 10)
+    line = indented(stack([paragraph(chips, width - 20), _scale_bar(*_range(words), score)]), 10)
     plot = score_plot(words, name=score, gap=gap)
     if best is not None:
         where = best_word_picture(image, best, [word.text for word in words], side=PANEL, rows=12)
@@ -242,7 +242,8 @@ def heading(text: str, width: int) -> Image.Image:
     return page
 
 
-def _indented(picture: Image.Image, left: int) -> Image.Image:
+def indented(picture: Image.Image, left: int) -> Image.Image:
+    """`picture` with `left` pixels of white before it."""
     page = Image.new("RGB", (picture.width + left, picture.height), PAPER)
     page.paste(picture, (left, 0))
     return page

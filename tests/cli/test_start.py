@@ -13,7 +13,7 @@ from tests.cli.conftest import Run
 from ttd._version import __version__
 from ttd.encoders.catalogue import known_models
 
-HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "scipy", "peft")
+HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "scipy", "peft", "tqdm", "importlib.metadata")
 LOOK = """
 import sys
 sys.argv = ["ttd", *sys.argv[1:]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +161,8 @@ class _Many:
 
 def _read_ahead(items: Sequence[Item], size: int) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
     """Batches of opened pictures; the next batch is decoded while the caller works on this one."""
+    from concurrent.futures import ThreadPoolExecutor
+
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(max_workers=1) as reader:
         waiting = reader.submit(_read, batches[0])

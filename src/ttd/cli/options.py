@@ -41,14 +41,10 @@ class Settings:
 
     def load(self) -> TTD:
         """The model; raises `TTDError` where it or an option is wrong, before a picture is looked at."""
-        from transformers.utils.logging import disable_progress_bar
-
-        import ttd
         from ttd.inference import resolve
 
         resolve(**self.options())
-        disable_progress_bar()  # its bars do not heed whether stderr is a terminal
-        return ttd.load(
+        return load_model(
             self.model,
             adapter=self.adapter,
             adapter_scale=self.adapter_scale,
@@ -68,6 +64,16 @@ class Settings:
         for name in ("out", "as_json", "batch", "verbose", "device"):
             del kept[name]
         return kept
+
+
+def load_model(name: str, **options: Any) -> TTD:
+    """`ttd.load` without the bars of transformers, which do not heed whether stderr is a terminal."""
+    from transformers.utils.logging import disable_progress_bar
+
+    import ttd
+
+    disable_progress_bar()
+    return ttd.load(name, **options)
 
 
 def _threshold_or_none(
