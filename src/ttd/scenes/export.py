@@ -64,6 +64,7 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
 def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     """Writes the folder that `ttd.load` and transformers read."""
     model.half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     clip_tokenizer().save_pretrained(folder)
     (folder / "words.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
     encoder = CLIPEncoder(model.float(), clip_tokenizer(), variant=VARIANT)
