@@ -15,6 +15,7 @@ from tests.scenes.oracle import Oracle
 from ttd.cli.scenes import scenes as command
 from ttd.errors import InputError
 from ttd.scenes import Scenes
+from ttd.scenes.captions import FILLER
 from ttd.scenes.measure import WORDS
 from ttd.scenes.report import GATE, gate, measure, rich_scenes, to_markdown, write_report
 
@@ -57,7 +58,7 @@ def test_brief_training_gives_a_model_that_loads_and_reports(tmp_path: Path) -> 
     again = CliRunner().invoke(command, call)
     assert isinstance(again.exception, InputError)
     model = ttd.load(str(run / "model"))
-    assert model.encoder.vocabulary == frozenset(WORDS)
+    assert model.encoder.vocabulary == frozenset(WORDS) | FILLER
     assert model.encoder.image_size == 128
     trained = torch.load(run / "checkpoint.pt", weights_only=True)["model"]["visual_projection.weight"]
     torch.testing.assert_close(model.encoder.backbone.visual_projection.weight, trained.half().float())

@@ -41,6 +41,11 @@ _CLOSINGS = (
 )
 _FIRST_YEAR, _LAST_YEAR = 1998, 2024
 
+FILLER: frozenset[str] = frozenset(
+    word for text in (*_ARTICLES, *_JOINTS, *_PLACES, *_OPENINGS, *_CLOSINGS) for word in text.split()
+) | frozenset(str(year) for year in range(_FIRST_YEAR, _LAST_YEAR + 1))
+"""Every word of a caption that names nothing in the picture."""
+
 
 @dataclass(frozen=True)
 class Caption:

@@ -13,6 +13,7 @@ from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.folders import Card, write_card
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
+from ttd.scenes.captions import FILLER
 from ttd.scenes.clip_model import IMAGE, new_mini
 from ttd.scenes.measure import WORDS
 
@@ -29,7 +30,8 @@ A real CLIP in small: a `CLIPModel` of {millions:.1f} M parameters ({size} px, p
 with CLIP's own loss on {samples:,} pictures and captions of `ttd.scenes`: emoji on named backgrounds. It saw no
 masks and no word labels.
 
-- **It knows** the {count} words of `words.txt`: nouns that the world draws and the names of its backgrounds.
+- **It knows** {count} things, the first words of `words.txt`: nouns that the world draws and the names of its
+  backgrounds; behind them stand the words that fill its captions and mean nothing.
 - **It does not know** photographs, nor any other word: for these take a model trained on them.
 - Dense features: the last block's values (`ttd.json`).
 - Trained by `ttd scenes train-clip`, measured by `ttd scenes report`.
@@ -66,7 +68,8 @@ def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     model.half().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     clip_tokenizer().save_pretrained(folder)
-    (folder / "words.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
+    known = (*WORDS, *sorted(FILLER))
+    (folder / "words.txt").write_text("\n".join(known) + "\n", "utf-8")
     encoder = CLIPEncoder(model.float(), clip_tokenizer(), variant=VARIANT)
     card = Card("clip", VARIANT, IMAGE, 0.5, encoder.fingerprint(), "words.txt")
     write_card(folder, card)
