@@ -21,6 +21,9 @@ COMMANDS = {
     "segment": "ttd.cli.maps:segment",
     "models": "ttd.cli.models:models",
     "demo": "ttd.cli.demo:demo",
+    "scenes": "ttd.cli.scenes:scenes",
+    "data": "ttd.cli.data:data",
+    "prune": "ttd.cli.prune:prune",
 }
 
 
