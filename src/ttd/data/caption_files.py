@@ -110,7 +110,7 @@ def _lines(path: Path) -> Iterator[Row]:
             raise InputError(
                 f"{path}, line {number} names no picture: give it one of the fields {', '.join(IMAGE_NAMES)}"
             )
-        yield image, _texts(record)
+        yield image.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), _texts(record)
 
 
 def _texts(record: dict[str, Any]) -> list[str] | NoCaption:

@@ -111,6 +111,13 @@ class PairSource:
         shard = bisect_right(self._starts, number) - 1
         return self.shards[shard], number - self._starts[shard]
 
+    def indices(self, shard: int) -> range:
+        """The numbers of the pairs that lie in `shards[shard]`."""
+        first, end = self._starts[shard], self._starts[shard + 1]
+        if self._kept is None:
+            return range(first, end)
+        return range(*(int(place) for place in np.searchsorted(self._kept, (first, end))))
+
     def locate(self, index: int) -> tuple[str, str]:
         """Shard name and key of a pair, without reading it."""
         shard, row = self.place(index)

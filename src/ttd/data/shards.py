@@ -235,6 +235,8 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def _key_and_kind(name: str) -> tuple[str, str]:
+    # A name in another encoding stays usable as a key, with replacement marks.
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, _, suffix = base.partition(".")
     suffix = suffix.lower()

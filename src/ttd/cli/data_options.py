@@ -1,0 +1,181 @@
+"""The options of the commands on image-text pairs, and what they share when they end."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd._version import __version__
+from ttd.cli.options import DTYPES, start_logging
+from ttd.cli.output import printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from ttd.data.damage import DamageReport
+    from ttd.data.pairs import PairSource
+    from ttd.model import TTD
+
+MOST_LISTED = 10  # damaged pairs named on the terminal; the report names them all
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which pairs, and how much of them may be damaged."""
+
+    sources: tuple[str, ...]
+    images: str | None
+    max_damaged: float
+    threads: int
+    as_json: bool
+    verbose: bool
+
+    def open(self, keep: str | None = None) -> PairSource:
+        """The pairs; raises `InputError` where what is named does not exist."""
+        from ttd.data.pairs import PairSource
+
+        return PairSource(self.sources, images=self.images, keep=keep)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model works on the pairs."""
+
+    model: str
+    adapter: str | None
+    adapter_scale: float
+    variant: str | None
+    device: str | None
+    dtype: str | None
+
+    def load(self) -> TTD:
+        """The model; under torchrun every process takes the accelerator of its own number."""
+        import torch
+        from transformers.utils.logging import disable_progress_bar
+
+        import ttd
+
+        disable_progress_bar()  # its bars do not heed whether stderr is a terminal
+        device, local = self.device, os.environ.get("LOCAL_RANK")
+        if device is None and local is not None and torch.cuda.is_available():
+            device = f"cuda:{local}"
+        return ttd.load(
+            self.model,
+            adapter=self.adapter,
+            adapter_scale=self.adapter_scale,
+            variant=self.variant,
+            device=device,
+            dtype=self.dtype,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the results beside the base model's weights."""
+        return {
+            "adapter": self.adapter,
+            "adapter_scale": self.adapter_scale if self.adapter else None,
+            "variant": self.variant,
+            "dtype": self.dtype,
+        }
+
+
+_PAIRS = (
+    click.argument("sources", nargs=-1, required=True),
+    click.option("--images", metavar="DIR", help="Where a captions file's picture paths start from."),
+    click.option(
+        "--max-damaged",
+        type=click.FloatRange(0.0, 1.0),
+        default=0.1,
+        show_default=True,
+        help="Share of damaged pairs, or shards, above which the job stops.",
+    ),
+    click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="That decode pictures."),
+    click.option("--json", "as_json", is_flag=True, help="The result as JSON."),
+    click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
+)
+_MODEL = (
+    click.option("--model", required=True, metavar="NAME", help="Short name, hub id, folder or file."),
+    click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
+    click.option(
+        "--adapter-scale",
+        type=click.FloatRange(0.0),
+        default=1.0,
+        show_default=True,
+        help="Weight of the adapter.",
+    ),
+    click.option("--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."),
+    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest there is."),
+    click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
+)
+
+
+def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that name pairs; the command gets them together as its argument `pairs`."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        pairs = Pairs(**{name: given.pop(name) for name in Pairs.__dataclass_fields__})
+        start_logging(pairs.verbose)
+        return function(pairs=pairs, **given)
+
+    return _with(_PAIRS, command)
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that name a model; the command gets them together as its argument `model`."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        chosen = Model(**{name: given.pop(name) for name in Model.__dataclass_fields__})
+        return function(model=chosen, **given)
+
+    return _with(_MODEL, command)
+
+
+def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:
+    """A progress bar over pairs, on the terminal of rank 0 only."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="pair", disable=None if rank == 0 else True, file=sys.stderr)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all, with the command and the version that made it."""
+    from ttd.atomic import whole_file
+
+    text = json.dumps({"command": sys.argv, "version": __version__, **record}, indent=1)
+    with whole_file(path) as part:
+        part.write_text(text + "\n", "utf-8", errors="backslashreplace")
+
+
+def tell_damage(report: DamageReport, path: Path | None) -> int:
+    """Writes the report, says on stderr what was skipped; gives the exit code: 0, or 1 with damage."""
+    if path is not None:
+        report.write(path)
+    if not len(report):
+        return 0
+    record = report.to_dict()
+    click.echo(f"{report.summary()}.", err=True)
+    listed = [*record["shards"], *record["samples"]]
+    for damage in listed[:MOST_LISTED]:
+        place = "/".join(part for part in (damage["shard"], damage["key"]) if part)
+        reason = f"{damage['reason']}: {damage['detail']}" if damage["detail"] else damage["reason"]
+        click.echo(f"  {printable(place)}: {printable(reason)}", err=True)
+    if len(report) > MOST_LISTED:
+        click.echo(f"  … and {len(report) - MOST_LISTED:,} more", err=True)
+    if path is not None:
+        click.echo(f"All are named in {printable(str(path))}.", err=True)
+    return 1
+
+
+def _with(options: tuple[Callable[..., Any], ...], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        command = option(command)
+    return command

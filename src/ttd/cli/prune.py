@@ -1,0 +1,121 @@
+"""`ttd prune`: keep the pairs whose image and caption agree most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ttd.cli.data_options import (
+    Model,
+    Pairs,
+    model_options,
+    pair_options,
+    pairs_bar,
+    tell_damage,
+    write_record,
+)
+from ttd.cli.output import printable, table, writable_folder
+
+if TYPE_CHECKING:
+    from ttd.data.pruning import Pruned
+
+
+@click.command()
+@pair_options
+@model_options
+@click.option("--out", required=True, metavar="DIR", help="For scores, keep-list and histogram.")
+@click.option("--k", type=float, default=1.0, show_default=True, help="Keep above mean + K standard deviations.")
+@click.option("--per-set", is_flag=True, help="A cut for every data set (folder of shards), not one for all.")
+@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="By default the encoder's own; TCL: 224.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Average with the mirror image.")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Pictures at once.")
+def prune(
+    pairs: Pairs,
+    model: Model,
+    out: str,
+    k: float,
+    per_set: bool,
+    size: int | None,
+    flip: bool,
+    batch: int,
+) -> int:
+    """Score image-text pairs and keep those above mean + K standard deviations.
+
+    \b
+    ttd prune 'cc3m/{00000..00331}.tar' --model tcl --out pruned
+    ttd prune cc3m/ cc12m/ --model tcl --per-set --out pruned
+    torchrun --nproc-per-node 4 -m ttd prune cc3m/ --model tcl --out pruned
+
+    SOURCES are tar shards, brace ranges, folders of them, or a captions file. Run the same command again
+    after an interruption: finished shards are not scored twice, and another --k only cuts anew.
+    Writes OUT/keep.parquet for training, OUT/histogram.png, OUT/prune.json, OUT/damage.json, OUT/scores/.
+    """
+    from ttd.data.shard_jobs import ranks, run_shards, table_path, whole_report
+
+    place = writable_folder(Path(out))
+    rank, world = ranks()
+    source = pairs.open()
+    from ttd.data.scoring import ScoreJob
+
+    job = ScoreJob(
+        model.load().encoder,
+        size=size,
+        flip=flip,
+        batch=batch,
+        threads=pairs.threads,
+        settings=model.settings(),
+    )
+    scores = place / "scores"
+    with pairs_bar(-(-len(source) // world), rank) as bar:
+        report = run_shards(
+            job,
+            source,
+            scores,
+            limit=pairs.max_damaged,
+            rank=rank,
+            world=world,
+            progress=bar.update,
+        )
+    whole = whole_report(job, source, scores, pairs.max_damaged)
+    if whole is None:
+        click.echo(f"Rank {rank} is done; the rank that ends last writes the keep-list.", err=True)
+        tell_damage(report, None)
+        return 0
+    from ttd.data.histogram import score_histogram
+    from ttd.data.pruning import prune as keep_best
+    from ttd.pictures import save_png
+
+    files = [table_path(scores, shard) for shard in source.shards]
+    pruned = keep_best(files, place / "keep.parquet", k, per_set=per_set)
+    save_png(score_histogram(pruned), place / "histogram.png")
+    result = pruned.to_dict()
+    write_record(place / "prune.json", {"model": model.model, "settings": job.settings, **result})
+    _tell(pruned, place, pairs.as_json)
+    code = tell_damage(whole, place / "damage.json")
+    return code if world == 1 else 0  # torchrun takes any other code for a crash
+
+
+def _tell(pruned: Pruned, place: Path, as_json: bool) -> None:
+    from ttd.cli.results_file import json_line
+
+    result = pruned.to_dict()
+    if as_json:
+        click.echo(json_line({**result, "keep": str(place / "keep.parquet")}))
+        return
+    rows = [
+        (
+            name,
+            f"{one['pairs']:,}",
+            f"{one['mean']:.4f}",
+            f"{one['deviation']:.4f}",
+            f"{one['cut']:.4f}",
+            f"{one['kept']:,}",
+            f"{one['kept'] / one['pairs']:.1%}",
+        )
+        for name, one in result["sets"].items()
+    ]
+    click.echo(table(("set", "pairs", "mean", "deviation", "cut", "kept", "share"), rows))
+    for name in ("keep.parquet", "histogram.png"):
+        click.echo(f"wrote {printable(str(place / name))}")

@@ -1,0 +1,118 @@
+"""Write the pairs of a folder with a captions file as tar shards."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ttd.atomic import whole_file
+from ttd.data.damage import DamagedPair, DamageReport
+from ttd.data.pairs import PairSource, decode_image
+from ttd.data.shard_jobs import read_ahead
+from ttd.errors import InputError
+
+RECORD = "pack.json"
+_KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}
+
+
+def pack(
+    source: PairSource,
+    folder: Path,
+    *,
+    per_shard: int = 10_000,
+    prefix: str = "",
+    limit: float = 0.1,
+    threads: int = 4,
+    progress: Callable[[int], None] = lambda pairs: None,
+) -> tuple[list[Path], DamageReport]:
+    """Write shards `FOLDER/PREFIX00000.tar` ... that webdataset, img2dataset's readers and `PairSource` read.
+
+    A sample is its image as it was, a .txt with its first caption and a .json with all `captions` and the
+    `source` key. Every picture is decoded once as a check; damaged pairs are left out. The bytes written
+    depend on the source alone, so an interrupted job is simply run again.
+
+    Args:
+        source: what to pack.
+        folder: for the shards; must not hold shards of another source.
+        per_shard: pairs in a shard, before damaged ones are left out.
+        prefix: of the shards' names.
+        limit: share of damaged pairs above which the job stops.
+        threads: that read and check pictures.
+        progress: is told how many pairs are done.
+
+    Returns:
+        the shards, and the damage.
+
+    Raises:
+        InputError: the folder holds other shards, or too much is damaged.
+    """
+    if per_shard < 1:
+        raise InputError(f"a shard needs at least one pair, not {per_shard}")
+    if Path(prefix).name != prefix:
+        raise InputError(f"the prefix {prefix!r} must be the beginning of a file name, without folders")
+    _claim(folder, {"source": source.fingerprint(), "per_shard": per_shard, "prefix": prefix})
+    report = source.report(limit)
+    paths = []
+    for number, first in enumerate(range(0, len(source), per_shard)):
+        path = folder / f"{prefix}{number:05d}.tar"
+        indices = range(first, min(first + per_shard, len(source)))
+        with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
+            _fill(tar, source, indices, report, threads, progress)
+        paths.append(path)
+    return paths, report
+
+
+def _claim(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse a folder with shards of another source, or cut in another way."""
+    place = folder / RECORD
+    try:
+        before = json.loads(place.read_text("utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if before != record and any(folder.glob("*.tar")):
+        raise InputError(f"{folder} holds other shards: choose another --out or empty it")
+    with whole_file(place) as part:
+        part.write_text(json.dumps(record) + "\n", "utf-8")
+
+
+def _fill(
+    tar: tarfile.TarFile,
+    source: PairSource,
+    indices: range,
+    report: DamageReport,
+    threads: int,
+    progress: Callable[[int], None],
+) -> None:
+    for batch in read_ahead(lambda index: _checked(source, index), indices, 64, threads):
+        for one in batch:
+            if isinstance(one, DamagedPair):
+                report.add(one)
+                continue
+            index, image, kind, captions, key = one
+            record = {"captions": captions, "source": key}
+            for suffix, data in (
+                (kind, image),
+                ("txt", captions[0].encode()),
+                ("json", json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")),
+            ):
+                member = tarfile.TarInfo(f"{index:09d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        progress(len(batch))
+
+
+def _checked(source: PairSource, index: int) -> tuple[int, bytes, str, tuple[str, ...], str]:
+    """A pair's bytes, after decoding them; formats that shards do not have become PNG."""
+    shard, row = source.place(index)
+    captions, data, key = shard.captions(row), shard.image_bytes(row), shard.key(row)
+    picture = decode_image(data, shard.name, key)
+    kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
+    if kind is None:
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        data, kind = stream.getvalue(), "png"
+    return index, data, kind, captions, key

@@ -1,0 +1,184 @@
+"""Work through shards, one Parquet file for each: continues where it stopped, shared among ranks.
+
+A file appears whole or not at all, so a shard is done when its file is there. Rank r of w takes every w-th
+shard and never talks to the others, so ranks may run on many machines over one folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from ttd.data.damage import DamagedPair, DamageReport
+from ttd.data.pairs import PairSource
+from ttd.data.shards import Shard
+from ttd.data.tables import read_about, write_table
+from ttd.errors import InputError
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_BATCHES_AHEAD = 2
+
+
+class ShardJob(ABC):
+    """What is done with the pairs of one shard.
+
+    Attributes:
+        settings: what decides the results, in plain values; files made with others are refused.
+    """
+
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
+        """The rows of the pairs `indices` of `source`; damaged ones go to `skip` and give none."""
+
+
+def ranks() -> tuple[int, int]:
+    """(rank, world) as torchrun sets them in RANK and WORLD_SIZE; (0, 1) without it.
+
+    Raises:
+        InputError: they are set to something else.
+    """
+    given = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if all(text.isdecimal() for text in given) and int(given[0]) < int(given[1]):
+        return int(given[0]), int(given[1])
+    raise InputError(f"RANK={given[0]} and WORLD_SIZE={given[1]} are no rank: start with torchrun, or unset both")
+
+
+def run_shards(
+    job: ShardJob,
+    source: PairSource,
+    folder: Path,
+    *,
+    limit: float = 0.1,
+    rank: int = 0,
+    world: int = 1,
+    progress: Callable[[int], None] = lambda pairs: None,
+) -> DamageReport:
+    """Do this rank's shards that are not done yet.
+
+    Args:
+        job: what is done.
+        source: the pairs; only those of its keep-list, where it has one.
+        folder: gets one file per shard, `FOLDER/NAME.parquet`.
+        limit: share of damaged pairs, or shards, above which the job stops.
+        rank, world: which shards are this process's.
+        progress: is told how many pairs are done.
+
+    Returns:
+        the damage in this rank's shards, also in those that were done before.
+
+    Raises:
+        InputError: a file was made with other settings; too much is damaged.
+    """
+    mine = range(rank, len(source.shards), world)
+    report = DamageReport(sum(len(source.indices(number)) for number in mine), len(mine), limit)
+    for number in mine:
+        shard, indices = source.shards[number], source.indices(number)
+        about = _done(job, shard, folder)
+        if about is not None:
+            _count(about, shard, report)
+        else:
+            _do(job, source, number, folder, report)
+        progress(len(indices))
+    return report
+
+
+def whole_report(job: ShardJob, source: PairSource, folder: Path, limit: float) -> DamageReport | None:
+    """The damage in all shards, None while some are not done."""
+    report = DamageReport(len(source), len(source.shards), limit)
+    for shard in source.shards:
+        about = _done(job, shard, folder)
+        if about is None:
+            return None
+        _count(about, shard, report)
+    for left_by_a_kill in folder.rglob(".*.part"):
+        left_by_a_kill.unlink(missing_ok=True)
+    return report
+
+
+def table_path(folder: Path, shard: Shard) -> Path:
+    """Where a shard's table lies."""
+    return folder / f"{shard.name}.parquet"
+
+
+def read_ahead(read: Callable[[S], T], items: Sequence[S], size: int, threads: int) -> Iterator[list[T | DamagedPair]]:
+    """Batches of `read(item)`, in order; the next ones are read on threads while the caller works.
+
+    A `DamagedPair` that `read` raises takes the place of its result.
+    """
+
+    def careful(item: S) -> T | DamagedPair:
+        try:
+            return read(item)
+        except DamagedPair as damage:
+            return damage
+
+    starts = iter(range(0, len(items), size))
+    with ThreadPoolExecutor(threads) as pool:
+
+        def submit(count: int) -> None:
+            for start in islice(starts, count):
+                waiting.append([pool.submit(careful, item) for item in items[start : start + size]])
+
+        waiting: deque[Any] = deque()
+        submit(_BATCHES_AHEAD)
+        try:
+            while waiting:
+                batch = [future.result() for future in waiting.popleft()]
+                submit(1)
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: DamageReport) -> None:
+    damaged: list[DamagedPair] = []
+
+    def skip(damage: DamagedPair) -> None:
+        damaged.append(damage)
+        report.add(damage)
+
+    shard = source.shards[number]
+    if shard.damage:
+        skip(shard.damage)
+    table = job.table(source, source.indices(number), skip)
+    about = {
+        "settings": job.settings,
+        "size": shard.size,
+        "pairs": len(shard),
+        "damage": [damage.to_dict() for damage in damaged],
+    }
+    write_table(table, table_path(folder, shard), about)
+
+
+def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:
+    """What the shard's file says of itself; None where there is none, or the shard has changed since."""
+    path = table_path(folder, shard)
+    about = read_about(path)
+    if about is None or (about.get("size"), about.get("pairs")) != (shard.size, len(shard)):
+        return None
+    before, now = about["settings"], json.loads(json.dumps(job.settings))
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names:
+        raise InputError(
+            f"{path} was made with other settings ({names[0]} was {before.get(names[0])!r}, now "
+            f"{now.get(names[0])!r}): choose another --out or remove it"
+        )
+    return about
+
+
+def _count(about: dict[str, Any], shard: Shard, report: DamageReport) -> None:
+    for damage in about["damage"]:
+        report.add(DamagedPair(damage["reason"], shard.name, damage["key"], damage["detail"]))
