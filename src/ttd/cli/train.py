@@ -1,0 +1,90 @@
+"""`ttd train` and `ttd merge`: from pairs to an adapter, from an adapter to a plain model."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from ttd.cli.errors import Terminated
+from ttd.cli.options import start_logging
+
+# Option -> the place in the config that it sets.
+_SHORT = {
+    "model": "model.name",
+    "variant": "model.variant",
+    "keep": "data.keep",
+    "tags": "data.tags",
+    "steps": "optimiser.steps",
+    "seed": "run.seed",
+    "deterministic": "run.deterministic",
+}
+
+
+@click.command()
+@click.argument("data", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
+@click.option("--config", "source", metavar="NAME", help="paper, mini, or a TOML file; by default the paper's recipe.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one value; repeatable.")
+@click.option("--model", metavar="NAME", help="Base model: short name, hub id, folder or file.")
+@click.option("--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values.")
+@click.option("--keep", metavar="FILE", help="Keep-list of `ttd prune`.")
+@click.option("--tags", metavar="PATH", help="Words of `ttd data tag`, for choice.by=given.")
+@click.option("--steps", type=click.IntRange(1), help="End after so many steps.")
+@click.option("--seed", type=click.IntRange(0), help="Of order, augmentation and start.")
+@click.option("--deterministic", is_flag=True, default=None, help="Deterministic algorithms only.")
+@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+def train(
+    data: tuple[str, ...],
+    out: Path,
+    source: str | None,
+    overrides: tuple[str, ...],
+    verbose: bool,
+    **short: object,
+) -> None:
+    """Fine-tune a model with TTD on image-text pairs; OUT becomes a LoRA adapter for --adapter.
+
+    DATA are tar shards (brace ranges too), folders or captions files. The same command goes on where a run
+    stopped. Ctrl-C saves and leaves.
+
+    \b
+    ttd scenes write scenes --count 9600
+    ttd train scenes --config mini --out runs/mini
+    ttd tag picture.png "a dog on grass" --adapter runs/mini
+    """
+    start_logging(verbose)
+    from ttd.training.config import read_config
+    from ttd.training.loop import train as run
+    from ttd.training.stopping import Stopped
+
+    settings = [f"{_SHORT[name]}={_toml(value)}" for name, value in short.items() if value is not None]
+    if data:
+        settings.append(f"data.sources={_toml(list(data))}")
+    config = read_config(source, [*settings, *overrides])
+    try:
+        run(config, out, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    except Stopped as stopped:
+        raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else Terminated()) from None
+    click.echo(str(out))
+
+
+@click.command()
+@click.option("--model", default="mini", show_default=True, metavar="NAME", help="The adapter's base.")
+@click.option("--adapter", required=True, metavar="PATH", help="Folder of `ttd train`, or a hub id.")
+@click.option("--adapter-scale", type=click.FloatRange(0.0, 1.0), default=1.0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+def merge(model: str, adapter: str, adapter_scale: float, out: Path) -> None:
+    """Write base and adapter as one plain model: a Hugging Face folder, for TCL safetensors in its own names."""
+    from ttd.training.merge import merge as write
+
+    click.echo(str(write(model, adapter, out, scale=adapter_scale)))
+
+
+def _toml(value: object) -> str:
+    """A value as TOML, which JSON is for texts, numbers, booleans and lists of them."""
+    import json
+
+    return json.dumps(value)

@@ -1,0 +1,1 @@
+"""Fine-tuning with TTD: from image-text shards to a LoRA adapter."""

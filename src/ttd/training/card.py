@@ -1,0 +1,102 @@
+"""The model card of an adapter: its base, data and recipe, what was measured, and what was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ttd.atomic import whole_file
+from ttd.training.journal import read_log
+from ttd.training.record import read_record
+
+CARD = "README.md"
+RESULTS = "results.json"
+
+
+def write_model_card(folder: Path) -> Path:
+    """Write the card `README.md` of a run's folder from `run.json`, `log.jsonl` and, if there, `results.json`.
+
+    `results.json` holds evaluation results as name -> number, or as table -> name -> number.
+    """
+    record = read_record(folder) or {}
+    log = read_log(folder)
+    path = folder / CARD
+    with whole_file(path) as part:
+        part.write_text("\n".join([*_head(record), *_recipe(record), *_training(log), *_results(folder)]), "utf-8")
+    return path
+
+
+def _head(record: dict[str, Any]) -> list[str]:
+    model = record["config"]["model"]
+    front = ["---", "library_name: peft", "tags:", "- ttd", "- clip", "- lora"]
+    if "/" in model["name"] and not Path(model["name"]).exists():
+        front.insert(2, f"base_model: {model['name']}")
+    return [
+        *front,
+        "---",
+        "",
+        f"# TTD adapter for {model['name']}",
+        "",
+        "A low-rank adapter fine-tuned with Text-Tag Self-Distillation (ECCV 2024): the similarity map of a caption",
+        "is pulled towards the union of the maps of those words of the caption that the picture shows.",
+        "",
+        "```python",
+        "import ttd",
+        f"model = ttd.load({model['name']!r}, adapter='THIS_FOLDER')   # adapter_scale=0..1 weakens it",
+        "```",
+        "",
+        f"Base: `{model['name']}`, fingerprint `{record['base'][:16]}`; another base is refused.",
+        "",
+    ]
+
+
+def _recipe(record: dict[str, Any]) -> list[str]:
+    config = record["config"]
+    sources = ", ".join(config["data"]["sources"])
+    lines = [
+        "## Data and recipe",
+        "",
+        f"{record['pairs']:,} image-text pairs from `{sources}`, fingerprint `{record['data'][:16]}`"
+        + (f", chosen by the keep-list `{config['data']['keep']}`." if config["data"]["keep"] else "."),
+        "",
+        "```toml",
+    ]
+    for section, values in config.items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    return [*lines, "```", "", f"Seed {record['seed']}; {record['world']} process(es); {versions}.", ""]
+
+
+def _training(log: list[dict[str, Any]]) -> list[str]:
+    if not log:
+        return []
+    rows = [log[0], log[-1]] if len(log) > 1 else log
+    return [
+        "## Training",
+        "",
+        "| step | loss | L_distill | L_tag | words selected |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {e['step']} | {e['loss']:.4f} | {e['distill']:.4f} | {e['tag']:.4f} | {e['selected']:.0%} |"
+            for e in rows
+        ),
+        "",
+    ]
+
+
+def _results(folder: Path) -> list[str]:
+    path = folder / RESULTS
+    if not path.is_file():
+        return [
+            "## Results",
+            "",
+            "Not evaluated. The losses above say nothing about how well words are found in pictures.",
+            "",
+        ]
+    lines = ["## Results", "", "| | |", "|---|---|"]
+    for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+        rows = {f"{name}: {inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value}
+        lines += [f"| {label} | {number} |" for label, number in rows.items()]
+    return [*lines, ""]

@@ -1,0 +1,93 @@
+"""Checkpoints that survive: written beside, forced onto the disk, then renamed; the last k are kept.
+
+A run that is killed at any moment finds either the old set of checkpoints or the new one, never a part.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttd.atomic import whole_file
+from ttd.errors import InputError, TTDError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})\.pt")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFull(TTDError):
+    """A checkpoint did not fit on the disk; those before it are untouched."""
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write the checkpoint of a step and remove all but the last `keep`.
+
+    Args:
+        folder: made where it is missing.
+        step: optimiser steps done.
+        state: tensors, numbers, text, and containers of them.
+        keep: at least 1.
+
+    Raises:
+        DiskFull: says which step the run can continue from.
+    """
+    # In memory first: torch.save into a file hides a full disk behind an error of its own.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "step": step, **state}, buffer)
+    path = folder / f"step-{step:08d}.pt"
+    try:
+        with whole_file(path) as part:
+            part.write_bytes(buffer.getbuffer())
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(_full(folder)) from error
+        raise
+    for old in _numbered(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, None where there is none; parts of killed writes are removed.
+
+    Raises:
+        InputError: there are checkpoints, but all are damaged.
+    """
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+    found = _numbered(folder)
+    for path in reversed(found):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            log.warning("%s is damaged (%s): trying the one before it", path, str(error).splitlines()[0])
+            continue
+        if state.get("format") != FORMAT:
+            raise InputError(f"{path} was written by another version of ttd: continue with that, or start anew")
+        return state
+    if found:
+        raise InputError(f"every checkpoint in {folder} is damaged: remove the folder to start anew")
+    return None
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The checkpoints by step, the oldest first."""
+    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _full(folder: Path) -> str:
+    last = _numbered(folder)
+    kept = f"the checkpoint {last[-1].name} is whole" if last else "no checkpoint was written yet"
+    return f"the disk of {folder} is full; {kept}: free some space and run the same command again"

@@ -1,0 +1,93 @@
+"""One process or many: who this one is, what all of them know together (torchrun sets the environment)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from ttd.errors import InputError
+
+PATIENCE = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among all.
+
+    Attributes:
+        rank, world: number of this process, number of processes.
+        device: where it computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def total(self, *values: float) -> list[float]:
+        """The sums of each value over all processes."""
+        if self.world == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        return [float(value) for value in summed.tolist()]
+
+    def gathered(self, value: object) -> list[object]:
+        """Every process's value, by rank; for small things now and then."""
+        if self.world == 1:
+            return [value]
+        found: list[object] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def placed(device: str = "") -> Iterator[Place]:
+    """Join the processes that torchrun started, NCCL on CUDA and gloo elsewhere; alone without torchrun.
+
+    Args:
+        device: "" is CUDA where there is one.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Place(0, 1, _device(kind))
+        return
+    if kind.startswith("cuda"):
+        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(_device(kind))
+    dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", timeout=PATIENCE)
+    try:
+        yield Place(dist.get_rank(), world, _device(kind))
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(kind: str) -> torch.device:
+    try:
+        device = torch.device(kind)
+    except RuntimeError as error:
+        raise InputError(f'unknown device "{kind}": use cpu or cuda') from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no device {device} here: start fewer processes, or use cpu")
+    return device
+
+
+def sums(values: Sequence[torch.Tensor]) -> list[float]:
+    """Scalars on a device -> numbers, in one transfer."""
+    return [float(value) for value in torch.stack([v.double() for v in values]).tolist()]

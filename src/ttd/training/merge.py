@@ -1,0 +1,89 @@
+"""Base and adapter as one plain model that needs neither PEFT nor this package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ttd.atomic import whole_file
+from ttd.encoders.base import Encoder
+from ttd.encoders.folders import Card, write_card
+from ttd.encoders.last_block import PRESETS
+from ttd.encoders.registry import load_encoder
+from ttd.errors import InputError
+
+TCL_WEIGHTS = "tcl.safetensors"
+VOCABULARY = "words.txt"
+
+
+def merge(model: str | Path, adapter: str | Path, out: str | Path, *, scale: float = 1.0) -> Path:
+    """Write the merged model in float32.
+
+    Args:
+        model: the base.
+        adapter: a PEFT folder that belongs to it.
+        out: a new or empty folder: a transformers folder with tokenizer, for TCL `tcl.safetensors` with the
+            official parameter names; `ttd.json` in both.
+        scale: how much of the adapter counts, 0..1.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: `out` is not empty.
+        ModelError: the adapter does not fit the base.
+    """
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty: choose a new folder for the merged model")
+    encoder: Any = load_encoder(model, adapter=adapter, adapter_scale=scale, device="cpu", dtype="float32")
+    out.mkdir(parents=True, exist_ok=True)
+    if encoder.kind == "tcl":
+        _write_tcl(encoder, out)
+    else:
+        _write_transformers(encoder, out)
+    write_card(out, _card(encoder, out))
+    return out
+
+
+def _write_tcl(encoder: Any, out: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: values.clone() for name, values in encoder.to_official_state_dict().items()}
+    with whole_file(out / TCL_WEIGHTS) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+
+
+def _write_transformers(encoder: Any, out: Path) -> None:
+    if encoder.tokenizer is not None:
+        encoder.tokenizer.save_pretrained(out)
+    statistics = {
+        "image_processor_type": "SiglipImageProcessor" if encoder.kind == "siglip" else "CLIPImageProcessor",
+        "image_mean": list(encoder.mean),
+        "image_std": list(encoder.std),
+        "size": {"shortest_edge": encoder.image_size}
+        if encoder.kind == "clip"
+        else {"height": encoder.image_size, "width": encoder.image_size},
+        "crop_size": {"height": encoder.image_size, "width": encoder.image_size},
+        "resample": 3,
+    }
+    with whole_file(out / "preprocessor_config.json") as part:
+        part.write_text(json.dumps(statistics, indent=1) + "\n", encoding="utf-8")
+    encoder.backbone.save_pretrained(out)
+
+
+def _card(encoder: Encoder, out: Path) -> Card:
+    block = getattr(encoder, "variant", None)
+    variant = next((name for name, preset in PRESETS.items() if preset == block), None)
+    if encoder.vocabulary is not None:
+        words = "".join(f"{word}\n" for word in sorted(encoder.vocabulary))
+        (out / VOCABULARY).write_text(words, encoding="utf-8")
+    return Card(
+        kind=encoder.kind,
+        variant=variant,
+        image_size=encoder.image_size,
+        background=encoder.background,
+        fingerprint=encoder.fingerprint(),
+        vocabulary=VOCABULARY if encoder.vocabulary is not None else None,
+    )

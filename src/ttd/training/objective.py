@@ -1,0 +1,241 @@
+"""One training step's forward pass: a batch in, the losses of its pictures out.
+
+The images, the distinct words and the distinct captions of a batch are encoded once each; the maps that score
+the words are the maps that the losses use, at the encoder's own grid.
+
+Shapes: B pictures, M captions, N words, K borrowed words, W and T distinct words and captions of the batch, C
+embedding, h x w cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.errors import InputError, TTDError
+from ttd.losses import borrowed_floor, l_distill, l_tag, select_above_borrowed, targets
+from ttd.tagging import (
+    mean_feature,
+    s_image,
+    s_pixel,
+    select_largest_gap,
+    select_threshold,
+    softmax_scores,
+)
+from ttd.training.adapter import Adapter
+from ttd.training.augment import inside_cells, normalised
+from ttd.training.batches import Batch
+from ttd.training.config import Config
+
+
+class NonFiniteLoss(TTDError):
+    """A loss or a gradient is NaN or infinite; `keys` are the pairs that it came from."""
+
+    def __init__(self, what: str, keys: list[str]) -> None:
+        self.what, self.keys = what, keys
+        shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+        super().__init__(f"{what} is not finite, for the pairs {shown}: lower the learning rate, or look at these")
+
+    def at(self, step: int) -> NonFiniteLoss:
+        """The same with the step in front."""
+        return NonFiniteLoss(f"step {step}: {self.what}", self.keys)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch after the encoder: features, and text per picture, normalised.
+
+    Attributes:
+        features: of B pictures.
+        words: `[W,C]`.
+        captions: `[T,C]`.
+    """
+
+    features: ImageFeatures
+    words: Tensor
+    captions: Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything the losses look at; what `watch` draws.
+
+    Attributes:
+        inside: bool `[B,h,w]`.
+        caption_sim: `[B,M,h,w]`.
+        sim: `[B,N,h,w]` of the captions' words, then `[B,K,h,w]` of the words borrowed for the loss.
+        targets: as `sim`.
+        scores: `[B,N]`, s_pixel of the captions' words under the model that chooses.
+        selected: bool `[B,N+K]`.
+        weight: `[B,N+K]`.
+    """
+
+    inside: Tensor
+    caption_sim: Tensor
+    sim: Tensor
+    targets: Tensor
+    scores: Tensor
+    selected: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The losses of a batch.
+
+    Attributes:
+        loss: the sum over its pictures, with gradient.
+        distill, tag: sums of the two parts, unweighted, detached.
+        selected, words: how many of the captions' words were selected, of how many.
+    """
+
+    loss: Tensor
+    distill: Tensor
+    tag: Tensor
+    selected: Tensor
+    words: Tensor
+
+
+class Objective(nn.Module):
+    """The paper's losses of a batch, with the run's options.
+
+    Args:
+        encoder: with the adapter's layers in its backbone.
+        adapter: for the choice by the frozen base.
+        config: of the run.
+
+    Raises:
+        InputError: an option that this encoder does not support.
+    """
+
+    def __init__(self, encoder: Encoder, adapter: Adapter, config: Config) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+        self._adapter = [adapter]  # in a list: its PEFT wrapper is no second child with the same parameters
+        if config.loss.maps == "calibrated" and not encoder.calibrated:
+            raise InputError(f'loss.maps = "calibrated" needs TCL: a {encoder.kind} model has raw cosines only')
+        if config.augment.crop % encoder.patch_size:
+            raise InputError(f"augment.crop must be a multiple of the patch size {encoder.patch_size}")
+
+    def forward(self, batch: Batch | None) -> Outcome:
+        """The losses of a batch on the encoder's device; of None, zeros whose gradient is zero everywhere.
+
+        A process whose pairs were all damaged takes part in the others' step with None.
+
+        Raises:
+            NonFiniteLoss: names the pairs.
+        """
+        if batch is None:
+            nothing = sum((p.sum() * 0 for p in self.parameters() if p.requires_grad), torch.zeros(()))
+            return Outcome(nothing, *(nothing.detach() for _ in range(4)))
+        loss, look = self.config.loss, self.look(batch)
+        member = _with_borrowed(batch.member, look.sim.shape[1])
+        distill = l_distill(look.caption_sim, look.targets, look.selected, look.inside, member)
+        tag = l_tag(look.sim, look.targets, look.selected, look.weight, look.inside, mean=loss.mean)
+        # A switched-off loss is left out, not multiplied by 0, so that it may not spoil the other by a NaN.
+        parts = [w * part for w, part in ((loss.distill, distill), (loss.tag, tag)) if w]
+        total = sum(parts[1:], parts[0])
+        _require_finite("the loss", total.detach(), batch.keys)
+        return Outcome(
+            loss=total.sum(),
+            distill=distill.detach().sum(),
+            tag=tag.detach().sum(),
+            selected=look.selected.sum(),
+            words=batch.word_valid.sum(),
+        )
+
+    def look(self, batch: Batch) -> Look:
+        """Encode, score, select."""
+        encoded = self._encode(batch)
+        grid = (encoded.features.dense.shape[-2], encoded.features.dense.shape[-1])
+        inside = inside_cells(batch.rects, grid, batch.pixels.shape[1])
+        words = encoded.words[batch.word_rows]  # (B, N, C)
+        number = self.config.loss.borrowed
+        in_loss = encoded.words[batch.borrowed_rows[:, :number]]  # (B, K', C)
+        text = torch.cat([words, in_loss], 1)
+        raw = self.encoder.similarity(encoded.features, text)
+        sim = self._maps(encoded.features, text) if self._calibrated else raw
+        caption_sim = self._maps(encoded.features, encoded.captions[batch.caption_rows])
+        scores, selected = self._select(batch, encoded, raw[:, : words.shape[1]], inside)
+        zero = None
+        if self.config.loss.floor >= 0:
+            with torch.no_grad():
+                null = s_pixel(self._maps(encoded.features, encoded.words[batch.borrowed_rows]), inside[:, None])
+            zero = borrowed_floor(null, self.config.loss.floor, batch.borrowed_valid)
+        borrowed = batch.borrowed_valid[:, :number]
+        weight = torch.cat([batch.word_valid.float(), borrowed * self.config.loss.borrowed_weight], 1)
+        selected = torch.cat([selected, torch.zeros_like(borrowed)], 1)
+        return Look(inside, caption_sim, sim, targets(sim, inside, zero), scores, selected, weight)
+
+    def _encode(self, batch: Batch) -> Encoded:
+        """Both towers under autocast; what comes out is float32."""
+        encoder, device = self.encoder, batch.pixels.device
+        pixels = normalised(batch.pixels, batch.rects, encoder.mean, encoder.std)
+        low = self.config.run.precision == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            dense = encoder.encode_pixels(pixels).float()
+            # Words and captions apart: together, every word would be padded to the longest caption.
+            words = encoder.encode_text(batch.words).float()
+            captions = encoder.encode_text(batch.captions).float()
+        size = (pixels.shape[-2], pixels.shape[-1])
+        # The ordinary image embedding is not trained: it is not computed.
+        features = ImageFeatures(dense, dense.new_zeros(len(batch), 0), size, (0, 0), size)
+        return Encoded(features, words, captions)
+
+    @property
+    def _calibrated(self) -> bool:
+        return self.config.loss.maps == "calibrated"
+
+    def _maps(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """What is trained, `[B,N,h,w]`: the cosines, or TCL's calibration of them without its frozen branch."""
+        if not self._calibrated:
+            return self.encoder.similarity(features, text)
+        own: dict[str, Any] = {"clip_weight": 0.0}
+        return self.encoder.maps(features, text, **own)
+
+    def _select(self, batch: Batch, encoded: Encoded, sim: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """s_pixel `[B,N]` and the selection bool `[B,N]` by the run's choice; no gradient."""
+        choice = self.config.choice
+        with torch.no_grad():
+            if choice.model == "frozen" and choice.by not in ("nouns", "given"):
+                with self._adapter[0].left_out():
+                    encoded = self._encode(batch)
+                sim = self.encoder.similarity(encoded.features, encoded.words[batch.word_rows])
+            scores = s_pixel(sim.detach(), inside[:, None])
+            valid = batch.word_valid
+            _require_finite("a word's score", scores.masked_fill(~valid, 0).sum(-1), batch.keys)
+            if choice.by in ("nouns", "given"):
+                return scores, batch.given & valid
+            if choice.by == "s_image":
+                mean = mean_feature(encoded.features.dense, inside)
+                cosines = s_image(mean, encoded.words[batch.word_rows])
+                shares = softmax_scores(cosines, self.encoder.logit_scale, valid)
+                return scores, select_threshold(shares, choice.threshold, valid)
+            selected = select_largest_gap(scores, valid)
+            if choice.by == "borrowed":
+                null = s_pixel(
+                    self.encoder.similarity(encoded.features, encoded.words[batch.borrowed_rows]), inside[:, None]
+                )
+                some = batch.borrowed_valid.any(-1)
+                if bool(some.any()):
+                    beaten = select_above_borrowed(
+                        scores[some], null[some], choice.share, valid[some], batch.borrowed_valid[some]
+                    )
+                    # A picture alone in its batch has nothing to compare with: the paper's gap stands.
+                    selected[some] = beaten
+            return scores, selected
+
+
+def _with_borrowed(member: Tensor, words: int) -> Tensor:
+    """`[B,M,N]` -> `[B,M,words]`: borrowed words stand in no caption."""
+    return torch.nn.functional.pad(member, (0, words - member.shape[-1]), value=False)
+
+
+def _require_finite(what: str, per_picture: Tensor, keys: list[str]) -> None:
+    bad = ~per_picture.isfinite()
+    if bool(bad.any()):
+        raise NonFiniteLoss(what, [key for key, is_bad in zip(keys, bad.tolist(), strict=True) if is_bad])
