@@ -48,12 +48,10 @@ class EncodedScenes:
     captions: Tensor
 
 
-def prepare_pixels(encoder: Encoder, images: np.ndarray, size: int | None = None) -> Tensor:
-    """uint8 [S, H, W, 3] -> normalised pixels [S, 3, size, size] (as large as they are where size is None)."""
+def prepare_pixels(encoder: Encoder, images: np.ndarray) -> Tensor:
+    """uint8 [S, H, W, 3] -> normalised pixels [S, 3, H, W]."""
     pixels = torch.from_numpy(images).to(encoder.device).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v, device=encoder.device).view(3, 1, 1) for v in (encoder.mean, encoder.std))
-    if size is not None and size != pixels.shape[-1]:
-        pixels = interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
     return (pixels - mean) / std
 
 
