@@ -6,11 +6,10 @@ A run that is killed at any moment finds either the old set of checkpoints or th
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import logging
-import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from ttd.errors import InputError, TTDError
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_NAME = re.compile(r"step-(\d{8,})\.pt")
+_NAME = re.compile(r"step-(\d{8,})\.ckpt")
+_DIGEST = 32  # bytes of SHA-256 before the content, so that a damaged file is known as such
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -45,10 +45,10 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     # In memory first: torch.save into a file hides a full disk behind an error of its own.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
-    path = folder / f"step-{step:08d}.pt"
+    path = folder / f"step-{step:08d}.ckpt"
     try:
         with whole_file(path) as part:
-            part.write_bytes(buffer.getbuffer())
+            part.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(_full(folder)) from error
@@ -68,11 +68,11 @@ def load_last(folder: Path) -> dict[str, Any] | None:
         part.unlink(missing_ok=True)
     found = _numbered(folder)
     for path in reversed(found):
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            log.warning("%s is damaged (%s): trying the one before it", path, str(error).splitlines()[0])
+        digest, content = (read := path.read_bytes())[:_DIGEST], read[_DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            log.warning("%s is damaged: trying the one before it", path)
             continue
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if state.get("format") != FORMAT:
             raise InputError(f"{path} was written by another version of ttd: continue with that, or start anew")
         return state
@@ -83,7 +83,7 @@ def load_last(folder: Path) -> dict[str, Any] | None:
 
 def _numbered(folder: Path) -> list[Path]:
     """The checkpoints by step, the oldest first."""
-    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 

@@ -1,0 +1,62 @@
+"""What tests run in processes of their own, so that they can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import ttd.atomic
+from ttd.training.batches import StepData
+from ttd.training.config import Config, from_dict
+from ttd.training.loop import Trainer, train
+from ttd.training.stopping import Stopped
+
+
+def train_slowly(settings: dict[str, dict[str, object]], out: str, pause: float, write_pause: float) -> None:
+    """Train with pauses in every step and in every write, so that a kill may hit any of them."""
+    torch.set_num_threads(1)
+    to_disk, advance = ttd.atomic._to_disk, Trainer.advance
+
+    def slow_to_disk(path: Path) -> None:
+        time.sleep(write_pause)
+        to_disk(path)
+
+    def slow_advance(self: Trainer, data: StepData, signal: int = 0) -> object:
+        time.sleep(pause)
+        return advance(self, data, signal)
+
+    ttd.atomic._to_disk = slow_to_disk
+    Trainer.advance = slow_advance  # type: ignore[assignment, method-assign]
+    try:
+        train(from_dict(settings), out, quiet=True)
+    except Stopped as stopped:
+        sys.exit(128 + stopped.number)
+
+
+def train_and_tell() -> None:
+    """`python -m tests.training.stand_ins CONFIG.json OUT`: notes the pairs of every step, by rank."""
+    torch.set_num_threads(1)
+    config: Config = from_dict(json.loads(Path(sys.argv[1]).read_text("utf-8")))
+    out = Path(sys.argv[2])
+    advance = Trainer.advance
+    stop_at = int(os.environ.get("CRASH_AT", "-1"))
+
+    def telling(self: Trainer, data: StepData, signal: int = 0) -> object:
+        if self.step == stop_at:
+            os.kill(os.getpid(), 9)
+        result = advance(self, data, signal)
+        with (out / f"items-{self.place.rank}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, "items": data.items}) + "\n")
+        return result
+
+    Trainer.advance = telling  # type: ignore[assignment, method-assign]
+    train(config, out, quiet=True)
+
+
+if __name__ == "__main__":
+    train_and_tell()

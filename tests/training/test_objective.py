@@ -1,0 +1,253 @@
+"""A batch's losses against the same thing written plainly: one picture, one string, one word at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from tests.training.conftest import tiny_config
+from tests.tiny_models import tiny_clip, tiny_siglip_model, tiny_tcl
+from ttd.data.pairs import PairSource
+from ttd.encoders.base import Encoder
+from ttd.errors import InputError
+from ttd.training.adapter import Adapter
+from ttd.training.augment import normalised
+from ttd.training.batches import Batch, Steps
+from ttd.training.config import Config
+from ttd.training.objective import NonFiniteLoss, Objective
+
+
+def objective_of(config: Config, encoder: Encoder | None = None) -> Objective:
+    encoder = encoder or tiny_clip()
+    adapter = Adapter(encoder, config.model, seed=0)
+    with torch.no_grad():  # LoRA starts at zero: give it something to say
+        for _, parameter in adapter.named_parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    return Objective(encoder, adapter, config)
+
+
+def batch_of(config: Config, step: int = 0) -> Batch:
+    return Steps(PairSource(config.data.sources), config)[step].batches[0]
+
+
+def plain_sim(encoder: Encoder, batch: Batch, b: int, text: str) -> np.ndarray:
+    """Cosines [h,w] of one picture with one string, everything by itself."""
+    pixels = normalised(batch.pixels[b : b + 1], batch.rects[b : b + 1], encoder.mean, encoder.std)
+    with torch.no_grad():
+        dense = encoder.encode_image(pixels).dense[0]
+        ids, _ = encoder.tokenize([text])
+        embedding = normalize(encoder.embed_tokens(ids), dim=-1)[0]
+    return torch.einsum("chw,c->hw", dense, embedding).numpy()
+
+
+def plain_loss(encoder: Encoder, batch: Batch, b: int) -> tuple[float, float, list[bool]]:
+    """L_distill and L_tag of one picture, and which words the largest gap selects."""
+    words = [batch.words[r] for r, v in zip(batch.word_rows[b], batch.word_valid[b], strict=True) if v]
+    sims = [plain_sim(encoder, batch, b, word) for word in words]
+    caption = plain_sim(encoder, batch, b, batch.captions[batch.caption_rows[b, 0]])
+    top, left, bottom, right = batch.rects[b].tolist()
+    centres = (np.arange(4) + 0.5) * 16
+    rows, columns = (centres >= top) & (centres < bottom), (centres >= left) & (centres < right)
+    inside = rows[:, None] & columns[None, :]
+    scores = [sim[inside].max() for sim in sims]
+    order = sorted(scores, reverse=True)
+    drops = [order[i] - order[i + 1] for i in range(len(order) - 1)]
+    cut = order[int(np.argmax(drops))] if drops else order[0]
+    selected = [bool(score >= cut) for score in scores]
+    goals = [(sim - sim[inside].min()) / (np.ptp(sim[inside]) + 1e-6) for sim in sims]
+    union = np.max([goal for goal, chosen in zip(goals, selected, strict=True) if chosen], axis=0)
+    distill = float(((caption - union)[inside] ** 2).mean())
+    tag = sum(
+        float(((sim - goal * chosen)[inside] ** 2).mean()) for sim, goal, chosen in zip(sims, goals, selected, strict=True)
+    )
+    return distill, tag, selected
+
+
+def test_a_batch_is_its_pictures_one_by_one(config: Config) -> None:
+    objective, batch = objective_of(config), batch_of(config)
+    outcome, look = objective(batch), objective.look(batch)
+    expected = [plain_loss(objective.encoder, batch, b) for b in range(len(batch))]
+    assert outcome.distill.item() == pytest.approx(sum(e[0] for e in expected), rel=1e-4)
+    assert outcome.tag.item() == pytest.approx(sum(e[1] for e in expected), rel=1e-4)
+    assert outcome.loss.item() == pytest.approx(sum(e[0] + e[1] for e in expected), rel=1e-4)
+    for b, (_, _, selected) in enumerate(expected):
+        assert look.selected[b, : len(selected)].tolist() == selected
+
+
+def test_each_distinct_string_is_encoded_once_and_trimmed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, batch = objective_of(config), batch_of(config)
+    seen: list[tuple[int, int]] = []
+    inner = objective.encoder.embed_tokens
+
+    def counting(token_ids: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(token_ids.shape))
+        return inner(token_ids)
+
+    pictures = []
+    monkeypatch.setattr(objective.encoder, "embed_tokens", counting)
+    encode = objective.encoder.encode_pixels
+    monkeypatch.setattr(objective.encoder, "encode_pixels", lambda p: pictures.append(len(p)) or encode(p))
+    objective(batch)
+    assert sum(rows for rows, _ in seen) == len(set(batch.words)) + len(set(batch.captions))
+    assert max(length for _, length in seen) < 12
+    assert pictures == [4]
+
+
+@pytest.mark.parametrize("encoder", ["clip", "clip values", "siglip", "tcl"])
+def test_every_trained_parameter_gets_a_gradient(config: Config, encoder: str) -> None:
+    made: Any
+    if encoder == "siglip":
+        from ttd.encoders.siglip import SigLIPEncoder
+
+        made = SigLIPEncoder(tiny_siglip_model(), None)
+        made.tokenize = lambda texts: (
+            torch.tensor([[1 + sum(text.encode()) % 290] * 64 for text in texts]),
+            [False] * len(texts),
+        )
+    elif encoder == "tcl":
+        made = tiny_tcl()
+    else:
+        made = tiny_clip(variant="values" if "values" in encoder else "maskclip")
+    objective, batch = objective_of(config, made), batch_of(config)
+    objective(batch).loss.backward()
+    trained = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora_" in name for name, _ in trained)
+    assert [name for name, p in trained if p.grad is None or not p.grad.any()] == []
+
+
+def test_switches_leave_a_loss_out(base: Path, shards: Path) -> None:
+    whole = objective_of(tiny_config(base, shards))
+    batch = batch_of(whole.config)
+    reference = whole(batch)
+    for switch, name in (("loss.tag=0", "distill"), ("loss.distill=0", "tag")):
+        whole.config = tiny_config(base, shards, switch)
+        assert whole(batch).loss.item() == pytest.approx(getattr(reference, name).item(), rel=1e-6)
+
+
+def test_borrowed_words_add_their_squared_maps(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "loss.borrowed=2", "loss.borrowed_weight=0.25")
+    objective, batch = objective_of(config), batch_of(config)
+    extra = 0.0
+    for b in range(len(batch)):
+        top, left, bottom, right = batch.rects[b].tolist()
+        centres = (np.arange(4) + 0.5) * 16
+        inside = ((centres >= top) & (centres < bottom))[:, None] & ((centres >= left) & (centres < right))[None, :]
+        for row in batch.borrowed_rows[b]:
+            extra += 0.25 * float((plain_sim(objective.encoder, batch, b, batch.words[row])[inside] ** 2).mean())
+    with_words = objective(batch)
+    objective.config = tiny_config(base, shards)
+    without = objective(batch)
+    assert with_words.tag.item() - without.tag.item() == pytest.approx(extra, rel=1e-3)
+    assert with_words.distill.item() == pytest.approx(without.distill.item(), rel=1e-5)
+    assert with_words.selected == without.selected
+
+
+def test_choices(base: Path, shards: Path) -> None:
+    objective = objective_of(tiny_config(base, shards))
+    batch = batch_of(tiny_config(base, shards, "loss.floor=0.2"))
+    batch.given = torch.zeros_like(batch.given)
+    batch.given[:, 1] = True
+    chosen = {}
+    for name in ("s_pixel", "s_image", "borrowed"):
+        objective.config = tiny_config(base, shards, f"choice.by={name}", "choice.share=0.5")
+        chosen[name] = objective.look(batch).selected
+    by_gap, by_null = chosen["s_pixel"], chosen["borrowed"]
+    assert by_gap.any(-1).all()
+    for b in range(len(batch)):
+        null = [
+            plain_max(objective.encoder, batch, b, batch.words[row])
+            for row, valid in zip(batch.borrowed_rows[b], batch.borrowed_valid[b], strict=True)
+            if valid
+        ]
+        for n, row in enumerate(batch.word_rows[b]):
+            mine = plain_max(objective.encoder, batch, b, batch.words[row])
+            assert by_null[b, n].item() == (np.mean([mine > other for other in null]) >= 0.5)
+    # The softmax at a scale of e^2.66 over five words: at most one word can hold half of it.
+    assert chosen["s_image"].sum(-1).max() <= 1
+
+
+def plain_max(encoder: Encoder, batch: Batch, b: int, word: str) -> float:
+    top, left, bottom, right = batch.rects[b].tolist()
+    centres = (np.arange(4) + 0.5) * 16
+    inside = ((centres >= top) & (centres < bottom))[:, None] & ((centres >= left) & (centres < right))[None, :]
+    return float(plain_sim(encoder, batch, b, word)[inside].max())
+
+
+def test_the_frozen_base_chooses_as_it_did_before(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards)
+    batch = batch_of(config)
+    untouched = Objective(encoder := tiny_clip(), Adapter(encoder, config.model, 0), config).look(batch)
+    objective = objective_of(config)
+    current = objective.look(batch)
+    objective.config = tiny_config(base, shards, "choice.model=frozen")
+    frozen = objective.look(batch)
+    assert torch.allclose(frozen.scores, untouched.scores, atol=1e-6)
+    assert torch.equal(frozen.selected, untouched.selected)
+    assert not torch.allclose(current.scores, untouched.scores, atol=1e-3)
+    assert torch.equal(frozen.sim, current.sim)  # what is trained is the current model
+    assert frozen.sim.requires_grad
+
+
+def test_a_floor_lowers_targets(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "loss.floor=0.9")
+    objective, batch = objective_of(config), batch_of(config)
+    floored = objective.look(batch).targets
+    objective.config = tiny_config(base, shards)
+    plain = objective.look(batch).targets
+    assert (floored <= plain + 1e-5).all()
+    assert floored.mean() < plain.mean()
+
+
+def test_calibrated_maps_are_tcls(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "loss.maps=calibrated")
+    with pytest.raises(InputError, match="needs TCL"):
+        objective_of(config)
+    objective, batch = objective_of(config, tiny_tcl()), batch_of(config)
+    look = objective.look(batch)
+    assert look.sim.min() >= 0
+    assert look.sim.max() <= 1
+    objective.config = tiny_config(base, shards)
+    raw = objective.look(batch)
+    assert torch.equal(raw.selected, look.selected)  # words are scored by raw cosines either way
+    network: Any = objective.encoder.backbone
+    expected = torch.sigmoid(network.mask_scale * raw.sim + network.mask_shift)
+    assert torch.allclose(look.sim, expected, atol=1e-5)
+
+
+def test_nan_names_its_pairs(config: Config) -> None:
+    objective, batch = objective_of(config), batch_of(config)
+    inner = objective.encoder.encode_pixels
+
+    def broken(pixels: torch.Tensor) -> torch.Tensor:
+        dense = inner(pixels).clone()
+        dense[2] = torch.nan
+        return dense
+
+    objective.encoder.encode_pixels = broken  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLoss) as caught:
+        objective(batch)
+    assert caught.value.keys == [batch.keys[2]]
+    assert batch.keys[2] in str(caught.value.at(7))
+    assert "step 7" in str(caught.value.at(7))
+
+
+def test_bfloat16_towers_float32_losses(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "run.precision=bfloat16")
+    objective, batch = objective_of(config), batch_of(config)
+    look = objective.look(batch)
+    assert look.sim.dtype == look.targets.dtype == torch.float32
+    low = objective(batch).loss
+    objective.config = tiny_config(base, shards)
+    assert low.item() != objective(batch).loss.item()
+    assert low.item() == pytest.approx(objective(batch).loss.item(), rel=0.1)
+
+
+def test_crops_fit_the_patches(base: Path, shards: Path) -> None:
+    with pytest.raises(InputError, match="multiple of the patch size 16"):
+        objective_of(tiny_config(base, shards, "augment.crop=70"))
