@@ -12,7 +12,7 @@ import torch
 
 import ttd.atomic
 from ttd.training.batches import StepData
-from ttd.training.config import Config, from_dict
+from ttd.training.config import from_dict
 from ttd.training.loop import Trainer, train
 from ttd.training.stopping import Stopped
 
@@ -38,16 +38,21 @@ def train_slowly(settings: dict[str, dict[str, object]], out: str, pause: float,
         sys.exit(128 + stopped.number)
 
 
-def train_and_tell() -> None:
-    """`python -m tests.training.stand_ins CONFIG.json OUT`: notes the pairs of every step, by rank."""
+def train_and_tell(settings: dict[str, dict[str, object]], out: Path, rank: int, port: int, crash_at: int) -> None:
+    """One of two processes, with the environment that torchrun sets; notes the pairs of every step."""
     torch.set_num_threads(1)
-    config: Config = from_dict(json.loads(Path(sys.argv[1]).read_text("utf-8")))
-    out = Path(sys.argv[2])
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    out.mkdir(exist_ok=True)
     advance = Trainer.advance
-    stop_at = int(os.environ.get("CRASH_AT", "-1"))
 
     def telling(self: Trainer, data: StepData, signal: int = 0) -> object:
-        if self.step == stop_at:
+        if self.step == crash_at:
             os.kill(os.getpid(), 9)
         result = advance(self, data, signal)
         with (out / f"items-{self.place.rank}.jsonl").open("a", encoding="utf-8") as file:
@@ -55,8 +60,4 @@ def train_and_tell() -> None:
         return result
 
     Trainer.advance = telling  # type: ignore[assignment, method-assign]
-    train(config, out, quiet=True)
-
-
-if __name__ == "__main__":
-    train_and_tell()
+    train(from_dict(settings), out, quiet=True)

@@ -35,7 +35,8 @@ def test_the_paper_config_is_the_default_but_for_the_model() -> None:
 def test_files_and_overrides(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text('[optimiser]\nrate = 1\n[data]\nsources = ["a.tar", "b.tar"]\n', "utf-8")
-    config = read_config(path, ["optimiser.batch=8", "model.name=clip-vit-b16", "choice.by = borrowed", "data.keep=x=y"])
+    overrides = ["optimiser.batch=8", "model.name=clip-vit-b16", "choice.by = borrowed", "data.keep=x=y"]
+    config = read_config(path, overrides)
     assert (config.optimiser.rate, config.optimiser.batch, config.model.name) == (1.0, 8, "clip-vit-b16")
     assert (config.data.sources, config.choice.by, config.data.keep) == (("a.tar", "b.tar"), "borrowed", "x=y")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tests.training.conftest import tiny_config
 from tests.tiny_models import tiny_clip, tiny_siglip_model, tiny_tcl
+from tests.training.conftest import tiny_config
 from ttd.data.pairs import PairSource
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
@@ -63,7 +63,8 @@ def plain_loss(encoder: Encoder, batch: Batch, b: int) -> tuple[float, float, li
     union = np.max([goal for goal, chosen in zip(goals, selected, strict=True) if chosen], axis=0)
     distill = float(((caption - union)[inside] ** 2).mean())
     tag = sum(
-        float(((sim - goal * chosen)[inside] ** 2).mean()) for sim, goal, chosen in zip(sims, goals, selected, strict=True)
+        float(((sim - goal * chosen)[inside] ** 2).mean())
+        for sim, goal, chosen in zip(sims, goals, selected, strict=True)
     )
     return distill, tag, selected
 
