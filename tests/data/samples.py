@@ -36,7 +36,7 @@ def caption(number: int) -> str:
 
 def sample(number: int) -> dict[str, bytes]:
     """Members by suffix."""
-    return {"png": picture(number), "txt": caption(number).encode(), "json": b'{"url": "http://x"}'}
+    return {"png": picture(number), "txt": caption(number).encode(), "json": json_bytes({"url": "x" * 300})}
 
 
 def write_tar(path: Path, samples: Mapping[str, Mapping[str, bytes]]) -> Path:

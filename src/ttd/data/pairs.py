@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ttd.data.caption_files import FolderShard
 from ttd.data.damage import BOMB, BROKEN_IMAGE, DamagedPair, DamageReport
@@ -157,6 +157,8 @@ def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
         raise DamagedPair(BOMB, shard, key, str(error)[:100]) from None
     except InputError as error:
         raise DamagedPair(BROKEN_IMAGE, shard, key, str(error.__cause__ or error)[:100]) from None
+    except UnidentifiedImageError:
+        raise DamagedPair(BROKEN_IMAGE, shard, key, "in no format that Pillow knows") from None
     # Headers of damaged files make Pillow raise anything: OSError, SyntaxError, ValueError, struct.error ...
     except Exception as error:
         if isinstance(error, MemoryError):

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ttd.atomic import whole_file
-from ttd.data.captions import NoCaption, from_json, from_text
+from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
 from ttd.data.damage import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, UNREADABLE, DamagedPair
 from ttd.encoders.downloads import cache_folder
 from ttd.errors import InputError
@@ -117,16 +117,17 @@ class TarShard:
         return data
 
     def _captions(self, row: int) -> tuple[str, ...]:
-        text, record = self._member(row, "text"), self._member(row, "json")
-        if text is None:
-            if record is None:
+        text = self._member(row, "text")
+        try:
+            record = self._member(row, "json")
+            if text is None and record is None:
                 raise NoCaption(MISSING_CAPTION)
-            return from_json(record)
-        if record is not None:
-            try:
-                return from_json(record, names=("captions",))
-            except NoCaption:
-                return from_text(text)
+            if record is not None:
+                return from_json(record, CAPTION_NAMES if text is None else CAPTION_NAMES[:1])
+        except (NoCaption, DamagedPair):
+            if text is None:
+                raise
+        assert text is not None
         return from_text(text)
 
     def _member(self, row: int, kind: str) -> bytes | None:

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.samples import picture, sample, write_shards, write_tar
+from ttd.data.damage import BROKEN_IMAGE, DamagedPair
+from ttd.data.pairs import PairSource
+from ttd.data.shard_jobs import ShardJob, ranks, read_ahead, run_shards, table_path, whole_report
+from ttd.data.tables import SCORES
+from ttd.errors import InputError
+
+
+class LengthJob(ShardJob):
+    """Scores a pair by its caption's length, and notes which shards it was asked about."""
+
+    def __init__(self, **settings: object) -> None:
+        self.settings = settings
+        self.asked: list[str] = []
+
+    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
+        rows = []
+        for i in indices:
+            try:
+                pair = source[i]
+            except DamagedPair as damage:
+                skip(damage)
+                continue
+            rows.append({"shard": pair.shard, "key": pair.key, "score": len(pair.captions[0]) / 100})
+        self.asked += [source.locate(indices[0])[0]] if len(indices) else []
+        return pa.Table.from_pylist(rows, schema=SCORES)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> PairSource:
+    paths = write_shards(tmp_path / "cc", [6, 6, 0, 6, 6])
+    bad = {"bad": {"png": b"", "txt": b"x"}, "worse": {"png": picture(0)[:30], "txt": b"x"}, "ok": sample(3)}
+    return PairSource([*paths, write_tar(tmp_path / "cc/bad.tar", bad)])
+
+
+def tables(source: PairSource, folder: Path) -> dict[str, bytes]:
+    return {shard.name: table_path(folder, shard).read_bytes() for shard in source.shards}
+
+
+def test_any_number_of_ranks_writes_the_same_files(source: PairSource, tmp_path: Path) -> None:
+    one = run_shards(LengthJob(), source, tmp_path / "one")
+    for world in (2, 3, 7):
+        folder = tmp_path / str(world)
+        jobs = [LengthJob() for _ in range(world)]
+        for rank, job in reversed(list(enumerate(jobs))):
+            assert whole_report(job, source, folder, 0.1) is None
+            run_shards(job, source, folder, limit=1, rank=rank, world=world)
+        assert tables(source, folder) == tables(source, tmp_path / "one")
+        assert sorted(name for job in jobs for name in job.asked) == sorted(
+            shard.name for shard in source.shards if len(shard)
+        )
+        whole = whole_report(jobs[0], source, folder, 0.1)
+        assert whole is not None
+        assert whole.to_dict() == one.to_dict()
+    assert one.to_dict()["damaged"] == 2
+
+
+def test_done_shards_are_not_done_again_and_their_damage_still_counts(source: PairSource, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    first = LengthJob()
+    report = run_shards(first, source, folder)
+    table_path(folder, source.shards[3]).unlink()
+    table_path(folder, source.shards[0]).write_bytes(b"PAR1 half")
+    before = tables(PairSource([source.shards[1].path]), folder)
+    again, told = LengthJob(), []
+    assert run_shards(again, source, folder, progress=told.append).to_dict() == report.to_dict()
+    assert again.asked == ["cc/00000.tar", "cc/00003.tar"]
+    assert sum(told) == len(source)
+    assert tables(PairSource([source.shards[1].path]), folder) == before
+
+
+def test_a_replaced_shard_is_done_again(source: PairSource, tmp_path: Path) -> None:
+    run_shards(LengthJob(), source, tmp_path / "out")
+    write_shards(tmp_path / "cc", [7])
+    job = LengthJob()
+    run_shards(job, PairSource([shard.path for shard in source.shards]), tmp_path / "out")
+    assert job.asked == ["cc/00000.tar"]
+    assert pq.read_metadata(tmp_path / "out/cc/00000.tar.parquet").num_rows == 7
+
+
+def test_results_of_other_settings_are_refused(source: PairSource, tmp_path: Path) -> None:
+    run_shards(LengthJob(size=224), source, tmp_path / "out")
+    with pytest.raises(InputError, match="size was 224, now 448"):
+        run_shards(LengthJob(size=448), source, tmp_path / "out")
+    with pytest.raises(InputError, match="flip was None, now True"):
+        run_shards(LengthJob(size=224, flip=True), source, tmp_path / "out")
+
+
+def test_too_much_damage_stops_also_in_a_job_that_continues(source: PairSource, tmp_path: Path) -> None:
+    run_shards(LengthJob(), source, tmp_path / "out", limit=0.5)
+    with pytest.raises(InputError, match=r"more than 1\.0% of the 27 pairs"):
+        run_shards(LengthJob(), source, tmp_path / "out", limit=0.01)
+    with pytest.raises(InputError, match="more than"):
+        run_shards(LengthJob(), source, tmp_path / "new", limit=0.01)
+    assert not (tmp_path / "new/cc/bad.tar.parquet").exists()
+
+
+def test_what_a_kill_left_is_removed_in_the_end(source: PairSource, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    run_shards(LengthJob(), source, folder)
+    left = folder / "cc" / ".00000.tar.parquet.123.part"
+    left.write_bytes(b"half")
+    assert whole_report(LengthJob(), source, folder, 0.1) is not None
+    assert not left.exists()
+
+
+@given(n=st.integers(0, 30), size=st.integers(1, 8), threads=st.integers(1, 4), bad=st.sets(st.integers(0, 29)))
+def test_reading_ahead_keeps_order_and_damage(n: int, size: int, threads: int, bad: set[int]) -> None:
+    def read(i: int) -> int:
+        if i in bad:
+            raise DamagedPair(BROKEN_IMAGE, "s", str(i))
+        return i
+
+    batches = list(read_ahead(read, range(n), size, threads))
+    assert all(len(batch) == size for batch in batches[:-1])
+    flat = [int(one.key) if isinstance(one, DamagedPair) else one for batch in batches for one in batch]
+    assert flat == list(range(n))
+    assert {i for batch in batches for i in batch if isinstance(i, int)} == set(range(n)) - bad
+
+
+def test_an_error_that_is_no_damage_is_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(read_ahead(lambda i: 1 // i, [1, 2, 0, 3], 2, 2))
+
+
+@pytest.mark.parametrize(("rank", "world", "wanted"), [(None, None, (0, 1)), ("1", "4", (1, 4))])
+def test_ranks_come_from_torchrun(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, world: str | None, wanted: tuple[int, int]
+) -> None:
+    for name, value in (("RANK", rank), ("WORLD_SIZE", world)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert ranks() == wanted
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("x", "2"), ("-1", "2"), ("0", "")])
+def test_ranks_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, rank: str, world: str) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(InputError, match="no rank"):
+        ranks()
