@@ -27,7 +27,7 @@ from ttd.training.merge import merge
 def run(base: Path, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three steps."""
     out = tmp_path_factory.mktemp("run") / "adapter"
-    return train(tiny_config(base, shards, "optimiser.steps=3", "model.variant=values"), out, quiet=True)
+    return train(tiny_config(base, shards, "optimiser.steps=3", "model.variant=values"), out, quiet=True).folder
 
 
 def trained(encoder: Encoder, options: Model, seed: int = 0) -> Adapter:

@@ -35,7 +35,8 @@ def adapter_bytes(folder: Path) -> bytes:
 
 
 def test_a_run_learns_and_leaves_everything(config: Config, tmp_path: Path) -> None:
-    assert train(config, tmp_path / "run", command="ttd train x", quiet=True) == tmp_path / "run"
+    finished = train(config, tmp_path / "run", command="ttd train x", quiet=True)
+    assert (finished.folder, finished.damaged, finished.world) == (tmp_path / "run", 0, 1)
     log = read_log(tmp_path / "run")
     assert [entry["step"] for entry in log] == [1, 2, 3, 4, 5, 6]
     assert sum(entry["images"] for entry in log) == 22

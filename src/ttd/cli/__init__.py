@@ -24,6 +24,8 @@ COMMANDS = {
     "scenes": "ttd.cli.scenes:scenes",
     "data": "ttd.cli.data:data",
     "prune": "ttd.cli.prune:prune",
+    "train": "ttd.cli.train:train",
+    "merge": "ttd.cli.train:merge",
 }
 
 

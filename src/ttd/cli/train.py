@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import sys
@@ -44,7 +45,7 @@ def train(
     overrides: tuple[str, ...],
     verbose: bool,
     **short: object,
-) -> None:
+) -> int:
     """Fine-tune a model with TTD on image-text pairs; OUT becomes a LoRA adapter for --adapter.
 
     DATA are tar shards (brace ranges too), folders or captions files. The same command goes on where a run
@@ -64,11 +65,14 @@ def train(
     if data:
         settings.append(f"data.sources={_toml(list(data))}")
     config = read_config(source, [*settings, *overrides])
+    _without_bars()
     try:
-        run(config, out, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+        finished = run(config, out, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     except Stopped as stopped:
         raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else Terminated()) from None
     click.echo(str(out))
+    # Under torchrun any code but 0 is a crash.
+    return int(finished.damaged > 0 and finished.world == 1)
 
 
 @click.command()
@@ -80,11 +84,17 @@ def merge(model: str, adapter: str, adapter_scale: float, out: Path) -> None:
     """Write base and adapter as one plain model: a Hugging Face folder, for TCL safetensors in its own names."""
     from ttd.training.merge import merge as write
 
+    _without_bars()
     click.echo(str(write(model, adapter, out, scale=adapter_scale)))
+
+
+def _without_bars() -> None:
+    """The bars of transformers do not heed whether stderr is a terminal."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def _toml(value: object) -> str:
     """A value as TOML, which JSON is for texts, numbers, booleans and lists of them."""
-    import json
-
     return json.dumps(value)

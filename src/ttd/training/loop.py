@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ttd.data.pairs import DamagedPair, PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
-from ttd.errors import InputError
+from ttd.errors import InputError, OutOfMemory
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
 from ttd.training.adapter import Adapter
@@ -38,10 +39,26 @@ from ttd.training.watch import Watch
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+_MEMORY = "the device's memory is too small: set optimiser.micro_batch lower, or run.gradient_checkpointing=true"
 DAMAGE = "damage.json"
 
 
-def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = False) -> Path:
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its end.
+
+    Attributes:
+        folder: the adapter.
+        damaged: pairs and shards that were left out.
+        world: processes that took part.
+    """
+
+    folder: Path
+    damaged: int
+    world: int
+
+
+def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = False) -> Finished:
     """Train, or go on training, an adapter.
 
     Args:
@@ -49,9 +66,6 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
         out: folder of the run; at the end it is a PEFT adapter's folder.
         command: for `run.json`.
         quiet: no progress bar.
-
-    Returns:
-        `out`.
 
     Raises:
         Stopped: by Ctrl-C or SIGTERM, with everything saved.
@@ -77,7 +91,7 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
         trainer = Trainer(config, out, source, encoder, place)
         trainer.settle(command)
         trainer.run(stop, quiet=quiet)
-    return out
+        return Finished(out, len(trainer.report), place.world)
 
 
 class Trainer:
@@ -250,10 +264,12 @@ class Trainer:
             with self.forward.no_sync() if alone else nullcontext():  # type: ignore[operator]
                 try:
                     outcome = self.forward(batch.to(self.place.device) if batch is not None else None)
+                    # DDP averages over the processes: times their number that is the sum over all pictures.
+                    (outcome.loss * (self.place.world / count)).backward()
                 except NonFiniteLoss as error:
                     raise error.at(self.step + 1) from None
-                # DDP averages over the processes: times their number that is the sum over all pictures.
-                (outcome.loss * (self.place.world / count)).backward()
+                except torch.OutOfMemoryError as error:
+                    raise OutOfMemory(_MEMORY) from error
             outcomes.append(outcome)
         return outcomes
 

@@ -1,0 +1,109 @@
+"""`ttd train` and `ttd merge` on a tiny model; stopping by signal and a full disk in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.data.samples import picture, sample, write_tar
+from tests.tiny_models import tiny_clip_model
+from ttd.cli import cli
+from ttd.encoders.registry import load_encoder
+from ttd.encoders.tokenizer import clip_tokenizer
+
+SMALL = [
+    "--set", "augment.shortest=40", "--set", "augment.longest=80", "--set", "augment.crop=64",
+    "--set", "optimiser.batch=4", "--set", "run.precision=float32", "--set", "run.watch_every=0",
+    "--set", "run.device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_clip_model().save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tar(tmp_path_factory.mktemp("data") / "pairs.tar", {f"{n}": sample(n) for n in range(10)})
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
+
+
+def test_train_and_merge(base: Path, shard: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = run("train", shard, "--model", base, "--out", out, "--seed", 3, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out)
+    record = json.loads((out / "run.json").read_text("utf-8"))
+    assert record["config"]["run"]["seed"] == record["seed"] == 3
+    assert record["config"]["data"]["sources"] == [str(shard)]
+    merged = tmp_path / "merged"
+    result = run("merge", "--model", base, "--adapter", out, "--out", merged)
+    assert result.exit_code == 0, result.output
+    adapted, plain = load_encoder(base, adapter=out), load_encoder(merged)
+    assert plain.fingerprint() != load_encoder(base).fingerprint()
+    assert (plain.encode_text(["a dog"]) - adapted.encode_text(["a dog"])).abs().max() < 1e-6
+
+
+def test_skipped_pairs_are_exit_code_1(base: Path, tmp_path: Path) -> None:
+    pairs = {f"{n}": sample(n) for n in range(10)} | {"bad": {"png": b"x", "txt": b"a cat"}}
+    shard = write_tar(tmp_path / "pairs.tar", pairs)
+    result = run("train", shard, "--model", base, "--out", tmp_path / "run", *SMALL)
+    assert result.exit_code == 1, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "x"], "no data"),
+        (["nowhere.tar", "--out", "x"], "does not exist"),
+        (["--config", "papper", "--out", "x"], "one of mini, paper"),
+        (["--set", "loss.tagg=1", "--out", "x"], "did you mean tag"),
+        ([], "--out"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("train", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: Path, tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": picture(n, 400), "txt": b"a cat"} for n in range(40)})
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "ttd", "train", str(shard), "--model", str(base), "--out", str(out), *SMALL]
+    command += ["--set", "run.log_every=1", "--set", "optimiser.epochs=100"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not (out / "log.jsonl").is_file() or (out / "log.jsonl").stat().st_size == 0:
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.strip() == "ttd: Terminated; what was written is complete."
+    reached = max(int(path.stem.partition("-")[2]) for path in (out / "checkpoints").iterdir())
+    assert 1 <= reached < 1000
+    again = run(*command[3:], "--steps", reached + 1)
+    assert again.exit_code == 0, again.output
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
+    assert steps == list(range(1, reached + 2))
