@@ -133,7 +133,8 @@ def tag(
     One Parquet file per shard: shard, key, tags (for every caption a list of words). Continues after an
     interruption; under torchrun every process takes its share of the shards.
     """
-    from ttd.data.shard_jobs import ranks, run_shards, whole_report
+    from ttd.data.ranks import ranks
+    from ttd.data.shard_jobs import run_shards, whole_report
 
     place = writable_folder(Path(out))
     rank, world = ranks()

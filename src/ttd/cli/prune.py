@@ -52,7 +52,8 @@ def prune(
     after an interruption: finished shards are not scored twice, and another --k only cuts anew.
     Writes OUT/keep.parquet for training, OUT/histogram.png, OUT/prune.json, OUT/damage.json, OUT/scores/.
     """
-    from ttd.data.shard_jobs import ranks, run_shards, table_path, whole_report
+    from ttd.data.ranks import ranks
+    from ttd.data.shard_jobs import run_shards, table_path, whole_report
 
     place = writable_folder(Path(out))
     rank, world = ranks()

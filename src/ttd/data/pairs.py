@@ -8,6 +8,7 @@ for i in epoch_order(len(source), seed=0, epoch=0, rank=rank, world=world):
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from ttd.data.caption_files import FolderShard
 from ttd.data.damage import BOMB, BROKEN_IMAGE, DamagedPair, DamageReport
 from ttd.data.order import epoch_order
 from ttd.data.paths import data_files
+from ttd.data.ranks import ranks
 from ttd.data.shards import Shard, TarShard
 from ttd.data.tables import ChosenWords, kept_rows
 from ttd.errors import InputError
@@ -79,7 +81,7 @@ class PairSource:
         tags: str | Path | None = None,
     ) -> None:
         pictures = Path(images).absolute() if images is not None else None
-        self.shards = [_open(path, pictures) for path in data_files(sources)]
+        self.shards = _open_all(data_files(sources), pictures)
         _check_names(self.shards)
         self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
         self._kept: NDArray[np.int64] | None = kept_rows(Path(keep), self.shards) if keep else None
@@ -166,8 +168,18 @@ def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
         raise DamagedPair(BROKEN_IMAGE, shard, key, str(error)[:100]) from None
 
 
-def _open(path: Path, images: Path | None) -> Shard:
-    return TarShard(path) if path.suffix.lower() == ".tar" else FolderShard(path, images)
+def _open_all(paths: list[Path], images: Path | None) -> list[Shard]:
+    """All files; where shards have no index yet, every rank begins elsewhere, so that they share the work."""
+    from tqdm import tqdm
+
+    rank, world = ranks()
+    first = len(paths) * rank // world
+    opened: dict[Path, Shard] = {}
+    turned = [*paths[first:], *paths[:first]]
+    hidden = None if rank == 0 else True
+    for path in tqdm(turned, "opening", unit="shard", delay=2, disable=hidden, file=sys.stderr):
+        opened[path] = TarShard(path) if path.suffix.lower() == ".tar" else FolderShard(path, images)
+    return [opened[path] for path in paths]
 
 
 def _check_names(shards: list[Shard]) -> None:

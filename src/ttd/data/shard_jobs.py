@@ -7,7 +7,6 @@ shard and never talks to the others, so ranks may run on many machines over one 
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -42,18 +41,6 @@ class ShardJob(ABC):
     @abstractmethod
     def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
         """The rows of the pairs `indices` of `source`; damaged ones go to `skip` and give none."""
-
-
-def ranks() -> tuple[int, int]:
-    """(rank, world) as torchrun sets them in RANK and WORLD_SIZE; (0, 1) without it.
-
-    Raises:
-        InputError: they are set to something else.
-    """
-    given = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if all(text.isdecimal() for text in given) and int(given[0]) < int(given[1]):
-        return int(given[0]), int(given[1])
-    raise InputError(f"RANK={given[0]} and WORLD_SIZE={given[1]} are no rank: start with torchrun, or unset both")
 
 
 def run_shards(
