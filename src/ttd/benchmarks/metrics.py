@@ -14,9 +14,7 @@ from ttd.errors import InputError
 IGNORED = 255
 
 
-def confusion_matrix(
-    predicted: np.ndarray, truth: np.ndarray, classes: int, ignored: int = IGNORED
-) -> np.ndarray:
+def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, classes: int, ignored: int = IGNORED) -> np.ndarray:
     """How many pixels of each true class (row) were predicted as each class (column), int64 [K, K+1].
 
     The last column counts pixels that predict nothing (any predicted value of K or more). Pixels whose truth is
@@ -71,15 +69,34 @@ class Overlap:
     fnr: float
 
 
-def overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
-    """Overlap of two bool masks of the same shape; two empty masks agree (IoU 1)."""
+@dataclass(frozen=True)
+class MaskCounts:
+    """Pixels of a mask against the true one: in both, predicted only, true only."""
+
+    hit: int
+    wrong: int
+    missed: int
+
+    @property
+    def overlap(self) -> Overlap:
+        """The shares of the union; two empty masks agree (IoU 1)."""
+        union = self.hit + self.wrong + self.missed
+        if not union:
+            return Overlap(1.0, 0.0, 0.0)
+        return Overlap(self.hit / union, self.wrong / union, self.missed / union)
+
+
+def mask_counts(predicted: np.ndarray, truth: np.ndarray) -> MaskCounts:
+    """Counts the pixels of two bool masks of the same shape."""
     if predicted.shape != truth.shape:
         raise InputError(f"Prediction {predicted.shape} and truth {truth.shape} must have the same size.")
-    union = int((predicted | truth).sum())
-    if not union:
-        return Overlap(1.0, 0.0, 0.0)
-    wrong, missed = int((predicted & ~truth).sum()), int((truth & ~predicted).sum())
-    return Overlap((union - wrong - missed) / union, wrong / union, missed / union)
+    hit = int((predicted & truth).sum())
+    return MaskCounts(hit, int(predicted.sum()) - hit, int(truth.sum()) - hit)
+
+
+def overlap(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
+    """Overlap of two bool masks of the same shape; two empty masks agree (IoU 1)."""
+    return mask_counts(predicted, truth).overlap
 
 
 @dataclass

@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "ttd.cli.models:models",
     "demo": "ttd.cli.demo:demo",
     "scenes": "ttd.cli.scenes:scenes",
+    "eval": "ttd.cli.eval:evaluate",
     "data": "ttd.cli.data:data",
     "prune": "ttd.cli.prune:prune",
     "train": "ttd.cli.train:train",

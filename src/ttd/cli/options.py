@@ -41,10 +41,11 @@ class Settings:
 
     def load(self) -> TTD:
         """The model; raises `TTDError` where it or an option is wrong, before a picture is looked at."""
+        import ttd
         from ttd.inference import resolve
 
         resolve(**self.options())
-        return load_model(
+        return ttd.load(
             self.model,
             adapter=self.adapter,
             adapter_scale=self.adapter_scale,
@@ -66,17 +67,7 @@ class Settings:
         return kept
 
 
-def load_model(name: str, **options: Any) -> TTD:
-    """`ttd.load` without the bars of transformers, which do not heed whether stderr is a terminal."""
-    from transformers.utils.logging import disable_progress_bar
-
-    import ttd
-
-    disable_progress_bar()
-    return ttd.load(name, **options)
-
-
-def _threshold_or_none(
+def threshold_or_none(
     ctx: click.Context, parameter: click.Parameter, value: str | None
 ) -> float | bool | None:
     """A threshold; False for "none"; None where nothing was said."""
@@ -118,13 +109,13 @@ _OPTIONS = (
         "--preset", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."
     ),
     click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL."),
-    click.option("--sam-model", metavar="NAME", help="Hub id or folder of the SAM-HQ model of --refine sam."),
+    click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
     click.option(
         "--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized."
     ),
     click.option(
         "--background",
-        callback=_threshold_or_none,
+        callback=threshold_or_none,
         metavar="0..1|none",
         help="Threshold below which a pixel is background; by default the model's.",
     ),

@@ -1,0 +1,88 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ttd.benchmarks.benchmark import Benchmark
+from ttd.benchmarks.classes import read_classes
+from ttd.benchmarks.layouts import DATA_SETS
+from ttd.benchmarks.presets import class_options, mask_options, tag_options
+from ttd.benchmarks.segmentation import open_data_set
+from ttd.benchmarks.tagmask import PARTS, TagMask
+from ttd.benchmarks.tagmask_set import read_tagmask
+from ttd.errors import InputError
+from ttd.tagging import SCORES
+
+NAMES = ("tagmask", *DATA_SETS, "folder")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may choose about a protocol.
+
+    Attributes:
+        preset: see `ttd.benchmarks.presets`.
+        given: single options for the model's methods that overrule the preset.
+        classes: another class list.
+        synonyms: ask for all names of a class.
+        parts, scores, stop_words, shuffled: see `ttd.benchmarks.tagmask.TagMask`.
+    """
+
+    preset: str = "paper"
+    given: Mapping[str, Any] | None = None
+    classes: str | None = None
+    synonyms: bool = False
+    parts: Sequence[str] = PARTS
+    scores: Sequence[str] = SCORES
+    stop_words: bool = False
+    shuffled: bool = True
+
+
+def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool) -> Benchmark:
+    """A benchmark, ready to run.
+
+    Args:
+        name: of `NAMES`.
+        root: where the data lies.
+        choices: of the user.
+        calibrated: whether the encoder's maps are calibrated (TCL): it has thresholds of its own.
+
+    Raises:
+        InputError: unknown name or preset, or the data is not there.
+    """
+    given = choices.given or {}
+    if name == "tagmask":
+        return TagMask(
+            read_tagmask(root),
+            tag_options(choices.preset, given),
+            mask_options(choices.preset, given),
+            parts=choices.parts,
+            scores=choices.scores,
+            stop_words=choices.stop_words,
+            shuffled=choices.shuffled,
+        )
+    if name not in NAMES:
+        raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(NAMES)}")
+    listed = name if name != "folder" else choices.classes or root / "classes.txt"
+    options = class_options(
+        choices.preset,
+        given,
+        name,
+        with_background=read_classes(listed).background,
+        calibrated=calibrated,
+    )
+    return open_data_set(name, root, options, choices.classes, choices.synonyms)
+
+
+def sample_note(name: str, measured: int) -> str | None:
+    """A sentence where fewer pictures were measured than the data set has: such numbers compare with nothing."""
+    if name not in DATA_SETS or measured in DATA_SETS[name].full:
+        return None
+    whole = " or ".join(str(count) for count in DATA_SETS[name].full)
+    return (
+        f"Measured on {measured} pictures, a sample: the whole set has {whole}, and published numbers are about that."
+    )

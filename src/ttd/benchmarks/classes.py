@@ -1,0 +1,95 @@
+"""Class lists in plain text files, which a user can copy and change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from ttd.benchmarks.metrics import IGNORED
+from ttd.errors import InputError
+from ttd.results import Segmentation
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a data set in the order of its labels.
+
+    Attributes:
+        names: one tuple per class: the name, then synonyms.
+        background: whether the first class is what no other class is.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    background: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def titles(self) -> list[str]:
+        """The first name of every class."""
+        return [names[0] for names in self.names]
+
+    def texts(self, synonyms: bool = False) -> list[str]:
+        """What a model is asked for: every class's name (or all its names), without the background."""
+        return [text for text, _ in self._asked(synonyms)]
+
+    def labels(self, found: Segmentation, synonyms: bool = False) -> np.ndarray:
+        """A model's answer to `texts` as the data set's labels, int64 [H,W]; `len(self)` where it says nothing."""
+        numbers = [number for _, number in self._asked(synonyms)]
+        if found.background is not None:
+            numbers.insert(0, 0 if self.background else len(self))
+        return np.array(numbers, np.int64)[found.label_map]
+
+    def _asked(self, synonyms: bool) -> list[tuple[str, int]]:
+        first = 1 if self.background else 0
+        return [
+            (text, number)
+            for number, names in enumerate(self.names)
+            if number >= first
+            for text in (names if synonyms else names[:1])
+        ]
+
+
+def read_classes(name: str | Path) -> ClassList:
+    """The class list of a benchmark by name, or any file: a class per line, `name; synonym; synonym`.
+
+    Lines that begin with `#` are comments. The first class may be `background`.
+
+    Raises:
+        InputError: missing, empty, a class twice, more classes than a label map of 8 bits holds.
+    """
+    own = files("ttd").joinpath(f"assets/classes/{name}.txt")
+    if isinstance(name, str) and own.is_file():
+        return _parse(own.read_text("utf-8").splitlines(), str(name))
+    path = Path(name)
+    try:
+        return _parse(path.read_text("utf-8").splitlines(), str(path))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: give a text file with one class per line") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"{path} is no text file in UTF-8: give one class per line") from None
+
+
+def _parse(lines: Iterable[str], name: str) -> ClassList:
+    rows = [line.strip() for line in lines]
+    classes = tuple(
+        tuple(part.strip() for part in row.split(";") if part.strip())
+        for row in rows
+        if row and not row.startswith("#")
+    )
+    titles = [names[0] if names else "" for names in classes]
+    background = bool(titles) and titles[0].lower() == BACKGROUND
+    if len(titles) - background < 1 or "" in titles:
+        raise InputError(f"the class list {name} names no class: write one per line")
+    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+        raise InputError(f"the class list {name} has {twice[0]!r} twice: every class needs its own name")
+    if len(titles) >= IGNORED:
+        raise InputError(f"the class list {name} has {len(titles)} classes: label maps hold at most {IGNORED - 1}")
+    return ClassList(classes, background)

@@ -1,0 +1,177 @@
+"""Where the pictures and label maps of each data set lie: original layouts and the common derived ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ttd.benchmarks.benchmark import Sample
+from ttd.errors import InputError
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".webp")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a data set is laid out.
+
+    Attributes:
+        images, labels: folders under the data set's.
+        ending: of label files, after the picture's id.
+        image_ending: of pictures before the file type, after the id.
+        split: a text file of ids; where it is missing, all label files count.
+        rule: from stored values to classes, see `ttd.benchmarks.label_rules`.
+        not_ending: label files with this ending belong to another layout.
+    """
+
+    images: str
+    labels: str
+    ending: str = ".png"
+    image_ending: str = ""
+    split: str = ""
+    rule: str = "identity"
+    not_ending: str = "Ids.png"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A named data set.
+
+    Attributes:
+        title: for people.
+        full: how many pictures the whole validation sets have; other numbers are samples.
+        folders: tried under the root, in this order.
+        layouts: tried in each folder, in this order.
+    """
+
+    title: str
+    full: tuple[int, ...]
+    folders: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+
+
+def _authors(rule: str) -> tuple[Layout, ...]:
+    """The folders of the paper's authors (and the same without `validation`)."""
+    return (Layout("validation/image", "validation/mask", rule=rule), Layout("image", "mask", rule=rule))
+
+
+_VOC_FOLDERS = ("", "VOC2012", "VOCdevkit/VOC2012")
+_CONTEXT_FOLDERS = ("", "VOC2010", "VOCdevkit/VOC2010", "PASCAL_Context")
+
+
+def _voc(rule: str) -> tuple[Layout, ...]:
+    split = "ImageSets/Segmentation/val.txt"
+    return (Layout("JPEGImages", "SegmentationClass", split=split, rule=rule), *_authors(rule))
+
+
+def _context(rule: str) -> tuple[Layout, ...]:
+    split = "ImageSets/SegmentationContext/val.txt"
+    return (Layout("JPEGImages", "SegmentationClassContext", split=split, rule=rule), *_authors(rule))
+
+
+def _coco(ending: str, rule: str = "identity", not_ending: str = "") -> tuple[Layout, ...]:
+    places = (
+        ("images/val2017", "annotations/val2017"),
+        ("val2017", "annotations/val2017"),
+        ("val2017", "stuffthingmaps/val2017"),
+        ("images/val2017", "stuffthingmaps/val2017"),
+        ("images/val2014", "annotations/val2014"),
+        ("val2014", "annotations/val2014"),
+    )
+    return tuple(Layout(images, labels, ending, rule=rule, not_ending=not_ending) for images, labels in places)
+
+
+def _cityscapes(ending: str, rule: str) -> tuple[Layout, ...]:
+    return tuple(
+        Layout(f"leftImg8bit{part}", f"gtFine{part}", ending, "_leftImg8bit", rule=rule, not_ending="")
+        for part in ("/val", "")
+    )
+
+
+DATA_SETS = {
+    "voc": DataSet("PASCAL VOC 2012, 20 classes and background", (1449,), _VOC_FOLDERS, _voc("identity")),
+    "voc20": DataSet("PASCAL VOC 2012, 20 classes", (1449,), _VOC_FOLDERS, _voc("without zero")),
+    "context60": DataSet("PASCAL Context, 60 classes", (5104, 5105), _CONTEXT_FOLDERS, _context("identity")),
+    "context59": DataSet("PASCAL Context, 59 classes", (5104, 5105), _CONTEXT_FOLDERS, _context("without zero")),
+    "coco-object": DataSet(
+        "COCO, 80 objects and background",
+        (5000, 40504),
+        ("",),
+        (*_coco("_instanceTrainIds.png"), *_authors("identity")),
+    ),
+    "coco-stuff": DataSet(
+        "COCO-Stuff 164k, 171 classes",
+        (5000,),
+        ("",),
+        (
+            *_coco("_labelTrainIds.png"),
+            *_coco(".png", "coco-stuff ids", not_ending="Ids.png"),
+            *_authors("identity"),
+        ),
+    ),
+    "ade20k": DataSet(
+        "ADE20K, 150 classes",
+        (2000,),
+        ("", "ADEChallengeData2016"),
+        (
+            Layout("images/validation", "annotations/validation", rule="without zero"),
+            Layout("images", "annotations", rule="without zero"),
+            *_authors("without zero"),
+        ),
+    ),
+    "cityscapes": DataSet(
+        "Cityscapes, 19 classes",
+        (500,),
+        ("",),
+        (
+            *_cityscapes("_gtFine_labelTrainIds.png", "identity"),
+            *_cityscapes("_gtFine_labelIds.png", "cityscapes ids"),
+            *_authors("identity"),
+        ),
+    ),
+}
+OWN = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "mask"))
+
+
+def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ...]) -> tuple[list[Sample], Layout]:
+    """The items of the first layout that is there, ordered by id.
+
+    Raises:
+        InputError: none is there; says which folders were looked for.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: give the one that holds the data set")
+    for folder in folders:
+        for layout in layouts:
+            if found := _samples(root / folder, layout):
+                return found, layout
+    wanted = "; ".join(dict.fromkeys(f"{a.images}/ with {a.labels}/*{a.ending}" for a in layouts))
+    raise InputError(f"{root} holds none of the known layouts of this data set: {wanted} (see docs/benchmarks.md)")
+
+
+def _samples(home: Path, layout: Layout) -> list[Sample]:
+    images, labels = home / layout.images, home / layout.labels
+    if not images.is_dir() or not labels.is_dir():
+        return []
+    split = home / layout.split
+    if layout.split and split.is_file():
+        ids = [line.split()[0] for line in split.read_text("utf-8").splitlines() if line.split()]
+    else:
+        found = sorted(path.relative_to(labels).as_posix() for path in labels.rglob(f"*{layout.ending}"))
+        ids = [
+            name[: -len(layout.ending)]
+            for name in found
+            if not layout.not_ending or not name.endswith(layout.not_ending)
+        ]
+    return [
+        Sample(name, _image(images, f"{name}{layout.image_ending}"), (labels / f"{name}{layout.ending}",))
+        for name in dict.fromkeys(ids)
+    ]
+
+
+def _image(folder: Path, name: str) -> Path:
+    """The picture of an id; where there is none, the name that it would have."""
+    for ending in IMAGE_ENDINGS:
+        if (path := folder / f"{name}{ending}").is_file():
+            return path
+    return folder / f"{name}{IMAGE_ENDINGS[0]}"

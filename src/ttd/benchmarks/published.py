@@ -1,0 +1,38 @@
+"""Numbers that others published, each with the table it was copied from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a published table.
+
+    Attributes:
+        benchmark: name, as for `ttd eval`.
+        table: "classes", "tags", "masks", or a split.
+        method: as the source calls it.
+        numbers: by measure; percent, but mFPR and mFNR as shares.
+        source: where the row stands.
+    """
+
+    benchmark: str
+    table: str
+    method: str
+    numbers: dict[str, float]
+    source: str
+
+
+def published(benchmark: str, table: str) -> list[Published]:
+    """The rows for one benchmark's table, in the order of the sources."""
+    return [row for row in _all() if (row.benchmark, row.table) == (benchmark, table)]
+
+
+@cache
+def _all() -> tuple[Published, ...]:
+    content = json.loads(files("ttd").joinpath("assets/published.json").read_text("utf-8"))
+    return tuple(Published(**row) for row in content["rows"])

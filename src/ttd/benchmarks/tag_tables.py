@@ -1,0 +1,83 @@
+"""Tag selection added up: one row per score or tagger (Tables 2 and 9), with the controls beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ttd.benchmarks.metrics import TagCounts, auc, average_precision
+
+NEVER = -2.0  # below every cosine and share: the score of a word that is never selected
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a tagger made of one caption: its words in order, with truth, score and decision, each [N]."""
+
+    words: Sequence[str]
+    true: np.ndarray
+    scores: np.ndarray
+    selected: np.ndarray
+
+
+def decide(words: Sequence[str], true: Sequence[bool], decisions: dict[str, tuple[float, bool]]) -> Decided:
+    """Lays decisions on distinct words onto every occurrence; a word without one is never selected."""
+    found = [decisions.get(word, (NEVER, False)) for word in words]
+    return Decided(
+        words,
+        np.array(true, bool),
+        np.array([score for score, _ in found], np.float64),
+        np.array([selected for _, selected in found], bool),
+    )
+
+
+@dataclass
+class TagRow:
+    """One tagger over all captions.
+
+    "absent selected" is the share of the nouns that a caption names though they are not in the picture that were
+    selected: a tagger that looks at the text alone selects them all.
+    """
+
+    counts: TagCounts = field(default_factory=TagCounts)
+    precisions: list[float] = field(default_factory=list)
+    absent: int = 0
+    absent_selected: int = 0
+
+    def add(self, decided: Decided, absent: np.ndarray | None = None) -> None:
+        """One caption; `absent` bool [N] marks the nouns that are not in the picture."""
+        self.counts.add(decided.selected, decided.true)
+        if decided.true.any():
+            self.precisions.append(average_precision(decided.scores, decided.true))
+        if absent is not None:
+            self.absent += int(absent.sum())
+            self.absent_selected += int((absent & decided.selected).sum())
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Precision, recall, F1, accuracy, mAP (mean over captions with a true word), and "absent selected"."""
+        share = self.absent_selected / self.absent if self.absent else float("nan")
+        mean = float(np.mean(self.precisions)) if self.precisions else float("nan")
+        return {**self.counts.scores, "mAP": mean, "absent selected": share}
+
+
+def present_above_absent(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:
+    """How often s_pixel of a word in the picture exceeds that of one that is not.
+
+    Args:
+        scores: float [S, V], of V words of the vocabulary on S pictures.
+        present: bool [S, V].
+
+    Returns:
+        "AUC per picture": over the words within a picture; "AUC per word": over the pictures for one word.
+    """
+    rows = [auc(row[there], row[~there]) for row, there in zip(scores, present, strict=True)]
+    columns = [auc(row[there], row[~there]) for row, there in zip(scores.T, present.T, strict=True)]
+    return {"AUC per picture": _mean(rows), "AUC per word": _mean(columns)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

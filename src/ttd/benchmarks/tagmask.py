@@ -1,0 +1,201 @@
+"""The benchmark `tagmask`: which words of a caption a model selects (Tables 2, 8, 9), and what its mask of the
+whole caption covers (Table 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.benchmarks.metrics import MaskCounts, mask_counts
+from ttd.benchmarks.sweep import Sweep
+from ttd.benchmarks.tag_tables import TagRow, decide, present_above_absent
+from ttd.benchmarks.tagmask_set import TagMaskRow, TagMaskSet
+from ttd.errors import InputError
+from ttd.images import read_image
+from ttd.tagging import SCORES
+from ttd.words import is_stop_word
+
+if TYPE_CHECKING:
+    from ttd.model import TTD
+    from ttd.views import EncodedImage
+
+PARTS = ("tags", "masks")
+EVERY_NOUN = "every noun"
+SHUFFLED = " (shuffled)"
+
+
+class TagMask(Benchmark):
+    """Tag selection and caption masks on one set."""
+
+    name = "tagmask"
+
+    def __init__(
+        self,
+        data: TagMaskSet,
+        tag_options: dict[str, Any],
+        mask_options: dict[str, Any],
+        *,
+        parts: Sequence[str] = PARTS,
+        scores: Sequence[str] = SCORES,
+        stop_words: bool = False,
+        shuffled: bool = True,
+    ) -> None:
+        """Chooses what to measure.
+
+        Args:
+            data: the set.
+            tag_options, mask_options: for the model, e.g. `{"preset": "paper-tags"}`.
+            parts: "tags", "masks" or both.
+            scores: which of `ttd.tagging.SCORES` to compare.
+            stop_words: score stop words like other words; else they count as words that are never selected.
+            shuffled: also score each picture with the next picture's caption: what the text alone achieves.
+        """
+        self.data = data
+        self.root = data.root
+        self.options = {"tags": tag_options, "masks": mask_options}
+        self.tag_options, self.mask_options = tag_options, mask_options
+        self.parts, self.scores = tuple(parts), tuple(scores)
+        self.stop_words, self.shuffled = stop_words, shuffled
+        if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
+            raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """One for each captioned picture."""
+        return [row.sample for row in self.data.rows]
+
+    def settings(self) -> dict[str, Any]:
+        """Parts, scores, stop words, controls."""
+        return {
+            "parts": list(self.parts),
+            "scores": list(self.scores),
+            "score_stop_words": self.stop_words,
+            "shuffled": self.shuffled,
+            "vocabulary": len(self.data.vocabulary),
+        }
+
+    def measure(self, model: TTD, number: int) -> Record:
+        """Scores of the caption's words, of the next caption's, of the vocabulary; pixel counts of the mask."""
+        row = self.data.rows[number]
+        picture = read_image(row.sample.image)
+        record: Record = {}
+        if "masks" in self.parts and row.sample.truth:
+            truth = row.mask()
+            if truth.shape != (picture.height, picture.width):
+                raise InputError(
+                    f"the mask is {truth.shape[1]}x{truth.shape[0]} pixels, the picture {picture.width}x"
+                    f"{picture.height}: they must have the same size"
+                )
+            found = mask_counts(model.caption_mask(picture, row.caption, **self.mask_options), truth)
+            record["mask"] = [found.hit, found.wrong, found.missed, truth.size]
+        if "tags" in self.parts:
+            encoded = model.encode(picture, **self.tag_options)
+            record["tags"] = self._tags(model, encoded, row)
+            if self.shuffled and len(self.data.rows) > 1:
+                record["shuffled"] = self._tags(model, encoded, self.data.rows[(number + 1) % len(self.data.rows)])
+            if row.present is not None and self.data.vocabulary:
+                words = self.data.vocabulary
+                scored = model.tag(encoded, None, tags=words, **self.tag_options).words
+                record["vocabulary"] = [word.score for word in scored]
+        return record
+
+    def _tags(self, model: TTD, encoded: EncodedImage, row: TagMaskRow) -> Record:
+        """Words and truth of a caption; for each score the distinct candidates' scores and decisions."""
+        asked = [w for w in dict.fromkeys(row.words) if self.stop_words or not is_stop_word(w)]
+        decisions: dict[str, Any] = {}
+        for score in self.scores:
+            found = model.tag(encoded, row.caption, tags=asked, score=score, **self.tag_options).words if asked else ()
+            decisions[score] = [[word.score, word.selected] for word in found]
+        return {
+            "words": list(row.words),
+            "true": [word in row.true for word in row.words],
+            "asked": asked,
+            "decisions": decisions,
+        }
+
+    def tally(self) -> _TagMaskTally:
+        """Tables of both parts."""
+        return _TagMaskTally(self.data, self.scores)
+
+
+class _TagMaskTally(Tally):
+    def __init__(self, data: TagMaskSet, scores: Sequence[str]) -> None:
+        self.vocabulary = frozenset(data.vocabulary)
+        self.words = data.vocabulary
+        self.rows_by_id = {row.sample.id: row for row in data.rows}
+        self.next_row = {row.sample.id: data.rows[(i + 1) % len(data.rows)] for i, row in enumerate(data.rows)}
+        self.tables = {score: TagRow() for score in scores}
+        self.shuffled = {score: TagRow() for score in scores}
+        self.every_noun = TagRow()
+        self.sweep = Sweep([score for score in scores if score != "s_pixel"])
+        self.masks: list[tuple[str, MaskCounts, int]] = []
+        self.scores_of: list[np.ndarray] = []
+        self.present: list[np.ndarray] = []
+
+    def add(self, record: Record) -> None:
+        row = self.rows_by_id[record["id"]]
+        if "mask" in record:
+            *counts, pixels = record["mask"]
+            self.masks.append((record["id"], MaskCounts(*counts), pixels))
+        if "tags" in record:
+            self._add_tags(record["tags"], row, self.tables)
+            nouns = {word: (1.0, True) for word in row.words if word in self.vocabulary}
+            tags = record["tags"]
+            self.every_noun.add(decide(tags["words"], tags["true"], nouns), self._absent(tags["words"], row))
+            self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
+        if "shuffled" in record:
+            # The truth stays the caption's own: what would be found without looking at its picture.
+            self._add_tags(record["shuffled"], self.next_row[record["id"]], self.shuffled)
+        if "vocabulary" in record:
+            self.scores_of.append(np.array(record["vocabulary"], np.float32))
+            self.present.append(np.array([word in (row.present or ()) for word in self.words]))
+
+    def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
+        absent = self._absent(tags["words"], row)
+        for score, table in tables.items():
+            pairs = [(value, bool(kept)) for value, kept in tags["decisions"][score]]
+            table.add(decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True))), absent)
+
+    def _absent(self, words: Sequence[str], row: TagMaskRow) -> np.ndarray:
+        """Which words are nouns of the vocabulary that are not in the picture."""
+        there = row.true if row.present is None else row.present | row.true
+        return np.array([word in self.vocabulary and word not in there for word in words], bool)
+
+    def result(self) -> Result:
+        numbers: dict[str, float] = {}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        notes = ["Words are counted at every occurrence; stop words that were not scored count as never selected."]
+        if self.tables and next(iter(self.tables.values())).precisions:
+            rows["tags"] = self._tag_rows()
+            for row in rows["tags"]:
+                numbers |= {f"{row['tagger']}: {name}": row[name] for name in row if name != "tagger"}
+            rows["sweep"] = self.sweep.rows()
+        if self.scores_of:
+            numbers |= present_above_absent(np.stack(self.scores_of), np.stack(self.present))
+        elif rows:
+            notes.append("No AUC: the set does not say which words of a vocabulary are in each picture.")
+        if rows and not self.vocabulary:
+            notes.append("No vocabulary.txt: which named nouns are absent is not known.")
+        if self.masks:
+            masks = [(name, counts.overlap, counts, pixels) for name, counts, pixels in self.masks]
+            rows["captions"] = [
+                {"id": name, "CaptionIoU": o.iou, "FPR": o.fpr, "FNR": o.fnr} for name, o, _, _ in masks
+            ]
+            numbers["CaptionIoU"] = float(np.mean([o.iou for _, o, _, _ in masks]))
+            numbers["mFPR"] = float(np.mean([o.fpr for _, o, _, _ in masks]))
+            numbers["mFNR"] = float(np.mean([o.fnr for _, o, _, _ in masks]))
+            whole = [(counts.hit + counts.missed) / pixels for _, _, counts, pixels in masks]
+            numbers["whole picture IoU"] = float(np.mean(whole))
+            notes.append(f"Masks of {len(masks)} captions.")
+        return Result(numbers, rows, tuple(notes))
+
+    def _tag_rows(self) -> list[dict[str, Any]]:
+        tables = dict(self.tables)
+        if self.vocabulary:
+            tables[EVERY_NOUN] = self.every_noun
+        tables |= {f"{name}{SHUFFLED}": table for name, table in self.shuffled.items() if table.precisions}
+        return [{"tagger": name, **table.numbers} for name, table in tables.items()]

@@ -1,0 +1,157 @@
+"""`ttd eval`: measure a model on a benchmark."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.data_options import Model, model_options
+from ttd.cli.options import REFINERS, SCORES, start_logging, threshold_or_none
+from ttd.cli.output import printable, table, writable_folder
+from ttd.cli.results_file import ResultsFile, json_line
+
+if TYPE_CHECKING:
+    from ttd.benchmarks.benchmark import Benchmark
+    from ttd.benchmarks.runner import Outcome
+    from ttd.model import TTD
+
+MOST_LISTED = 20  # skipped items named on the terminal; results.json names them all
+
+
+@click.command("eval")
+@click.argument("name")
+@click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
+@model_options
+@click.option(
+    "--preset",
+    default="paper",
+    show_default=True,
+    help="paper: the authors' settings; tcl, tcl-plain: TCL's protocol; default: one look, as `ttd segment`.",
+)
+@click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL.")
+@click.option("--sam-model", metavar="NAME", help="Hub id or folder of the SAM-HQ model of --refine sam.")
+@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized.")
+@click.option(
+    "--background", callback=threshold_or_none, metavar="0..1|none", help="Threshold below which a pixel is background."
+)
+@click.option("--classes", metavar="FILE", help="Another class list (a class per line; synonyms after ;).")
+@click.option("--synonyms", is_flag=True, help="Ask for all names of a class; the best one counts.")
+@click.option("--part", type=click.Choice(["tags", "masks"]), help="tagmask: only this part.")
+@click.option(
+    "--score", "scores", type=click.Choice(SCORES), multiple=True, help="tagmask: only this score; repeatable."
+)
+@click.option(
+    "--score-stop-words", "stop_words", is_flag=True, help="tagmask: score stop words; else they are never selected."
+)
+@click.option("--shuffled/--no-shuffled", default=True, help="tagmask: also score each picture's neighbour's caption.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
+@click.option("--out", required=True, metavar="DIR", help="For results.json, tables and measurements.")
+@click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
+@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+def evaluate(
+    name: str, root: str, model: Model, out: str, limit: int | None, as_json: bool, verbose: bool, **chosen: Any
+) -> int:
+    """Measure a model on the benchmark NAME.
+
+    \b
+    ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc
+    ttd eval tagmask --data cc3m_for_evaluation --model tcl --adapter TTD --out runs/captions
+    ttd eval folder --data mine --model mini --preset default --out runs/mine
+
+    NAME: tagmask, voc, voc20, context60, context59, coco-object, coco-stuff, ade20k, cityscapes, or
+    folder (images/, labels/, classes.txt). Run the same command again after an interruption: what was measured
+    is kept. Items that cannot be used are skipped and named, and the exit code is 1.
+    """
+    from ttd.benchmarks.catalogue import open_benchmark
+    from ttd.benchmarks.runner import run
+
+    start_logging(verbose)
+    choices = _choices(chosen)
+    # Opened once before the model is loaded, so that a wrong path is answered at once.
+    open_benchmark(name, Path(root), choices, calibrated=False)
+    place = writable_folder(Path(out))
+    loaded = model.load()
+    benchmark = open_benchmark(name, Path(root), choices, calibrated=loaded.encoder.calibrated)
+    settings = _settings(benchmark, model, loaded, choices.preset)
+    with ResultsFile(place / "measurements.jsonl", settings) as store:
+        outcome = run(loaded, benchmark, store, limit)
+        record = json.loads(store.run_path.read_text("utf-8"))
+    results = _write(place, benchmark, outcome, record)
+    _tell(results, model, as_json, place)
+    for item in results["skipped"][:MOST_LISTED]:
+        click.echo(f"  skipped {printable(item['id'])}: {printable(item['reason'])}", err=True)
+    if len(results["skipped"]) > MOST_LISTED:
+        click.echo(f"  … and {len(results['skipped']) - MOST_LISTED} more in results.json", err=True)
+    return 1 if outcome.skipped else 0
+
+
+def _choices(chosen: dict[str, Any]) -> Any:
+    from ttd.benchmarks.catalogue import Choices
+    from ttd.benchmarks.tagmask import PARTS
+
+    names = ("refine", "sam_model", "size", "background")
+    return Choices(
+        preset=chosen["preset"],
+        given={name: chosen[name] for name in names if chosen[name] is not None},
+        classes=chosen["classes"],
+        synonyms=chosen["synonyms"],
+        parts=(chosen["part"],) if chosen["part"] else PARTS,
+        scores=chosen["scores"] or SCORES,
+        stop_words=chosen["stop_words"],
+        shuffled=chosen["shuffled"],
+    )
+
+
+def _settings(benchmark: Benchmark, model: Model, loaded: TTD, preset: str) -> dict[str, Any]:
+    """What decides the result: a run goes on only where all of this is the same."""
+    from ttd.inference import resolve
+
+    options = benchmark.options
+    parts = {"": options} if "preset" in options else options
+    return {
+        "benchmark": benchmark.name,
+        "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
+        "model": {"name": model.model, "fingerprint": loaded.encoder.fingerprint(), **model.settings()},
+        "preset": preset,
+        "options": {part: asdict(resolve(**given)) for part, given in parts.items()},
+        "protocol": benchmark.settings(),
+    }
+
+
+def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str, Any]) -> dict[str, Any]:
+    """`results.json`, the tables and the plot; gives what `results.json` holds."""
+    from dataclasses import replace
+
+    from ttd.benchmarks.catalogue import sample_note
+    from ttd.benchmarks.runner import write_outcome
+    from ttd.benchmarks.sweep import plot_sweep
+
+    note = sample_note(benchmark.name, outcome.measured)
+    result = outcome.result if note is None else replace(outcome.result, notes=(note, *outcome.result.notes))
+    write_outcome(place, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
+    if sweep := result.rows.get("sweep"):
+        gap = next((row for row in result.rows["tags"] if row["tagger"] == "s_pixel"), None)
+        plot_sweep(sweep, gap, place / "sweep.png")
+    found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
+    return found
+
+
+def _tell(results: dict[str, Any], model: Model, as_json: bool, place: Path) -> None:
+    """The numbers beside the published ones."""
+    from ttd.benchmarks.comparison import comparisons
+
+    if as_json:
+        click.echo(json_line({name: results[name] for name in ("benchmark", "items", "measured", "numbers", "notes")}))
+    else:
+        title = model.model + (f" + {Path(model.adapter).name}" if model.adapter else "")
+        for comparison in comparisons([(title, results)]):
+            click.echo(f"{comparison.title}\n{table(comparison.head, comparison.rows)}\n")
+        for note in results["notes"]:
+            click.echo(printable(note))
+    click.echo(
+        f"{results['measured']} of {results['items']} items measured; all is in {printable(str(place))}", err=True
+    )

@@ -1,0 +1,93 @@
+"""Data sets that a test writes, and an encoder that reads their truth off the picture's colours.
+
+Every class has a colour of its own; an item's picture is its label map painted in these colours. The encoder's
+feature of a cell is the colour at its centre as a one-hot vector, so with pictures at their own size a
+benchmark must give full marks, and whatever is lost is lost to resizing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ttd.encoders.base import Encoder, ImageFeatures
+
+
+def palette(count: int) -> np.ndarray:
+    """`count` colours, uint8 [count, 3], far apart."""
+    steps = int(np.ceil(count ** (1 / 3)))
+    axis = np.linspace(0, 255, max(steps, 2)).astype(np.uint8)
+    return np.array([(r, g, b) for r in axis for g in axis for b in axis], np.uint8)[:count]
+
+
+class Oracle(Encoder):
+    """Knows `titles`; a text that names several of them (a caption) gets all their channels."""
+
+    kind = "clip"
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    logit_scale = 100.0
+    patch_size = 1
+    max_tokens = 77
+    calibrated = False
+    embedding_size = 0
+    background = 0.5
+
+    def __init__(self, titles: Sequence[str], image_size: int = 24) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Linear(1, 1)
+        self.titles = [title.lower() for title in titles]
+        self.image_size = image_size
+        self.embedding_size = len(titles) + 1
+        self.colours = torch.from_numpy(palette(len(titles))).float() / 255
+        self.images_seen = 0
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        self.images_seen += len(pixels)
+        distance = (pixels[:, None] - self.colours[None, :, :, None, None]).abs().sum(2)  # [B,K,H,W]
+        dense = torch.nn.functional.one_hot(distance.argmin(1), self.embedding_size).permute(0, 3, 1, 2).float()
+        size = (pixels.shape[-2], pixels.shape[-1])
+        pooled = torch.nn.functional.normalize(dense.mean((-2, -1)), dim=-1)
+        return ImageFeatures(dense, pooled, size, (0, 0), size)
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        return self.encode_image(pixels).dense
+
+    def encode_text(self, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
+        rows = torch.zeros(len(texts), self.embedding_size)
+        for row, text in zip(rows, texts, strict=True):
+            named = [text.lower()] if text.lower() in self.titles else text.lower().split()
+            for word in named:
+                row[self.titles.index(word) if word in self.titles else -1] = 1
+            if len(named) > 1 and row[:-1].any():
+                row[-1] = 0
+        return torch.nn.functional.normalize(rows, dim=-1)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        return torch.zeros(len(texts), self.max_tokens), [False] * len(texts)
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def lora_targets(self) -> list[str]:
+        return []
+
+
+def painted(labels: np.ndarray, classes: int) -> Image.Image:
+    """The picture of class numbers [H,W]."""
+    return Image.fromarray(palette(classes)[labels])
+
+
+def blocks(rng: np.random.Generator, values: Sequence[int], size: tuple[int, int] = (24, 32)) -> np.ndarray:
+    """A label map of 8x8 blocks with random values of `values`, uint8."""
+    cells = rng.choice(np.array(values, np.uint8), (size[0] // 8, size[1] // 8))
+    return np.kron(cells, np.ones((8, 8), np.uint8))
+
+
+def save(image: Image.Image | np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(path)
