@@ -68,7 +68,7 @@ def bare_vision(objective: Objective, batch: Batch) -> Callable[[], float]:
     def run() -> float:
         loss = (encoder.encode_pixels(pixels) * weights).mean()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return run
 
@@ -77,7 +77,7 @@ def our_step(objective: Objective, batch: Batch) -> Callable[[], float]:
     def run() -> float:
         loss = objective(batch).loss / len(batch)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return run
 
@@ -110,7 +110,7 @@ def plain_step(objective: Objective, batch: Batch) -> Callable[[], float]:
             distill = l_distill(encoder.similarity(features.select([b]), embed(caption)), wanted, chosen[b])
             loss = loss + (distill + l_tag(sim, wanted, chosen[b], torch.ones(1, len(text)))).sum() / BATCH
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return run
 

@@ -90,4 +90,4 @@ def _device(kind: str) -> torch.device:
 
 def sums(values: Sequence[torch.Tensor]) -> list[float]:
     """Scalars on a device -> numbers, in one transfer."""
-    return [float(value) for value in torch.stack([v.double() for v in values]).tolist()]
+    return [float(value) for value in torch.stack([v.float() for v in values]).tolist()]

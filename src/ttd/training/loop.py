@@ -239,7 +239,7 @@ class Trainer:
         norm = self._update(data) if count else 0.0
         self.step += 1
         parts = zip(*((o.loss.detach(), o.distill, o.tag, o.selected, o.words) for o in outcomes), strict=True)
-        mine = sums([torch.stack([v.double() for v in values]).sum() for values in parts]) if outcomes else [0.0] * 5
+        mine = sums([torch.stack([v.float() for v in values]).sum() for values in parts]) if outcomes else [0.0] * 5
         loss, distill, tag, selected, words = place.total(*mine)
         many = max(count, 1)
         return {
