@@ -59,11 +59,9 @@ class Model:
     def load(self) -> TTD:
         """The model; under torchrun every process takes the accelerator of its own number."""
         import torch
-        from transformers.utils.logging import disable_progress_bar
 
         import ttd
 
-        disable_progress_bar()  # its bars do not heed whether stderr is a terminal
         device, local = self.device, os.environ.get("LOCAL_RANK")
         if device is None and local is not None and torch.cuda.is_available():
             device = f"cuda:{local}"

@@ -126,7 +126,8 @@ def prune(files: Sequence[Path], keep: Path, k: float = 1.0, *, per_set: bool = 
                     scores = rows.column("score").to_numpy().astype(np.float64)
                     chosen = rows.filter(pa.array(scores > cuts[name]))
                     kept[name] += len(chosen)
-                    writer.write_batch(chosen.cast(SCORES).replace_schema_metadata(about))
+                    table = pa.Table.from_batches([chosen]).cast(SCORES)
+                    writer.write_table(table.replace_schema_metadata(about))
         if not sum(kept.values()):
             raise InputError(f"no pair lies above mean + {k:g} standard deviations: lower k")
     return Pruned(spreads, kept, k)
