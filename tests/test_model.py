@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 import ttd
 from tests.colour_encoder import ColourEncoder
-from tests.tiny_models import tiny_clip
+from tests.tiny_models import tiny_clip, tiny_sam_model
 from ttd import TTD, InputError, OutOfMemory, resample
 from ttd.encoders import TCLEncoder
 from ttd.images import prepare_pixels
 from ttd.inference import PRESETS
+from ttd.refine import SAMRefiner
 
 CAPTION = "Red and blue, the red one on grass"
 
@@ -224,6 +225,19 @@ def test_densecrf_refines_masks_and_segments(model: TTD) -> None:
     assert np.array_equal(labels, np.broadcast_to(np.arange(60) >= 30, (40, 60)))
     assert set(np.unique(model.segment(image, ["red"], refine="crf", background=False).label_map)) == {0}
     assert model.heatmaps(image, ["red", "blue"], refine="crf").shape == (2, 40, 60)
+
+
+def test_sam_redraws_masks_segments_and_heatmaps_with_one_loaded_model(model: TTD, tmp_path: Path) -> None:
+    tiny_sam_model().save_pretrained(tmp_path / "sam")
+    options = {"refine": "sam", "sam_model": str(tmp_path / "sam")}
+    image = scene(40, 60)
+    own = SAMRefiner.from_pretrained(tmp_path / "sam")
+    cut = model.heatmaps(image, ["red"])[0] >= model.encoder.background
+    drawn = own.refine(image, cut[None])[0][0]
+    assert np.array_equal(model.caption_mask(image, "red", **options), drawn)
+    assert np.array_equal(model.heatmaps(image, ["red"], **options)[0] > 0.5, drawn)
+    (tmp_path / "sam/config.json").unlink()  # it is not read again
+    assert model.segment(image, ["red", "blue"], **options).label_map.shape == (40, 60)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 7)])

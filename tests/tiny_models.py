@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    SamHQConfig,
+    SamHQModel,
+    SiglipConfig,
+    SiglipModel,
+)
 
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.siglip import SigLIPEncoder
@@ -161,3 +169,26 @@ def tiny_tcl_tensors(
 def tiny_tcl(**sizes: int) -> TCLEncoder:
     """A TCL encoder with the shipped tokenizer; at 64 pixels its maps have 16 x 16 cells."""
     return TCLEncoder.from_state_dict(tiny_tcl_tensors(**sizes))
+
+
+def tiny_sam_model() -> SamHQModel:
+    """A SAM-HQ of 128 x 128 pixels whose answers depend on the prompt."""
+    torch.manual_seed(0)
+    vision = {
+        "hidden_size": 32, "output_channels": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 128, "patch_size": 16, "window_size": 4, "global_attn_indexes": [1],
+        "num_pos_feats": 16,
+    }  # fmt: skip
+    prompt = {"hidden_size": 32, "image_size": 128, "patch_size": 16, "mask_input_channels": 8}
+    decoder = {
+        "hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32, "vit_dim": 32,
+    }  # fmt: skip
+    model = SamHQModel(
+        SamHQConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    )
+    # transformers' own initialisation is so small that every prompt would get the same answer.
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            fan_in = 1 if "embed" in name or "token" in name else parameter[0].numel()
+            torch.nn.init.normal_(parameter, std=1.5 * fan_in**-0.5)
+    return model.eval()

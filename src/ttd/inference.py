@@ -31,7 +31,7 @@ class Options:
         background: threshold in 0..1 under which a map means background; True: the encoder's own; None or
             False: no background.
         refine: "none", "pamr", "crf" or "sam"; "auto": PAMR for TCL, none elsewhere (the paper's evaluation).
-        sam_model: SAM-HQ's hub id or folder for `refine="sam"`; None: its default.
+        sam_model: SAM-HQ's short name, hub id or folder for `refine="sam"`; None: "sam-hq".
         clip_weight: TCL's k, the weight of the frozen CLIP branch in its maps.
         stop_words: leave stop words and punctuation out when tagging.
     """

@@ -24,7 +24,6 @@ from ttd.maps import joint_norm, norm
 from ttd.memory import inference
 from ttd.pixel_labels import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
 from ttd.refine import SAMRefiner, pamr
-from ttd.refine.sam import DEFAULT_MODEL as DEFAULT_SAM
 from ttd.resample import resize
 from ttd.results import Segmentation, Tagging
 from ttd.tagging import SELECTIONS, default_selection
@@ -72,7 +71,7 @@ class TTD:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval()
         self._texts = Texts(self.encoder)
-        self._sams: dict[str | None, SAMRefiner] = {}
+        self._sams: dict[str, SAMRefiner] = {}
 
     @inference
     def encode(self, image: Picture | EncodedImage, **options: Any) -> EncodedImage:
@@ -365,9 +364,11 @@ class TTD:
         return pixel_values(maps, seen.size)
 
     def _sam(self, options: Options) -> SAMRefiner:
-        name = options.sam_model
+        from ttd.encoders.registry import find_refiner
+
+        name = options.sam_model or "sam-hq"
         if name not in self._sams:
-            self._sams[name] = SAMRefiner.from_pretrained(name or DEFAULT_SAM, self.encoder.device)
+            self._sams[name] = SAMRefiner.from_pretrained(find_refiner(name), self.encoder.device)
         return self._sams[name]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.encoders.hub_stand_in import COMMIT, StandIn
-from tests.tiny_models import tiny_clip_model, tiny_siglip_model
+from tests.tiny_models import tiny_clip_model, tiny_sam_model, tiny_siglip_model
 from ttd.encoders.catalogue import ModelEntry
 from ttd.encoders.hub import by_hand_folder, hub_adapter, hub_model
+from ttd.encoders.registry import find_refiner
 from ttd.errors import ModelError
 
 REPO = "someone/tiny-clip"
@@ -70,6 +72,16 @@ def test_pickles_where_there_is_nothing_else(published: StandIn, tmp_path: Path)
     torch.save(tiny_clip_model().state_dict(), tmp_path / "m.bin")
     published.files[f"{REPO}/pytorch_model.bin"] = (tmp_path / "m.bin").read_bytes()
     assert (hub_model(REPO) / "pytorch_model.bin").is_file()
+
+
+def test_a_refiner_by_hub_id_and_by_folder(hub: StandIn, tmp_path: Path) -> None:
+    tiny_sam_model().save_pretrained(tmp_path / "sam")
+    publish(hub, tmp_path / "sam", "someone/sam")
+    found = find_refiner("someone/sam")
+    assert (found / "model.safetensors").read_bytes() == (tmp_path / "sam/model.safetensors").read_bytes()
+    assert find_refiner(str(tmp_path / "sam")) == tmp_path / "sam"
+    with pytest.raises(ModelError, match=r'unknown refiner "sam-h".*did you mean sam-hq'):
+        find_refiner("sam-h")
 
 
 def test_shards(hub: StandIn, tmp_path: Path) -> None:
@@ -143,11 +155,22 @@ class TestNotThere:
         with pytest.raises(ModelError, match="could not be downloaded"):
             hub_model(REPO)
 
+    def test_a_refiner_is_asked_for_once_and_its_size_is_named(
+        self, ttd_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("HF_ENDPOINT", CLOSED)
+        folder = re.escape(str(ttd_cache / "syscv-community--sam-hq-vit-base"))
+        with pytest.raises(ModelError, match=rf"\(about 379 MB\) is not on this machine .* into {folder}"):
+            find_refiner("sam-hq")
+        assert "Retrying" not in caplog.text
+
     def test_repository_of_something_else(self, hub: StandIn) -> None:
         hub.files[f"{REPO}/config.json"] = b'{"model_type": "bert"}'
         hub.files[f"{REPO}/model.safetensors"] = b"large"
         with pytest.raises(ModelError, match="holds nothing that can be read here"):
             hub_model(REPO)
+        with pytest.raises(ModelError, match=r"it needs config\.json \(sam_hq\)"):
+            find_refiner(REPO)
         assert not any(path.endswith("model.safetensors") for _, path, _ in hub.requests)
 
 

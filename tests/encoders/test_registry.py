@@ -58,8 +58,9 @@ class TestNames:
         assert len({entry.name for entry in entries}) == len(entries)
         bases = {entry.name for entry in entries if entry.what == "model"}
         for entry in entries:
-            assert entry.kind in ("clip", "siglip", "tcl")
-            assert entry.what == "model" or entry.base in bases
+            assert entry.kind in ("clip", "siglip", "tcl", "sam_hq")
+            assert (entry.what == "refiner") == (entry.kind == "sam_hq")
+            assert entry.what != "adapter" or entry.base in bases
             assert entry.licence
             assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
             assert (entry.sha256 is None) == (entry.revision is None)

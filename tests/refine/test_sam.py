@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tiny_models import tiny_sam_model
 from ttd.errors import InputError, ModelError
 from ttd.refine import SAMRefiner
 from ttd.refine.sam import SAMEmbedding, SAMPrediction, connected_parts
@@ -17,27 +18,7 @@ from ttd.refine.sam import SAMEmbedding, SAMPrediction, connected_parts
 
 @pytest.fixture(scope="module")
 def refiner() -> SAMRefiner:
-    from transformers import SamHQConfig, SamHQModel
-
-    torch.manual_seed(0)
-    vision = {
-        "hidden_size": 32, "output_channels": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "image_size": 128, "patch_size": 16, "window_size": 4, "global_attn_indexes": [1],
-        "num_pos_feats": 16,
-    }  # fmt: skip
-    prompt = {"hidden_size": 32, "image_size": 128, "patch_size": 16, "mask_input_channels": 8}
-    decoder = {
-        "hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32, "vit_dim": 32,
-    }  # fmt: skip
-    model = SamHQModel(
-        SamHQConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    )
-    # transformers' own initialisation is so small that every prompt would get the same answer.
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            fan_in = 1 if "embed" in name or "token" in name else parameter[0].numel()
-            torch.nn.init.normal_(parameter, std=1.5 * fan_in**-0.5)
-    return SAMRefiner(model)
+    return SAMRefiner(tiny_sam_model())
 
 
 @pytest.fixture

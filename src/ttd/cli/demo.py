@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.atomic import whole_file
-from ttd.cli.options import load_model, start_logging
+from ttd.cli.options import start_logging
 from ttd.cli.output import printable, table, writable_folder
 from ttd.cli.results_file import json_line
 
@@ -84,10 +84,12 @@ def demo(
     The scenes are held out: the embedded model was not trained on them. Taken are the first whose caption
     names at least two things that are there and one that is not, and leaves a fifth of the picture out.
     """
+    import ttd
+
     start_logging(False)
     folder = writable_folder(Path(out)) if out else None
     chosen = list(islice(telling_scenes(seed), number))
-    loaded = load_model(model, adapter=adapter, device=device)
+    loaded = ttd.load(model, adapter=adapter, device=device)
     results = [_show(loaded, scene, folder) for scene in chosen]
     report = {"model": model, "adapter": adapter, "seed": seed, **_totals(results)}
     report["scenes"] = [asdict(result) for result in results]

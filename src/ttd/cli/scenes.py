@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ttd.cli.options import load_model, start_logging
+from ttd.cli.options import start_logging
 from ttd.errors import InputError
 
 
@@ -121,11 +121,12 @@ def report(
     model: str, adapter: str | None, out: Path, split: str, count: int, device: str | None, as_json: bool
 ) -> None:
     """Measure a model on scenes it has never seen: is it a CLIP, has it single tag bias, how well does it localise."""
+    import ttd
     from ttd.scenes.report import measure, to_markdown, write_report
 
-    models = {"before": load_model(model, device=device)}
+    models = {"before": ttd.load(model, device=device)}
     if adapter is not None:
-        models["after TTD"] = load_model(model, adapter=adapter, device=device)
+        models["after TTD"] = ttd.load(model, adapter=adapter, device=device)
     columns = {title: measure(one.encoder, split, count) for title, one in models.items()}
     about = (
         f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."

@@ -21,12 +21,12 @@ class ModelEntry:
 
     Attributes:
         name: the short name that `load` takes.
-        kind: "clip", "siglip" or "tcl".
+        kind: "clip", "siglip", "tcl", or "sam_hq" for what refines masks.
         source: a hub id (`org/name`), a URL, or "in the package".
         size: bytes of the weights, None where unknown.
         licence: the publisher's licence of the weights.
         sha256: of the weights file, None where no published hash was seen.
-        what: "model" or "adapter".
+        what: "model", "adapter" or "refiner".
         base: for an adapter, the short name of the model that it belongs to.
         revision: the hub commit that `sha256` belongs to.
         file: the file name under which a release is kept in the cache.
@@ -117,6 +117,15 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         base="tcl",
         file="TCL+TTD.pt",
         notes="the authors' adapter: unpublished format, to be fetched by hand",
+    ),
+    ModelEntry(
+        "sam-hq",
+        "sam_hq",
+        "syscv-community/sam-hq-vit-base",
+        379_000_000,
+        MODEL_PAGE,
+        what="refiner",
+        notes="for --refine sam; size computed: 94.8 M parameters in float32",
     ),
 )
 

@@ -43,27 +43,34 @@ def by_hand_folder(repo_id: str) -> Path:
     return cache_folder() / repo_id.replace("/", "--")
 
 
-def hub_model(repo_id: str, entry: ModelEntry | None = None) -> Path:
+def hub_model(
+    repo_id: str, entry: ModelEntry | None = None, kinds: tuple[str, ...] = HF_KINDS
+) -> Path:
     """The local folder of a hub's model (`org/name`), downloaded when it is not there yet.
 
     A folder filled by hand comes first, then the cache (without any request), then the hub at $HF_ENDPOINT.
     Weights are taken as safetensors where the repository has them.
 
+    Args:
+        repo_id: `org/name`.
+        entry: the catalogue's row, for the size, revision and hash.
+        kinds: values of `model_type` in config.json that will do.
+
     Raises:
-        ModelError: the repository is unknown, is no CLIP or SigLIP model, cannot be reached, or sends a file
+        ModelError: the repository is unknown, holds another kind of model, cannot be reached, or sends a file
             whose hash is wrong.
     """
     by_hand = by_hand_folder(repo_id)
     if by_hand.is_dir():
         return by_hand
     revision = entry.revision if entry else None
-    cached = _model_files(_Repository(repo_id, revision, local=True))
+    cached = _model_files(_Repository(repo_id, revision, local=True), kinds)
     if cached:
         return cached[0].parent
     remote = _Repository(repo_id, revision, local=False, size=entry.size if entry else None)
-    files = _model_files(remote)
+    files = _model_files(remote, kinds)
     if not files:
-        raise ModelError(remote.lacks_everything("config.json (CLIP or SigLIP) or open_clip_config.json"))
+        raise ModelError(remote.lacks_everything(f"config.json ({' or '.join(kinds)}) or open_clip_config.json"))
     remote.check(files[1:], entry.sha256 if entry else None)
     return files[0].parent
 
@@ -84,12 +91,12 @@ def hub_adapter(repo_id: str) -> Path:
     return files[0].parent
 
 
-def _model_files(repository: _Repository) -> list[Path]:
+def _model_files(repository: _Repository, kinds: tuple[str, ...]) -> list[Path]:
     """The configuration and the weights files of a model; [] where either is missing."""
     config = repository.get("config.json")
     model_type = read_json(config).get("model_type") if config else None
     candidates: tuple[str, ...] = HF_WEIGHTS
-    if model_type not in HF_KINDS:
+    if model_type not in kinds:
         config, candidates = repository.get("open_clip_config.json"), OPEN_CLIP_WEIGHTS
     if config is None:
         return []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from ttd.errors import ModelError
@@ -26,9 +28,10 @@ def load_pretrained(model_class: Any, source: str | Path, model_type: str) -> An
         config = AutoConfig.from_pretrained(source)
         if config.model_type != model_type:
             raise ModelError(f"{source} holds a {config.model_type!r} model where {model_type!r} is expected")
-        model, report = model_class.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True
-        )
+        with without_bars():
+            model, report = model_class.from_pretrained(
+                source, config=config, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"{source} cannot be loaded as a {model_type} model: {_first_line(error)}"
@@ -57,6 +60,19 @@ def load_tokenizer(source: str | Path, default: Callable[[], Any] | None = None)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ModelError(f"the tokenizer of {source} cannot be loaded: {_first_line(error)}") from error
     return default() if default else None
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No bar for weights that are read from the disk; transformers' bars heed no terminal."""
+    # transformers switches huggingface_hub's bars with its own: downloads must have theirs back.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _find(source: str | Path, name: str) -> str | None:

@@ -114,6 +114,18 @@ def find_adapter(name: str | Path) -> Path:
     raise _unknown(str(name), "adapter")
 
 
+def find_refiner(name: str | Path) -> Path:
+    """The folder of a SAM-HQ model that a short name, path or hub id stands for, downloaded where need be."""
+    entry = find_entry(str(name), "refiner")
+    path = Path(name).expanduser()
+    if entry is None and path.exists():
+        return path
+    source = entry.source if entry else str(name)
+    if _HUB_ID.fullmatch(source):
+        return hub_model(source, entry, kinds=("sam_hq",))
+    raise _unknown(str(name), "refiner")
+
+
 def _from_catalogue(entry: ModelEntry) -> Source:
     if entry.name == "mini":
         if not MINI.is_dir():

@@ -77,6 +77,8 @@ class SAMRefiner:
         from safetensors import SafetensorError
         from transformers import AutoConfig, SamHQModel
 
+        from ttd.encoders.pretrained import without_bars
+
         try:
             config = AutoConfig.from_pretrained(name_or_folder)
             if config.model_type != "sam_hq":
@@ -84,7 +86,8 @@ class SAMRefiner:
                     f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as "
                     f"{DEFAULT_MODEL}."
                 )
-            model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
+            with without_bars():
+                model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"No SAM-HQ model can be loaded from {name_or_folder}: give a hub id within reach or a "
