@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.cli.conftest import Run, one_sentence
 from tests.cli.fake_model import FakeModel
+from ttd import images
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,6 +107,29 @@ def test_an_item_without_words_is_skipped_alone(
     assert result.exit_code == 1
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["0", "4"]
     assert [line.split(":")[0].strip() for line in result.stderr.splitlines()] == ["Skipped 3", "2", "1", "3"]
+
+
+def test_a_run_that_nothing_can_come_of_is_refused_before_it_starts(
+    run: Run, folder: Path, tmp_path: Path, model: FakeModel
+) -> None:
+    for text in folder.rglob("*.txt"):
+        text.unlink()
+    sentence = one_sentence(run("tag", folder, "--out", tmp_path / "out"))
+    assert "None of the 5 pictures can be used. There is no caption for a.png" in sentence
+    assert "no classes for a.png" in one_sentence(run("segment", folder))
+    assert not (tmp_path / "out").exists()
+    assert model.calls == []
+
+
+def test_what_lacks_a_caption_is_not_decoded(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "b.txt").unlink()
+    opened = []
+    read = images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path: opened.append(path.name) or read(path))
+    assert run("tag", folder).exit_code == 1
+    assert opened == ["a.png", "broken.jpg", "c.png", "d.png"]
 
 
 def test_segment_heatmap_and_mask_over_a_list(run: Run, tmp_path: Path, photo: Path) -> None:

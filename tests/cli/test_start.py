@@ -41,6 +41,14 @@ def test_help_names_every_command(run: Run) -> None:
     assert __version__ in run("--version").stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["scenes"]])
+def test_a_group_without_a_command_shows_its_commands(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    lines = result.output.splitlines()
+    assert lines[0].startswith(f"Usage: ttd {' '.join(arguments)}")
+    assert "Commands:" in lines
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     command = f"set -o pipefail; {sys.executable} -m ttd models --json | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)

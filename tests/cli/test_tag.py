@@ -26,6 +26,10 @@ def test_the_table_is_sorted_with_the_gap_and_the_selection(run: Run, photo: Pat
     assert result.stderr == ""
 
 
+def test_a_short_word_does_not_cut_the_head(run: Run, photo: Path) -> None:
+    assert run("tag", photo, "ox").stdout.splitlines()[0] == "  word  s_pixel"
+
+
 def test_the_json_record(run: Run, photo: Path) -> None:
     result = run("tag", photo, "a queue on the sky", "--json")
     record = json.loads(result.stdout)

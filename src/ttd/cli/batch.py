@@ -56,6 +56,7 @@ def _run_one(job: Job, settings: Settings, item: Item) -> None:
 
 def _run_many(job: Job, settings: Settings, source: str, caption: str | None, tags: tuple[str, ...]) -> int:
     items = read_items(source, caption, tags, settings.out)
+    _check_any(job, items)
     if not settings.out:
         return _Many(job, settings, None, None).run(items, len(items))
     place = Place.for_many(settings.out)
@@ -70,6 +71,17 @@ def _run_many(job: Job, settings: Settings, source: str, caption: str | None, ta
         if len(left) < len(items):
             click.echo(f"{len(items) - len(left)} of {len(items)} pictures were done before.", err=True)
         return _Many(job, settings, place, results).run(left, len(items)) if left else 0
+
+
+def _check_any(job: Job, items: Sequence[Item]) -> None:
+    """Refuses a run in which every item lacks what the command needs, with the first one's reason."""
+    reason = ""
+    for item in items:
+        try:
+            return job.check(item)
+        except InputError as error:
+            reason = reason or str(error)
+    raise InputError(reason if len(items) == 1 else f"None of the {len(items)} pictures can be used. {reason}")
 
 
 class _Many:
@@ -94,7 +106,8 @@ class _Many:
         bar = tqdm(total=total, initial=total - len(items), unit="picture", disable=None, file=sys.stderr)
         try:
             with bar:
-                for batch in _read_ahead(items, 1 if self.pictures else self.settings.batch):
+                at_once = 1 if self.pictures else self.settings.batch
+                for batch in _read_ahead(self.job, items, at_once):
                     self._batch(model, batch)
                     bar.update(len(batch))
         finally:
@@ -104,12 +117,8 @@ class _Many:
     def _batch(self, model: TTD, batch: Sequence[tuple[Item, Image.Image | TTDError]]) -> None:
         items, images = [], []
         for item, image in batch:
-            try:
-                if isinstance(image, TTDError):
-                    raise image
-                self.job.check(item)
-            except TTDError as error:
-                self.skipped.append((item, str(error)))
+            if isinstance(image, TTDError):
+                self.skipped.append((item, str(image)))
                 continue
             items.append(item)
             images.append(image)
@@ -159,26 +168,30 @@ class _Many:
             click.echo(f"  … and {len(self.skipped) - MOST_LISTED} more", err=True)
 
 
-def _read_ahead(items: Sequence[Item], size: int) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
+def _read_ahead(
+    job: Job, items: Sequence[Item], size: int
+) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
     """Batches of opened pictures; the next batch is decoded while the caller works on this one."""
     from concurrent.futures import ThreadPoolExecutor
 
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(max_workers=1) as reader:
-        waiting = reader.submit(_read, batches[0])
+        waiting = reader.submit(_read, job, batches[0])
         for following in batches[1:]:
             ready = waiting.result()
-            waiting = reader.submit(_read, following)
+            waiting = reader.submit(_read, job, following)
             yield ready
         yield waiting.result()
 
 
-def _read(batch: Sequence[Item]) -> list[tuple[Item, Image.Image | TTDError]]:
+def _read(job: Job, batch: Sequence[Item]) -> list[tuple[Item, Image.Image | TTDError]]:
+    """Each item's picture, or why it is skipped; what lacks a caption is not even decoded."""
     from ttd.images import read_image
 
     opened: list[tuple[Item, Image.Image | TTDError]] = []
     for item in batch:
         try:
+            job.check(item)
             opened.append((item, read_image(item.image)))
         except TTDError as error:
             opened.append((item, error))

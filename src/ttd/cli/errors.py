@@ -16,6 +16,8 @@ import click
 from ttd.errors import TTDError
 
 INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141
+# Since click 8.2 a group without a command raises its whole help as an error; before, it printed it.
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -40,6 +42,9 @@ def exit_code(run: Callable[[], Any]) -> int:
         _silence_stdout()
         return PIPE_CLOSED
     except BaseException as error:
+        if isinstance(error, _NO_ARGUMENTS):
+            error.show()
+            return 2
         told = sentence(error)
         if told is None:
             raise

@@ -162,7 +162,7 @@ def tag_table(tagging: Tagging) -> str:
 
     order = tagging.ranked()
     picked = sum(word.selected for word in order)
-    column = min(30, max(width(word.text) for word in order))
+    column = min(30, max(width(text) for text in ("word", *(word.text for word in order))))
     room = max(8, min(40, terminal_width() - column - 14))
     high, low = order[0].score, order[-1].score
     lines = [f"  {padded('word', column)}  {tagging.score}"]
