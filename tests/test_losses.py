@@ -75,7 +75,9 @@ def as_tensors(case: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(v, dtype=None if v.dtype == bool else torch.float32) for name, v in case.items()}
 
 
-def ours(case: dict[str, np.ndarray], mean: bool, zero: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def ours(
+    case: dict[str, np.ndarray], mean: bool, zero: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     t = as_tensors(case)
     wanted = targets(t["sim"], t["inside"], zero)
     distill = l_distill(t["captions"], wanted, t["selected"], t["inside"], t["member"])
@@ -244,5 +246,5 @@ def test_no_borrowed_words() -> None:
 def test_borrowed_rules_refuse_nonsense() -> None:
     with pytest.raises(InputError, match="NaN"):
         select_above_borrowed(torch.tensor([[0.1, torch.nan]]), torch.zeros(1, 2), 0.5)
-    with pytest.raises(InputError, match="0..1"):
+    with pytest.raises(InputError, match=r"0\.\.1"):
         borrowed_floor(torch.zeros(1, 2), 1.5)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def norm(sim: Tensor, dim: tuple[int, ...] = (-2, -1), eps: float = 1e-6) -> Tensor:
-    """Min-max scale maps to 0..1, each by itself: the paper's `norm` (Eq. 2 and 5).
+    """Min-max scale maps to 0..1, each by itself: the paper's `norm` (Eq. 4 and 5).
 
     Args:
         sim: maps `[..., H, W]`; computed in float32 at least.

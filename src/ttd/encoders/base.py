@@ -157,7 +157,7 @@ class Encoder(nn.Module, ABC):
         return self._average_templates(embeddings)
 
     def similarity(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """Raw cosines of every cell and text: the paper's `sim`.
+        """Raw cosines of every cell and text: the paper's `sim` (Eq. 3).
 
         Args:
             features: B images.
