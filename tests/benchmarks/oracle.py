@@ -40,6 +40,8 @@ class Oracle(Encoder):
     def __init__(self, titles: Sequence[str], image_size: int = 24) -> None:
         super().__init__()
         self.backbone = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(self.backbone.weight)  # the same fingerprint in every process
+        torch.nn.init.zeros_(self.backbone.bias)
         self.titles = [title.lower() for title in titles]
         self.image_size = image_size
         self.embedding_size = len(titles) + 1

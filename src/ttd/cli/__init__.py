@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "ttd.cli.demo:demo",
     "scenes": "ttd.cli.scenes:scenes",
     "eval": "ttd.cli.eval:evaluate",
+    "report": "ttd.cli.report:report",
     "data": "ttd.cli.data:data",
     "prune": "ttd.cli.prune:prune",
     "train": "ttd.cli.train:train",

@@ -1,0 +1,83 @@
+"""`ttd eval` and `ttd report` as commands: start, a kill, the joined page."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import ttd
+from tests.benchmarks.layouts import write
+from tests.benchmarks.oracle import Oracle
+from tests.cli.test_start import HEAVY, LOOK
+from ttd.cli import cli
+from ttd.model import TTD
+
+KILLED_AT_THE_THIRD = """
+import os, signal, sys
+import ttd
+from tests.benchmarks.oracle import Oracle
+from ttd.benchmarks.classes import read_classes
+from ttd.model import TTD
+model, segment, asked = TTD(Oracle(read_classes("voc").titles)), TTD.segment, []
+def kill(self, *args, **options):
+    asked.append(1)
+    if len(asked) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return segment(self, *args, **options)
+TTD.segment = kill
+ttd.__dict__["load"] = lambda *args, **options: model
+from ttd.cli import main
+main()
+"""
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
+
+
+@pytest.mark.parametrize("arguments", [["eval", "--help"], ["eval", "voc"], ["report", "--help"]])
+def test_help_and_wrong_use_import_nothing_heavy(arguments: list[str]) -> None:
+    line = [sys.executable, "-c", LOOK % (HEAVY,), *arguments]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_killed_run_goes_on_and_the_report_joins_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, titles = write(tmp_path / "data", "voc", count=4)
+    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--preset", "default"]
+    out = ["--out", str(tmp_path / "killed")]
+    line = [sys.executable, "-c", KILLED_AT_THE_THIRD, *arguments, *out]
+    assert subprocess.run(line, capture_output=True, timeout=100, check=False).returncode == -9
+    assert len((tmp_path / "killed" / "measurements.jsonl").read_bytes().splitlines()) == 2
+    assert not (tmp_path / "killed" / "results.json").exists()
+    model, segment, asked = TTD(Oracle(titles)), TTD.segment, []
+    monkeypatch.setattr(TTD, "segment", lambda *args, **options: asked.append(1) or segment(*args, **options))
+    monkeypatch.setitem(ttd.__dict__, "load", lambda *args, **options: model)
+    assert command(*arguments, *out).exit_code == 0
+    assert len(asked) == 2
+    assert command(*arguments, "--limit", 1, "--out", tmp_path / "short").exit_code == 0
+
+    done = command("report", tmp_path / "killed", tmp_path / "short", "--out", tmp_path / "report")
+    assert done.exit_code == 0, done.output
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert "| **oracle [killed]** | 100.0 |" in markdown
+    assert "| **oracle [short]** | 100.0 |" in markdown
+    assert "| TCL + TTD | 61.1 | 0.185 | 0.204 |" in markdown
+    assert "1 pictures, a sample" in markdown
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert len(re.findall("class=ours", page)) == 2
+    assert "http" not in page
+
+
+def test_a_report_needs_results(tmp_path: Path) -> None:
+    assert "no results.json" in command("report", tmp_path, "--out", tmp_path / "report").stderr
+    (tmp_path / "results.json").write_text(json.dumps({"numbers": {}}))
+    wrong = command("report", tmp_path, "--out", tmp_path / "report")
+    assert wrong.exit_code == 2
+    assert "no result of" in wrong.stderr
