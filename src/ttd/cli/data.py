@@ -20,12 +20,16 @@ from ttd.cli.data_options import (
 from ttd.cli.options import SCORES
 from ttd.cli.output import printable, writable_folder
 from ttd.cli.results_file import json_line
+from ttd.cli.tagmask_from_coco import tagmask_from_coco
 from ttd.errors import InputError
 
 
 @click.group()
 def data() -> None:
     """Image-text pairs: check them, pack a folder into shards, choose their words beforehand."""
+
+
+data.add_command(tagmask_from_coco)
 
 
 @data.command()

@@ -1,0 +1,142 @@
+"""A TagMask set from COCO's captions and masks.
+
+A caption's word is true where it names a category (see `coco_words`) that the picture has pixels of. What this
+cannot know: words outside the list ("kitchen", "smiling") count as not true although they may be visible;
+a category whose objects were not annotated counts as absent; of "a man and a woman" both are true where any
+person is; and colours, numbers and deeds are never true.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ttd.atomic import whole_file
+from ttd.benchmarks.coco_annotations import CocoMasks, captions_by_image
+from ttd.benchmarks.coco_words import WordList
+from ttd.errors import InputError
+from ttd.words import split_words
+
+
+@dataclass(frozen=True)
+class CocoTagMask:
+    """Where COCO's files lie, and how captions are chosen.
+
+    Attributes:
+        captions: `captions_*.json`.
+        masks: instances (80 things), or better the panoptic set (things and stuff).
+        images: the folder of the pictures.
+        words: the word list.
+        every_caption: all captions of a picture that name something, not only the first.
+    """
+
+    captions: Path
+    masks: CocoMasks
+    images: Path
+    words: WordList
+    every_caption: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the captions.
+
+    Attributes:
+        rows: captions written.
+        unmatched: captions left out because no word names anything that the picture shows.
+        skipped: pictures that could not be used, with the reason.
+    """
+
+    rows: int
+    unmatched: int
+    skipped: list[tuple[str, str]]
+
+
+def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None) -> Written:
+    """Writes the documented layout (see `tagmask_set`): `tags.jsonl` last, so a part is never taken for a set.
+
+    Args:
+        source: COCO.
+        out: the new set's folder; pictures are linked where the disk allows it, else copied.
+        limit: at most this many pictures.
+    """
+    known = source.masks.categories
+    vocabulary = {word: meant & known for word, meant in source.words.vocabulary.items() if meant & known}
+    captions = captions_by_image(source.captions)
+    numbers = [number for number in captions if number in source.masks.images][:limit]
+    lines: list[str] = []
+    unmatched, skipped = 0, []
+    for number in tqdm(numbers, desc="pictures", disable=None):
+        image = source.images / source.masks.images[number]
+        try:
+            if not image.is_file():
+                raise InputError(f"{image} does not exist: get COCO's pictures or check their folder")
+            truth = source.masks.masks(number)
+        except InputError as error:
+            skipped.append((str(number), str(error)))
+            continue
+        rows = list(_rows(source, captions[number], truth))
+        unmatched += len(captions[number]) - len(rows)
+        present = [word for word, meant in vocabulary.items() if meant & truth.keys()]
+        for key, caption, words, found in rows if source.every_caption else rows[:1]:
+            identifier = f"{number:012d}-{key}"
+            _link(image, out / "images" / f"{identifier}{image.suffix}")
+            _write_masks(out / "masks", identifier, found)
+            row = {"id": identifier, "caption": caption, "words": words, "true": list(found), "present": present}
+            lines.append(json.dumps(row))
+    if not lines:
+        raise InputError(f"no caption of {source.captions} names anything that its picture shows: check the files")
+    _write(out / "vocabulary.txt", ("\n".join(vocabulary) + "\n").encode())
+    _write(out / "tags.jsonl", ("\n".join(lines) + "\n").encode())
+    return Written(len(lines), unmatched, skipped)
+
+
+def _rows(
+    source: CocoTagMask, captions: Sequence[tuple[int, str]], truth: Mapping[str, np.ndarray]
+) -> Iterator[tuple[int, str, list[str], dict[str, np.ndarray]]]:
+    """Captions with a true word: id, caption, words, and the mask of every true word."""
+    for key, caption in captions:
+        words = [word.text.lower() for word in split_words(caption)]
+        found: dict[str, np.ndarray] = {}
+        for word, meant in zip(words, source.words.find(words), strict=True):
+            for category in sorted(meant & truth.keys()):
+                found[word] = found[word] | truth[category] if word in found else truth[category]
+        if found:
+            yield key, caption, words, found
+
+
+def _write_masks(folder: Path, name: str, found: Mapping[str, np.ndarray]) -> None:
+    _write(folder / f"{name}.png", _png(np.any(list(found.values()), axis=0)))
+    for word, mask in found.items():
+        if "/" not in word:
+            _write(folder / name / f"{word}.png", _png(mask))
+
+
+def _png(mask: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(mask).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        with whole_file(target) as part:
+            shutil.copyfile(source, part)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as part:
+        part.write_bytes(content)
