@@ -166,6 +166,7 @@ def test_a_set_from_coco(tmp_path: Path) -> None:
     assert row.true == {"dogs", "traffic", "light"}
     assert data.vocabulary == ("cat", "dog")
     assert row.present == {"dog"}
+    assert row.nouns == {"cat", "dogs", "traffic", "light"}
     mask = row.mask()
     assert mask[:3].all()
     assert mask[:, 7].all()

@@ -87,12 +87,12 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
         rows = list(_rows(source, captions[number], truth))
         unmatched += len(captions[number]) - len(rows)
         present = [word for word, meant in vocabulary.items() if meant & truth.keys()]
-        for key, caption, words, found in rows if source.every_caption else rows[:1]:
+        for key, caption, words, nouns, found in rows if source.every_caption else rows[:1]:
             identifier = f"{number:012d}-{key}"
             _link(image, out / "images" / f"{identifier}{image.suffix}")
             _write_masks(out / "masks", identifier, found)
-            row = {"id": identifier, "caption": caption, "words": words, "true": list(found), "present": present}
-            lines.append(json.dumps(row))
+            row = {"id": identifier, "caption": caption, "words": words, "true": list(found)}
+            lines.append(json.dumps({**row, "nouns": nouns, "present": present}))
     if not lines:
         raise InputError(f"no caption of {source.captions} names anything that its picture shows: check the files")
     _write(out / "vocabulary.txt", ("\n".join(vocabulary) + "\n").encode())
@@ -102,16 +102,19 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
 
 def _rows(
     source: CocoTagMask, captions: Sequence[tuple[int, str]], truth: Mapping[str, np.ndarray]
-) -> Iterator[tuple[int, str, list[str], dict[str, np.ndarray]]]:
-    """Captions with a true word: id, caption, words, and the mask of every true word."""
+) -> Iterator[tuple[int, str, list[str], list[str], dict[str, np.ndarray]]]:
+    """Captions with a true word: id, caption, words, those that name a category, the mask of every true word."""
     for key, caption in captions:
         words = [word.text.lower() for word in split_words(caption)]
         found: dict[str, np.ndarray] = {}
+        nouns: dict[str, None] = {}
         for word, meant in zip(words, source.words.find(words), strict=True):
+            if meant & source.masks.categories:
+                nouns[word] = None
             for category in sorted(meant & truth.keys()):
                 found[word] = found[word] | truth[category] if word in found else truth[category]
         if found:
-            yield key, caption, words, found
+            yield key, caption, words, list(nouns), found
 
 
 def _write_masks(folder: Path, name: str, found: Mapping[str, np.ndarray]) -> None:

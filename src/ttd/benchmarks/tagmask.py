@@ -124,7 +124,7 @@ class TagMask(Benchmark):
 
 class _TagMaskTally(Tally):
     def __init__(self, data: TagMaskSet, scores: Sequence[str]) -> None:
-        self.vocabulary = frozenset(data.vocabulary)
+        self.nouns_known = any(row.nouns for row in data.rows)
         self.words = data.vocabulary
         self.rows_by_id = {row.sample.id: row for row in data.rows}
         self.next_row = {row.sample.id: data.rows[(i + 1) % len(data.rows)] for i, row in enumerate(data.rows)}
@@ -143,7 +143,7 @@ class _TagMaskTally(Tally):
             self.masks.append((record["id"], MaskCounts(*counts), pixels))
         if "tags" in record:
             self._add_tags(record["tags"], row, self.tables)
-            nouns = {word: (1.0, True) for word in row.words if word in self.vocabulary}
+            nouns = dict.fromkeys(row.nouns, (1.0, True))
             tags = record["tags"]
             self.every_noun.add(decide(tags["words"], tags["true"], nouns), self._absent(tags["words"], row))
             self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
@@ -161,9 +161,9 @@ class _TagMaskTally(Tally):
             table.add(decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True))), absent)
 
     def _absent(self, words: Sequence[str], row: TagMaskRow) -> np.ndarray:
-        """Which words are nouns of the vocabulary that are not in the picture."""
-        there = row.true if row.present is None else row.present | row.true
-        return np.array([word in self.vocabulary and word not in there for word in words], bool)
+        """Which words are nouns that are known not to be in the picture."""
+        absent = row.nouns - row.true - (row.present or frozenset())
+        return np.array([word in absent for word in words], bool)
 
     def result(self) -> Result:
         numbers: dict[str, float] = {}
@@ -178,8 +178,8 @@ class _TagMaskTally(Tally):
             numbers |= present_above_absent(np.stack(self.scores_of), np.stack(self.present))
         elif rows:
             notes.append("No AUC: the set does not say which words of a vocabulary are in each picture.")
-        if rows and not self.vocabulary:
-            notes.append("No vocabulary.txt: which named nouns are absent is not known.")
+        if rows and not self.nouns_known:
+            notes.append("Without vocabulary.txt it is not known which named things are absent.")
         if self.masks:
             masks = [(name, counts.overlap, counts, pixels) for name, counts, pixels in self.masks]
             rows["captions"] = [
@@ -195,7 +195,7 @@ class _TagMaskTally(Tally):
 
     def _tag_rows(self) -> list[dict[str, Any]]:
         tables = dict(self.tables)
-        if self.vocabulary:
+        if self.nouns_known:
             tables[EVERY_NOUN] = self.every_noun
         tables |= {f"{name}{SHUFFLED}": table for name, table in self.shuffled.items() if table.precisions}
         return [{"tagger": name, **table.numbers} for name, table in tables.items()]

@@ -3,11 +3,12 @@
 The documented layout (`ttd scenes write --format tagmask`, `ttd data tagmask-from-coco`):
 
     images/ID.jpg    masks/ID.png (union)    masks/ID/WORD.png (each word, optional)
-    tags.jsonl       {"id", "caption", "words", "true"}, optional "present"
+    tags.jsonl       {"id", "caption", "words", "true"}, optional "present", "nouns"
     vocabulary.txt   optional: one noun per line whose presence is known for every picture
 
 `present` lists the vocabulary's words that are in the picture, named by the caption or not; with it the
-controls over the whole vocabulary can be measured.
+controls over the whole vocabulary can be measured. `nouns` lists the caption's words that name a thing whose
+presence is known, true or not; without it these are the vocabulary's words.
 
 The authors' own folders `image/`, `json_refined/`, `mask_using_HQ-SAM/` are read as well. What stands in their
 JSON files is not published, so it is guessed: a caption, and the true words as a list or as {word: true/false}.
@@ -44,6 +45,7 @@ class TagMaskRow:
         words: every token of the caption in order, lower case.
         true: those that the picture shows.
         present: the vocabulary's words in the picture; None where that is not known.
+        nouns: the caption's words that name a thing whose presence is known.
     """
 
     sample: Sample
@@ -51,6 +53,7 @@ class TagMaskRow:
     words: tuple[str, ...]
     true: frozenset[str]
     present: frozenset[str] | None = None
+    nouns: frozenset[str] = frozenset()
 
     def mask(self) -> np.ndarray:
         """The union of the true words' masks, bool [H,W]; raises `InputError` where a file is unusable."""
@@ -86,14 +89,20 @@ def read_tagmask(root: Path) -> TagMaskSet:
         )
     if not rows:
         raise InputError(f"{root} lists no picture: check that the set is complete")
-    words = root / "vocabulary.txt"
-    vocabulary = [line.strip().lower() for line in words.read_text("utf-8").splitlines()] if words.is_file() else []
-    return TagMaskSet(root, rows, tuple(dict.fromkeys(word for word in vocabulary if word)))
+    return TagMaskSet(root, rows, _vocabulary(root))
+
+
+def _vocabulary(root: Path) -> tuple[str, ...]:
+    """The distinct words of `vocabulary.txt`, none where there is no such file."""
+    path = root / "vocabulary.txt"
+    lines = [line.strip().lower() for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return tuple(dict.fromkeys(line for line in lines if line))
 
 
 def _documented(root: Path) -> list[TagMaskRow]:
     rows: list[TagMaskRow] = []
     images = _by_stem(root / "images")
+    vocabulary = frozenset(_vocabulary(root))
     for number, line in enumerate((root / "tags.jsonl").read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
@@ -103,6 +112,7 @@ def _documented(root: Path) -> list[TagMaskRow]:
             name, caption, true = str(content["id"]), str(content["caption"]), _lower(content["true"])
             words = _lower(content["words"]) if "words" in content else _split(caption)
             present = frozenset(_lower(content["present"])) if "present" in content else None
+            nouns = frozenset(_lower(content["nouns"]) if "nouns" in content else vocabulary & set(words))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{where} is no row with id, caption, words and true: write it again") from None
         if stray := sorted(set(true) - set(words)):
@@ -110,7 +120,7 @@ def _documented(root: Path) -> list[TagMaskRow]:
         mask = root / "masks" / f"{name}.png"
         image = images.get(name, root / "images" / f"{name}.jpg")
         sample = Sample(name, image, (mask,) if mask.is_file() else ())
-        rows.append(TagMaskRow(sample, caption, words, frozenset(true), present))
+        rows.append(TagMaskRow(sample, caption, words, frozenset(true), present, nouns))
     if len({row.sample.id for row in rows}) < len(rows):
         raise InputError(f"{root / 'tags.jsonl'} has the same id twice: every row needs its own")
     return rows
