@@ -58,21 +58,23 @@ def test_reference_outputs(shared: Path, image: str) -> None:
 def test_other_sizes_are_read_from_the_parameters(sizes: dict[str, int]) -> None:
     tensors = tiny_tcl_tensors(**sizes)
     encoder = TCLEncoder.from_state_dict(tensors)
-    side = 4 * sizes.get("patch", 16)
-    plain = plain_tcl.dense(
-        random_pixels(2, side, side),
-        tensors,
-        sizes["depth"],
-        sizes["first_trained"],
-        sizes.get("levels", 2),
-        sizes.get("convs", 2),
-    )
-    assert error(encoder.encode_pixels(random_pixels(2, side, side)), normalize(plain, dim=1)) < 1e-5
-    assert encoder.max_tokens == sizes.get("context", 77)
-    masks = encoder.masks(random_pixels(1, 50, 33), torch.randn(2, encoder.embedding_size))
-    assert masks.shape == (1, 2, 50, 33)
-    assert masks.min() > 0
-    assert masks.max() < 1
+    structure = [sizes["depth"], sizes["first_trained"], sizes.get("levels", 2), sizes.get("convs", 2)]
+    side, vocabulary, context = 4 * sizes.get("patch", 16), sizes.get("vocab", 49_408), sizes.get("context", 77)
+    assert encoder.max_tokens == context
+
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, vocabulary - 2, (3, context), generator=generator)
+    for row, end in enumerate((2, 9, context - 1)):
+        ids[row, end] = vocabulary - 1
+    text = plain_tcl.text(ids, tensors)
+    assert error(encoder.embed_tokens(ids.int()), text) < 1e-5
+    for height, width in ((side, side), (50, 33), (1, 70)):
+        pixels = random_pixels(2, height, width)
+        if height == width:
+            plain = plain_tcl.dense(pixels, tensors, *structure)
+            assert error(encoder.encode_pixels(pixels), normalize(plain, dim=1)) < 1e-5
+        found = encoder.masks(pixels, text, pamr=True, clip_weight=0.3)
+        assert error(found, plain_tcl.masks(pixels, text, tensors, *structure)) < 1e-5
 
 
 @pytest.mark.parametrize("sizes", SIZES)
