@@ -1,5 +1,7 @@
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,21 @@ from tests.colour_encoder import ColourEncoder
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text("utf-8"), re.S)
-    assert len(blocks) >= 5
+@pytest.mark.parametrize(
+    ("page", "number"), [("docs/python.md", 6), ("docs/models.md", 1), ("docs/refinement.md", 1), ("README.md", 1)]
+)
+def test_every_example_runs(page: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS.parent / page).read_text("utf-8"), re.S)
+    assert len(blocks) == number
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ttd.model.load", lambda name: ttd.TTD(ColourEncoder()))
+    wanted = inspect.signature(ttd.load)
+
+    def load(*arguments: Any, **options: Any) -> ttd.TTD:
+        wanted.bind(*arguments, **options)
+        return ttd.TTD(ColourEncoder())
+
+    monkeypatch.setattr("ttd.model.load", load)
     exec("\n".join(blocks), {})
 
 
