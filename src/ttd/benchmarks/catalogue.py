@@ -12,6 +12,7 @@ from ttd.benchmarks.classes import read_classes
 from ttd.benchmarks.layouts import DATA_SETS
 from ttd.benchmarks.presets import class_options, mask_options, tag_options
 from ttd.benchmarks.segmentation import open_data_set
+from ttd.benchmarks.taggers import SPACY_MODEL, open_tagger
 from ttd.benchmarks.tagmask import PARTS, TagMask
 from ttd.benchmarks.tagmask_set import read_tagmask
 from ttd.errors import InputError
@@ -29,6 +30,7 @@ class Choices:
         given: single options for the model's methods that overrule the preset.
         classes: another class list.
         synonyms: ask for all names of a class.
+        taggers, spacy_model: see `ttd.benchmarks.taggers`.
         parts, scores, stop_words, shuffled: see `ttd.benchmarks.tagmask.TagMask`.
     """
 
@@ -40,6 +42,8 @@ class Choices:
     scores: Sequence[str] = SCORES
     stop_words: bool = False
     shuffled: bool = True
+    taggers: Sequence[str] = ()
+    spacy_model: str | None = None
 
 
 def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool) -> Benchmark:
@@ -64,6 +68,12 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
             scores=choices.scores,
             stop_words=choices.stop_words,
             shuffled=choices.shuffled,
+            taggers={
+                f"spacy {choices.spacy_model or SPACY_MODEL}" if tagger == "spacy" else tagger: open_tagger(
+                    tagger, choices.spacy_model
+                )
+                for tagger in choices.taggers
+            },
         )
     if name not in NAMES:
         raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(NAMES)}")

@@ -14,11 +14,11 @@ NEVER = -2.0  # below every cosine and share: the score of a word that is never 
 
 @dataclass(frozen=True)
 class Decided:
-    """What a tagger made of one caption: its words in order, with truth, score and decision, each [N]."""
+    """What a tagger made of one caption: its words in order, with truth, score (None: it gives none), decision."""
 
     words: Sequence[str]
     true: np.ndarray
-    scores: np.ndarray
+    scores: np.ndarray | None
     selected: np.ndarray
 
 
@@ -49,7 +49,7 @@ class TagRow:
     def add(self, decided: Decided, absent: np.ndarray | None = None) -> None:
         """One caption; `absent` bool [N] marks the nouns that are not in the picture."""
         self.counts.add(decided.selected, decided.true)
-        if decided.true.any():
+        if decided.scores is not None and decided.true.any():
             self.precisions.append(average_precision(decided.scores, decided.true))
         if absent is not None:
             self.absent += int(absent.sum())

@@ -4,7 +4,7 @@ whole caption covers (Table 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.benchmarks.metrics import MaskCounts, mask_counts
 from ttd.benchmarks.sweep import Sweep
-from ttd.benchmarks.tag_tables import TagRow, decide, present_above_absent
+from ttd.benchmarks.tag_tables import Decided, TagRow, decide, present_above_absent
+from ttd.benchmarks.taggers import Tagger
 from ttd.benchmarks.tagmask_set import TagMaskRow, TagMaskSet
 from ttd.errors import InputError
 from ttd.images import read_image
@@ -43,6 +44,7 @@ class TagMask(Benchmark):
         scores: Sequence[str] = SCORES,
         stop_words: bool = False,
         shuffled: bool = True,
+        taggers: Mapping[str, Tagger] | None = None,
     ) -> None:
         """Chooses what to measure.
 
@@ -53,6 +55,7 @@ class TagMask(Benchmark):
             scores: which of `ttd.tagging.SCORES` to compare.
             stop_words: score stop words like other words; else they count as words that are never selected.
             shuffled: also score each picture with the next picture's caption: what the text alone achieves.
+            taggers: functions by name that select words without the picture, see `ttd.benchmarks.taggers`.
         """
         self.data = data
         self.root = data.root
@@ -60,6 +63,7 @@ class TagMask(Benchmark):
         self.tag_options, self.mask_options = tag_options, mask_options
         self.parts, self.scores = tuple(parts), tuple(scores)
         self.stop_words, self.shuffled = stop_words, shuffled
+        self.taggers = dict(taggers or {})
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
             raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
 
@@ -76,6 +80,7 @@ class TagMask(Benchmark):
             "score_stop_words": self.stop_words,
             "shuffled": self.shuffled,
             "vocabulary": len(self.data.vocabulary),
+            "taggers": list(self.taggers),
         }
 
     def measure(self, model: TTD, number: int) -> Record:
@@ -95,6 +100,7 @@ class TagMask(Benchmark):
         if "tags" in self.parts:
             encoded = model.encode(picture, **self.tag_options)
             record["tags"] = self._tags(model, encoded, row)
+            record["taggers"] = {name: tagger(row.words) for name, tagger in self.taggers.items()}
             if self.shuffled and len(self.data.rows) > 1:
                 record["shuffled"] = self._tags(model, encoded, self.data.rows[(number + 1) % len(self.data.rows)])
             if row.present is not None and self.data.vocabulary:
@@ -119,11 +125,11 @@ class TagMask(Benchmark):
 
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
-        return _TagMaskTally(self.data, self.scores)
+        return _TagMaskTally(self.data, self.scores, tuple(self.taggers))
 
 
 class _TagMaskTally(Tally):
-    def __init__(self, data: TagMaskSet, scores: Sequence[str]) -> None:
+    def __init__(self, data: TagMaskSet, scores: Sequence[str], taggers: Sequence[str]) -> None:
         self.nouns_known = any(row.nouns for row in data.rows)
         self.words = data.vocabulary
         self.rows_by_id = {row.sample.id: row for row in data.rows}
@@ -131,6 +137,7 @@ class _TagMaskTally(Tally):
         self.tables = {score: TagRow() for score in scores}
         self.shuffled = {score: TagRow() for score in scores}
         self.every_noun = TagRow()
+        self.taggers = {name: TagRow() for name in taggers}
         self.sweep = Sweep([score for score in scores if score != "s_pixel"])
         self.masks: list[tuple[str, MaskCounts, int]] = []
         self.scores_of: list[np.ndarray] = []
@@ -146,6 +153,8 @@ class _TagMaskTally(Tally):
             nouns = dict.fromkeys(row.nouns, (1.0, True))
             tags = record["tags"]
             self.every_noun.add(decide(tags["words"], tags["true"], nouns), self._absent(tags["words"], row))
+            for name, selected in record["taggers"].items():
+                self._add_unranked(self.taggers[name], tags, selected, row)
             self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
         if "shuffled" in record:
             # The truth stays the caption's own: what would be found without looking at its picture.
@@ -153,6 +162,11 @@ class _TagMaskTally(Tally):
         if "vocabulary" in record:
             self.scores_of.append(np.array(record["vocabulary"], np.float32))
             self.present.append(np.array([word in (row.present or ()) for word in self.words]))
+
+    def _add_unranked(self, table: TagRow, tags: Record, selected: Sequence[bool], row: TagMaskRow) -> None:
+        """A tagger without scores has no average precision; it decides on every occurrence by itself."""
+        right, kept = np.array(tags["true"], bool), np.array(selected, bool)
+        table.add(Decided(tags["words"], right, None, kept), self._absent(tags["words"], row))
 
     def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
         absent = self._absent(tags["words"], row)
@@ -194,7 +208,7 @@ class _TagMaskTally(Tally):
         return Result(numbers, rows, tuple(notes))
 
     def _tag_rows(self) -> list[dict[str, Any]]:
-        tables = dict(self.tables)
+        tables = {**self.tables, **{f"{name} nouns": table for name, table in self.taggers.items()}}
         if self.nouns_known:
             tables[EVERY_NOUN] = self.every_noun
         tables |= {f"{name}{SHUFFLED}": table for name, table in self.shuffled.items() if table.precisions}

@@ -47,6 +47,14 @@ MOST_LISTED = 20  # skipped items named on the terminal; results.json names them
 @click.option(
     "--score-stop-words", "stop_words", is_flag=True, help="tagmask: score stop words; else they are never selected."
 )
+@click.option(
+    "--tagger",
+    "taggers",
+    type=click.Choice(["nltk", "spacy"]),
+    multiple=True,
+    help="tagmask: also the nouns that it finds in the text; repeatable.",
+)
+@click.option("--spacy-model", metavar="NAME", help="spaCy's model; by default en_core_web_sm.")
 @click.option("--shuffled/--no-shuffled", default=True, help="tagmask: also score each picture's neighbour's caption.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @click.option("--out", required=True, metavar="DIR", help="For results.json, tables and measurements.")
@@ -103,6 +111,8 @@ def _choices(chosen: dict[str, Any]) -> Any:
         scores=chosen["scores"] or SCORES,
         stop_words=chosen["stop_words"],
         shuffled=chosen["shuffled"],
+        taggers=chosen["taggers"],
+        spacy_model=chosen["spacy_model"],
     )
 
 
