@@ -9,7 +9,7 @@ from typing import Any
 
 from ttd.benchmarks.benchmark import Benchmark
 from ttd.benchmarks.classes import read_classes
-from ttd.benchmarks.layouts import DATA_SETS
+from ttd.benchmarks.layouts import DATA_SETS, is_whole
 from ttd.benchmarks.presets import class_options, mask_options, tag_options
 from ttd.benchmarks.segmentation import open_data_set
 from ttd.benchmarks.taggers import SPACY_MODEL, open_tagger
@@ -90,9 +90,7 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
 
 def sample_note(name: str, measured: int) -> str | None:
     """A sentence where fewer pictures were measured than the data set has: such numbers compare with nothing."""
-    if name not in DATA_SETS or measured in DATA_SETS[name].full:
+    if is_whole(name, measured):
         return None
     whole = " or ".join(str(count) for count in DATA_SETS[name].full)
-    return (
-        f"Measured on {measured} pictures, a sample: the whole set has {whole}, and published numbers are about that."
-    )
+    return f"Measured on a sample, {measured} of {whole} pictures; published numbers are about the whole set."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ttd.benchmarks.layouts import is_whole
 from ttd.benchmarks.published import published
 
 # Published as shares, everything else as percent.
@@ -59,7 +60,8 @@ def comparisons(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Compariso
 def _own_rows(kind: str, name: str, results: Mapping[str, Any]) -> list[tuple[str, dict[str, float], str]]:
     """Measured rows in the unit of published ones."""
     numbers: Mapping[str, float | None] = results["numbers"]
-    source = f"this run, {results['measured']} items"
+    whole = is_whole(str(results["benchmark"]), results["measured"])
+    source = f"this run, {results['measured']} items" if whole else f"this run, a sample of {results['measured']}"
     if kind != "tags":
         found = {c: _unit(c, value) for c in _COLUMNS[kind] if (value := numbers.get(c)) is not None}
         needed = _COLUMNS[kind][0]

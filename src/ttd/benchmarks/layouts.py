@@ -133,6 +133,11 @@ DATA_SETS = {
 OWN = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "mask"))
 
 
+def is_whole(name: str, count: int) -> bool:
+    """Whether so many pictures are a whole validation set; sets without a known size always are."""
+    return name not in DATA_SETS or count in DATA_SETS[name].full
+
+
 def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ...]) -> tuple[list[Sample], Layout]:
     """The items of the first layout that is there, ordered by id.
 
