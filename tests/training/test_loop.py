@@ -234,7 +234,7 @@ def test_kills_change_nothing(processes: Any, base: Path, shards: Path, tmp_path
 def test_signals_save_and_leave(processes: Any, base: Path, shards: Path, tmp_path: Path, number: int) -> None:
     config = tiny_config(base, shards, "optimiser.epochs=3", "run.checkpoint_every=1000")
     train(config, tmp_path / "whole", quiet=True)
-    process = start(processes, config, tmp_path / "run", 0.1, 0.0)
+    process = start(processes, config, tmp_path / "run", 0.3, 0.0)
     while not (tmp_path / "run" / "log.jsonl").is_file() or len(read_log(tmp_path / "run")) < 2:
         time.sleep(0.01)
         assert process.is_alive()
