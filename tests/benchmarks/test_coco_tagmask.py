@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ttd.benchmarks.coco_annotations import CocoMasks, instance_mask, unpack_runs
+from ttd.benchmarks.coco_labels import write_label_maps
 from ttd.benchmarks.coco_words import WordList, singulars
+from ttd.benchmarks.label_files import read_labels
 from ttd.benchmarks.tagmask_set import read_tagmask
 from ttd.cli import cli
 from ttd.errors import InputError
@@ -177,6 +179,28 @@ def test_a_set_from_coco(tmp_path: Path) -> None:
         "A cat and dogs at a traffic light.",
         "The dog",
     ]
+
+
+def test_prepared_label_maps_are_the_usual_ones(tmp_path: Path, shared: Path) -> None:
+    folder = shared / "data/coco/annotations"
+    content = json.loads((folder / "instances_val2017.json").read_text())
+    content["images"] = content["images"][:15]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    arguments = ["data", "prepare", "coco-object", "--annotations", str(tmp_path / "instances.json")]
+    done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "maps")], prog_name="ttd")
+    assert done.exit_code == 0, done.output
+    written = sorted((tmp_path / "maps").iterdir())
+    assert len(written) == 15
+    same = [(read_labels(path) == read_labels(folder / "val2017" / path.name)).mean() for path in written]
+    assert np.mean(same) > 0.995
+
+
+def test_the_panoptic_set_makes_no_object_maps(tmp_path: Path, shared: Path) -> None:
+    masks = CocoMasks(shared / "data/coco/annotations/panoptic_val2017.json")
+    with pytest.raises(InputError, match="80 objects"):
+        write_label_maps(masks, tmp_path)
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:

@@ -42,6 +42,17 @@ class CocoMasks:
                 found[name] = found[name] | mask if name in found else mask
         return {name: mask for name, mask in found.items() if mask.any()}
 
+    def label_map(self, image: int, categories: Sequence[str]) -> np.ndarray:
+        """Instances as numbers, uint8 [H,W]: 0 is background, n the n-th of `categories`; a smaller object covers
+        a larger one, and crowds lie below all.
+        """
+        labels = np.zeros(self._sizes[image], np.uint8)
+        order = sorted(self._found[image], key=lambda a: (-int(a.get("iscrowd", 0)), -float(a["area"])))
+        for annotation in order:
+            for category, mask in self._parts(annotation, self._sizes[image]):
+                labels[mask] = 1 + categories.index(self._names[category])
+        return labels
+
     def _parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
         if "segments_info" not in annotation:
             return [(int(annotation["category_id"]), instance_mask(annotation["segmentation"], size))]

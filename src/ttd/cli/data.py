@@ -19,6 +19,7 @@ from ttd.cli.data_options import (
 )
 from ttd.cli.options import SCORES
 from ttd.cli.output import printable, writable_folder
+from ttd.cli.prepare import prepare
 from ttd.cli.results_file import json_line
 from ttd.cli.tagmask_from_coco import tagmask_from_coco
 from ttd.errors import InputError
@@ -29,6 +30,7 @@ def data() -> None:
     """Image-text pairs: check them, pack a folder into shards, choose their words beforehand."""
 
 
+data.add_command(prepare)
 data.add_command(tagmask_from_coco)
 
 
