@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 CLIP_VOCABULARY = 49_408
-_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "clip_tokenizer"
+CLIP_TOKENIZER = Path(__file__).resolve().parents[1] / "assets" / "clip_tokenizer"
 
 
 @cache
@@ -19,7 +19,7 @@ def clip_tokenizer() -> Any:
     """OpenAI's byte-pair encoding: 49,408 tokens, lower case, 49406 = start, 49407 = end."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(_FOLDER)
+    return CLIPTokenizer.from_pretrained(CLIP_TOKENIZER)
 
 
 def tokenize(

@@ -11,7 +11,7 @@ from transformers import CLIPModel
 
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.folders import Card, write_card
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.scenes.captions import FILLER
 from ttd.scenes.clip_model import IMAGE, new_mini
@@ -67,7 +67,7 @@ def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     """Writes the folder that `ttd.load` and transformers read."""
     model.half().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
-    clip_tokenizer().save_pretrained(folder)
+    shutil.copytree(CLIP_TOKENIZER, folder, dirs_exist_ok=True)
     known = (*WORDS, *sorted(FILLER))
     (folder / "words.txt").write_text("\n".join(known) + "\n", "utf-8")
     encoder = CLIPEncoder(model.float(), clip_tokenizer(), variant=VARIANT)

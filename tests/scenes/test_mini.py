@@ -1,0 +1,73 @@
+"""The model in the package: a plain CLIPModel, small enough, and good enough to show the method on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from transformers import AutoTokenizer, CLIPModel
+
+import ttd
+from ttd.cli import cli
+from ttd.model import TTD
+from ttd.scenes import Scenes
+from ttd.scenes.measure import caption_masks, encode_scenes, present_above_absent, segmentation, tag_selection
+
+ASSETS = Path(ttd.__file__).parent / "assets"
+MINI = ASSETS / "mini"
+
+
+@pytest.fixture(scope="module")
+def mini() -> TTD:
+    return ttd.load("mini")
+
+
+def test_package_carries_at_most_30_megabytes() -> None:
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 30e6
+
+
+def test_folder_is_a_plain_clip_model(mini: TTD) -> None:
+    model = CLIPModel.from_pretrained(MINI, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    ids = tokenizer("a photo of a cat, spider's web")["input_ids"]
+    assert ids == [49406, 320, 1125, 539, 320, 2368, 267, 7622, 568, 4601, 49407]
+    with torch.inference_mode():
+        plain = model.get_text_features(**tokenizer(["a cute dog"], return_tensors="pt")).pooler_output
+    ours = mini.encode_text(["a cute dog"])
+    torch.testing.assert_close(torch.nn.functional.normalize(plain, dim=-1), ours, atol=1e-5, rtol=1e-4)
+    assert mini.encoder.fingerprint() == json.loads((MINI / "ttd.json").read_text("utf-8"))["fingerprint"]
+
+
+def test_it_passes_the_gate_on_validation_scenes(mini: TTD) -> None:
+    world = Scenes("validation")
+    encoded = encode_scenes(mini.encoder, [world[i] for i in range(200)])
+    with torch.inference_mode():
+        assert segmentation(mini.encoder, encoded)["words that are there"] >= 0.45
+        assert min(present_above_absent(mini.encoder, encoded).values()) >= 0.90
+        tags = tag_selection(mini.encoder, encoded)
+        captions = caption_masks(mini.encoder, encoded)
+    assert tags["s_pixel"]["F1"] >= 0.85
+    assert tags["s_pixel"]["F1"] > max(tags[score]["F1"] for score in ("s_image", "s_text", "s_seg"))
+    for row in captions.values():
+        assert row["CaptionIoU"] > row["whole picture IoU"]
+
+
+def test_demo_is_right_on_five_held_out_scenes(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    scenes = json.loads(result.stdout)["scenes"]
+    assert len(scenes) == 5
+    for scene in scenes:
+        there = [word["score"] for word in scene["words"] if word["truth"] == "there"]
+        absent = [word["score"] for word in scene["words"] if word["truth"] == "not there"]
+        assert min(there) > max(absent), scene["caption"]
+        assert scene["caption_iou"] > scene["whole_iou"], scene["caption"]
+
+
+def test_words_outside_its_world_are_named(mini: TTD) -> None:
+    scene = Scenes("test")[0]
+    tagging = mini.tag(scene.image, "a drum and a submarine in summer")
+    assert tagging.unknown == ("submarine",)
