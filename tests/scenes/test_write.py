@@ -13,7 +13,7 @@ from PIL import Image
 
 from ttd.cli.scenes import scenes as command
 from ttd.errors import InputError
-from ttd.scenes import Scenes
+from ttd.scenes import BACKGROUNDS, NOUNS, Scenes
 from ttd.scenes.write import write_shards, write_tagmask
 
 
@@ -40,9 +40,12 @@ def test_tagmask_set_has_the_documented_layout(tmp_path: Path) -> None:
     write_tagmask(world, 4, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text("utf-8").splitlines()]
     assert [row["id"] for row in rows] == [f"{i:08d}" for i in range(4)]
+    vocabulary = (tmp_path / "vocabulary.txt").read_text("utf-8").split()
+    assert vocabulary == [*NOUNS, *BACKGROUNDS]
     for i, row in enumerate(rows):
         scene = world[i]
         assert set(row["true"]) == scene.true_words <= set(row["words"])
+        assert row["present"] == list(scene.labels)
         union = np.asarray(Image.open(tmp_path / "masks" / f"{row['id']}.png"))
         assert ((union == 255) == scene.union_mask).all()
         for word in row["true"]:

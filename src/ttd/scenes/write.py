@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ttd.atomic import whole_file
+from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.scene import Scene, Scenes
 from ttd.words import split_words
 
@@ -41,7 +42,8 @@ def write_shards(
 
 
 def write_tagmask(scenes: Scenes, count: int, folder: Path, start: int = 0) -> None:
-    """Writes a TagMask set: `images/`, `masks/ID.png`, `masks/ID/WORD.png` and `tags.jsonl` (written last)."""
+    """Writes a TagMask set: `images/`, `masks/ID.png`, `masks/ID/WORD.png`, `vocabulary.txt` (every word of the world)
+    and `tags.jsonl` (written last)."""
     rows = []
     for number in tqdm(range(start, start + count), desc="scenes", disable=None):
         scene, name = scenes[number], f"{number:08d}"
@@ -50,17 +52,19 @@ def write_tagmask(scenes: Scenes, count: int, folder: Path, start: int = 0) -> N
         for word, mask in scene.word_masks.items():
             _write(folder / "masks" / name / f"{word}.png", _mask_bytes(mask))
         rows.append(json.dumps(tagmask_row(name, scene)))
+    _write(folder / "vocabulary.txt", ("\n".join((*NOUNS, *BACKGROUNDS)) + "\n").encode())
     _write(folder / "tags.jsonl", ("\n".join(rows) + "\n").encode())
 
 
 def tagmask_row(name: str, scene: Scene) -> dict[str, object]:
-    """The line of `tags.jsonl` for one scene: every word of the caption, and which of them are true."""
+    """The line of `tags.jsonl` for one scene: every word of the caption, which are true, and all that is there."""
     words = [word.text for word in split_words(scene.caption)]
     return {
         "id": name,
         "caption": scene.caption,
         "words": words,
         "true": [word for word in dict.fromkeys(words) if word in scene.true_words],
+        "present": list(scene.labels),
     }
 
 
