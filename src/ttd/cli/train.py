@@ -65,7 +65,6 @@ def train(
     if data:
         settings.append(f"data.sources={_toml(list(data))}")
     config = read_config(source, [*settings, *overrides])
-    _without_bars()
     try:
         finished = run(config, out, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     except Stopped as stopped:
@@ -84,15 +83,7 @@ def merge(model: str, adapter: str, adapter_scale: float, out: Path) -> None:
     """Write base and adapter as one plain model: a Hugging Face folder, for TCL safetensors in its own names."""
     from ttd.training.merge import merge as write
 
-    _without_bars()
     click.echo(str(write(model, adapter, out, scale=adapter_scale)))
-
-
-def _without_bars() -> None:
-    """The bars of transformers do not heed whether stderr is a terminal."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
 
 
 def _toml(value: object) -> str:

@@ -11,6 +11,7 @@ from transformers import CLIPModel
 
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.folders import Card, write_card
+from ttd.encoders.pretrained import without_bars
 from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.scenes.captions import FILLER
@@ -65,7 +66,8 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
 
 def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     """Writes the folder that `ttd.load` and transformers read."""
-    model.half().save_pretrained(folder)
+    with without_bars():
+        model.half().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     shutil.copytree(CLIP_TOKENIZER, folder, dirs_exist_ok=True)
     known = (*WORDS, *sorted(FILLER))

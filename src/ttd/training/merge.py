@@ -10,6 +10,7 @@ from ttd.atomic import whole_file
 from ttd.encoders.base import Encoder
 from ttd.encoders.folders import Card, write_card
 from ttd.encoders.last_block import PRESETS
+from ttd.encoders.pretrained import without_bars
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
 
@@ -70,7 +71,8 @@ def _write_transformers(encoder: Any, out: Path) -> None:
     }
     with whole_file(out / "preprocessor_config.json") as part:
         part.write_text(json.dumps(statistics, indent=1) + "\n", encoding="utf-8")
-    encoder.backbone.save_pretrained(out)
+    with without_bars():
+        encoder.backbone.save_pretrained(out)
 
 
 def _card(encoder: Encoder, out: Path) -> Card:
