@@ -47,7 +47,7 @@ class ModelEntry:
 
 
 CATALOGUE: tuple[ModelEntry, ...] = (
-    ModelEntry("mini", "clip", "in the package", None, "MIT", notes="needs no download; drawn scenes only"),
+    ModelEntry("mini", "clip", "in the package", 17_478_106, "MIT", notes="needs no download; drawn scenes only"),
     ModelEntry("clip-vit-b32", "clip", "openai/clip-vit-base-patch32", 605_000_000, MODEL_PAGE),
     ModelEntry(
         "clip-vit-b16",
