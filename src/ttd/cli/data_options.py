@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd._version import __version__
-from ttd.cli.options import DTYPES, start_logging
+from ttd.cli.options import ENCODER_OPTIONS, start_logging
 from ttd.cli.output import printable
 
 if TYPE_CHECKING:
@@ -100,17 +100,7 @@ _PAIRS = (
 )
 _MODEL = (
     click.option("--model", required=True, metavar="NAME", help="Short name, hub id, folder or file."),
-    click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
-    click.option(
-        "--adapter-scale",
-        type=click.FloatRange(0.0),
-        default=1.0,
-        show_default=True,
-        help="Weight of the adapter.",
-    ),
-    click.option("--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."),
-    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest there is."),
-    click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
+    *ENCODER_OPTIONS,
 )
 
 

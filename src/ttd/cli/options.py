@@ -82,14 +82,7 @@ def threshold_or_none(
     return number
 
 
-_OPTIONS = (
-    click.option(
-        "--model",
-        default="mini",
-        show_default=True,
-        metavar="NAME",
-        help="Short name (see `ttd models`), hub id, folder or file.",
-    ),
+ENCODER_OPTIONS = (
     click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
     click.option(
         "--adapter-scale",
@@ -105,6 +98,18 @@ _OPTIONS = (
         "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest that is there."
     ),
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
+)
+"""What decides, beside its name, which encoder answers."""
+
+_OPTIONS = (
+    click.option(
+        "--model",
+        default="mini",
+        show_default=True,
+        metavar="NAME",
+        help="Short name (see `ttd models`), hub id, folder or file.",
+    ),
+    *ENCODER_OPTIONS,
     click.option(
         "--preset", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."
     ),
