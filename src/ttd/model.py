@@ -73,6 +73,10 @@ class TTD:
         self._texts = Texts(self.encoder)
         self._sams: dict[str, SAMRefiner] = {}
 
+    def encode_texts_alone(self) -> None:
+        """From now on an embedding does not depend on which texts were asked for together (`Texts.alone`)."""
+        self._texts.alone = True
+
     @inference
     def encode(self, image: Picture | EncodedImage, **options: Any) -> EncodedImage:
         """Encode a picture for many questions."""
@@ -169,18 +173,31 @@ class TTD:
             threshold: in 0..1; None: `background` of the options, or the encoder's own.
             **options: see the class.
         """
+        return self.caption_masks(image, [caption], threshold, **options)[0]
+
+    @inference
+    def caption_masks(
+        self, image: Picture | EncodedImage, captions: Sequence[str], threshold: float | None = None, **options: Any
+    ) -> NDArray[np.bool_]:
+        """What each of several captions describes, each by itself: bool `[N,H,W]`; see `caption_mask`.
+
+        The picture is looked at once for all of them.
+        """
         if threshold is not None:
             options = {**options, "background": threshold}
         seen = self._look(image, options, keep=False)
-        self._texts.check([caption], seen.options.text_templates(self.encoder))
-        maps = self._maps(seen, [caption])
+        self._texts.check(captions, seen.options.text_templates(self.encoder))
+        maps = self._maps(seen, captions)
         cut = _threshold(seen.options, self.encoder)
         refinement = seen.options.refinement(self.encoder)
         if refinement == "crf":
-            return pixel_labels(crf_maps(seen.picture, maps, cut), seen.size, None).astype(np.bool_)
-        if refinement == "sam":
-            return sam_labels(self._sam(seen.options), seen.picture, maps, cut).astype(np.bool_)
-        return pixel_mask(maps[0], seen.size, cut)
+            found = [pixel_labels(crf_maps(seen.picture, one[None], cut), seen.size, None) for one in maps]
+        elif refinement == "sam":
+            refiner = self._sam(seen.options)
+            found = [sam_labels(refiner, seen.picture, one[None], cut) for one in maps]
+        else:
+            return np.stack([pixel_mask(one, seen.size, cut) for one in maps])
+        return np.stack(found).astype(np.bool_)
 
     @inference
     def segment(self, image: Picture | EncodedImage, names: Sequence[str], **options: Any) -> Segmentation:

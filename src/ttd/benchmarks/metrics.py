@@ -46,7 +46,7 @@ class ClassScores:
     def mean(self) -> dict[str, float]:
         """mIoU, mFPR and mFNR over the classes that occur; NaN where none does."""
         pairs = (("mIoU", self.iou), ("mFPR", self.fpr), ("mFNR", self.fnr))
-        return {name: _mean(values) for name, values in pairs}
+        return {name: mean_of_known(values) for name, values in pairs}
 
 
 def class_scores(confusion: np.ndarray) -> ClassScores:
@@ -145,6 +145,29 @@ def average_precision(scores: np.ndarray, true: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
+def class_average_precisions(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Average precision of every class over S pictures: float64 [K], NaN for a class without a positive.
+
+    Their mean over the other classes (`mean_of_known`) is the class-wise mAP of multi-label classification.
+
+    Args:
+        scores: float [S, K], higher is likelier; pictures with equal scores share one threshold.
+        true: bool [S, K].
+
+    Raises:
+        InputError: the shapes differ, or a score is NaN.
+    """
+    if scores.shape != true.shape:
+        raise InputError(f"Scores {scores.shape} and truth {true.shape} must have the same size.")
+    pairs = zip(scores.T, true.T, strict=True)
+    return np.array([average_precision(column, right) for column, right in pairs], np.float64)
+
+
+def mean_of_known(values: np.ndarray) -> float:
+    """The mean of what is not NaN; NaN where nothing is left."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """How often a positive's score exceeds a negative's, ties counting half; NaN where either is empty."""
     if not len(positive) or not len(negative):
@@ -157,7 +180,3 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
