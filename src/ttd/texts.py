@@ -20,9 +20,15 @@ _KEPT = 10_000
 
 
 class Texts:
-    """Text embeddings of one encoder, whose weights must not change meanwhile."""
+    """Text embeddings of one encoder, whose weights must not change meanwhile.
+
+    Attributes:
+        alone: encode every text by itself. Texts that share a batch change each other's last digits, so without it
+            an embedding depends on what else was asked for.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
+        self.alone = False
         self._encoder = encoder
         self._known: OrderedDict[tuple[str, tuple[str, ...]], Tensor] = OrderedDict()
 
@@ -36,8 +42,9 @@ class Texts:
         missing = list(dict.fromkeys(text for text in texts if (text, templates) not in self._known))
         rows = {text: self._known[text, templates] for text in texts if (text, templates) in self._known}
         if missing:
-            encoded = self._encoder.encode_text(missing, templates)
-            rows.update((text, row.clone()) for text, row in zip(missing, encoded, strict=True))
+            for batch in [[text] for text in missing] if self.alone else [missing]:
+                encoded = self._encoder.encode_text(batch, templates)
+                rows.update((text, row.clone()) for text, row in zip(batch, encoded, strict=True))
         for text, row in rows.items():
             self._known[text, templates] = row
             self._known.move_to_end((text, templates))

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tqdm import tqdm
 
 from ttd.atomic import whole_file
-from ttd.benchmarks.benchmark import Benchmark, Record, Result
+from ttd.benchmarks.benchmark import Benchmark, Result
+from ttd.benchmarks.shares import Shares, Skipped
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ class Store(Protocol):
     """Keeps measurements on disk as they are made; `ttd.cli.results_file.ResultsFile` is one."""
 
     path: Path
-    done: set[str]
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds one line."""
+
+    def close(self) -> None:
+        """Nothing will be added any more."""
 
 
 @dataclass(frozen=True)
@@ -46,53 +48,56 @@ class Outcome:
     result: Result
     items: int
     measured: int
-    skipped: list[tuple[str, str]]
+    skipped: list[Skipped]
 
 
-def run(model: TTD, benchmark: Benchmark, store: Store, limit: int | None = None) -> Outcome:
-    """Measures the items that `store` does not hold yet, then adds up all that it holds.
+def run(
+    model: TTD, benchmark: Benchmark, store: Store, limit: int | None = None, *, rank: int = 0, world: int = 1
+) -> Outcome | None:
+    """Measures this process's items that no process has measured yet, then adds up all measurements.
 
     Args:
         model: what is asked.
         benchmark: what it is asked about.
-        store: from an earlier, interrupted run with the same settings, or empty.
+        store: from an earlier, interrupted run with the same settings, or empty; its folder holds the others'.
         limit: only this many items, the first ones.
+        rank, world: which of how many processes this is, see `ttd.benchmarks.shares`.
+
+    Returns:
+        the end of the run; None where another process is still at work: the one that ends last adds up.
 
     Raises:
         InputError: no item could be used.
     """
     samples = benchmark.samples[:limit]
-    skipped: list[tuple[str, str]] = []
-    left = [number for number, sample in enumerate(samples) if sample.id not in store.done]
+    ids = [sample.id for sample in samples]
+    shares = Shares(store.path.parent, rank, world)
+    left, mine = shares.begin(ids)
+    skipped: list[Skipped] = []
+    model.encode_texts_alone()  # else the last digits would depend on which items this process was asked before
     with tqdm(
-        total=len(samples), initial=len(samples) - len(left), desc=benchmark.name, disable=None, file=sys.stderr
+        total=mine, initial=mine - len(left), desc=benchmark.name, disable=True if rank else None, file=sys.stderr
     ) as bar:
         for number in left:
-            name = samples[number].id
             try:
                 record = benchmark.measure(model, number)
             except InputError as error:
-                skipped.append((name, str(error)))
+                skipped.append((ids[number], str(error)))
             else:
-                store.append({"id": name, **record})
+                store.append({"id": ids[number], **record})
             bar.update()
-    wanted = {sample.id for sample in samples}
+    store.close()
+    every = shares.end(ids, skipped)
+    if every is None:
+        return None
     tally, measured = benchmark.tally(), 0
-    for record in records(store.path):
-        if record["id"] in wanted:
-            tally.add(record)
-            measured += 1
+    for record in shares.records(ids):
+        tally.add(record)
+        measured += 1
     if not measured:
-        reason = f" (the first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        reason = f" (the first: {every[0][0]}: {every[0][1]})" if every else ""
         raise InputError(f"None of the {len(samples)} items of {benchmark.root} could be used{reason}.")
-    return Outcome(tally.result(), len(samples), measured, skipped)
-
-
-def records(path: Path) -> Iterator[Record]:
-    """The measurements of a store, one line at a time."""
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            yield json.loads(line)
+    return Outcome(tally.result(), len(samples), measured, every)
 
 
 def write_outcome(folder: Path, outcome: Outcome, facts: dict[str, Any]) -> None:

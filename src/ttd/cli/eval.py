@@ -76,8 +76,11 @@ def evaluate(
     """
     from ttd.benchmarks.catalogue import open_benchmark
     from ttd.benchmarks.runner import run
+    from ttd.benchmarks.shares import share_name
+    from ttd.data.ranks import ranks
 
     start_logging(verbose)
+    rank, world = ranks()
     choices = _choices(chosen)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices, calibrated=False)
@@ -85,10 +88,13 @@ def evaluate(
     loaded = model.load()
     benchmark = open_benchmark(name, Path(root), choices, calibrated=loaded.encoder.calibrated)
     settings = _settings(benchmark, model, loaded, choices.preset)
-    with ResultsFile(place / "measurements.jsonl", settings) as store:
-        outcome = run(loaded, benchmark, store, limit)
-        record = json.loads(store.run_path.read_text("utf-8"))
-    results = _write(place, benchmark, outcome, record)
+    about, beside = place / "measurements.run.json", list(place.glob("measurements*.jsonl"))
+    with ResultsFile(place / share_name(rank, world), settings, run_path=about, beside=beside) as store:
+        outcome = run(loaded, benchmark, store, limit, rank=rank, world=world)
+    if outcome is None:
+        click.echo(f"Process {rank} of {world} is done; the one that ends last writes the result.", err=True)
+        return 0
+    results = _write(place, benchmark, outcome, json.loads(about.read_text("utf-8")))
     _tell(results, model, as_json, place)
     for item in results["skipped"][:MOST_LISTED]:
         click.echo(f"  skipped {printable(item['id'])}: {printable(item['reason'])}", err=True)

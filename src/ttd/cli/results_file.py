@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,13 +30,15 @@ class ResultsFile:
 
     A run that was killed leaves at most one incomplete last line, which opening cuts off. `settings` are
     kept in `run.json` beside the file; a file made with other settings is refused, so that results never
-    mix.
+    mix. Files of several processes of one run share `run_path`, and `beside` are those that are there.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, settings: dict[str, Any], *, run_path: Path | None = None, beside: Sequence[Path] = ()
+    ) -> None:
+        self.path, self.beside = path, beside
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.run_path = path.with_name(
+        self.run_path = run_path or path.with_name(
             "run.json" if path.name == "results.jsonl" else f"{path.stem}.run.json"
         )
         self._check_settings(settings)
@@ -43,7 +47,7 @@ class ResultsFile:
         self._write_run(settings)
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
-        if not self.path.exists() or not self.run_path.exists():
+        if not any(path.exists() for path in (self.path, *self.beside)) or not self.run_path.exists():
             return
         try:
             before = json.loads(self.run_path.read_text("utf-8"))["settings"]
@@ -94,13 +98,19 @@ class ResultsFile:
             self._stream.truncate(end)
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
+    def close(self) -> None:
+        """Waits until all that was added is on disk, where other machines see it too."""
+        if not self._stream.closed:
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+
     def __enter__(self) -> ResultsFile:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
+        self.close()
 
 
 def _parse(line: bytes) -> str | None:
