@@ -41,8 +41,8 @@ def on_grid(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArr
     return np.asarray(grid.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
 
 
-def _labels_on_grid(labels: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """[H,W] whole numbers picked for `size` = (width, height) by the nearest pixel."""
+def labels_on_grid(labels: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """[h,w] whole numbers picked for `size` = (width, height) by the nearest pixel."""
     rows = np.minimum((np.arange(size[1]) + 0.5) * labels.shape[0] / size[1], labels.shape[0] - 1).astype(int)
     columns = np.minimum((np.arange(size[0]) + 0.5) * labels.shape[1] / size[0], labels.shape[1] - 1).astype(
         int
@@ -81,7 +81,7 @@ def mask_overlay(
 ) -> Image.Image:
     """The photo where `mask` [h,w] holds; elsewhere greyed and darkened, with an orange line between."""
     photo = bounded(image, side, enlarge=enlarge)
-    inside = _labels_on_grid(mask.astype(np.uint8), photo.size).astype(bool)
+    inside = labels_on_grid(mask.astype(np.uint8), photo.size).astype(bool)
     pixels = np.where(inside[..., None], np.asarray(photo, dtype=np.float32), _grey(photo) * 0.35)
     pixels[_edges(inside.astype(np.int64), max(1, max(photo.size) // 400))] = class_colours(1)[0]
     return _to_image(pixels)
@@ -116,7 +116,7 @@ def label_overlay(
     legend. `opacity` 0..1 is that of the colours.
     """
     photo = bounded(image, side, enlarge=enlarge)
-    drawn = _labels_on_grid(labels, photo.size)
+    drawn = labels_on_grid(labels, photo.size)
     palette = _palette(len(names), background).astype(np.float32)
     layer = (1 - opacity) * _grey(photo) + opacity * palette[drawn]
     pixels = np.where(((drawn == 0) & background)[..., None], np.asarray(photo, dtype=np.float32), layer)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ttd.benchmarks.showing import Shown
     from ttd.model import TTD
 
 Record = dict[str, Any]
@@ -90,6 +91,14 @@ class Benchmark(ABC):
     @abstractmethod
     def tally(self) -> Tally:
         """An empty tally."""
+
+    def quality(self, record: Record) -> dict[str, float]:
+        """How well one item went, by measure (higher is better, NaN: it says nothing); none: it shows no pictures."""
+        return {}
+
+    def show(self, model: TTD, number: int, record: Record) -> Shown:
+        """Pictures of `samples[number]` for a page; `record` is what `measure` gave. Only where `quality` gives any."""
+        raise NotImplementedError(f"{self.name} shows no pictures")
 
     def fingerprint(self) -> str:
         """sha256 over the ids and the names and sizes of all files, in order; their content is not read."""

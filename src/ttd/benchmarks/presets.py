@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ttd.errors import InputError
+from ttd.inference import resolve
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
 
 PRESETS = ("paper", "tcl", "tcl-plain", "default")
 # The authors' thresholds for TCL where they are not 0.40 (their README).
@@ -38,6 +42,16 @@ def class_options(
     elif preset != "paper" and not with_background:
         options["background"] = False
     return {**options, **given}
+
+
+def unrefined_first(options: Mapping[str, Any], encoder: Encoder) -> dict[str, dict[str, Any]]:
+    """What a page of pictures shows of a model: titles, each with its changes to `options`.
+
+    "found" alone, or "found" without refinement and "refined (pamr)" where the options refine.
+    """
+    refinement = resolve(**options).refinement(encoder)
+    found: dict[str, dict[str, Any]] = {"found": {"refine": "none"}}
+    return found if refinement == "none" else {**found, f"refined ({refinement})": {}}
 
 
 def _known(preset: str) -> str:

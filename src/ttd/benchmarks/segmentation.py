@@ -14,10 +14,15 @@ from ttd.benchmarks.label_files import read_labels
 from ttd.benchmarks.label_rules import RULES, apply_rule
 from ttd.benchmarks.layouts import DATA_SETS, OWN, find_samples
 from ttd.benchmarks.metrics import class_scores, confusion_matrix
+from ttd.benchmarks.panels import class_panel, photo_panel
+from ttd.benchmarks.presets import unrefined_first
+from ttd.benchmarks.showing import Shown
 from ttd.errors import InputError
 from ttd.images import read_image
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ttd.model import TTD
 
 
@@ -61,6 +66,34 @@ class ClassSegmentation(Benchmark):
 
     def measure(self, model: TTD, number: int) -> Record:
         """The picture's confusion matrix, as [true class, predicted class, pixels] where there are pixels."""
+        picture, truth = self._read(number)
+        predicted = self._labels(model, picture)
+        counts = confusion_matrix(predicted, truth, len(self.classes))
+        return {"confusion": [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]}
+
+    def quality(self, record: Record) -> dict[str, float]:
+        """The mean IoU over the classes that are in this picture or were predicted there."""
+        tally = self.tally()
+        tally.add(record)
+        return {"IoU": class_scores(tally.counts).mean["mIoU"]}
+
+    def show(self, model: TTD, number: int, record: Record) -> Shown:
+        """The picture, the true classes, those found, and the refined ones where the options ask for it."""
+        picture, truth = self._read(number)
+        kinds = unrefined_first(self.options, model.encoder)
+        maps = {"truth": truth, **{name: self._labels(model, picture, **changes) for name, changes in kinds.items()}}
+        panels = [
+            class_panel(name, picture, labels, self.classes.titles, background=self.classes.background)
+            for name, labels in maps.items()
+        ]
+        return Shown((photo_panel("picture", picture), panels[0]), tuple(panels[1:]))
+
+    def _labels(self, model: TTD, picture: Image.Image, **changes: Any) -> np.ndarray:
+        found = model.segment(picture, self._texts, **{**self.options, **changes})
+        return self.classes.labels(found, self.synonyms)
+
+    def _read(self, number: int) -> tuple[Image.Image, np.ndarray]:
+        """The picture and its true classes [H,W]."""
         sample = self._samples[number]
         picture = read_image(sample.image)
         path = sample.truth[0]
@@ -70,10 +103,7 @@ class ClassSegmentation(Benchmark):
                 f"{path} is {truth.shape[1]}x{truth.shape[0]} pixels, the picture {picture.width}x{picture.height}: "
                 "they must have the same size"
             )
-        found = model.segment(picture, self._texts, **self.options)
-        predicted = self.classes.labels(found, self.synonyms)
-        counts = confusion_matrix(predicted, truth, len(self.classes))
-        return {"confusion": [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]}
+        return picture, truth
 
     def tally(self) -> _ConfusionTally:
         """One matrix for the whole set."""

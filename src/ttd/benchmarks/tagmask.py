@@ -4,13 +4,16 @@ whole caption covers (Table 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
-from ttd.benchmarks.metrics import MaskCounts, mask_counts
+from ttd.benchmarks.metrics import MaskCounts, TagCounts, mask_counts
+from ttd.benchmarks.panels import heat_panel, outcome_panel, photo_panel
+from ttd.benchmarks.presets import unrefined_first
+from ttd.benchmarks.showing import MarkedWords, Shown, marked
 from ttd.benchmarks.sweep import Sweep
 from ttd.benchmarks.tag_tables import Decided, TagRow, decide, present_above_absent
 from ttd.benchmarks.taggers import Tagger
@@ -21,6 +24,8 @@ from ttd.tagging import SCORES
 from ttd.words import is_stop_word
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ttd.model import TTD
     from ttd.views import EncodedImage
 
@@ -89,12 +94,7 @@ class TagMask(Benchmark):
         picture = read_image(row.sample.image)
         record: Record = {}
         if "masks" in self.parts and row.sample.truth:
-            truth = row.mask()
-            if truth.shape != (picture.height, picture.width):
-                raise InputError(
-                    f"the mask is {truth.shape[1]}x{truth.shape[0]} pixels, the picture {picture.width}x"
-                    f"{picture.height}: they must have the same size"
-                )
+            truth = _mask(row, picture)
             found = mask_counts(model.caption_mask(picture, row.caption, **self.mask_options), truth)
             record["mask"] = [found.hit, found.wrong, found.missed, truth.size]
         if "tags" in self.parts:
@@ -108,6 +108,43 @@ class TagMask(Benchmark):
                 scored = model.tag(encoded, None, tags=words, **self.tag_options).words
                 record["vocabulary"] = [word.score for word in scored]
         return record
+
+    def quality(self, record: Record) -> dict[str, float]:
+        """IoU of the caption's mask, F1 of its words by the first score."""
+        found = {}
+        if "mask" in record:
+            found["IoU"] = MaskCounts(*record["mask"][:3]).overlap.iou
+        if "tags" in record:
+            counts = TagCounts()
+            first = _decided(record["tags"], self.scores[0])
+            counts.add(first.selected, first.true)
+            found["F1"] = counts.scores["F1"]
+        return found
+
+    def show(self, model: TTD, number: int, record: Record) -> Shown:
+        """The picture, the true mask, the caption's map and mask (refined too), the words of every tagger."""
+        row = self.data.rows[number]
+        picture = read_image(row.sample.image)
+        words = tuple(self._marked(record)) if "tags" in record else ()
+        if "mask" not in record:
+            return Shown((photo_panel("picture", picture),), (), words)
+        truth = _mask(row, picture)
+        heat = model.caption_map(picture, row.caption, **{**self.mask_options, "refine": "none"})
+        panels = [heat_panel("caption's map", picture, heat)]
+        for title, changes in unrefined_first(self.mask_options, model.encoder).items():
+            found = model.caption_mask(picture, row.caption, **{**self.mask_options, **changes})
+            panels.append(outcome_panel(title, picture, found, truth))
+        return Shown(
+            (photo_panel("picture", picture), outcome_panel("truth", picture, truth, truth)), tuple(panels), words
+        )
+
+    def _marked(self, record: Record) -> Iterator[MarkedWords]:
+        tags = record["tags"]
+        for score in self.scores:
+            decided = _decided(tags, score)
+            yield marked(score, decided.words, decided.selected.tolist(), tags["true"])
+        for name, selected in record["taggers"].items():
+            yield marked(f"{name} nouns", tags["words"], selected, tags["true"])
 
     def _tags(self, model: TTD, encoded: EncodedImage, row: TagMaskRow) -> Record:
         """Words and truth of a caption; for each score the distinct candidates' scores and decisions."""
@@ -126,6 +163,22 @@ class TagMask(Benchmark):
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
         return _TagMaskTally(self.data, self.scores, tuple(self.taggers))
+
+
+def _decided(tags: Record, score: str) -> Decided:
+    pairs = [(value, bool(kept)) for value, kept in tags["decisions"][score]]
+    return decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True)))
+
+
+def _mask(row: TagMaskRow, picture: Image.Image) -> np.ndarray:
+    """The true mask, bool [H,W]; raises `InputError` where it has not the picture's size."""
+    truth = row.mask()
+    if truth.shape != (picture.height, picture.width):
+        raise InputError(
+            f"the mask is {truth.shape[1]}x{truth.shape[0]} pixels, the picture {picture.width}x"
+            f"{picture.height}: they must have the same size"
+        )
+    return truth
 
 
 class _TagMaskTally(Tally):
@@ -171,8 +224,7 @@ class _TagMaskTally(Tally):
     def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
         absent = self._absent(tags["words"], row)
         for score, table in tables.items():
-            pairs = [(value, bool(kept)) for value, kept in tags["decisions"][score]]
-            table.add(decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True))), absent)
+            table.add(_decided(tags, score), absent)
 
     def _absent(self, words: Sequence[str], row: TagMaskRow) -> np.ndarray:
         """Which words are nouns that are known not to be in the picture."""
