@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttd.errors import InputError
 from ttd.maps import union
+from ttd.tagging import check_share
 
 EPS = 1e-6
 
@@ -114,47 +114,13 @@ def borrowed_floor(borrowed: Tensor, share: float, valid: Tensor | None = None) 
     Returns:
         `[B]`, without gradient; -inf (no floor) for a picture without borrowed words.
     """
-    _check_share(share)
+    check_share(share)
     if borrowed.shape[-1] == 0:
         return torch.full(borrowed.shape[:-1], -torch.inf, device=borrowed.device)
     scores = borrowed.detach().float()
     if valid is not None:
         scores = scores.masked_fill(~valid, torch.nan)
     return scores.nanquantile(share, -1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-
-
-def select_above_borrowed(
-    scores: Tensor,
-    borrowed: Tensor,
-    share: float,
-    valid: Tensor | None = None,
-    borrowed_valid: Tensor | None = None,
-) -> Tensor:
-    """A selection by permutation test (not in the paper): a word counts when it beats enough borrowed words.
-
-    Args:
-        scores: `[B,N]`, s_pixel of the captions' words.
-        borrowed: `[B,K]`, s_pixel of words from other captions on the same pictures.
-        share: in 0..1: the share of a picture's borrowed words that a word must exceed.
-        valid: bool `[B,N]`.
-        borrowed_valid: bool `[B,K]`.
-
-    Returns:
-        bool `[B,N]`; possibly none of a caption.
-
-    Raises:
-        InputError: a picture has no borrowed word, or a score is NaN.
-    """
-    _check_share(share)
-    counts = torch.ones_like(borrowed) if borrowed_valid is None else borrowed_valid.float()
-    if borrowed.shape[-1] == 0 or bool((counts.sum(-1) == 0).any()):
-        raise InputError("a picture has no borrowed words: give batches with at least two different captions")
-    known = scores if valid is None else scores.masked_fill(~valid, 0.0)
-    if bool(known.isnan().any()) or bool(borrowed[counts > 0].isnan().any()):
-        raise InputError("a score is NaN: the model's weights or the picture's pixels are damaged")
-    beaten = (scores[..., None] > borrowed[..., None, :]).float() * counts[..., None, :]  # (B, N, K)
-    selected = beaten.sum(-1) / counts.sum(-1, keepdim=True) >= share
-    return selected if valid is None else selected & valid
 
 
 def _squared_norm(difference: Tensor, inside: Tensor | None) -> Tensor:
@@ -164,8 +130,3 @@ def _squared_norm(difference: Tensor, inside: Tensor | None) -> Tensor:
         return squares.mean((-2, -1))
     counted = inside[:, None]  # (B, 1, h, w)
     return torch.where(counted, squares, 0.0).sum((-2, -1)) / counted.sum((-2, -1)).clamp(min=1)
-
-
-def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise InputError(f"a share of the borrowed words lies in 0..1, not {share}")

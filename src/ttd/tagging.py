@@ -1,4 +1,5 @@
-"""Which words of a caption are tags of the picture: five scores and two selections (paper, section 3.1).
+"""Which words of a caption are tags of the picture: five scores and two selections (paper, section 3.1), and a
+third selection that compares with words of other captions.
 
 All functions take leading batch axes: N words, C channels, h x w cells of a cosine map. Captions of different
 lengths share a batch through `valid`, bool `[...,N]`; what is not valid never wins, counts or is selected.
@@ -17,7 +18,7 @@ from torch.nn.functional import normalize
 from ttd.errors import InputError
 
 SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-SELECTIONS = ("gap", "softmax", "min-max", "share")
+SELECTIONS = ("gap", "softmax", "min-max", "share", "borrowed")
 
 
 def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -164,6 +165,62 @@ def select_threshold(scores: Tensor, threshold: float = 0.5, valid: Tensor | Non
     return selected if valid is None else selected & valid
 
 
+def share_beaten(
+    scores: Tensor, borrowed: Tensor, valid: Tensor | None = None, borrowed_valid: Tensor | None = None
+) -> Tensor:
+    """The share of a picture's borrowed words whose score a word exceeds (not in the paper).
+
+    Args:
+        scores: `[...,N]`, s_pixel of the captions' words.
+        borrowed: `[...,K]`, s_pixel of words from other captions on the same pictures.
+        valid: bool `[...,N]`.
+        borrowed_valid: bool `[...,K]`.
+
+    Returns:
+        `[...,N]` in 0..1, float32; 0 where not valid.
+
+    Raises:
+        InputError: a picture has no borrowed word, or a score is NaN or infinite.
+    """
+    counts = torch.ones_like(borrowed, dtype=torch.bool) if borrowed_valid is None else borrowed_valid
+    if borrowed.shape[-1] == 0 or not bool(counts.any(-1).all()):
+        raise InputError("a picture has no borrowed words to compare with: give words that its caption does not have")
+    scores, null = _checked(scores, valid), _checked(borrowed, counts)
+    beaten = (scores[..., None] > null[..., None, :]) & counts[..., None, :]  # (..., N, K)
+    shares = beaten.sum(-1).float() / counts.sum(-1, keepdim=True).float()
+    return shares if valid is None else shares.masked_fill(~valid, 0.0)
+
+
+def select_above_borrowed(
+    scores: Tensor,
+    borrowed: Tensor,
+    share: float,
+    valid: Tensor | None = None,
+    borrowed_valid: Tensor | None = None,
+) -> Tensor:
+    """A selection by permutation test (not in the paper): a word counts when it beats enough borrowed words.
+
+    Args:
+        scores, borrowed, valid, borrowed_valid: as for `share_beaten`.
+        share: in 0..1: the share of a picture's borrowed words that a word must exceed.
+
+    Returns:
+        bool `[...,N]`; possibly none of a caption, and with one word or equal scores no exception is made.
+
+    Raises:
+        InputError: as `share_beaten`; or the share is none.
+    """
+    check_share(share)
+    selected = share_beaten(scores, borrowed, valid, borrowed_valid) >= share
+    return selected if valid is None else selected & valid
+
+
+def check_share(share: float) -> None:
+    """Raise `InputError` where `share` is no share of the borrowed words."""
+    if not 0 <= share <= 1:
+        raise InputError(f"a share of the borrowed words lies in 0..1, not {share}")
+
+
 def select_tags(
     scores: Tensor | NDArray[np.floating] | Sequence[float],
     selection: str = "gap",
@@ -177,7 +234,7 @@ def select_tags(
     Args:
         scores: `[...,N]`; raw cosines, or shares for "share".
         selection: "gap"; or a threshold on "softmax" or "min-max" scaled scores, or on the scores as they are
-            ("share").
+            ("share"). For "borrowed" there is `select_above_borrowed`.
         threshold: for all but "gap".
         logit_scale: for "softmax".
         valid: bool `[...,N]`.
@@ -189,18 +246,20 @@ def select_tags(
         InputError: an unknown selection, or a score that is NaN or infinite.
     """
     scores = torch.as_tensor(scores)
+    if selection == "borrowed":
+        raise InputError("this selection needs the borrowed words' scores: use select_above_borrowed")
     if selection == "gap":
         return select_largest_gap(scores, valid)
     return select_threshold(scale_scores(scores, selection, logit_scale, valid), threshold, valid)
 
 
 def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | None = None) -> Tensor:
-    """The scores `[...,N]` that a selection cuts: "softmax" and "min-max" scale, "share" and "gap" do not."""
+    """The scores `[...,N]` that a selection looks at: "softmax" and "min-max" scale, the others do not."""
     if how == "softmax":
         return softmax_scores(scores, logit_scale, valid)
     if how == "min-max":
         return min_max_scores(scores, valid)
-    if how in ("share", "gap"):
+    if how in ("share", "gap", "borrowed"):
         return scores
     raise InputError(f"unknown selection {how!r}: choose from {', '.join(SELECTIONS)}")
 

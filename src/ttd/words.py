@@ -27,6 +27,11 @@ more most much many few less least 's 're 've 'm 'd 'll n't 't ca wo s t
 STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 _ABBREVIATIONS = frozenset({"mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof"})
+_IRREGULAR = {
+    "men": "man", "women": "woman", "children": "child", "mice": "mouse", "knives": "knife", "geese": "goose",
+    "calves": "calf", "shelves": "shelf", "policemen": "policeman", "gentlemen": "gentleman", "buses": "bus",
+    "busses": "bus", "loaves": "loaf", "leaves": "leaf", "wolves": "wolf", "people": "people", "skis": "skis",
+}  # fmt: skip
 _SUFFIX = re.compile(r"(?i)(?<=.)(?:n['’]t|['’](?:s|m|d|re|ve|ll))$")
 _CLITICS = frozenset({"s", "m", "d", "re", "ve", "ll", "t"})
 
@@ -135,6 +140,20 @@ def distinct(texts: Iterable[str]) -> tuple[list[str], list[int]]:
     places: dict[str, int] = {}
     indices = [places.setdefault(text.lower(), len(places)) for text in texts]
     return list(places), indices
+
+
+def singulars(word: str) -> tuple[str, ...]:
+    """A word, and what it may be the plural of: "boxes" -> boxes, box, boxe."""
+    if word in _IRREGULAR:
+        return word, _IRREGULAR[word]
+    forms = [word]
+    if word.endswith("ies") and len(word) > 4:
+        forms.append(word[:-3] + "y")
+    if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+        forms.append(word[:-2])
+    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+        forms.append(word[:-1])
+    return tuple(forms)
 
 
 def _spans(caption: str) -> list[tuple[int, int]]:

@@ -11,12 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from ttd.errors import InputError
+from ttd.words import singulars
 
-_IRREGULAR = {
-    "men": "man", "women": "woman", "children": "child", "mice": "mouse", "knives": "knife", "geese": "goose",
-    "calves": "calf", "shelves": "shelf", "policemen": "policeman", "gentlemen": "gentleman", "buses": "bus",
-    "busses": "bus", "loaves": "loaf", "leaves": "leaf", "wolves": "wolf", "people": "people", "skis": "skis",
-}  # fmt: skip
 OTHER = "!"  # compounds that name no category
 
 
@@ -87,17 +83,3 @@ class WordList:
             if (name := (*words[:-1], last)) in self.names:
                 return self.names[name]
         return None
-
-
-def singulars(word: str) -> tuple[str, ...]:
-    """A word, and what it may be the plural of: "boxes" -> boxes, box, boxe."""
-    if word in _IRREGULAR:
-        return word, _IRREGULAR[word]
-    forms = [word]
-    if word.endswith("ies") and len(word) > 4:
-        forms.append(word[:-3] + "y")
-    if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
-        forms.append(word[:-2])
-    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
-        forms.append(word[:-1])
-    return tuple(forms)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.errors import InputError, TTDError
-from ttd.losses import borrowed_floor, l_distill, l_tag, select_above_borrowed, targets
+from ttd.losses import borrowed_floor, l_distill, l_tag, targets
 from ttd.tagging import (
     mean_feature,
     s_image,
     s_pixel,
+    select_above_borrowed,
     select_largest_gap,
     select_threshold,
     softmax_scores,
