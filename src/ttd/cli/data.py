@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ttd.cli.agreement import agreement
 from ttd.cli.data_options import (
     Model,
     Pairs,
@@ -32,6 +33,7 @@ def data() -> None:
 
 data.add_command(prepare)
 data.add_command(tagmask_from_coco)
+data.add_command(agreement)
 
 
 @data.command()

@@ -1,0 +1,197 @@
+"""How far two annotators agree: about the words, and about where they are.
+
+Words: every distinct word of a caption is one decision, true or not. Reported are the share of equal decisions,
+Cohen's kappa (1 is agreement, 0 what two people who guess with their own habits would reach), and F1 over "true",
+which is the same whoever counts as right. Masks: the mean IoU over captions where both have a mask, and over words
+that both hold true and have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ttd.annotate.names import word_file
+from ttd.benchmarks.label_files import read_mask
+from ttd.benchmarks.metrics import mask_counts
+from ttd.benchmarks.tagmask_set import TagMaskRow, read_tagmask
+from ttd.errors import InputError
+from ttd.words import is_stop_word
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One caption that two annotators see differently.
+
+    Attributes:
+        id, caption: which.
+        only_first, only_second: words that only one holds true.
+        iou: of the caption's masks; None where not both have one.
+        unlike: words whose own masks overlap by less than half.
+    """
+
+    id: str
+    caption: str
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    iou: float | None
+    unlike: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Figures over the captions that both annotated; None where there is nothing to count.
+
+    Attributes:
+        captions: that both annotated; `only_first`, `only_second`: that one did.
+        words: decisions; `equal`: their share that is the same; `kappa`, `f1`: see the module.
+        masks: captions where both have a mask; `caption_iou`: their mean IoU; `one_mask`: captions where one has.
+        word_masks, word_iou: the same over words.
+        disagreements: captions with another word or an IoU below one half, the worst first.
+        skipped: captions that could not be compared: id and reason.
+    """
+
+    captions: int
+    only_first: int
+    only_second: int
+    words: int
+    equal: float | None
+    kappa: float | None
+    f1: float | None
+    masks: int
+    caption_iou: float | None
+    one_mask: int
+    word_masks: int
+    word_iou: float | None
+    disagreements: tuple[Disagreement, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class _Pooled:
+    """What is gathered caption by caption."""
+
+    first: list[bool] = field(default_factory=list)
+    second: list[bool] = field(default_factory=list)
+    ious: list[float] = field(default_factory=list)
+    word_ious: list[float] = field(default_factory=list)
+    one_mask: int = 0
+
+
+def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False) -> Agreement:
+    """Compares two TagMask sets by their ids.
+
+    Args:
+        first, second: their folders.
+        stop_words: count stop words and punctuation, too.
+
+    Raises:
+        InputError: no TagMask set, or no caption in common.
+    """
+    folders = (Path(first), Path(second))
+    rows = [{row.sample.id: row for row in read_tagmask(folder).rows} for folder in folders]
+    common = [identifier for identifier in rows[0] if identifier in rows[1]]
+    if not common:
+        raise InputError(f"{first} and {second} have no item in common: both must come from the same data")
+    pooled, found, skipped = _Pooled(), [], []
+    for identifier in common:
+        pair = (rows[0][identifier], rows[1][identifier])
+        try:
+            one = _compare(pair, folders, pooled, stop_words)
+        except InputError as error:
+            skipped.append((identifier, str(error)))
+            continue
+        if one.only_first or one.only_second or one.unlike or (one.iou is not None and one.iou < 0.5):
+            found.append(one)
+    found.sort(key=lambda one: (-len(one.only_first) - len(one.only_second), 1.0 if one.iou is None else one.iou))
+    equal, kappa, f1 = word_agreement(pooled.first, pooled.second)
+    return Agreement(
+        captions=len(common) - len(skipped),
+        only_first=len(rows[0]) - len(common),
+        only_second=len(rows[1]) - len(common),
+        words=len(pooled.first),
+        equal=equal,
+        kappa=kappa,
+        f1=f1,
+        masks=len(pooled.ious),
+        caption_iou=_mean(pooled.ious),
+        one_mask=pooled.one_mask,
+        word_masks=len(pooled.word_ious),
+        word_iou=_mean(pooled.word_ious),
+        disagreements=tuple(found),
+        skipped=tuple(skipped),
+    )
+
+
+def word_agreement(
+    first: Sequence[bool], second: Sequence[bool]
+) -> tuple[float | None, float | None, float | None]:
+    """Share of equal decisions, Cohen's kappa, F1 over True; None where they are not defined.
+
+    Kappa is not defined where both always say the same one thing; F1 where nobody ever says True.
+    """
+    a, b = np.asarray(first, bool), np.asarray(second, bool)
+    if not len(a):
+        return None, None, None
+    equal = float((a == b).mean())
+    chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
+    kappa = None if chance == 1 else (equal - chance) / (1 - chance)
+    said = int(a.sum() + b.sum())
+    return equal, kappa, 2 * int((a & b).sum()) / said if said else None
+
+
+def _compare(
+    pair: tuple[TagMaskRow, TagMaskRow], folders: tuple[Path, Path], pooled: _Pooled, stop_words: bool
+) -> Disagreement:
+    """Adds one caption to what is gathered; nothing of it where it cannot be compared."""
+    a, b = pair
+    if a.words != b.words:
+        raise InputError("the two captions differ")
+    iou = _caption_iou(a, b)
+    per_word = list(_word_ious(a, b, folders))
+    words = [word for word in dict.fromkeys(a.words) if stop_words or not is_stop_word(word)]
+    pooled.first += [word in a.true for word in words]
+    pooled.second += [word in b.true for word in words]
+    pooled.ious += [] if iou is None else [iou]
+    pooled.one_mask += bool(a.sample.truth) != bool(b.sample.truth)
+    pooled.word_ious += [overlap for _, overlap in per_word]
+    return Disagreement(
+        a.sample.id,
+        a.caption,
+        tuple(word for word in words if word in a.true and word not in b.true),
+        tuple(word for word in words if word in b.true and word not in a.true),
+        iou,
+        tuple(word for word, overlap in per_word if overlap < 0.5),
+    )
+
+
+def _caption_iou(a: TagMaskRow, b: TagMaskRow) -> float | None:
+    if not a.sample.truth or not b.sample.truth:
+        return None
+    return _iou(a.mask(), b.mask())
+
+
+def _word_ious(a: TagMaskRow, b: TagMaskRow, folders: tuple[Path, Path]) -> Iterator[tuple[str, float]]:
+    """Words that both hold true and have drawn, with the IoU of their masks."""
+    for word in dict.fromkeys(a.words):
+        files = [folder / "masks" / a.sample.id / f"{word_file(word)}.png" for folder in folders]
+        if word in a.true and word in b.true and all(file.is_file() for file in files):
+            yield word, _iou(read_mask(files[0]), read_mask(files[1]))
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    if a.shape != b.shape:
+        raise InputError("the two masks have different sizes")
+    return mask_counts(a, b).overlap.iou
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,138 @@
+"""Finished records -> the TagMask layout that `ttd eval tagmask` reads (see `ttd.benchmarks.tagmask_set`).
+
+    SET/images/ID.jpg   SET/masks/ID.png   SET/masks/ID/WORD.png   SET/tags.jsonl
+
+An accepted item has its files here before the page says so. A kill in between leaves a record that is newer than
+these files; `repair`, called when a set is opened, writes them again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ttd.annotate.names import word_file
+from ttd.annotate.records import Record, mask_png
+from ttd.atomic import whole_file
+from ttd.errors import InputError
+
+_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+
+
+def picture_file(identifier: str, encoded: bytes, picture: Image.Image) -> tuple[str, bytes]:
+    """Name and content of an item's picture: its own bytes, or a PNG where `ttd eval` would not know the format."""
+    with Image.open(BytesIO(encoded)) as opened:
+        ending = _AS_THEY_ARE.get(opened.format or "")
+    if ending is not None:
+        return f"{identifier}{ending}", encoded
+    stream = BytesIO()
+    picture.save(stream, format="PNG")
+    return f"{identifier}.png", stream.getvalue()
+
+
+def write_picture(root: Path, name: str, content: bytes) -> None:
+    """Writes `images/NAME` where it is not there yet."""
+    path = root / "images" / name
+    if not path.is_file() or path.stat().st_size != len(content):
+        _write(path, content)
+
+
+class Exporter:
+    """Keeps the layout in step with the records; use it inside the store's lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def publish(self, record: Record) -> None:
+        """Writes, or takes away, what follows from one record.
+
+        A reader between two steps sees a row without its mask files rather than another row's.
+        """
+        rows = self._rows()
+        if rows.pop(record.id, None) is not None:
+            # Taken out first: masks and words change together for whoever reads the set meanwhile.
+            self._write_rows(rows)
+        self._write_masks(record)
+        if record.finished:
+            rows[record.id] = tagmask_row(record)
+            self._write_rows(rows)
+
+    def repair(self, records: Iterable[Record]) -> int:
+        """Brings the files of all records up to date, and gives the number of records that had to be done again."""
+        rows, wanted, changed = self._rows(), {}, 0
+        for record in records:
+            row = tagmask_row(record) if record.finished else None
+            if row is not None:
+                wanted[record.id] = row
+            if rows.get(record.id) != row or not self._has_masks(record):
+                self._write_masks(record)
+                changed += 1
+        if rows != wanted or (wanted and list(rows) != sorted(wanted)):
+            self._write_rows(wanted)
+        return changed
+
+    def _rows(self) -> dict[str, dict[str, object]]:
+        path = self.root / "tags.jsonl"
+        if not path.exists():
+            return {}
+        try:
+            rows = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+            return {str(row["id"]): row for row in rows}
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{path} is damaged: remove it, and it is written again from the annotations at the next start"
+            ) from None
+
+    def _write_rows(self, rows: dict[str, dict[str, object]]) -> None:
+        text = "".join(json.dumps(rows[identifier]) + "\n" for identifier in sorted(rows))
+        _write(self.root / "tags.jsonl", text.encode("ascii"))
+
+    def _mask_files(self, record: Record) -> dict[Path, np.ndarray]:
+        """The union and each word's mask, under their names; nothing for an item that is not finished."""
+        if not record.finished or not record.masks:
+            return {}
+        folder = self.root / "masks"
+        union = np.any(list(record.masks.values()), axis=0)
+        words = {folder / record.id / f"{word_file(word)}.png": mask for word, mask in record.masks.items()}
+        return {folder / f"{record.id}.png": union, **words}
+
+    def _has_masks(self, record: Record) -> bool:
+        """Whether all mask files are there; their content is the row's version, which is written after them."""
+        return set(self._there(record.id)) == set(self._mask_files(record))
+
+    def _there(self, identifier: str) -> list[Path]:
+        folder = self.root / "masks"
+        union = folder / f"{identifier}.png"
+        return [*([union] if union.is_file() else []), *(folder / identifier).glob("*.png")]
+
+    def _write_masks(self, record: Record) -> None:
+        wanted = self._mask_files(record)
+        for path, mask in wanted.items():
+            _write(path, mask_png(mask))
+        for path in self._there(record.id):
+            if path not in wanted:
+                path.unlink()
+        if not wanted:
+            shutil.rmtree(self.root / "masks" / record.id, ignore_errors=True)
+
+
+def tagmask_row(record: Record) -> dict[str, object]:
+    """The line of `tags.jsonl`; the version says which record the mask files belong to."""
+    return {
+        "id": record.id,
+        "caption": record.caption,
+        "words": list(record.words),
+        "true": list(record.true),
+        "version": record.version,
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as part:
+        part.write_bytes(content)

@@ -1,0 +1,128 @@
+"""What is suggested to the annotator: the words that our scores choose, and a mask for each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ttd.annotate.own_maps import Mask, mask_from_map, painted
+from ttd.annotate.prompts import Prompts
+from ttd.words import is_stop_word, split_words
+
+if TYPE_CHECKING:
+    from ttd.model import TTD
+    from ttd.refine.sam import SAMEmbedding, SAMRefiner
+    from ttd.views import EncodedImage
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A distinct word of the caption that may be true, in lower case.
+
+    Attributes:
+        text: the word.
+        score: s_pixel, a cosine.
+        proposed: whether our selection (largest gap) takes it.
+    """
+
+    text: str
+    score: float
+    proposed: bool
+
+
+@dataclass(eq=False)
+class Look:
+    """A picture as the models see it, encoded once; made by `Proposer.look`, asked with `Proposer.mask`."""
+
+    size: tuple[int, int]
+    candidates: tuple[Candidate, ...]
+    _seen: EncodedImage
+    _sam_seen: SAMEmbedding | None
+    _heat: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    _masks: dict[tuple[str, Prompts], Mask] = field(default_factory=dict)
+
+
+class Proposer:
+    """A model, and SAM-HQ where there is one. Threads may share it; they wait for each other.
+
+    Args:
+        model: scores the words and maps them.
+        sam: draws the masks; None: they are cut from the model's own maps.
+        **options: how the model looks, see `ttd.inference.Options`; stop words and refinement are decided here.
+    """
+
+    def __init__(self, model: TTD, sam: SAMRefiner | None = None, **options: Any) -> None:
+        from ttd.inference import resolve
+
+        self._model, self._sam = model, sam
+        self._options = {**options, "refine": "none"}
+        threshold = resolve(**self._options).threshold(model.encoder)
+        self.cut = model.encoder.background if threshold is None else threshold
+        self._lock = threading.RLock()
+
+    @property
+    def source(self) -> str:
+        """What draws the masks: "sam-hq" or "own map"."""
+        return "own map" if self._sam is None else "sam-hq"
+
+    def look(self, picture: Image.Image, caption: str) -> Look:
+        """Encodes a picture for both models and scores the caption's words, those that are no stop words."""
+        with self._lock:
+            seen = self._model.encode(picture, **self._options)
+            candidates: tuple[Candidate, ...] = ()
+            if words := candidate_words(caption):
+                scored = self._model.tag(seen, None, tags=words).words
+                candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)
+            sam_seen = None if self._sam is None else self._sam.encode(picture)
+            return Look((picture.height, picture.width), candidates, seen, sam_seen)
+
+    def prepare(self, look: Look, words: Sequence[str]) -> None:
+        """Maps of several words at once, which is quicker than one by one."""
+        with self._lock:
+            missing = [word for word in words if word not in look._heat]
+            if missing:
+                maps = self._model.heatmaps(look._seen, missing)
+                look._heat.update(zip(missing, maps, strict=True))
+
+    def mask(self, look: Look, word: str, prompts: Prompts) -> Mask:
+        """The mask bool [H,W] that is proposed for a word after what was said about it; do not change it.
+
+        Without points and boxes SAM-HQ redraws our own map along the edges it sees. Points outside the word alone
+        correct that map before it is redrawn.
+        """
+        with self._lock:
+            if (word, prompts) not in look._masks:
+                look._masks[word, prompts] = painted(self._proposed(look, word, prompts), prompts.dabs)
+            return look._masks[word, prompts]
+
+    def remember(self, look: Look, word: str, prompts: Prompts, mask: Mask) -> None:
+        """What was decided before is the answer to the same prompts, whichever models drew it."""
+        with self._lock:
+            look._masks[word, prompts] = mask
+
+    def _proposed(self, look: Look, word: str, prompts: Prompts) -> Mask:
+        if prompts.empty:
+            return np.zeros(look.size, np.bool_)
+        asked = bool(prompts.boxes) or any(point.inside for point in prompts.points)
+        if self._sam is not None and look._sam_seen is not None and asked:
+            from ttd.annotate.sam_prompts import mask_from_sam
+
+            return mask_from_sam(self._sam, look._sam_seen, prompts)
+        self.prepare(look, [word])
+        mask = mask_from_map(look._heat[word], prompts, self.cut)
+        if self._sam is not None and look._sam_seen is not None:
+            redrawn: Mask = self._sam.refine(look._sam_seen, mask[None], exclusive=False)[0][0]
+            return redrawn
+        return mask
+
+
+def candidate_words(caption: str) -> list[str]:
+    """The distinct words of a caption in lower case, without stop words and punctuation."""
+    words = dict.fromkeys(word.text.lower() for word in split_words(caption))
+    return [word for word in words if not is_stop_word(word)]
