@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ttd.benchmarks.coco_annotations import CocoMasks, instance_mask, unpack_runs
-from ttd.benchmarks.coco_labels import write_label_maps
+from ttd.benchmarks.coco_labels import object_maps
 from ttd.benchmarks.coco_words import WordList, singulars
 from ttd.benchmarks.label_files import read_labels
 from ttd.benchmarks.tagmask_set import read_tagmask
@@ -200,7 +200,7 @@ def test_prepared_label_maps_are_the_usual_ones(tmp_path: Path, shared: Path) ->
 def test_the_panoptic_set_makes_no_object_maps(tmp_path: Path, shared: Path) -> None:
     masks = CocoMasks(shared / "data/coco/annotations/panoptic_val2017.json")
     with pytest.raises(InputError, match="80 objects"):
-        write_label_maps(masks, tmp_path)
+        object_maps(masks, tmp_path)
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:

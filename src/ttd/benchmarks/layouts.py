@@ -19,7 +19,7 @@ class Layout:
         images, labels: folders under the data set's.
         ending: of label files, after the picture's id.
         image_ending: of pictures before the file type, after the id.
-        split: a text file of ids; where it is missing, all label files count.
+        splits: text files of ids, the first that is there counts; where none is, all label files count.
         rule: from stored values to classes, see `ttd.benchmarks.label_rules`.
         not_ending: label files with this ending belong to another layout.
     """
@@ -28,7 +28,7 @@ class Layout:
     labels: str
     ending: str = ".png"
     image_ending: str = ""
-    split: str = ""
+    splits: tuple[str, ...] = ()
     rule: str = "identity"
     not_ending: str = "Ids.png"
 
@@ -51,7 +51,10 @@ class DataSet:
 
 
 def _authors(rule: str) -> tuple[Layout, ...]:
-    """The folders of the paper's authors (and the same without `validation`)."""
+    """The folders of the paper's authors (and the same without `validation`).
+
+    Their third folder `xml` is not read: it names the classes of each picture, which a model must find out by itself.
+    """
     return (Layout("validation/image", "validation/mask", rule=rule), Layout("image", "mask", rule=rule))
 
 
@@ -60,13 +63,14 @@ _CONTEXT_FOLDERS = ("", "VOC2010", "VOCdevkit/VOC2010", "PASCAL_Context")
 
 
 def _voc(rule: str) -> tuple[Layout, ...]:
-    split = "ImageSets/Segmentation/val.txt"
-    return (Layout("JPEGImages", "SegmentationClass", split=split, rule=rule), *_authors(rule))
+    splits = ("ImageSets/Segmentation/val.txt",)
+    return (Layout("JPEGImages", "SegmentationClass", splits=splits, rule=rule), *_authors(rule))
 
 
 def _context(rule: str) -> tuple[Layout, ...]:
-    split = "ImageSets/SegmentationContext/val.txt"
-    return (Layout("JPEGImages", "SegmentationClassContext", split=split, rule=rule), *_authors(rule))
+    # The data set's own halves (4998 and 5105 pictures) are those of VOC 2010; the field's list leaves one out.
+    splits = ("ImageSets/SegmentationContext/val.txt", "ImageSets/Main/val.txt")
+    return (Layout("JPEGImages", "SegmentationClassContext", splits=splits, rule=rule), *_authors(rule))
 
 
 def _coco(ending: str, rule: str = "identity", not_ending: str = "") -> tuple[Layout, ...]:
@@ -158,8 +162,8 @@ def _samples(home: Path, layout: Layout) -> list[Sample]:
     images, labels = home / layout.images, home / layout.labels
     if not images.is_dir() or not labels.is_dir():
         return []
-    split = home / layout.split
-    if layout.split and split.is_file():
+    split = next((path for name in layout.splits if (path := home / name).is_file()), None)
+    if split is not None:
         ids = [line.split()[0] for line in split.read_text("utf-8").splitlines() if line.split()]
     else:
         found = sorted(path.relative_to(labels).as_posix() for path in labels.rglob(f"*{layout.ending}"))
