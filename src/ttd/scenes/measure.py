@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ttd.benchmarks.metrics import TagCounts, auc, average_precision, class_scores, confusion_matrix, overlap
+from ttd.benchmarks.metrics import (
+    Overlap,
+    TagCounts,
+    auc,
+    average_precision,
+    class_scores,
+    confusion_matrix,
+    overlap,
+)
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.maps import norm
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
@@ -34,6 +42,7 @@ from ttd.words import distinct, is_stop_word, split_words
 
 WORDS = (*NOUNS, *BACKGROUNDS)
 RETRIEVAL_AMONG = 256
+_PLACE = {word: place for place, word in enumerate(WORDS)}
 _BATCH = 128
 _NEVER = -2.0  # below every cosine: the score of a stop word
 
@@ -100,30 +109,83 @@ def present_above_absent(encoder: Encoder, encoded: EncodedScenes) -> dict[str, 
 
     "per picture": over the nouns of the world within a picture; "per word": over the pictures for one noun.
     """
-    scores = s_pixel(encoder.similarity(encoded.features, encoded.words[: len(NOUNS)])).cpu().numpy()
-    present = np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
-    rows = [auc(row[there], row[~there]) for row, there in zip(scores, present, strict=True)]
+    scores, present = _noun_scores(encoder, encoded)
     columns = [auc(row[there], row[~there]) for row, there in zip(scores.T, present.T, strict=True)]
-    return {"per picture": _mean(rows), "per word": _mean(columns)}
+    return {"per picture": _mean(picture_aucs(encoder, encoded)), "per word": _mean(columns)}
+
+
+def picture_aucs(encoder: Encoder, encoded: EncodedScenes) -> list[float]:
+    """The AUC per picture, one for each scene; NaN where nothing is there."""
+    scores, present = _noun_scores(encoder, encoded)
+    return [auc(row[there], row[~there]) for row, there in zip(scores, present, strict=True)]
+
+
+def _noun_scores(encoder: Encoder, encoded: EncodedScenes) -> tuple[np.ndarray, np.ndarray]:
+    """s_pixel of every noun on every scene, and whether it is there; both [S, nouns]."""
+    scores = s_pixel(encoder.similarity(encoded.features, encoded.words[: len(NOUNS)])).cpu().numpy()
+    return scores, np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
 
 
 def segmentation(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
     """Mean IoU over the whole set of two questions: which of all the words, and which of those that are there."""
     every = np.zeros((len(WORDS), len(WORDS) + 1), np.int64)
     there = np.zeros_like(every)
-    place = {word: i for i, word in enumerate(WORDS)}
-    for i, scene in enumerate(encoded.scenes):
-        sim = encoder.similarity(encoded.features.select(slice(i, i + 1)), encoded.words)
-        cosines = interpolate(sim, scene.label_map.shape, mode="bilinear", align_corners=False)[0]
-        wanted = torch.tensor([place[label] for label in scene.labels])
-        truth = wanted.numpy()[scene.label_map]
-        every += confusion_matrix(cosines.argmax(0).cpu().numpy(), truth, len(WORDS), ignored=-1)
-        chosen = wanted[cosines[wanted].argmax(0).cpu()].numpy()
-        there += confusion_matrix(chosen, truth, len(WORDS), ignored=-1)
+    for number in range(len(encoded.scenes)):
+        every += confusion(encoder, encoded, number, range(len(WORDS)))
+        there += confusion(encoder, encoded, number)
     return {
         "all words": class_scores(every).mean["mIoU"],
         "words that are there": class_scores(there).mean["mIoU"],
     }
+
+
+def confusion(
+    encoder: Encoder, encoded: EncodedScenes, number: int, asked: Sequence[int] | None = None
+) -> np.ndarray:
+    """A scene's confusion matrix [V, V+1]: every pixel gets the best of the `asked` words; None: of those there."""
+    scene = encoded.scenes[number]
+    there = [_PLACE[label] for label in scene.labels]
+    words = list(there if asked is None else asked)
+    sim = encoder.similarity(encoded.features.select(slice(number, number + 1)), encoded.words[words])
+    cosines = interpolate(sim, scene.label_map.shape, mode="bilinear", align_corners=False)[0]
+    predicted = np.array(words)[cosines.argmax(0).cpu().numpy()]
+    return confusion_matrix(predicted, np.array(there)[scene.label_map], len(WORDS), ignored=-1)
+
+
+@dataclass(frozen=True)
+class CaptionRow:
+    """A caption's map, cut at several thresholds, against the union mask of its true words.
+
+    Attributes:
+        number: of the scene.
+        objects_only: the caption does not name the background.
+        overlaps: one for each threshold.
+        whole: IoU of a mask that is the whole picture.
+    """
+
+    number: int
+    objects_only: bool
+    overlaps: tuple[Overlap, ...]
+    whole: float
+
+
+def caption_rows(
+    encoder: Encoder, encoded: EncodedScenes, thresholds: Sequence[float] = (0.5,)
+) -> list[CaptionRow]:
+    """One row for each caption that has a true word."""
+    rows = []
+    for number, scene in enumerate(encoded.scenes):
+        truth = scene.union_mask
+        if not scene.true_words:
+            continue
+        one = slice(number, number + 1)
+        sim = encoder.similarity(encoded.features.select(one), encoded.captions[one])
+        found = norm(interpolate(sim, truth.shape, mode="bilinear", align_corners=False)[0, 0]).cpu().numpy()
+        overlaps = tuple(overlap(found >= threshold, truth) for threshold in thresholds)
+        rows.append(
+            CaptionRow(number, scene.background not in scene.true_words, overlaps, float(truth.mean()))
+        )
+    return rows
 
 
 def caption_masks(
@@ -131,21 +193,18 @@ def caption_masks(
 ) -> dict[str, dict[str, float]]:
     """The caption's map cut at the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
     true word, and over those of them that name objects only; with the IoU of a mask that is the whole picture."""
-    rows: dict[str, list[tuple[float, ...]]] = {"all": [], "objects only": []}
-    for i, scene in enumerate(encoded.scenes):
-        truth = scene.union_mask
-        if not scene.true_words:
-            continue
-        sim = encoder.similarity(encoded.features.select(slice(i, i + 1)), encoded.captions[i : i + 1])
-        sim = interpolate(sim, truth.shape, mode="bilinear", align_corners=False)[0, 0]
-        result = overlap((norm(sim) >= threshold).cpu().numpy(), truth)
-        row = (result.iou, result.fpr, result.fnr, float(truth.mean()))
-        rows["all"].append(row)
-        if scene.background not in scene.true_words:
-            rows["objects only"].append(row)
-    names = ("CaptionIoU", "mFPR", "mFNR", "whole picture IoU")
+    rows = caption_rows(encoder, encoded, (threshold,))
+    parts = {"all": rows, "objects only": [row for row in rows if row.objects_only]}
+    return {kind: caption_means(part) for kind, part in parts.items()}
+
+
+def caption_means(rows: Sequence[CaptionRow], cut: int = 0) -> dict[str, float]:
+    """CaptionIoU, mFPR, mFNR at the threshold number `cut`, and the IoU of the whole picture; NaN for no rows."""
     return {
-        kind: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True)) for kind, values in rows.items()
+        "CaptionIoU": _mean([row.overlaps[cut].iou for row in rows]),
+        "mFPR": _mean([row.overlaps[cut].fpr for row in rows]),
+        "mFNR": _mean([row.overlaps[cut].fnr for row in rows]),
+        "whole picture IoU": _mean([row.whole for row in rows]),
     }
 
 
