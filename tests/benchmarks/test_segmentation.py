@@ -173,6 +173,14 @@ def test_faulty_items_are_named_and_the_rest_counts(tmp_path: Path, evaluate: Ev
     for number, words in wanted.items():
         assert words in reasons[f"item{number}"]
         assert f"item{number}: " in done.stderr
+    for allowed, code in ((["--allow-skips"], 0), (["--allow-skips", 5], 0), (["--allow-skips", 4], 1)):
+        again = evaluate(Oracle(titles), benchmark, tmp_path / "data", *allowed, "--preset", "default", "--json")
+        assert again.exit_code == code
+        assert again.stderr.count("skipped item") == 5
+        assert len(results(tmp_path / "out")["skipped"]) == 5
+    wrong = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--allow-skips", "many")
+    assert wrong.exit_code == 2
+    assert "'many' is no number" in wrong.stderr
 
 
 def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
