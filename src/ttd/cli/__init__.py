@@ -28,6 +28,7 @@ COMMANDS = {
     "prune": "ttd.cli.prune:prune",
     "train": "ttd.cli.train:train",
     "merge": "ttd.cli.train:merge",
+    "app": "ttd.cli.app:app",
 }
 
 

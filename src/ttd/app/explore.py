@@ -1,0 +1,282 @@
+"""The tab Explore: a picture and its caption in, words, maps and labels out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from ttd.app import drawing
+from ttd.app.answers import AS_PRESET, LONGEST_CAPTION, Answer, Question, answer, download, threshold_of
+from ttd.app.choices import NO_ADAPTER
+from ttd.app.downloads import FILES
+from ttd.app.examples import Example
+from ttd.app.model_pool import ModelPool
+from ttd.app.pieces import notice
+from ttd.errors import TTDError
+from ttd.tagging import SCORES
+
+_log = logging.getLogger(__name__)
+
+_WAITING = "Drop a picture into the field on the left and write its caption, or take one of the examples."
+_SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--ttd-opacity', value); return []; }"
+_SAVE = """(file) => {
+  if (!file) return [];
+  const {name, type, data} = JSON.parse(file);
+  const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([bytes], {type}));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  return [];
+}"""
+_TYPES = {"png": "image/png", "json": "application/json"}
+
+
+def explore_tab(pool: ModelPool, examples: Sequence[Example]) -> Callable[[], None]:
+    """Build the tab inside the current `gr.Blocks`.
+
+    Args:
+        pool: the models that the page offers.
+        examples: pictures to try; the first one is shown when the page opens.
+
+    Returns:
+        what must be called at the end of the Blocks: it lets the page answer the first example when it opens.
+    """
+    with gr.Row():
+        with gr.Column(scale=3, min_width=300):
+            question = _fields(pool, examples)
+        with gr.Column(scale=8, min_width=480):
+            results = _results()
+    events = _Events(pool, examples, question, results)
+    events.connect()
+    return events.on_load
+
+
+def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
+    """The left column, by the names of `Question`'s fields."""
+    choices = pool.choices
+    first = examples[0] if examples else None
+    fields: dict[str, Any] = {}
+    picture = gr.Image(
+        str(first.path) if first else None,
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        label="Picture",
+        height=210,
+        buttons=[],
+        elem_id="ttd-picture",
+    )
+    # Gradio would open the file here and answer a damaged one with a traceback; `read_upload` says what is wrong.
+    picture.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    fields["path"] = picture
+    fields["caption"] = gr.Textbox(
+        first.caption if first else "",
+        label="Caption",
+        lines=2,
+        max_lines=4,
+        max_length=LONGEST_CAPTION,
+        submit_btn=False,
+        elem_id="ttd-caption",
+    )
+    fields["go"] = gr.Button("Show", variant="primary", size="md", elem_id="ttd-go")
+    if examples:
+        fields["examples"] = gr.Dataset(
+            components=[gr.Image(render=False)],
+            samples=[[str(example.path)] for example in examples],
+            label="Drawn scenes to try",
+            samples_per_page=12,
+            type="index",
+            elem_id="ttd-examples",
+        )
+    if "mini" in choices.models.values():
+        gr.HTML('<p class="ttd-hint">The model mini knows drawn scenes only, no photographs.</p>')
+    with gr.Group():
+        fields["model"] = gr.Dropdown(
+            list(choices.models), value=next(iter(choices.models)), label="Model", elem_id="ttd-model"
+        )
+        fields["adapter"] = gr.Dropdown(
+            choices.adapter_labels,
+            value=NO_ADAPTER,
+            label="Adapter",
+            elem_id="ttd-adapter",
+            visible=bool(choices.adapters),
+        )
+        fields["threshold"] = gr.Slider(
+            0, 1, 0.5, step=0.01, label="Threshold of masks and background", elem_id="ttd-threshold"
+        )
+    with gr.Accordion("More settings", open=False):
+        fields["preset"] = gr.Dropdown(choices.presets, value="default", label="Preset", elem_id="ttd-preset")
+        fields["refine"] = gr.Dropdown(
+            [AS_PRESET, *choices.refinements], value=AS_PRESET, label="Refinement of maps", elem_id="ttd-refine"
+        )
+        fields["score"] = gr.Dropdown(list(SCORES), value="s_pixel", label="Score of words", elem_id="ttd-score")
+        fields["stop_words"] = gr.Checkbox(False, label="Score stop words too (the, on, ...)")
+    return fields
+
+
+def _results() -> dict[str, Any]:
+    """The right column."""
+    parts: dict[str, Any] = {}
+    parts["status"] = gr.HTML(notice(_WAITING), elem_id="ttd-status")
+    parts["words"] = gr.HTML("", elem_id="ttd-words")
+    with gr.Tabs():
+        with gr.Tab("Words"):
+            parts["maps"] = gr.HTML("", elem_id="ttd-maps")
+        with gr.Tab("Caption"):
+            parts["captions"] = gr.HTML("", elem_id="ttd-captions")
+        with gr.Tab("Most similar word"):
+            parts["best"] = gr.HTML("", elem_id="ttd-best")
+        with gr.Tab("Segment"):
+            with gr.Row(equal_height=True):
+                parts["tags"] = gr.Textbox(
+                    "",
+                    label="Tags, apart by commas",
+                    placeholder="empty: the chosen words",
+                    scale=4,
+                    elem_id="ttd-tags",
+                )
+                parts["background"] = gr.Checkbox(True, label="Background", scale=1, min_width=110)
+                parts["opacity"] = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of colours", scale=2, min_width=140)
+            parts["segments"] = gr.HTML("", elem_id="ttd-segments")
+            with gr.Row():
+                parts["downloads"] = {
+                    name: gr.Button(f"Download {name}", size="sm", elem_id=f"ttd-get-{name.split()[0].lower()}")
+                    for name in FILES
+                }
+            parts["file"] = gr.Textbox(visible=False)
+    return parts
+
+
+class _Events:
+    """Connects the fields with the answers."""
+
+    def __init__(
+        self, pool: ModelPool, examples: Sequence[Example], fields: dict[str, Any], results: dict[str, Any]
+    ) -> None:
+        self._pool = pool
+        self._examples = [(str(e.path), e.caption, e.tags) for e in examples]
+        self._fields = {**fields, **results}
+        names = ("path", "caption", "tags", "model", "adapter", "preset", "refine", "threshold", "score")
+        self._names = (*names, "stop_words", "background")
+        self._inputs = [self._fields[name] for name in self._names]
+        self._shown = ["status", "words", "maps", "captions", "best", "segments"]
+        self._cut = ["status", "captions", "segments"]
+
+    def connect(self) -> None:
+        """Every field answers when it changes; those that concern the threshold redraw only what it cuts."""
+        f = self._fields
+        whole = [self._fields[name] for name in self._shown]
+        cut = [self._fields[name] for name in self._cut]
+        plain: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+        latest: dict[str, Any] = {**plain, "trigger_mode": "always_last"}
+        for event in (f["go"].click, f["caption"].submit, f["path"].upload):
+            event(self.show, self._inputs, whole, **plain)
+        for name in ("refine", "score", "stop_words"):
+            f[name].input(self.show, self._inputs, whole, **latest)
+        for name in ("model", "adapter", "preset"):
+            f[name].input(self.switch, self._inputs, [f["threshold"], *whole], **latest)
+        for event in (f["threshold"].input, f["background"].input, f["tags"].submit):
+            event(self.cut, self._inputs, cut, **latest)
+        f["opacity"].input(None, [f["opacity"]], None, js=_SET_OPACITY, api_visibility="private")
+        for name, button in f["downloads"].items():
+            button.click(
+                self._saver(name), [f["opacity"], *self._inputs], [f["file"], f["status"]], **plain
+            ).then(None, [f["file"]], None, js=_SAVE, api_visibility="private")
+        if "examples" in f:
+            f["examples"].click(
+                self.take,
+                [f["examples"], *self._inputs],
+                [f["path"], f["caption"], f["tags"], *whole],
+                **plain,
+            )
+
+    def on_load(self) -> None:
+        """Answers what stands in the fields when the page opens."""
+        context = gr.context.Context.root_block
+        assert context is not None
+        whole = [self._fields[name] for name in self._shown]
+        context.load(self.switch, self._inputs, [self._fields["threshold"], *whole], api_visibility="private")
+
+    def show(self, *values: Any) -> list[Any]:
+        """The whole answer."""
+        return _guarded(lambda: self._draw(answer(self._pool, self._question(values)), values), len(self._shown))
+
+    def cut(self, *values: Any) -> list[Any]:
+        """What the threshold changes."""
+        question = self._question
+        return _guarded(
+            lambda: self._draw(answer(self._pool, question(values), only_cut=True), values), len(self._cut)
+        )
+
+    def switch(self, *values: Any) -> list[Any]:
+        """The whole answer of another model or preset, with the threshold that it has by itself."""
+
+        def asked() -> list[Any]:
+            question = self._question(values)
+            threshold = threshold_of(self._pool, question.model, question.adapter, question.preset)
+            changed = list(values)
+            changed[self._names.index("threshold")] = threshold
+            if question.path is None:
+                return [threshold, notice(_WAITING), *[""] * (len(self._shown) - 1)]
+            return [threshold, *self._draw(answer(self._pool, self._question(changed)), changed)]
+
+        return _guarded(asked, len(self._shown), before=[gr.skip()])
+
+    def take(self, number: int, *values: Any) -> list[Any]:
+        """An example into the fields, and its answer."""
+        chosen = list(values)
+        for name, value in zip(("path", "caption", "tags"), self._examples[number], strict=True):
+            chosen[self._names.index(name)] = value
+        return [*self._examples[number], *self.show(*chosen)]
+
+    def _saver(self, name: str) -> Callable[..., list[Any]]:
+        def save(opacity: float, *values: Any) -> list[Any]:
+            def made() -> list[Any]:
+                file, content = FILES[name](download(self._pool, self._question(values)), float(opacity))
+                data = base64.b64encode(content).decode("ascii")
+                kind = _TYPES[file.rsplit(".", 1)[1]]
+                size = f"{len(content) / 1000:.0f} kB"
+                return [json.dumps({"name": file, "type": kind, "data": data}), notice(f"Saved {file}, {size}.")]
+
+            return _guarded(made, 1, before=[""])
+
+        return save
+
+    def _question(self, values: Sequence[Any]) -> Question:
+        given = dict(zip(self._names, values, strict=True))
+        given["threshold"] = float(given["threshold"])
+        for name in ("caption", "tags"):
+            given[name] = given[name] or ""
+        return Question(**given)
+
+    def _draw(self, found: Answer, values: Sequence[Any]) -> list[Any]:
+        threshold = self._question(values).threshold
+        encoded = "the picture was encoded" if found.fresh else "encoded before"
+        captions = drawing.captions_html(found.captions, found.picture, threshold)
+        segments = drawing.segmentation_html(found.segmentation, found.picture)
+        status = notice(f"Answered in {found.seconds:.2f} s ({encoded}).")
+        if found.words is None:
+            return [status, captions, segments]
+        words = drawing.words_html(found.words, found.closed)
+        maps = drawing.maps_html(found.words, found.picture)
+        return [status, words, maps, captions, drawing.best_html(found.words, found.picture), segments]
+
+
+def _guarded(ask: Callable[[], list[Any]], parts: int, before: Sequence[Any] = ()) -> list[Any]:
+    """What `ask` gives, or one sentence for the first of the `parts` and nothing in the others."""
+    try:
+        return ask()
+    except TTDError as error:
+        sentence = str(error)
+    # A visitor never sees a traceback; whoever runs the page finds it in the log.
+    except Exception as error:
+        _log.exception("the page could not answer")
+        sentence = f"The page made a mistake ({type(error).__name__}); its log says more."
+    return [*before, notice(sentence, "error"), *[""] * (parts - 1)]

@@ -1,0 +1,133 @@
+"""Builds the page and serves it until it is stopped."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ttd.app.access import Access
+from ttd.app.guard import Guard
+from ttd.app.model_pool import ModelPool
+from ttd.app.uploads import MAX_BYTES
+from ttd.errors import InputError, MissingExtra
+
+_HOUR = 3600
+
+
+@contextmanager
+def page(pool: ModelPool, access: Access, annotate: Any = None) -> Iterator[str]:
+    """Serves the page while the block runs; gives its address.
+
+    Args:
+        pool: the models that the page offers.
+        access: where, and to whom.
+        annotate: what `annotate_page.annotate_tab` takes; None: no such tab.
+
+    Raises:
+        MissingExtra: gradio is not installed.
+        InputError: the address is taken or is none of this machine's.
+    """
+    _check_free(access)
+    folder = Path(tempfile.mkdtemp(prefix="ttd-app-")).resolve()
+    try:
+        blocks, look = build(pool, folder, annotate)
+        _launch(blocks, access, folder, look)
+        try:
+            yield access.address
+        finally:
+            blocks.close(verbose=False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(pool: ModelPool, folder: Path, annotate: Any = None) -> tuple[Any, dict[str, Any]]:
+    """The page as `gr.Blocks`, and what its `launch` takes for its look; what visitors send goes into `folder`."""
+    _prepare_gradio(folder)
+    import gradio as gr
+
+    from ttd.app.examples import write_examples
+    from ttd.app.explore import explore_tab
+    from ttd.app.look import CSS, theme
+
+    examples = write_examples(folder / "examples")
+    with gr.Blocks(title="ttd", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as blocks:
+        gr.HTML(
+            '<div class="ttd-head"><h1>ttd</h1><span>Which words of a caption are in the picture, '
+            "and where: Text-Tag Self-Distillation</span></div>"
+        )
+        on_load: Callable[[], None]
+        if annotate is None:
+            on_load = explore_tab(pool, examples)
+        else:
+            from ttd.app.annotate_page import annotate_tab
+
+            with gr.Tabs():
+                with gr.Tab("Explore"):
+                    on_load = explore_tab(pool, examples)
+                with gr.Tab("Annotate"):
+                    annotate_tab(annotate)
+        on_load()
+    blocks.queue(default_concurrency_limit=4, max_size=64, api_open=False)
+    return blocks, {"theme": theme(), "css": CSS}
+
+
+def _prepare_gradio(folder: Path) -> None:
+    """Settings that gradio reads from the environment when it is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "cached_examples")
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("the page needs gradio: run pip install 'ttd-clip[app]'") from error
+
+
+def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> None:
+    from starlette.middleware import Middleware
+
+    guard = Middleware(Guard, folder=folder, hosts=access.hosts, upload_bytes=MAX_BYTES)  # type: ignore[arg-type]
+    blocks.launch(
+        server_name=access.host,
+        server_port=access.port,
+        auth=access.allows if access.user is not None else None,
+        max_file_size=MAX_BYTES,
+        app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        share=False,
+        quiet=True,
+        inbrowser=False,
+        prevent_thread_lock=True,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        strict_cors=True,
+        **look,
+    )
+
+
+def _check_free(access: Access) -> None:
+    """Fails where the address cannot be bound, before anything is loaded."""
+    try:
+        family = socket.getaddrinfo(access.host, access.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((access.host, access.port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(f"port {access.port} is taken: choose another with --port") from error
+        raise InputError(
+            f"{access.host} port {access.port} cannot be used here ({error.strerror or error}): "
+            "choose another with --host and --port"
+        ) from error

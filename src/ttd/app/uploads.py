@@ -1,0 +1,62 @@
+"""A picture that a visitor sent: its limits, and what it is recognised by."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from ttd.errors import InputError, TTDError
+from ttd.images import read_image
+
+MAX_BYTES = 25 * 1024 * 1024
+MAX_PIXELS = 50_000_000
+
+
+def digest(path: str) -> str:
+    """SHA-256 of the file: the same picture sent twice is the same.
+
+    Raises:
+        InputError: the file is gone, or larger than `MAX_BYTES`.
+    """
+    file = Path(path)
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise InputError(
+                f"{file.name} is larger than {MAX_BYTES >> 20} MB: save it smaller, e.g. as JPEG"
+            )
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{file.name} is no longer on the server: send the picture again") from error
+
+
+def read_upload(path: str) -> Image.Image:
+    """The picture, upright RGB.
+
+    Raises:
+        InputError: no picture, damaged, or above `MAX_PIXELS` (checked before it is decoded).
+    """
+    _check_pixels(Path(path))
+    try:
+        return read_image(path)
+    except TTDError as error:
+        # Where the server keeps it is nothing that a visitor has to know.
+        raise type(error)(str(error).replace(path, Path(path).name)) from error
+
+
+def _check_pixels(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                pixels = image.width * image.height
+        # Whatever is wrong with the file, `read_image` says it better.
+        except Exception:
+            return
+    if pixels > MAX_PIXELS:
+        raise InputError(
+            f"{path.name} has {pixels / 1e6:.0f} megapixels, this page takes {MAX_PIXELS // 1_000_000}: "
+            "make it smaller first, or use the command line"
+        )

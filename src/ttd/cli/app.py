@@ -1,0 +1,144 @@
+"""`ttd app`: the web page."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.options import ENCODER_OPTIONS, start_logging
+from ttd.errors import InputError
+
+if TYPE_CHECKING:
+    from ttd.app.access import Access
+    from ttd.app.model_pool import ModelPool
+
+PASSWORD_VARIABLE = "TTD_APP_PASSWORD"
+# --adapter is the page's own: there it may be named several times, and is chosen on the page.
+_DEVICE_OPTIONS = tuple(ENCODER_OPTIONS[1:])
+
+
+def _encoder_options(function: Any) -> Any:
+    for option in reversed(_DEVICE_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=("mini",),
+    show_default=True,
+    metavar="NAME",
+    help="A model to choose on the page (short name, hub id, folder or file); may be repeated.",
+)
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME",
+    help="A LoRA adapter to choose on the page; may be repeated.",
+)
+@_encoder_options
+@click.option("--sam-model", metavar="NAME", help="SAM-HQ (short name, hub id or folder) as a refinement, and to annotate.")
+@click.option("--annotate", metavar="DATA", help="Pictures and captions to annotate: a folder, shards or COCO captions.")
+@click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to serve the page.")
+@click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Its port.")
+@click.option("--user", metavar="NAME", help="Ask visitors for this user and a password; needed with another --host.")
+@click.option(
+    "--password-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help=f"Its first line is the password; else {PASSWORD_VARIABLE} is, else it is asked for.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+def app(
+    models: tuple[str, ...],
+    adapters: tuple[str, ...],
+    adapter_scale: float,
+    variant: str | None,
+    device: str | None,
+    dtype: str | None,
+    sam_model: str | None,
+    annotate: str | None,
+    out: str | None,
+    host: str,
+    port: int,
+    user: str | None,
+    password_file: str | None,
+    verbose: bool,
+) -> None:
+    """Open a web page: words, maps and masks of your pictures.
+
+    \b
+    ttd app                                        (http://127.0.0.1:7860/)
+    ttd app --model clip-vit-b16 --adapter runs/paper
+    ttd app --annotate photos/ --out my-tagmask
+    ttd app --host 0.0.0.0 --user anna             (asks for a password)
+
+    Only the models and adapters named here can be chosen on the page.
+    """
+    start_logging(verbose)
+    password = _password(user, password_file)
+    from ttd.app.access import Access
+
+    access = Access(host, port, user, password)
+    if (annotate is None) != (out is None):
+        raise InputError("--annotate says what to annotate and --out where it goes: give both or neither")
+    encoder: dict[str, Any] = {
+        "adapter_scale": adapter_scale, "variant": variant, "device": device, "dtype": dtype,
+    }  # fmt: skip
+    pool = _pool(models, adapters, sam_model, encoder)
+    _serve(pool, access, annotate, out, sam_model)
+
+
+def _pool(
+    models: tuple[str, ...], adapters: tuple[str, ...], sam_model: str | None, encoder: dict[str, Any]
+) -> ModelPool:
+    """The models, the first of them loaded, so that a wrong name ends the command before a page opens."""
+    import ttd
+    from ttd.app.choices import Choices
+    from ttd.app.model_pool import ModelPool
+
+    choices = Choices.of(models, adapters, sam_model)
+    pool = ModelPool(choices, lambda name, adapter: ttd.load(name, adapter=adapter, **encoder))
+    with pool.ask(next(iter(choices.models)), ""):
+        return pool
+
+
+def _serve(pool: ModelPool, access: Access, annotate: str | None, out: str | None, sam_model: str | None) -> None:
+    from ttd.app.server import page
+
+    queue: Any = None
+    if annotate is not None and out is not None:
+        queue = (pool, annotate, out, sam_model)
+    with page(pool, access, queue) as address:
+        click.echo(f"The page is at {address} (Ctrl-C ends it).")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+def _password(user: str | None, file: str | None) -> str | None:
+    """The password, from a file, the environment or the terminal: on the command line `ps` would show it."""
+    if user is None:
+        if file is not None:
+            raise InputError("a password without a user: name the user with --user")
+        return None
+    if file is not None:
+        lines = Path(file).read_text("utf-8", "replace").splitlines()
+        return lines[0] if lines else ""
+    given = os.environ.pop(PASSWORD_VARIABLE, None)
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"there is no password for {user}: put it into {PASSWORD_VARIABLE} or into a file named with --password-file"
+        )
+    return str(click.prompt(f"Password for {user}", hide_input=True, confirmation_prompt=True, err=True))
