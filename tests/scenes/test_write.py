@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,25 @@ def test_shards_hold_picture_caption_and_truth(tmp_path: Path) -> None:
     write_shards(world, 5, tmp_path / "a", per_shard=2, start=10)
     assert paths[0].read_bytes() == first
     assert paths[1].stat().st_mtime_ns == kept
+
+
+def test_shards_with_several_and_with_wrong_captions(tmp_path: Path) -> None:
+    world = Scenes("train")
+    [several] = write_shards(world, 6, tmp_path / "several", captions=3)
+    for number, truth in enumerate(_truths(several)):
+        assert truth["captions"] == [world.caption(number, world[number].labels, epoch).text for epoch in range(3)]
+        assert truth["caption"] == truth["captions"][0] == world[number].caption
+        assert set(truth["true"]) <= set(truth["labels"])
+    [mixed] = write_shards(world, 60, tmp_path / "mixed", wrong_percent=40)
+    truths = _truths(mixed)
+    own = [truth["caption"] == world[number].caption for number, truth in enumerate(truths)]
+    assert own == [not truth["wrong"] for truth in truths]
+    assert 12 <= sum(truth["wrong"] for truth in truths) <= 36
+
+
+def _truths(shard: Path) -> list[dict[str, Any]]:
+    with tarfile.open(shard) as tar:
+        return [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
 
 
 def test_tagmask_set_has_the_documented_layout(tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def scenes() -> None:
 @click.option(
     "--style", "styles", multiple=True, help="Draw in this style only (openmoji, noto); repeatable."
 )
+@click.option(
+    "--captions", type=click.IntRange(1), default=1, show_default=True, help="shards: captions of each scene."
+)
+@click.option(
+    "--wrong-percent", type=click.IntRange(0, 100), default=0, help="shards: this share has another scene's captions."
+)
 def write(
     folder: Path,
     form: str,
@@ -44,6 +50,8 @@ def write(
     per_shard: int,
     hold_out_nouns: str,
     styles: tuple[str, ...],
+    captions: int,
+    wrong_percent: int,
 ) -> None:
     """Write scenes into FOLDER: tar shards (.png .txt .json) or a TagMask set with masks."""
     from ttd.scenes import NOUNS, STYLES, Scenes
@@ -57,7 +65,9 @@ def write(
     nouns = tuple(noun for noun in NOUNS if noun not in held)
     world = Scenes(split, seed, nouns=nouns, styles=styles or STYLES)
     if form == "shards":
-        write_shards(world, count, folder, per_shard, start)
+        write_shards(world, count, folder, per_shard, start, captions=captions, wrong_percent=wrong_percent)
+    elif captions > 1 or wrong_percent:
+        raise InputError("A TagMask set has one true caption a scene: leave out --captions and --wrong-percent.")
     else:
         write_tagmask(world, count, folder, start)
     click.echo(f"{count} scenes of the {split} split in {folder}")

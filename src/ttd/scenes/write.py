@@ -12,17 +12,37 @@ from PIL import Image
 from tqdm import tqdm
 
 from ttd.atomic import whole_file
+from ttd.scenes.captions import Caption
+from ttd.scenes.draws import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.scene import Scene, Scenes
 from ttd.words import split_words
 
+_WRONG_STREAM = 2000
+_ELSEWHERE = 10_000_000  # no training set reaches so far: a wrong caption is nobody's own
+
 
 def write_shards(
-    scenes: Scenes, count: int, folder: Path, per_shard: int = 1000, start: int = 0
+    scenes: Scenes,
+    count: int,
+    folder: Path,
+    per_shard: int = 1000,
+    start: int = 0,
+    *,
+    captions: int = 1,
+    wrong_percent: int = 0,
 ) -> list[Path]:
     """Writes scenes start .. start+count-1 as `00000.tar`, `00001.tar` ... of `.png`, `.txt`, `.json` (the truth).
 
     The same scenes give the same bytes. A shard that is already there is kept, so an interrupted call goes on.
+
+    Args:
+        scenes: the world.
+        count, start: which of its scenes.
+        folder: of the shards.
+        per_shard: scenes in a shard.
+        captions: how many captions each scene has; more than one are listed in the `.json` as "captions".
+        wrong_percent: of a hundred scenes, how many get the captions of another scene, as pairs from the web do.
     """
     paths = []
     numbers = range(start, start + count)
@@ -33,12 +53,29 @@ def write_shards(
             continue
         with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
             for number in numbers[first : first + per_shard]:
-                scene = scenes[number]
-                truth = {"caption": scene.caption, "labels": scene.labels, "true": sorted(scene.true_words)}
-                _add(tar, f"{number:08d}.png", png_bytes(scene.image))
-                _add(tar, f"{number:08d}.txt", scene.caption.encode())
+                image, _, labels = scenes.paint(number)
+                said, wrong = _captions(scenes, number, labels, captions, wrong_percent)
+                truth: dict[str, object] = {"caption": said[0].text, "labels": labels}
+                truth["true"] = sorted({word for one in said for word in one.true} & set(labels))
+                if captions > 1:
+                    truth["captions"] = [one.text for one in said]
+                if wrong_percent:
+                    truth["wrong"] = wrong
+                _add(tar, f"{number:08d}.png", png_bytes(image))
+                _add(tar, f"{number:08d}.txt", said[0].text.encode())
                 _add(tar, f"{number:08d}.json", json.dumps(truth).encode())
     return paths
+
+
+def _captions(
+    scenes: Scenes, number: int, labels: tuple[str, ...], count: int, wrong_percent: int
+) -> tuple[list[Caption], bool]:
+    """The captions of a scene, and whether they are another scene's."""
+    wrong = Draws(scenes.seed, _WRONG_STREAM, number).chance(wrong_percent)
+    if wrong:
+        number += _ELSEWHERE
+        labels = scenes.paint(number)[2]
+    return [scenes.caption(number, labels, epoch) for epoch in range(count)], wrong
 
 
 def write_tagmask(scenes: Scenes, count: int, folder: Path, start: int = 0) -> None:
