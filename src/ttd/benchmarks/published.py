@@ -18,6 +18,7 @@ class Published:
         method: as the source calls it.
         numbers: by measure; percent, but mFPR and mFNR as shares.
         source: where the row stands.
+        setting: encoder, refinement and the like, as far as the source says.
     """
 
     benchmark: str
@@ -25,6 +26,12 @@ class Published:
     method: str
     numbers: dict[str, float]
     source: str
+    setting: str = ""
+
+    @property
+    def label(self) -> str:
+        """The method with its setting."""
+        return f"{self.method} ({self.setting})" if self.setting else self.method
 
 
 def published(benchmark: str, table: str) -> list[Published]:
