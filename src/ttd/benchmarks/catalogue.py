@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ttd.benchmarks.benchmark import Benchmark
-from ttd.benchmarks.classes import read_classes
-from ttd.benchmarks.layouts import DATA_SETS, is_whole
-from ttd.benchmarks.presets import class_options, mask_options, tag_options
+from ttd.benchmarks.classes import own_classes, read_classes
+from ttd.benchmarks.labelled_pictures import read_coco, read_nus_wide
+from ttd.benchmarks.layouts import DATA_SETS, is_whole, whole_counts
+from ttd.benchmarks.multilabel import MultiLabel
+from ttd.benchmarks.presets import class_options, label_options, mask_options, tag_options
+from ttd.benchmarks.refer import PARTITIONS, read_refer
+from ttd.benchmarks.referring import Referring
 from ttd.benchmarks.segmentation import open_data_set
 from ttd.benchmarks.taggers import SPACY_MODEL, open_tagger
 from ttd.benchmarks.tagmask import PARTS, TagMask
@@ -18,7 +22,8 @@ from ttd.benchmarks.tagmask_set import read_tagmask
 from ttd.errors import InputError
 from ttd.tagging import SCORES
 
-NAMES = ("tagmask", *DATA_SETS, "folder")
+LABELS = ("coco-80", "nus-wide")
+NAMES = ("tagmask", *DATA_SETS, "folder", *LABELS, *PARTITIONS)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Choices:
         synonyms: ask for all names of a class.
         taggers, spacy_model: see `ttd.benchmarks.taggers`.
         parts, scores, stop_words, shuffled: see `ttd.benchmarks.tagmask.TagMask`.
+        split, split_by: see `ttd.benchmarks.refer.read_refer`; coco-80 has a split too.
     """
 
     preset: str = "paper"
@@ -44,6 +50,8 @@ class Choices:
     shuffled: bool = True
     taggers: Sequence[str] = ()
     spacy_model: str | None = None
+    split: str | None = None
+    split_by: str | None = None
 
 
 def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool) -> Benchmark:
@@ -59,6 +67,10 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
         InputError: unknown name or preset, or the data is not there.
     """
     given = choices.given or {}
+    if name not in NAMES:
+        raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(NAMES)}")
+    if (choices.split and name not in (*PARTITIONS, "coco-80")) or (choices.split_by and name not in PARTITIONS):
+        raise InputError(f"{name} offers no such choice of splits: leave --split and --split-by out")
     if name == "tagmask":
         return TagMask(
             read_tagmask(root),
@@ -75,8 +87,13 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
                 for tagger in choices.taggers
             },
         )
-    if name not in NAMES:
-        raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(NAMES)}")
+    if name in PARTITIONS:
+        data = read_refer(name, root, choices.split or "val", choices.split_by)
+        return Referring(data, mask_options(choices.preset, given))
+    if name in LABELS:
+        pictures = read_coco(root, choices.split) if name == "coco-80" else read_nus_wide(root)
+        classes = own_classes(name, choices.classes)
+        return MultiLabel(name, pictures, classes, label_options(choices.preset, given), choices.synonyms)
     listed = name if name != "folder" else choices.classes or root / "classes.txt"
     options = class_options(
         choices.preset,
@@ -92,5 +109,5 @@ def sample_note(name: str, measured: int) -> str | None:
     """A sentence where fewer pictures were measured than the data set has: such numbers compare with nothing."""
     if is_whole(name, measured):
         return None
-    whole = " or ".join(str(count) for count in DATA_SETS[name].full)
+    whole = " or ".join(str(count) for count in whole_counts(name))
     return f"Measured on a sample, {measured} of {whole} pictures; published numbers are about the whole set."

@@ -77,6 +77,21 @@ def read_classes(name: str | Path) -> ClassList:
         raise InputError(f"{path} is no text file in UTF-8: give one class per line") from None
 
 
+def own_classes(name: str, instead: str | Path | None) -> ClassList:
+    """The class list of a benchmark, or a user's in its place.
+
+    Raises:
+        InputError: the user's does not have the same number of classes.
+    """
+    own = read_classes(name)
+    if instead is None:
+        return own
+    theirs = read_classes(instead)
+    if (len(theirs), theirs.background) != (len(own), own.background):
+        raise InputError(f"{instead} must list {len(own)} classes in the order of `ttd`'s own {name}.txt")
+    return theirs
+
+
 def _parse(lines: Iterable[str], name: str) -> ClassList:
     rows = [line.strip() for line in lines]
     classes = tuple(

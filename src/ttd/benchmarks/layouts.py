@@ -134,12 +134,26 @@ DATA_SETS = {
         ),
     ),
 }
+# Pictures of the whole sets that have a layout of their own: COCO's val2017 and val2014, NUS-WIDE's test list, and
+# every split of RefCOCO, RefCOCO+ and RefCOCOg.
+_OTHERS: dict[str, tuple[int, ...]] = {
+    "coco-80": (5000, 40504),
+    "nus-wide": (107859,),
+    "refcoco": (1500, 750, 4559, 4527),
+    "refcoco+": (1500, 750),
+    "refcocog": (1300, 2600, 4650),
+}
 OWN = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "mask"))
 
 
 def is_whole(name: str, count: int) -> bool:
     """Whether so many pictures are a whole validation set; sets without a known size always are."""
-    return name not in DATA_SETS or count in DATA_SETS[name].full
+    return not whole_counts(name) or count in whole_counts(name)
+
+
+def whole_counts(name: str) -> tuple[int, ...]:
+    """How many pictures the whole sets of this name have; nothing where it has no known size."""
+    return DATA_SETS[name].full if name in DATA_SETS else _OTHERS.get(name, ())
 
 
 def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ...]) -> tuple[list[Sample], Layout]:

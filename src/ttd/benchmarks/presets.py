@@ -28,6 +28,12 @@ def mask_options(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"preset": names[_known(preset)], **given}
 
 
+def label_options(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """For scoring classes on whole pictures: looked at as for words, class names in templates (decided here)."""
+    names = {"paper": {"templates": "openai80"}, "tcl": {"templates": "tcl9"}, "tcl-plain": {"templates": "tcl9"}}
+    return {**tag_options(preset, given), **names.get(_known(preset), {})}
+
+
 def class_options(
     preset: str, given: Mapping[str, Any], benchmark: str, *, with_background: bool, calibrated: bool
 ) -> dict[str, Any]:

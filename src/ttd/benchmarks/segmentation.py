@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
-from ttd.benchmarks.classes import ClassList, read_classes
+from ttd.benchmarks.classes import ClassList, own_classes, read_classes
 from ttd.benchmarks.label_files import read_labels
 from ttd.benchmarks.label_rules import RULES, apply_rule
 from ttd.benchmarks.layouts import DATA_SETS, OWN, find_samples
@@ -156,11 +156,6 @@ def open_data_set(
         own = read_classes(classes if classes is not None else root / "classes.txt")
         samples, layout = find_samples(root, ("",), OWN)
     else:
-        own = read_classes(name)
+        own = own_classes(name, classes)
         samples, layout = find_samples(root, DATA_SETS[name].folders, DATA_SETS[name].layouts)
-        if classes is not None:
-            theirs = read_classes(classes)
-            if (len(theirs), theirs.background) != (len(own), own.background):
-                raise InputError(f"{classes} must list {len(own)} classes in the order of `ttd`'s own {name}.txt")
-            own = theirs
     return ClassSegmentation(name, root, samples, own, layout.rule, options, synonyms)
