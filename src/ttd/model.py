@@ -6,6 +6,7 @@ Plain methods take a picture and strings and return NumPy arrays and records; `e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttd.borrowed import SHARE, BorrowedWords, listed_words
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.images import Picture, prepare_pixels, read_image
@@ -26,11 +28,13 @@ from ttd.pixel_labels import crf_maps, pixel_labels, pixel_mask, pixel_values, s
 from ttd.refine import SAMRefiner, pamr
 from ttd.resample import resize
 from ttd.results import Segmentation, Tagging
-from ttd.tagging import SELECTIONS, default_selection
+from ttd.tagging import SELECTIONS, check_share, default_selection
 from ttd.templates import templates
 from ttd.texts import Texts
 from ttd.views import EncodedImage, View, ViewsOnDemand, average, encode_views, prepare
-from ttd.word_scores import Rule, candidates, score_words, tag_batch
+from ttd.word_scores import Rule, candidates, compare, score_words, tag_batch
+
+_log = logging.getLogger(__name__)
 
 # `tag_many` reads this many batches of pictures ahead, to find some of the same shape.
 _BATCHES_AHEAD = 8
@@ -72,6 +76,7 @@ class TTD:
         self.encoder = encoder.eval()
         self._texts = Texts(self.encoder)
         self._sams: dict[str, SAMRefiner] = {}
+        self._borrowed: tuple[tuple[str, ...] | None, BorrowedWords] | None = None  # the last one asked for
 
     def encode_texts_alone(self) -> None:
         """From now on an embedding does not depend on which texts were asked for together (`Texts.alone`)."""
@@ -92,6 +97,8 @@ class TTD:
         score: str = "s_pixel",
         selection: str | None = None,
         threshold: float = 0.5,
+        share: float = SHARE,
+        borrowed: Sequence[str] | None = None,
         **options: Any,
     ) -> Tagging:
         """Score a caption's words, or the caller's `tags`, and select those that the picture shows.
@@ -101,14 +108,19 @@ class TTD:
             caption: may be None where `tags` are given and the score does not need it.
             tags: words or phrases to score in place of the caption's words.
             score: "s_pixel", "s_image", "s_text", "s_image+s_text" or "s_seg".
-            selection: "gap", "softmax", "min-max" or "share"; None: the paper's for this score.
-            threshold: for all selections but "gap".
+            selection: "gap", "softmax", "min-max" or "share"; "borrowed": what beats words that were not said of the
+                picture (not in the paper; for "s_pixel"); None: the paper's for this score.
+            threshold: for all selections but "gap" and "borrowed".
+            share: for "borrowed": of the borrowed words that a word must beat, 0..1.
+            borrowed: for "borrowed": the words to compare with, without those that are akin to the caption's own; None:
+                the package's list of visible things. See `ttd.borrowed`.
             **options: `stop_words=False` keeps stop words.
         """
+        rule = _rule(score, selection, threshold, share)
+        null = self._null(rule, borrowed)
         seen = self._look(image, options, keep=False)
-        rule = _rule(score, selection, threshold)
         words = candidates(caption, tags, seen.options.stop_words)
-        return self._tag_batch(seen.views, [caption], [words], rule, seen.options)[0]
+        return self._tag_batch(seen.views, [caption], [words], rule, seen.options, null)[0]
 
     @inference
     def tag_many(
@@ -119,15 +131,21 @@ class TTD:
         score: str = "s_pixel",
         selection: str | None = None,
         threshold: float = 0.5,
+        share: float = SHARE,
+        borrowed: Sequence[str] | None = None,
         batch_size: int = 4,
         **options: Any,
     ) -> list[Tagging]:
-        """`tag` for many pictures, one caption each; pictures of the same prepared shape share a batch."""
+        """`tag` for many pictures, one caption each; pictures of the same prepared shape share a batch.
+
+        To borrow from the captions themselves: `borrowed=ttd.borrowed.caption_words(captions)`.
+        """
         if len(images) != len(captions):
             raise InputError(f"{len(images)} images came with {len(captions)} captions: give one for each")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        rule = _rule(score, selection, threshold)
+        rule = _rule(score, selection, threshold, share)
+        null = self._null(rule, borrowed)
         settings = resolve(**options)
         words = [candidates(caption, None, settings.stop_words) for caption in captions]
         found: dict[int, Tagging] = {}
@@ -136,7 +154,7 @@ class TTD:
             numbers = range(first, min(first + ahead, len(images)))
             for batch, views in self._batches({i: images[i] for i in numbers}, options, batch_size):
                 taggings = self._tag_batch(
-                    views, [captions[i] for i in batch], [words[i] for i in batch], rule, settings
+                    views, [captions[i] for i in batch], [words[i] for i in batch], rule, settings, null
                 )
                 found.update(zip(batch, taggings, strict=True))
         return [found[i] for i in range(len(images))]
@@ -173,7 +191,8 @@ class TTD:
             threshold: in 0..1; None: `background` of the options, or the encoder's own.
             **options: see the class.
         """
-        return self.caption_masks(image, [caption], threshold, **options)[0]
+        mask: NDArray[np.bool_] = self.caption_masks(image, [caption], threshold, **options)[0]
+        return mask
 
     @inference
     def caption_masks(
@@ -266,6 +285,8 @@ class TTD:
         score: str = "s_pixel",
         selection: str | None = None,
         threshold: float = 0.5,
+        share: float = SHARE,
+        borrowed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and selection of a batch, each `[B,N]`; the tensors under `tag`.
 
@@ -274,9 +295,15 @@ class TTD:
             text: `[N,C]` for all pictures or `[B,N,C]`.
             caption: `[B,C]` for the scores that need it.
             valid: bool `[B,N]`, False where a caption has fewer words.
-            score, selection, threshold: as for `tag`.
+            score, selection, threshold, share: as for `tag`.
+            borrowed: `[K,C]`, embeddings of the words to compare with, for the selection "borrowed".
         """
-        rule = _rule(score, selection, threshold)
+        rule = _rule(score, selection, threshold, share)
+        if rule.selection == "borrowed":
+            if borrowed is None:
+                raise InputError('the selection "borrowed" needs the embeddings of borrowed words')
+            scores, compared = compare(self.encoder, views, text, borrowed, rule, valid)
+            return scores, rule.select(compared.beaten, valid)
         if rule.needs_caption and caption is None:
             raise InputError(f"the score {score} needs the caption's embedding")
         scores = score_words(self.encoder, views, text, rule, caption=caption, valid=valid)
@@ -331,8 +358,37 @@ class TTD:
                 scales = [torch.stack(pixels) for pixels in zip(*(p for _, p in chunk), strict=True)]
                 yield [i for i, _ in chunk], ViewsOnDemand(self.encoder, scales, settings)
 
+    def _null(self, rule: Rule, borrowed: Sequence[str] | None) -> BorrowedWords | None:
+        """The words that a rule compares with, prepared once for all calls with the same ones."""
+        if rule.selection != "borrowed":
+            if borrowed is not None:
+                raise InputError('borrowed words are for selection="borrowed"')
+            return None
+        if isinstance(borrowed, str):
+            raise InputError("borrowed must be a list of words")
+        asked = None if borrowed is None else tuple(borrowed)
+        if self._borrowed is None or self._borrowed[0] != asked:
+            vocabulary = self.encoder.vocabulary
+            null = BorrowedWords(listed_words(vocabulary) if asked is None else asked)
+            unknown = self.unknown_words(null.texts)
+            if unknown:
+                _log.warning(
+                    "%d of the %d borrowed words lie outside this model's world, such as %s",
+                    len(unknown),
+                    len(null),
+                    ", ".join(unknown[:3]),
+                )
+            self._borrowed = asked, null
+        return self._borrowed[1]
+
     def _tag_batch(
-        self, views: Iterable[View], captions: Sequence[str | None], words: Any, rule: Rule, options: Options
+        self,
+        views: Iterable[View],
+        captions: Sequence[str | None],
+        words: Any,
+        rule: Rule,
+        options: Options,
+        borrowed: BorrowedWords | None,
     ) -> list[Tagging]:
         taggings = tag_batch(
             self.encoder,
@@ -341,6 +397,7 @@ class TTD:
             words,
             rule,
             lambda texts: self.encode_text(texts, options.tag_templates),
+            borrowed,
         )
         notes = []
         for tagging in taggings:
@@ -389,11 +446,14 @@ class TTD:
         return self._sams[name]
 
 
-def _rule(score: str, selection: str | None, threshold: float) -> Rule:
+def _rule(score: str, selection: str | None, threshold: float, share: float) -> Rule:
     usual = default_selection(score)
     if selection is not None and selection not in SELECTIONS:
         raise InputError(f"unknown selection {selection!r}: choose from {', '.join(SELECTIONS)}")
-    return Rule(score, selection or usual, threshold)
+    if selection == "borrowed" and score != "s_pixel":
+        raise InputError(f'selection="borrowed" compares s_pixel, not {score}: leave one of them out')
+    check_share(share)
+    return Rule(score, selection or usual, threshold, share)
 
 
 def _threshold(options: Options, encoder: Encoder) -> float:

@@ -19,6 +19,7 @@ class TaggedWord:
         start, end: characters `caption[start:end]`, None for the caller's own tags.
         score: of the distinct word; repeated words share it.
         selected: whether the word counts as a tag of the picture.
+        beaten: the share of the borrowed words that this word beats, for the selection "borrowed".
     """
 
     text: str
@@ -27,6 +28,7 @@ class TaggedWord:
     end: int | None
     score: float
     selected: bool
+    beaten: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class Tagging:
         caption: None where the caller gave tags alone.
         words: every occurrence, in caption order (stop words left out where asked).
         score: name of the score, e.g. "s_pixel".
-        selection: "gap", "softmax", "min-max" or "share".
-        threshold: the cut of a selection by threshold, None for the largest gap.
+        selection: "gap", "softmax", "min-max", "share" or "borrowed".
+        threshold: the cut of a selection by threshold, None for the largest gap. For "borrowed" the score that a
+            selected word exceeds on this picture, None where it need not exceed any.
         cut: texts that were longer than the text tower takes; their beginning was used.
         unknown: words that a model with a closed vocabulary does not know.
+        share: of the borrowed words that a word had to beat, None for other selections.
+        borrowed: how many words the caption's were compared with.
     """
 
     caption: str | None
@@ -50,6 +55,8 @@ class Tagging:
     threshold: float | None = None
     cut: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    share: float | None = None
+    borrowed: int = 0
 
     @property
     def selected(self) -> list[str]:
@@ -68,22 +75,26 @@ class Tagging:
         return sorted(self.distinct(), key=lambda word: -word.score)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Plain values only, ready for JSON; what concerns borrowed words only where there are some."""
+        compared = self.share is not None
+        words = [{k: v for k, v in asdict(word).items() if compared or k != "beaten"} for word in self.words]
         return {
             "caption": self.caption,
             "selected": self.selected,
-            "words": [asdict(word) for word in self.words],
+            "words": words,
             "score": self.score,
             "selection": self.selection,
             "threshold": self.threshold,
             "cut": list(self.cut),
             "unknown": list(self.unknown),
+            **({"share": self.share, "borrowed": self.borrowed} if compared else {}),
         }
 
     def __str__(self) -> str:
         width = max(len(word.text) for word in self.words)
         marks = {True: "*", False: " "}
-        return "\n".join(f"{marks[w.selected]} {w.text:<{width}} {w.score:7.4f}" for w in self.ranked())
+        beaten = {word: "" if word.beaten is None else f" beats {word.beaten:4.0%}" for word in self.words}
+        return "\n".join(f"{marks[w.selected]} {w.text:<{width}} {w.score:7.4f}{beaten[w]}" for w in self.ranked())
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 REFINERS = ("none", "pamr", "crf", "sam", "auto")
 DTYPES = ("float32", "bfloat16", "float16")
 SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
+SELECTIONS = ("gap", "softmax", "min-max", "share", "borrowed")
 
 
 @dataclass(frozen=True)
