@@ -19,7 +19,6 @@ from ttd.benchmarks.surgery import without_common, without_empty
 from ttd.images import read_image
 
 if TYPE_CHECKING:
-    from ttd.encoders.base import Encoder
     from ttd.model import TTD
     from ttd.views import EncodedImage
 
@@ -49,7 +48,7 @@ class MultiLabel(Benchmark):
         self._class_of = torch.tensor(
             [number for number, names in enumerate(classes.names) for _ in (names if synonyms else names[:1])]
         )
-        self._empty: tuple[Encoder, Tensor] | None = None
+        self._known: tuple[TTD, Tensor, list[int]] | None = None
 
     @property
     def samples(self) -> Sequence[Sample]:
@@ -79,18 +78,19 @@ class MultiLabel(Benchmark):
         seen = model.encode(read_image(self.data.samples[number].image), **self.options)
         templates = seen.options.text_templates(model.encoder)
         text = model.encode_text(self._texts, templates)
+        empty, unknown = self._known_of(model, templates)
         whole = whole_picture(seen)
         cosines = {
-            S_PIXEL: model.score_words(seen.views, text, score="s_pixel")[0],
-            S_IMAGE: model.score_words(seen.views, text, score="s_image", selection="gap")[0],
+            S_PIXEL: model.score_words(seen.views, text, score="s_pixel")[0][0],
+            S_IMAGE: model.score_words(seen.views, text, score="s_image", selection="gap")[0][0],
             CLIP: text @ whole,
         }
         record: Record = {
             "true": np.flatnonzero(self.data.truth[number]).tolist(),
             "scores": {name: _rounded(self._best_names(values)) for name, values in cosines.items()},
-            "empty": _rounded(self._empty_text(model.encoder, templates) @ whole)[0],
+            "empty": _rounded(empty @ whole)[0],
         }
-        if unknown := [k for k, title in enumerate(self.classes.titles) if model.unknown_words([title])]:
+        if unknown:
             record["unknown"] = unknown
         return record
 
@@ -99,12 +99,14 @@ class MultiLabel(Benchmark):
         best = torch.full((len(self.classes),), -torch.inf)
         return best.scatter_reduce(0, self._class_of, values.float().cpu(), "amax")
 
-    def _empty_text(self, encoder: Encoder, templates: Sequence[str]) -> Tensor:
-        """The empty sentence's embedding `[1,C]`, made once."""
-        if self._empty is None or self._empty[0] is not encoder:
+    def _known_of(self, model: TTD, templates: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """The empty sentence's embedding `[1,C]` and the classes that the model has no words for, found once."""
+        if self._known is None or self._known[0] is not model:
             with torch.inference_mode():
-                self._empty = (encoder, encoder.encode_text([""], templates))
-        return self._empty[1]
+                empty = model.encoder.encode_text([""], templates)
+            unknown = [k for k, title in enumerate(self.classes.titles) if model.unknown_words([title])]
+            self._known = (model, empty, unknown)
+        return self._known[1:]
 
     def tally(self) -> _Scores:
         """All scores of all classes: they are ranked over the whole set, so they are kept (5 numbers per class)."""
