@@ -19,7 +19,7 @@ from ttd.words import singulars
 
 # No things: names of what is left over, adjectives, and what every picture is.
 LEFT_OUT = {"background", "solid", "structural", "military", "picture", "base", "mount", "reflection", "remote"}
-HEADER = """# Visible things, one per line: with which selection="borrowed" compares a caption's words if given no others.
+HEADER = """# Visible things, one per line: with which selection="borrowed" compares words if it is given no others.
 # Made by tools/make_nouns.py from assets/classes, assets/coco_words.txt and the nouns and backgrounds of ttd.scenes.
 """
 

@@ -37,6 +37,7 @@ def run_job(
 
 def _run_one(job: Job, settings: Settings, item: Item) -> None:
     job.check(item)
+    job = job.over([item])
     place = Place.for_one(settings.out, item)
     from ttd.images import read_image
 
@@ -57,6 +58,7 @@ def _run_one(job: Job, settings: Settings, item: Item) -> None:
 def _run_many(job: Job, settings: Settings, source: str, caption: str | None, tags: tuple[str, ...]) -> int:
     items = read_items(source, caption, tags, settings.out)
     _check_any(job, items)
+    job = job.over(items)
     if not settings.out:
         return _Many(job, settings, None, None).run(items, len(items))
     place = Place.for_many(settings.out)

@@ -39,6 +39,10 @@ class Job(ABC):
 
     name: str
 
+    def over(self, items: Sequence[Item]) -> Job:
+        """The job for these items, told once before the first of them; itself, where it need not know them."""
+        return self
+
     @abstractmethod
     def check(self, item: Item) -> None:
         """Raises `InputError` where the item lacks what the command needs."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ttd.cli.batch import run_job
+from ttd.cli.borrowing import Selection, selection_options
 from ttd.cli.jobs import Answer, Job, text_notes
 from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
-from ttd.cli.output import bar, padded, terminal_width, width
+from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import Item
 from ttd.errors import InputError
 
@@ -48,9 +49,11 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
     default=None,
     help="Whether words like 'the' and 'on' are left out; by default they are.",
 )
+@selection_options
 @shared_options
 def tag(
     settings: Settings,
+    selection: Selection,
     image: str,
     caption: str | None,
     for_all: str | None,
@@ -66,8 +69,11 @@ def tag(
     ttd tag photo.jpg --tags dog cat "traffic light"
     ttd tag photos/ --out results        (captions: photos/NAME.txt, or --caption)
     ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...})
+    ttd tag photos/ --selection borrowed --share 0.9 --out results
+
+    With --selection borrowed a word counts when its score beats that share of words which were not said of the picture.
     """
-    return run_job(TagJob(settings, score, stop_words), settings, image, caption or for_all, tags)
+    return run_job(TagJob(settings, selection, score, stop_words), settings, image, caption or for_all, tags)
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,19 @@ class TagJob(Job):
     """Tagging one picture after the other, or a batch at once where nothing is drawn."""
 
     settings: Settings
+    selection: Selection
     score: str
     stop_words: bool | None
     name = "tag"
+
+    def over(self, items: Sequence[Item]) -> TagJob:
+        """Finds the words to compare with, which may come from all captions together."""
+        if self.selection.name != "borrowed":
+            return self
+        captions = (item.caption for item in items if item.caption)
+        words, line = self.selection.borrow(captions, self.stop_words is not False)
+        click.echo(printable(line), err=True)
+        return replace(self, selection=replace(self.selection, words=words))
 
     def check(self, item: Item) -> None:
         """A caption or tags."""
@@ -85,15 +101,16 @@ class TagJob(Job):
             raise InputError(f"There is no caption for {item.id}; give one, or words with --tags.")
 
     def question(self) -> dict[str, Any]:
-        """Score and stop words."""
-        return {"score": self.score, "stop_words": self.stop_words}
+        """Score, stop words, selection."""
+        return {"score": self.score, "stop_words": self.stop_words, **self.selection.question()}
 
     def answers(
         self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
     ) -> list[Answer]:
         """Batched where nothing is drawn; else each picture is encoded once for words and maps."""
-        asked = {name: value for name, value in self.question().items() if value is not None}
-        options = {**asked, **self.settings.options()}
+        options: dict[str, Any] = {"score": self.score, **self.selection.options(), **self.settings.options()}
+        if self.stop_words is not None:
+            options["stop_words"] = self.stop_words
         if not pictures and not any(item.tags for item in items):
             captions = [item.caption or "" for item in items]
             return [_answer(tagging) for tagging in model.tag_many(images, captions, **options)]
@@ -186,6 +203,9 @@ def tag_table(tagging: Tagging) -> str:
 
 
 def _selection_line(tagging: Tagging, order: Sequence[TaggedWord], picked: int) -> str:
+    if tagging.share is not None:
+        cut = "" if tagging.threshold is None else f": {tagging.threshold:.4f}"
+        return f"  ---- beats {tagging.share:.0%} of {tagging.borrowed} borrowed words{cut} ----"
     if tagging.selection != "gap":
         return f"  ---- threshold {tagging.threshold} ----"
     return f"  ---- largest gap: {order[picked - 1].score - order[picked].score:.4f} ----"
