@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from ttd.benchmarks.metrics import TagCounts, auc, average_precision, class_scores, confusion_matrix, overlap
+from ttd.benchmarks.metrics import (
+    TagCounts,
+    auc,
+    average_precision,
+    class_average_precisions,
+    class_scores,
+    confusion_matrix,
+    mean_of_known,
+    overlap,
+)
 from ttd.errors import InputError
 
 
@@ -83,6 +92,27 @@ def test_ranking_measures_agree_with_scikit_learn(words: list[tuple[float, bool]
         assert auc(scores[true], scores[~true]) == pytest.approx(roc_auc_score(true, scores))
     else:
         assert np.isnan(auc(scores[true], scores[~true]))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**32 - 1), st.booleans())
+def test_class_wise_map_agrees_with_scikit_learn(pictures: int, classes: int, seed: int, ties: bool) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, (pictures, classes)) / 4 if ties else rng.random((pictures, classes))
+    true = rng.random((pictures, classes)) < 0.3
+    found = class_average_precisions(scores, true)
+    known = true.any(0)
+    assert np.isnan(found[~known]).all()
+    if known.any():
+        expected = average_precision_score(true[:, known], scores[:, known], average="macro")
+        assert mean_of_known(found) == pytest.approx(expected)
+    else:
+        assert np.isnan(mean_of_known(found))
+
+
+def test_class_wise_map_wants_one_score_per_truth() -> None:
+    with pytest.raises(InputError, match="same size"):
+        class_average_precisions(np.zeros((2, 3)), np.zeros((3, 2), bool))
 
 
 def test_nan_scores_are_refused() -> None:
