@@ -92,7 +92,8 @@ class Desk:
         free = self.claims.take(item.id, tab)
         self.claims.give_back(tab, but=item.id)
         if not free:
-            work.note = "This item is also open in another tab: who accepts last is told before anything is replaced."
+            also = "This item is also open in another tab: who accepts last is told before anything is replaced."
+            work.note = f"{work.note} {also}".strip()
         return work
 
     def open_next(self, after: int, tab: str) -> tuple[Work | None, list[str]]:
@@ -170,7 +171,8 @@ class Desk:
         try:
             written = self.store.put(record, work.seen, first)
         except Changed as error:
-            work.seen = error.newest.version
+            newest = error.newest
+            work.seen, work.status, work.verdict = newest.version, newest.status, newest.verdict
             raise
         except Unpublished as error:
             work.seen, work.status = error.record.version, error.record.status

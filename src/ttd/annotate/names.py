@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from urllib.parse import quote
 
 _MOST_BYTES = 120
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
@@ -16,7 +15,7 @@ def item_id(shard: str, key: str, caption: int | None = None) -> str:
     It depends on nothing else, so it stays the same when data are added, and for another annotator of the same data.
     """
     place = f"{shard}\0{key}" if caption is None else f"{shard}\0{key}\0{caption}"
-    digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    digest = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     last = re.split(r"[/\\]", key)[-1]
     stem = last.rsplit(".", 1)[0] or last
     readable = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:60]
@@ -30,10 +29,14 @@ def word_file(word: str) -> str:
     that is too long for a file system ends in a digest.
     """
     text = word.lower()
-    name = "".join(char if char.isalnum() or char in "-_'" else quote(char, safe="") for char in text)
+    name = "".join(char if char.isalnum() or char in "-_'" else _percent(char) for char in text)
     if _RESERVED.fullmatch(name):  # Windows knows these as devices
-        name = f"%{ord(name[0]):02X}{name[1:]}"
-    if len(name.encode("utf-8", "surrogateescape")) <= _MOST_BYTES:
+        name = _percent(name[0]) + name[1:]
+    if len(name.encode("utf-8", "surrogatepass")) <= _MOST_BYTES:
         return name
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     return f"{name[:20]}-{digest}"
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))

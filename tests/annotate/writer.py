@@ -1,0 +1,56 @@
+"""Writes to a store until it is killed; a line on stdout for every item that is on disk.
+
+    python -m tests.annotate.writer FOLDER NAME COUNT [ITEMS]
+    python -m tests.annotate.writer FOLDER --hold ID
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ttd.annotate.claims import Claims
+from ttd.annotate.export import Exporter
+from ttd.annotate.records import ACCEPTED, Record
+from ttd.annotate.store import Changed, Store
+
+
+def record(identifier: str, step: int, by: str = "") -> Record:
+    """Its mask tells the step: as many pixels."""
+    mask = np.zeros((64, 64), bool)
+    mask.flat[: step + 1] = True
+    return Record(
+        id=identifier, version=0, status=ACCEPTED, shard="s", key=identifier, which=0, caption=f"dog {step}",
+        words=("dog", str(step)), true=("dog",), size=(64, 64), masks={"dog": mask}, by=by, image=f"{identifier}.png",
+    )  # fmt: skip
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    store = Store(root, Exporter(root.absolute()).publish)
+    if sys.argv[2] == "--hold":
+        claims = Claims(store.claims)
+        assert claims.take(sys.argv[3], "tab")
+        print("held", flush=True)
+        time.sleep(60)
+        return
+    name, count = sys.argv[2], int(sys.argv[3])
+    items = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+    step = 0
+    while step < count:
+        identifier = f"item{step % items}"
+        before = store.get(identifier)
+        seen = before.version if before else 0
+        try:
+            written = store.put(record(identifier, step, by=name), seen)
+        except Changed:
+            continue
+        print(f"{identifier} {written.version} {step}", flush=True)
+        step += 1
+
+
+if __name__ == "__main__":
+    main()
