@@ -48,7 +48,8 @@ def test_different_words_have_different_files(one: str, other: str) -> None:
     [
         ("dog", "dog"), ("o'clock", "o'clock"), ("Mother-In-Law", "mother-in-law"), ("café", "café"), ("犬", "犬"),
         ("1/2", "1%2F2"),
-        ("..", "%2E%2E"), ("u.s.", "u%2Es%2E"), ("con", "%63on"), ("nul", "%6Eul"), ("console", "console"), ("🐶", "%F0%9F%90%B6"),
+        ("..", "%2E%2E"), ("u.s.", "u%2Es%2E"), ("con", "%63on"), ("nul", "%6Eul"), ("console", "console"),
+        ("🐶", "%F0%9F%90%B6"),
     ],
 )  # fmt: skip
 def test_names_are_readable(word: str, name: str) -> None:
