@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.oracle import blocks, painted, save
+from tests.benchmarks.oracle import blocks, painted, save, without_edges
 from ttd.benchmarks.classes import read_classes
 
 CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
@@ -54,8 +54,11 @@ def stored(benchmark: str, name: str, labels: np.ndarray) -> np.ndarray:
     return values[labels].astype(np.uint8)
 
 
-def write(root: Path, name: str, count: int = 3) -> tuple[str, list[np.ndarray], list[str]]:
-    """Writes `count` items; gives the benchmark's name, the truth, and the classes' titles."""
+def write(root: Path, name: str, count: int = 3, edges: bool = True) -> tuple[str, list[np.ndarray], list[str]]:
+    """Writes `count` items; gives the benchmark's name, the truth, and the classes' titles.
+
+    Without `edges`, pixels that touch another class do not count in the truth.
+    """
     benchmark, images, labels = LAYOUTS[name]
     titles = read_classes(benchmark).titles
     rng = np.random.default_rng(len(name))
@@ -63,6 +66,7 @@ def write(root: Path, name: str, count: int = 3) -> tuple[str, list[np.ndarray],
     for number in range(count):
         truth = blocks(rng, [*rng.choice(len(titles), 5), 255])
         picture = painted(np.where(truth == 255, 0, truth), len(titles))
+        truth = truth if edges else without_edges(truth)
         save(picture, root / images.format(f"item{number}"))
         save(stored(benchmark, name, truth), root / labels.format(f"item{number}"))
         truths.append(truth)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from tests.benchmarks.conftest import Eval
 from tests.benchmarks.layouts import LAYOUTS, write
-from tests.benchmarks.oracle import Oracle, blocks, painted, save
+from tests.benchmarks.oracle import Constant, Oracle, blocks, painted, save
 from ttd.benchmarks.catalogue import Choices, open_benchmark
 from ttd.benchmarks.classes import ClassList, read_classes
 from ttd.benchmarks.label_files import read_labels
 from ttd.benchmarks.label_rules import RULES, apply_rule
 from ttd.benchmarks.segmentation import ClassSegmentation, open_data_set
-from ttd.encoders.base import ImageFeatures
 from ttd.errors import InputError
 from ttd.model import TTD
 
@@ -48,19 +46,6 @@ def test_an_oracle_gets_full_marks_in_every_layout(name: str, tmp_path: Path, ev
     assert [row["IoU"] for row in rows] == ["1.0" if n else "" for n in true]
 
 
-@pytest.mark.parametrize("preset", ["paper", "tcl", "tcl-plain"])
-@pytest.mark.parametrize("name", ["voc", "ade20k"])
-def test_windows_scales_and_resizing_cost_only_the_edges(
-    name: str, preset: str, tmp_path: Path, evaluate: Eval
-) -> None:
-    benchmark, _, titles = write(tmp_path / "data", name, count=1)
-    done = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--preset", preset, "--size", 96, "--refine", "none")
-    assert done.exit_code == 0, done.output
-    assert results(tmp_path / "out")["numbers"]["pixel accuracy"] > 0.85
-    options = results(tmp_path / "out")["settings"]["options"][""]
-    assert (options["window"], options["stride"], options["size"]) == (448, 224, 96)
-
-
 def test_small_windows_change_nothing_for_an_oracle(tmp_path: Path) -> None:
     benchmark, _, titles = write(tmp_path, "voc20", count=1)
     given = {"window": 16, "stride": 8}
@@ -68,16 +53,6 @@ def test_small_windows_change_nothing_for_an_oracle(tmp_path: Path) -> None:
     tally = opened.tally()
     tally.add(opened.measure(TTD(Oracle(titles)), 0))
     assert tally.result().numbers["mIoU"] == 1.0
-
-
-class Constant(Oracle):
-    """Sees the same in every cell: of equal classes the first wins."""
-
-    def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
-        seen = super().encode_image(pixels)
-        dense = torch.zeros_like(seen.dense)
-        dense[:, -1] = 1
-        return replace(seen, dense=dense)
 
 
 def test_a_constant_encoder_scores_what_arithmetic_says(tmp_path: Path, evaluate: Eval) -> None:
