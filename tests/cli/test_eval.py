@@ -51,6 +51,7 @@ def test_help_and_wrong_use_import_nothing_heavy(arguments: list[str]) -> None:
 def test_a_killed_run_goes_on_and_the_report_joins_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, titles = write(tmp_path / "data", "voc", count=4)
     arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--preset", "default"]
+    arguments += ["--pictures", "0"]
     out = ["--out", str(tmp_path / "killed")]
     line = [sys.executable, "-c", KILLED_AT_THE_THIRD, *arguments, *out]
     assert subprocess.run(line, capture_output=True, timeout=100, check=False).returncode == -9

@@ -3,86 +3,135 @@
 from __future__ import annotations
 
 import html
-import json
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ttd.atomic import whole_file
 from ttd.benchmarks.comparison import Comparison, comparisons
-from ttd.errors import InputError
+from ttd.benchmarks.finished_run import FinishedRun
+from ttd.benchmarks.pictures_page import inline_picture
+from ttd.lettering import clean
 
-Run = tuple[str, Mapping[str, Any]]
 _STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em;max-width:70em}table{border-collapse:collapse}"
-    "td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child,"
-    "td:last-child,th:last-child{text-align:left}tr.ours{background:#eef6ff;font-weight:600}"
+    "body{font:15px system-ui,sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
+    "td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child"
+    "{text-align:left}table.compared td:last-child,table.compared th:last-child{text-align:left}"
+    "tr.ours{background:#eef6ff;font-weight:600}img{max-width:100%}"
 )
+_PER_CLASS = "IoU of each class"
 
 
-def read_run(folder: Path) -> Run:
-    """A run's name (model, adapter, folder) and its `results.json`.
+@dataclass(frozen=True)
+class _Page:
+    """One page in both forms, block by block."""
 
-    Raises:
-        InputError: the folder holds no finished run.
+    markdown: list[str]
+    html: list[str]
+
+    def head(self, text: str) -> None:
+        self.markdown.append(f"# {text}\n")
+        self.html.append(f"<h1>{html.escape(text)}</h1>")
+
+    def paragraph(self, name: str, text: str) -> None:
+        self.markdown.append(f"**{name}**: {text}\n")
+        self.html.append(f"<p><b>{html.escape(name)}</b>: {html.escape(text)}</p>")
+
+    def table(self, comparison: Comparison, *, folded: bool = False) -> None:
+        self.markdown.append(_markdown(comparison))
+        self.html.append(_html(comparison, folded=folded))
+
+    def plot(self, title: str, path: Path, folder: Path) -> None:
+        """Markdown refers to the run's file, HTML carries it."""
+        address = quote(Path(os.path.relpath(path, folder)).as_posix())
+        self.markdown.append(f"## {title}\n\n![{title}]({address})\n")
+        self.html.append(f"<h2>{html.escape(title)}</h2><img alt='{html.escape(title)}' src='{inline_picture(path)}'>")
+
+    def link(self, text: str, address: str) -> None:
+        self.markdown.append(f"[{text}]({address})\n")
+        self.html.append(f"<p><a href='{html.escape(address)}'>{html.escape(text)}</a></p>")
+
+
+def write_report(
+    runs: Sequence[FinishedRun], folder: Path, pictures: Mapping[str, str] | None = None
+) -> tuple[Path, Path]:
+    """Writes `report.md` and `report.html`; gives their paths.
+
+    Args:
+        runs: of any benchmarks; those of one benchmark share its tables.
+        folder: for the two files.
+        pictures: pages of pictures in `folder`, by benchmark.
     """
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_bytes())
-        model = results["settings"]["model"]
-        title = str(model["name"]) + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
-        if not isinstance(results["numbers"], dict):
-            raise TypeError
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no results.json: give folders that `ttd eval --out` wrote") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is no result of `ttd eval`: run it again") from None
-    return f"{title} [{folder.resolve().name}]", results
-
-
-def write_report(runs: Sequence[Run], folder: Path) -> tuple[Path, Path]:
-    """Writes `report.md` and `report.html`; gives their paths."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(str(run[1]["benchmark"]), []).append(run)
-    markdown, page = [], []
-    for benchmark, mine in groups.items():
-        markdown.append(f"# {benchmark}\n")
-        page.append(f"<h1>{html.escape(benchmark)}</h1>")
-        for name, results in mine:
-            notes = [*results["notes"], *_skipped(results)]
-            markdown.append(f"**{name}**: {results['measured']} of {results['items']} items. {' '.join(notes)}\n")
-            text = f"{results['measured']} of {results['items']} items. {' '.join(notes)}"
-            page.append(f"<p><b>{html.escape(name)}</b>: {html.escape(text)}</p>")
-        for comparison in comparisons(mine):
-            markdown.append(_markdown(comparison))
-            page.append(_html(comparison))
-    whole = f"<!doctype html><meta charset=utf-8><title>ttd report</title><style>{_STYLE}</style>{''.join(page)}\n"
+    page = _Page([], [])
+    for benchmark, mine in by_benchmark(runs).items():
+        page.head(benchmark)
+        for run in mine:
+            notes = " ".join([*run.results["notes"], *_skipped(run.results)])
+            page.paragraph(run.title, f"{run.results['measured']} of {run.results['items']} items. {notes}")
+        for comparison in comparisons([(run.title, run.results) for run in mine]):
+            page.table(comparison)
+        if pictures and benchmark in pictures:
+            page.link("Pictures: best, median and worst", pictures[benchmark])
+        for run in mine:
+            if run.sweep is not None:
+                page.plot(f"Every threshold: {run.title}", run.sweep, folder)
+        if any(classes := [run.table("per_class") for run in mine]):
+            page.table(_per_class([run.title for run in mine], classes), folded=True)
+    whole = (
+        "<!doctype html><html lang=en><head><meta charset=utf-8><title>ttd report</title>"
+        f"<style>{_STYLE}</style></head><body>{''.join(page.html)}</body></html>\n"
+    )
     paths = folder / "report.md", folder / "report.html"
-    for path, text in zip(paths, ("\n".join(markdown), whole), strict=True):
+    for path, text in zip(paths, ("\n".join(page.markdown), whole), strict=True):
         with whole_file(path) as part:
-            part.write_text(text, "utf-8")
+            part.write_text(text, "utf-8", errors="replace")
     return paths
+
+
+def by_benchmark(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Runs in the order given, under the benchmarks' names."""
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.benchmark_name, []).append(run)
+    return groups
 
 
 def _skipped(results: Mapping[str, Any]) -> list[str]:
     return [f"Skipped {len(results['skipped'])}."] if results["skipped"] else []
 
 
+def _per_class(titles: Sequence[str], tables: Sequence[Sequence[Mapping[str, str]]]) -> Comparison:
+    """IoU of every class in percent, a column for each run; empty where a class is neither there nor predicted."""
+    columns = [{row["class"]: row["IoU"] for row in table} for table in tables]
+    rows = tuple(
+        (name, *(f"{100 * float(column[name]):.1f}" if column.get(name) else "" for column in columns))
+        for name in dict.fromkeys(name for column in columns for name in column)
+    )
+    return Comparison(_PER_CLASS, ("class", *titles), rows, 0)
+
+
 def _markdown(comparison: Comparison) -> str:
-    lines = [comparison.head, ("---", *("---:" for _ in comparison.head[2:]), "---"), *comparison.rows]
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    compared = comparison.ours > 0
+    rule = ("---", *("---:" for _ in comparison.head[1 + compared :]), *(("---",) if compared else ()))
+    lines = [comparison.head, rule, *comparison.rows]
+    rows = ["| " + " | ".join(clean(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
     for number in range(2, 2 + comparison.ours):
         rows[number] = "| **" + rows[number][2:].replace(" |", "** |", 1)
     return f"## {comparison.title}\n\n" + "\n".join(rows) + "\n"
 
 
-def _html(comparison: Comparison) -> str:
+def _html(comparison: Comparison, *, folded: bool) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in comparison.head)
     body = "".join(
         f"<tr{' class=ours' if number < comparison.ours else ''}>"
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+        + "".join(f"<td>{html.escape(clean(cell))}</td>" for cell in row)
         + "</tr>"
         for number, row in enumerate(comparison.rows)
     )
-    return f"<h2>{html.escape(comparison.title)}</h2><table><tr>{head}</tr>{body}</table>"
+    table = f"<table{' class=compared' if comparison.ours else ''}><tr>{head}</tr>{body}</table>"
+    if folded:
+        return f"<details><summary>{html.escape(comparison.title)}</summary>{table}</details>"
+    return f"<h2>{html.escape(comparison.title)}</h2>{table}"

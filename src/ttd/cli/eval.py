@@ -77,7 +77,15 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     metavar="[N]",
     help="Exit code 0 although up to N items (without a number: any) could not be used.",
 )
-@click.option("--out", required=True, metavar="DIR", help="For results.json, tables and measurements.")
+@click.option(
+    "--pictures",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="pictures.html shows so many of the best, median and worst items; 0: no page.",
+)
+@click.option("--out", required=True, metavar="DIR", help="For results.json, tables, measurements and pictures.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
 def evaluate(
@@ -99,8 +107,9 @@ def evaluate(
     ttd eval folder --data mine --model mini --preset default --out runs/mine
 
     NAME: tagmask, voc, voc20, context60, context59, coco-object, coco-stuff, ade20k, cityscapes, folder (images/,
-    labels/, classes.txt), coco-80, nus-wide, refcoco, refcoco+, refcocog. Run the same command again after an interruption: what was measured
-    is kept. Items that cannot be used are skipped and named, and the exit code is 1 unless --allow-skips.
+    labels/, classes.txt), coco-80, nus-wide, refcoco, refcoco+, refcocog. Run the same command again after an
+    interruption: what was measured is kept. Items that cannot be used are skipped and named, and the exit code is 1
+    unless --allow-skips.
     """
     from ttd.benchmarks.catalogue import open_benchmark
     from ttd.benchmarks.runner import run
@@ -122,7 +131,10 @@ def evaluate(
     if outcome is None:
         click.echo(f"Process {rank} of {world} is done; the one that ends last writes the result.", err=True)
         return 0
-    results = _write(place, benchmark, outcome, json.loads(about.read_text("utf-8")))
+    record = {**json.loads(about.read_text("utf-8")), "choices": asdict(choices)}
+    results = _write(place, benchmark, outcome, record)
+    if chosen["pictures"]:
+        _show(place, benchmark, loaded, chosen["pictures"])
     _tell(results, model, as_json, place)
     for item in results["skipped"][:MOST_LISTED]:
         click.echo(f"  skipped {printable(item['id'])}: {printable(item['reason'])}", err=True)
@@ -184,6 +196,18 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
         plot_sweep(sweep, gap, place / "sweep.png")
     found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
     return found
+
+
+def _show(place: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
+    """`pictures.html`, where the benchmark shows any."""
+    from ttd.benchmarks.finished_run import read_run
+    from ttd.benchmarks.pictures_page import write_pictures
+    from ttd.benchmarks.run_pictures import PictureSource, sections
+
+    title = read_run(place).title
+    parts = sections([PictureSource(title, place, benchmark, lambda: (model, benchmark))], count)
+    if parts:
+        write_pictures(place / "pictures.html", f"{benchmark.name}: pictures", title, parts)
 
 
 def _tell(results: dict[str, Any], model: Model, as_json: bool, place: Path) -> None:

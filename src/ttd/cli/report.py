@@ -1,25 +1,77 @@
-"""`ttd report`: join runs of `ttd eval` into one page."""
+"""`ttd report`: join runs of `ttd eval` into one page, with pictures side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ttd.cli.output import printable, writable_folder
 
+if TYPE_CHECKING:
+    from ttd.benchmarks.finished_run import FinishedRun
+
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
-@click.option("--out", required=True, metavar="DIR", help="For report.md and report.html.")
-def report(folders: tuple[str, ...], out: str) -> None:
+@click.option(
+    "--pictures",
+    "count",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Also a page of pictures, N for each kind (best, median, worst ...); the models are asked again.",
+)
+@click.option("--device", metavar="NAME", help="For --pictures: cpu, cuda, cuda:1, mps.")
+@click.option("--out", required=True, metavar="DIR", help="For report.md, report.html and pages of pictures.")
+def report(folders: tuple[str, ...], count: int, device: str | None, out: str) -> None:
     """Join runs of `ttd eval` into one table per benchmark, beside the published numbers.
 
     \b
     ttd report runs/before runs/after --out runs/report
+    ttd report runs/before runs/after runs/refined --pictures 3 --out runs/report
+
+    Pictures stand in the order of the folders: best, median and worst are those of the last one, and what changed
+    most is against the first. Runs on other data get a page of their own.
     """
-    from ttd.benchmarks.report import read_run, write_report
+    from ttd.benchmarks.finished_run import read_run
+    from ttd.benchmarks.report import by_benchmark, write_report
 
     runs = [read_run(Path(folder)) for folder in folders]
-    for path in write_report(runs, writable_folder(Path(out))):
+    place = writable_folder(Path(out))
+    pages = {}
+    if count:
+        for benchmark, mine in by_benchmark(runs).items():
+            if page := _pictures(benchmark, mine, count, device, place):
+                pages[benchmark] = page.name
+                click.echo(f"wrote {printable(str(page))}")
+    for path in write_report(runs, place, pages):
         click.echo(f"wrote {printable(str(path))}")
+
+
+def _pictures(
+    benchmark: str, runs: list[FinishedRun], count: int, device: str | None, place: Path
+) -> Path | None:
+    """The page of one benchmark's runs; None, and a word about it, where it shows no pictures."""
+    from ttd.benchmarks.pictures_page import write_pictures
+    from ttd.benchmarks.run_pictures import PictureSource, sections
+    from ttd.errors import InputError
+
+    if len({run.data for run in runs}) > 1:
+        raise InputError(
+            f"the runs on {benchmark} measured different data: report them one by one, or without --pictures"
+        )
+    sources = [
+        PictureSource(run.title, run.folder, run.benchmark(), lambda run=run: run.reopen(device))  # type: ignore[misc]
+        for run in runs
+    ]
+    parts = sections(sources, count)
+    if not parts:
+        click.echo(f"{benchmark} has no pictures to show", err=True)
+        return None
+    page = place / f"pictures-{benchmark}.html"
+    about = "In this order: " + "; ".join(run.title for run in runs) if len(runs) > 1 else runs[0].title
+    write_pictures(page, f"{benchmark}: pictures", about, parts)
+    return page

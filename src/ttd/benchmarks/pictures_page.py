@@ -1,0 +1,135 @@
+"""A page of pictures: HTML in one file with its pictures inside, for any browser, without a request to anywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from ttd.atomic import whole_file
+from ttd.benchmarks.run_pictures import Card, FoundItem, Section
+from ttd.benchmarks.showing import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel
+from ttd.lettering import clean
+
+MARKS = {RIGHT: "✓", WRONG: "✗", MISSED: "○"}
+MEANINGS = {RIGHT: "selected, true", WRONG: "selected, not true", MISSED: "true, not selected"}
+FIRST_TAGGERS = 1  # shown at once; the others on a click
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:1.2em;color:#141414;background:#fff}
+h1{font-size:1.5em;margin:.2em 0}h2{margin:1.4em 0 .3em;border-bottom:2px solid #141414}
+h3{font-size:1em;margin:0 0 .3em;font-weight:600}
+section.card{border:1px solid #ccc;border-radius:6px;padding:.6em .7em;margin:.7em 0}
+.row{display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start}
+.run{border-left:4px solid #0072b2;padding-left:8px}.given{border-left:4px solid #aaa;padding-left:8px}
+.panels{display:flex;gap:8px;flex-wrap:wrap}
+figure{margin:0;width:var(--panel)}figure img{width:100%;display:block}figcaption{font-size:13px;line-height:1.3}
+.key{display:inline-block;width:.8em;height:.8em;border:1px solid #141414;margin:0 .2em 0 .5em;vertical-align:-.05em}
+.words{margin:.25em 0;line-height:2}.words b{font-weight:600;margin-right:.6em;font-size:13px;color:#555}
+.w{border-radius:4px;padding:.1em .35em;white-space:nowrap;overflow-wrap:anywhere}
+.right{background:#0072b2;color:#fff}
+.wrong{background:#e69f00;color:#141414;text-decoration:line-through;text-decoration-thickness:2px}
+.missed{background:#fff;color:#141414;border:2px dashed #cc79a7;padding:0 .25em}
+.mark{display:inline-block;line-height:1;margin-right:.25em}
+details>summary{font-size:13px;color:#555;cursor:pointer}.number{font-weight:400;color:#333;font-size:13px}
+"""
+
+
+def write_pictures(path: Path, title: str, about: str, parts: Sequence[Section]) -> None:
+    """Writes the page; `about` says what is shown."""
+    most = max((_panels(card) for part in parts for card in part.cards), default=1)
+    body = "".join(_section(part) for part in parts)
+    text = (
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}"
+        f":root{{--panel:clamp(150px,calc((100vw - 130px - {most} * 8px) / {most}),320px)}}</style></head><body>"
+        f"<h1>{escape(title)}</h1><p>{escape(about)}</p>{_key(parts)}{body}</body></html>\n"
+    )
+    with whole_file(path) as part:
+        part.write_text(text, "utf-8", errors="replace")
+
+
+def inline_picture(image: Image.Image | Path) -> str:
+    """A picture as a data address: JPEG of a picture in memory, a PNG file as it is."""
+    if isinstance(image, Path):
+        return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _panels(card: Card) -> int:
+    return len(card.given) + sum(len(item.found) for item in card.found)
+
+
+def _key(parts: Sequence[Section]) -> str:
+    """What the marks of words and masks mean, where there are any."""
+    items = [item for part in parts for card in part.cards for item in card.found]
+    if not any(item.words for item in items):
+        return ""
+    marks = " ".join(f"{_word(MEANINGS[mark], mark)}" for mark in MARKS)
+    return (
+        f"<p class=words><b>Words:</b> {marks} &nbsp; plain: neither. <b>&nbsp; Masks:</b> blue right, orange and "
+        "striped wrong, pink and cross-hatched missed.</p>"
+    )
+
+
+def _section(part: Section) -> str:
+    return f"<h2>{escape(part.title)}</h2>" + "".join(_card(card) for card in part.cards)
+
+
+def _card(card: Card) -> str:
+    several = len(card.found) > 1
+    given = f"<div class=given><h3>item</h3>{_figures(card.given)}</div>"
+    runs = "".join(_run(item) for item in card.found)
+    words = "".join(_words(item, several) for item in card.found)
+    return (
+        f"<section class=card><h3>{escape(clean(card.id))}</h3>{words}<div class=row>{given}{runs}</div></section>"
+    )
+
+
+def _run(item: FoundItem) -> str:
+    head = f"<h3>{escape(item.run)} <span class=number>{escape(_numbers(item.quality))}</span></h3>"
+    return f"<div class=run>{head}{_figures(item.found)}</div>"
+
+
+def _numbers(quality: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {'–' if math.isnan(value) else format(value, '.2f')}" for name, value in quality.items())
+
+
+def _figures(panels: Iterable[Panel]) -> str:
+    return "<div class=panels>" + "".join(_figure(panel) for panel in panels) + "</div>"
+
+
+def _figure(panel: Panel) -> str:
+    keys = "".join(
+        f"<span class=key style='background:rgb{colour}'></span>{escape(name)}" for name, colour in panel.legend
+    )
+    source = inline_picture(panel.image)
+    return (
+        f"<figure><img alt='{escape(panel.title)}' loading=lazy src='{source}'>"
+        f"<figcaption>{escape(panel.title)}{keys}</figcaption></figure>"
+    )
+
+
+def _words(item: FoundItem, several: bool) -> str:
+    """The first tagger's line, the others behind a click; with several runs each line says whose it is."""
+    lines = [_line(f"{item.run}: {words.title}" if several else words.title, words) for words in item.words]
+    shown, hidden = lines[:FIRST_TAGGERS], lines[FIRST_TAGGERS:]
+    more = f"<details><summary>other taggers</summary>{''.join(hidden)}</details>" if hidden else ""
+    return "".join(shown) + more
+
+
+def _line(title: str, words: MarkedWords) -> str:
+    text = " ".join(_word(word, mark) for word, mark in words.words)
+    return f"<p class=words><b>{escape(title)}</b> {text}</p>"
+
+
+def _word(word: str, mark: str) -> str:
+    text = escape(clean(word))
+    if mark == LEFT:
+        return text
+    return f"<span class='w {mark}' title='{MEANINGS[mark]}'><span class=mark>{MARKS[mark]}</span>{text}</span>"
