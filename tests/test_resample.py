@@ -37,3 +37,15 @@ def test_cell_weights_are_what_the_mean_over_samples_gives_each_cell() -> None:
     columns = Sampling.at(torch.rand(9, dtype=torch.float64) * 8, 8)
     weights = rows.cell_weights(6)[:, None] * columns.cell_weights(8)
     assert torch.allclose((maps * weights).sum(), sample(maps, rows, columns).mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (81, 28, 37), (3, 40, 60)])
+def test_picking_whole_rows_changes_no_digit(shape: tuple[int, int, int]) -> None:
+    maps = torch.randn(shape)
+    rows = Sampling.at(torch.rand(31, dtype=torch.float64) * shape[1], shape[1], torch.rand(31, dtype=torch.float64))
+    columns = Sampling.at(torch.rand(23, dtype=torch.float64) * shape[2], shape[2])
+    down = torch.lerp(maps[..., rows.low, :], maps[..., rows.high, :], rows.fraction[:, None]) * rows.weight[:, None]
+    across = torch.lerp(down[..., columns.low], down[..., columns.high], columns.fraction) * columns.weight
+    assert torch.equal(sample(maps, rows, columns), across)
+    for there, beside, tile in tiles(maps, (50, 41)):
+        assert torch.equal(tile, resize(maps, (50, 41))[:, there, beside])

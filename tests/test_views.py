@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tests.colour_encoder import ColourEncoder
+from ttd.encoders.base import ImageFeatures
 from ttd.images import prepare_pixels
 from ttd.inference import Options, resolve
 from ttd.tagging import mean_feature
@@ -137,3 +140,20 @@ def test_an_axis_samples_where_the_window_lies() -> None:
     found = mirrored.sampling(cells=2, targets=4, offset=0, padded=8)
     assert found.weight.tolist() == [1, 1, 0, 0]
     assert found.low[:2].tolist() == [1, 0]
+
+
+def test_mirrored_windows_are_windows_of_the_mirrored_picture() -> None:
+    seen: list[Tensor] = []
+
+    class Watched(ColourEncoder):
+        def encode_image(self, pixels: Tensor) -> ImageFeatures:
+            seen.append(pixels)
+            return super().encode_image(pixels)
+
+    pixels = torch.rand(1, 3, 20, 44)
+    plain = resolve(window=16, stride=8)
+    list(encode_views(Watched(), [pixels], replace(plain, flip=True)))
+    both, seen = torch.cat(seen), []
+    list(encode_views(Watched(), [pixels], plain))
+    list(encode_views(Watched(), [pixels.flip(-1)], plain))
+    assert torch.equal(both, torch.cat(seen))

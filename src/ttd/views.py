@@ -234,6 +234,6 @@ def _multiple(pixels: int, patch: int) -> int:
 
 def _crop(pixels: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """The window of `[B,3,H,W]`, from the mirrored picture where asked."""
-    if columns.mirrored:
-        pixels = pixels.flip(-1)
-    return pixels[..., rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
+    left = columns.full - columns.start - columns.length if columns.mirrored else columns.start
+    window = pixels[..., rows.start : rows.start + rows.length, left : left + columns.length]
+    return window.flip(-1) if columns.mirrored else window
