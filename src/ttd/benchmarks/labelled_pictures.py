@@ -12,6 +12,7 @@ import numpy as np
 from ttd.benchmarks.benchmark import Sample
 from ttd.benchmarks.classes import read_classes
 from ttd.benchmarks.coco_annotations import read_json
+from ttd.benchmarks.picture_folders import picture_folder
 from ttd.errors import InputError
 
 COCO_SPLITS = ("val2014", "val2017")
@@ -73,7 +74,7 @@ def read_coco(root: Path, split: str | None = None) -> LabelledPictures:
     truth = np.zeros((len(names), len(column)), bool)
     if found:
         truth[tuple(np.array(found).T)] = True
-    folder = _first_folder((f"images/{there[0]}", there[0], "images"), root, names.values())
+    folder = picture_folder([root / f for f in (f"images/{there[0]}", there[0], "images")], names.values())
     return LabelledPictures(root, _samples(folder, names.values()), truth, path.name)
 
 
@@ -100,7 +101,7 @@ def read_nus_wide(root: Path) -> LabelledPictures:
     _check_concepts(root, concepts)
     names = [line.strip().replace("\\", "/") for line in _lines(listed) if line.strip()]
     columns = [_flags(labels / f"Labels_{concept}_Test.txt", len(names)) for concept in concepts]
-    folder = _first_folder(_PICTURE_FOLDERS, root, names)
+    folder = picture_folder([root / f for f in _PICTURE_FOLDERS], names)
     return LabelledPictures(root, _samples(folder, names), np.stack(columns, axis=1), listed.name)
 
 
@@ -124,7 +125,7 @@ def _read_table(root: Path) -> LabelledPictures:
     truth = np.zeros((len(names), len(column)), bool)
     for number, found in enumerate(shown):
         truth[number, found] = True
-    folder = _first_folder(("", *_PICTURE_FOLDERS[:-1]), root, names)
+    folder = picture_folder([root / f for f in ("", *_PICTURE_FOLDERS)], names)
     return LabelledPictures(root, _samples(folder, names), truth, path.name)
 
 
@@ -154,20 +155,6 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} does not exist: get the data set's lists again") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is no text file in UTF-8: get it again") from None
-
-
-def _first_folder(folders: Sequence[str], root: Path, names: Iterable[str]) -> Path:
-    """The first folder that holds one of the pictures.
-
-    Raises:
-        InputError: none does.
-    """
-    listed = list(names)
-    for folder in folders:
-        if any((root / folder / name).is_file() for name in listed):
-            return root / folder
-    places = ", ".join(str(root / folder) for folder in folders)
-    raise InputError(f"none of the {len(listed)} listed pictures lies in {places}: put them there")
 
 
 def _samples(folder: Path, names: Iterable[str]) -> list[Sample]:

@@ -18,6 +18,9 @@ class _PlainUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         raise _Refused(f"it asks for {module}.{name}"[:200])
 
+    def get_extension(self, code: int) -> None:
+        raise _Refused("it asks for an object that this program registered")
+
     def persistent_load(self, pid: Any) -> Any:
         raise _Refused("it asks for an object that is stored elsewhere")
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ttd.benchmarks.benchmark import Sample
 from ttd.benchmarks.coco_annotations import instance_mask, read_json
+from ttd.benchmarks.picture_folders import picture_folder
 from ttd.benchmarks.plain_pickle import read_plain_pickle
 from ttd.errors import InputError
 
@@ -180,7 +181,7 @@ def _pictures(rows: dict[int, list[Expression]], path: Path, folders: Sequence[P
             raise InputError(f"{path} has no object {stray[0]} in picture {image}: the files do not belong together")
     if outside := [name for name, _ in files.values() if Path(name).name != name]:
         raise InputError(f"{path} lists a picture {outside[0]!r} outside its folder: get it again")
-    folder = _first_folder(folders, [name for name, _ in files.values()])
+    folder = picture_folder(folders, [name for name, _ in files.values()])
     return [
         ReferPicture(
             Sample(files[image][0], folder / files[image][0]),
@@ -190,11 +191,3 @@ def _pictures(rows: dict[int, list[Expression]], path: Path, folders: Sequence[P
         )
         for image, found in rows.items()
     ]
-
-
-def _first_folder(folders: Sequence[Path], names: Sequence[str]) -> Path:
-    for folder in folders:
-        if any((folder / name).is_file() for name in names):
-            return folder
-    places = ", ".join(str(folder) for folder in folders[: len(_PICTURE_FOLDERS)])
-    raise InputError(f"none of the {len(names)} pictures lies in {places}: put COCO's train2014 there")
