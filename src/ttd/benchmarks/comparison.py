@@ -8,20 +8,33 @@ from typing import Any
 
 from ttd.benchmarks.layouts import is_whole
 from ttd.benchmarks.published import published
+from ttd.benchmarks.refer import PARTITIONS
 
 # Published as shares, everything else as percent.
 _SHARES = ("mFPR", "mFNR", "AUC per picture", "AUC per word")
+_SPLITS = ("val", "testA", "testB", "test")
 _COLUMNS = {
     "classes": ("mIoU", "mFPR", "mFNR", "pixel accuracy"),
     "tags": ("precision", "recall", "F1", "accuracy", "mAP", "absent selected"),
     "masks": ("CaptionIoU", "mFPR", "mFNR", "whole picture IoU"),
     "controls": ("AUC per picture", "AUC per word"),
+    "multilabel": ("mAP",),
+    **dict.fromkeys(_SPLITS, ("mIoU", "pooled IoU", "whole picture IoU")),
+}
+# The tables of each benchmark; those that are not named have one of classes.
+_TABLES = {
+    "tagmask": ("tags", "masks", "controls"),
+    "coco-80": ("multilabel",),
+    "nus-wide": ("multilabel",),
+    **dict.fromkeys(PARTITIONS, _SPLITS),
 }
 _TITLES = {
     "classes": "Classes of pixels",
     "tags": "Words selected from captions",
     "masks": "Masks of captions",
     "controls": "s_pixel of present against absent words",
+    "multilabel": "Classes of whole pictures",
+    **{split: f"Masks of expressions, {split}" for split in _SPLITS},
 }
 
 
@@ -43,11 +56,12 @@ def comparisons(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Compariso
     """
     benchmark = str(runs[0][1]["benchmark"])
     tables = []
-    for kind, columns in _COLUMNS.items():
+    for kind in _TABLES.get(benchmark, ("classes",)):
+        columns = _COLUMNS[kind]
         mine = [row for name, results in runs for row in _own_rows(kind, name, results)]
         if not mine:
             continue
-        others = [(row.method, row.numbers, row.source) for row in published(benchmark, kind)]
+        others = [(row.label, row.numbers, row.source) for row in published(benchmark, kind)]
         used = [c for c in columns if any(c in numbers for _, numbers, _ in (*mine, *others))]
         body = tuple(
             (name, *(_cell(column, numbers.get(column)) for column in used), source)
@@ -62,7 +76,9 @@ def _own_rows(kind: str, name: str, results: Mapping[str, Any]) -> list[tuple[st
     numbers: Mapping[str, float | None] = results["numbers"]
     whole = is_whole(str(results["benchmark"]), results["measured"])
     source = f"this run, {results['measured']} items" if whole else f"this run, a sample of {results['measured']}"
-    if kind != "tags":
+    if kind in _SPLITS and results["settings"]["protocol"]["split"] != kind:
+        return []
+    if kind not in ("tags", "multilabel"):
         found = {c: _unit(c, value) for c in _COLUMNS[kind] if (value := numbers.get(c)) is not None}
         needed = _COLUMNS[kind][0]
         return [(name, found, source)] if needed in found else []
