@@ -19,6 +19,7 @@ from ttd.words import distinct, is_stop_word, singulars, split_words
 SHARE = 0.9  # of the borrowed words that a word must beat, unless said otherwise
 FEWEST = 64  # with fewer words of other captions the list is the better choice
 MOST = 500  # words that a picture is compared with; of more, so many are drawn
+CAPTIONS, LIST = "captions", "list"
 _SHORTEST_PART = 3  # letters: "sun" is a part of "sunflower"
 _REMEMBERED = 50_000  # words of captions
 
@@ -97,6 +98,26 @@ def listed_words(known: frozenset[str] | None = None) -> list[str]:
     """The package's list of visible things; of a closed vocabulary `known` only what is in it."""
     words = _read(files("ttd").joinpath("assets/nouns.txt").read_text("utf-8"))
     return words if known is None else [word for word in words if word in known]
+
+
+def words_to_borrow(source: str | None, said: Iterable[str]) -> list[str] | None:
+    """The words to compare with, by name; None stands for the package's list.
+
+    Args:
+        source: "captions", "list", or a file of words; None: captions where they hold `FEWEST` words, else the list.
+        said: the words of all captions.
+
+    Raises:
+        InputError: the file cannot be read, or the captions hold no words.
+    """
+    if source not in (None, CAPTIONS, LIST):
+        return read_words(Path(source))
+    if source == LIST:
+        return None
+    words = distinct(said)[0]
+    if source == CAPTIONS and not words:
+        raise InputError("there are no captions to borrow words from: choose the list, or a file of words")
+    return words if source == CAPTIONS or len(words) >= FEWEST else None
 
 
 def read_words(path: Path) -> list[str]:

@@ -38,29 +38,36 @@ class TagRow:
     """One tagger over all captions.
 
     "absent selected" is the share of the nouns that a caption names though they are not in the picture that were
-    selected: a tagger that looks at the text alone selects them all.
+    selected: a tagger that looks at the text alone selects them all. "filler selected" is the share of the words that
+    name nothing (candidates that are neither nouns nor true) that were selected; NaN where they are not known.
     """
 
     counts: TagCounts = field(default_factory=TagCounts)
     precisions: list[float] = field(default_factory=list)
     absent: int = 0
     absent_selected: int = 0
+    filler: int = 0
+    filler_selected: int = 0
 
-    def add(self, decided: Decided, absent: np.ndarray | None = None) -> None:
-        """One caption; `absent` bool [N] marks the nouns that are not in the picture."""
+    def add(self, decided: Decided, absent: np.ndarray | None = None, filler: np.ndarray | None = None) -> None:
+        """One caption; `absent` bool [N] marks the nouns that are not in the picture, `filler` what names nothing."""
         self.counts.add(decided.selected, decided.true)
         if decided.scores is not None and decided.true.any():
             self.precisions.append(average_precision(decided.scores, decided.true))
         if absent is not None:
             self.absent += int(absent.sum())
             self.absent_selected += int((absent & decided.selected).sum())
+        if filler is not None:
+            self.filler += int(filler.sum())
+            self.filler_selected += int((filler & decided.selected).sum())
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Precision, recall, F1, accuracy, mAP (mean over captions with a true word), and "absent selected"."""
-        share = self.absent_selected / self.absent if self.absent else float("nan")
+        """Precision, recall, F1, accuracy, mAP (mean over captions with a true word), absent and filler selected."""
+        absent = self.absent_selected / self.absent if self.absent else float("nan")
+        filler = self.filler_selected / self.filler if self.filler else float("nan")
         mean = float(np.mean(self.precisions)) if self.precisions else float("nan")
-        return {**self.counts.scores, "mAP": mean, "absent selected": share}
+        return {**self.counts.scores, "mAP": mean, "absent selected": absent, "filler selected": filler}
 
 
 def present_above_absent(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:

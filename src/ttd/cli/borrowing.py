@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ttd.cli.options import SELECTIONS
 from ttd.errors import InputError
-
-CAPTIONS, LIST = "captions", "list"
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Selection:
 
     def question(self) -> dict[str, Any]:
         """What decides the results, for `run.json`; nothing where all is usual, as in earlier runs."""
-        from ttd.borrowed import SHARE
+        from ttd.borrowed import LIST, SHARE
 
         if self.name != "borrowed":
             return self.options()
@@ -66,18 +63,14 @@ class Selection:
             captions: of all pictures.
             stop_words: leave stop words out of the captions'.
         """
-        from ttd.borrowed import FEWEST, MOST, caption_words, read_words
+        from ttd.borrowed import CAPTIONS, MOST, caption_words, words_to_borrow
 
-        if self.source not in (None, CAPTIONS, LIST):
-            words = read_words(Path(self.source))
-            return tuple(words), f"Words are compared with {_most(len(words), MOST)} words of {self.source}."
-        if self.source != LIST:
-            words = caption_words(captions, stop_words=stop_words)
-            if words and (self.source == CAPTIONS or len(words) >= FEWEST):
-                return tuple(words), f"Words are compared with {_most(len(words), MOST)} words of the other captions."
-            if self.source == CAPTIONS:
-                raise InputError("There are no captions to borrow words from; use --borrowed list, or a file of words.")
-        return None, "Words are compared with the package's list of visible things."
+        words = words_to_borrow(self.source, caption_words(captions, stop_words=stop_words))
+        if words is None:
+            return None, "Words are compared with the package's list of visible things."
+        count = f"{len(words)}" if len(words) <= MOST else f"{MOST} of {len(words):,}"
+        whose = "the other captions" if self.source in (None, CAPTIONS) else self.source
+        return tuple(words), f"Words are compared with {count} words of {whose}."
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,10 +93,6 @@ def digest(words: Iterable[str]) -> str:
     import hashlib
 
     return hashlib.sha256("\n".join(sorted(words)).encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def _most(count: int, most: int) -> str:
-    return f"{count}" if count <= most else f"{most} of {count:,}"
 
 
 _OPTIONS = (
