@@ -144,3 +144,30 @@ def report(
     write_report(columns, models, about, out, split)
     click.echo(json.dumps(columns, indent=1) if as_json else to_markdown(columns, about))
     click.echo(f"report.md, report.json and pictures are in {out}", err=True)
+
+
+@scenes.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Runs and tables.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often each training is done.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")
+@click.option("--run", "names", multiple=True, metavar="NAME", help="Only this training; repeatable.")
+@click.option("--brief", is_flag=True, help="A tiny proof of the same kind, to try the machinery.")
+def prove(out: Path, seeds: int, workers: int, names: tuple[str, ...], brief: bool) -> None:
+    """Train and measure all that the paper's tables compare, before and after TTD, beside honest controls.
+
+    The same call goes on where it stopped. Writes OUT/proof.md, OUT/tables.json and every adapter.
+    """
+    from ttd.scenes.proof.plan import RUNS
+    from ttd.scenes.proof.tables import write_tables
+    from ttd.scenes.proof.work import Size
+    from ttd.scenes.proof.work import prove as work
+
+    start_logging(verbose=False)
+    known = [run.name for run in RUNS]
+    if unknown := sorted(set(names) - set(known)):
+        raise InputError(f"There is no run {', '.join(unknown)}: choose from {', '.join(known)}.")
+    size = Size(steps=4, pairs=320, test=256, validation=64) if brief else Size()
+    chosen = [run for run in RUNS if not names or run.name in names]
+    work(out, size, runs=chosen, seeds=range(seeds), workers=workers)
+    click.echo(write_tables(out))
+    click.echo(f"proof.md and tables.json are in {out}", err=True)

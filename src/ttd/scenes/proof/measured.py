@@ -1,0 +1,124 @@
+"""One model measured on scenes: the numbers of the tables, and values scene by scene for paired differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ttd.atomic import whole_file
+from ttd.benchmarks.metrics import class_scores
+from ttd.encoders.base import Encoder
+from ttd.scenes.measure import (
+    caption_means,
+    caption_rows,
+    confusion,
+    encode_scenes,
+    noun_accuracy,
+    picture_aucs,
+    present_above_absent,
+    retrieval,
+    tag_selection,
+)
+from ttd.scenes.scene import Scene, Scenes
+
+PAPER_CUT = 0.5
+CUTS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+PAIRED = ("CaptionIoU", "CaptionIoU, objects only", "IoU in the picture", "AUC per picture")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model does on test scenes.
+
+    Attributes:
+        numbers: measures by name, shares in 0..1.
+        controls: what needs no training to be known: "every noun" and the whole picture as a mask.
+        paired: for each of `PAIRED` a value per scene; NaN where the scene does not ask it.
+    """
+
+    numbers: dict[str, float]
+    controls: dict[str, float]
+    paired: dict[str, list[float]]
+
+    def write(self, path: Path) -> None:
+        """As JSON, whole or not at all."""
+        with whole_file(path) as part:
+            part.write_text(json.dumps(asdict(self)) + "\n", "utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Measured:
+        """What `write` wrote."""
+        return cls(**json.loads(path.read_text("utf-8")))
+
+
+@torch.inference_mode()
+def measure(encoder: Encoder, test: int, validation: int) -> Measured:
+    """Measures an encoder on `test` scenes; `validation` scenes choose the threshold of the caption's mask."""
+    cut = chosen_cut(encoder, validation)
+    encoded = encode_scenes(encoder, _scenes("test", test))
+    tags = tag_selection(encoder, encoded, scores=("s_pixel",))
+    shuffled = tag_selection(encoder, encoded, scores=("s_pixel",), shuffled=True)["s_pixel"]
+    rows = caption_rows(encoder, encoded, (PAPER_CUT, cut))
+    objects = [row for row in rows if row.objects_only]
+    means = caption_means(rows)
+    auc = present_above_absent(encoder, encoded)
+    matrices = [confusion(encoder, encoded, number) for number in range(test)]
+    numbers = {
+        **{name: tags["s_pixel"][name] for name in ("precision", "recall", "F1", "accuracy", "mAP", "absent selected")},
+        "F1, shuffled": shuffled["F1"],
+        **{name: means[name] for name in ("CaptionIoU", "mFPR", "mFNR")},
+        "CaptionIoU, objects only": caption_means(objects)["CaptionIoU"],
+        "chosen threshold": cut,
+        "CaptionIoU, chosen threshold": caption_means(rows, 1)["CaptionIoU"],
+        "objects only, chosen threshold": caption_means(objects, 1)["CaptionIoU"],
+        "mIoU": class_scores(np.sum(matrices, axis=0)).mean["mIoU"],
+        "AUC per picture": auc["per picture"],
+        "AUC per word": auc["per word"],
+        **retrieval(encoded),
+        "noun accuracy": noun_accuracy(encoder, "test", 0, test),
+    }
+    every = tags["every noun"]
+    controls = {
+        f"every noun: {name}": every[name] for name in ("precision", "recall", "F1", "accuracy", "absent selected")
+    }
+    controls["whole picture IoU"] = means["whole picture IoU"]
+    controls["whole picture IoU, objects only"] = caption_means(objects)["whole picture IoU"]
+    ious = {row.number: row.overlaps[0].iou for row in rows}
+    of_objects = {row.number: row.overlaps[0].iou for row in objects}
+    nan = float("nan")
+    paired = (
+        [ious.get(number, nan) for number in range(test)],
+        [of_objects.get(number, nan) for number in range(test)],
+        [class_scores(matrix).mean["mIoU"] for matrix in matrices],
+        picture_aucs(encoder, encoded),
+    )
+    return Measured(numbers, controls, dict(zip(PAIRED, paired, strict=True)))
+
+
+@torch.inference_mode()
+def chosen_cut(encoder: Encoder, validation: int) -> float:
+    """The threshold of `CUTS` with the highest CaptionIoU on validation scenes."""
+    encoded = encode_scenes(encoder, _scenes("validation", validation))
+    rows = caption_rows(encoder, encoded, CUTS)
+    return CUTS[int(np.argmax([caption_means(rows, number)["CaptionIoU"] for number in range(len(CUTS))]))]
+
+
+@torch.inference_mode()
+def validation_miou(encoder: Encoder, validation: int) -> float:
+    """mIoU among the words that are there, by which the last block's variant is chosen."""
+    encoded = encode_scenes(encoder, _scenes("validation", validation))
+    total = sum(confusion(encoder, encoded, number) for number in range(validation))
+    return class_scores(np.asarray(total)).mean["mIoU"]
+
+
+@lru_cache(maxsize=2)
+def _scenes(split: str, count: int) -> Sequence[Scene]:
+    """The scenes, painted once a process."""
+    world = Scenes(split)
+    return [world[number] for number in range(count)]

@@ -1,0 +1,159 @@
+"""Which runs the proof consists of, and which rows of which table they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PAPERS_BLOCK = "maskclip"
+BEST = "best"
+"""Stands for the variant of the last block with the highest mIoU on validation scenes before training."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, once for every seed.
+
+    Attributes:
+        name: of its folders.
+        variant: of the last block, or `BEST`.
+        config: shipped config: the paper's recipe at the size of scenes, or the embedded world's own.
+        settings: what it changes, `section.name=value`.
+        data: name of `ttd.scenes.proof.inputs.PAIRS`.
+        passes: over the data, in place of the config's number of steps; 0: those.
+        keep, tags: a file of `ttd.scenes.proof.inputs` that it reads.
+    """
+
+    name: str
+    variant: str = BEST
+    config: str = "mini_paper"
+    settings: tuple[str, ...] = ()
+    data: str = "clean"
+    passes: int = 0
+    keep: str = ""
+    tags: str = ""
+
+
+RUNS = (
+    Run("ttd"),
+    Run("ttd-maskclip", PAPERS_BLOCK),
+    Run("recipe", config="mini"),
+    Run("recipe-maskclip", PAPERS_BLOCK, config="mini"),
+    Run("only-tag", settings=("loss.distill=0",)),
+    Run("only-distill", settings=("loss.tag=0",)),
+    Run("borrowed", settings=("loss.borrowed=2",)),
+    Run("borrowed-maskclip", PAPERS_BLOCK, settings=("loss.borrowed=2",)),
+    Run("borrowed-rule", settings=("loss.borrowed=2", "choice.by=borrowed")),
+    Run("frozen", settings=("choice.model=frozen",)),
+    Run("several", settings=("data.captions=together",), data="several"),
+    Run("every-noun", settings=("choice.by=given",), tags="nouns.jsonl"),
+    Run("s-image", settings=("choice.by=s_image",)),
+    Run("true-words", settings=("choice.by=given",), tags="true.jsonl"),
+    Run("mixed", data="mixed"),
+    Run("pruned-steps", data="mixed", keep="keep.parquet"),
+    Run("pruned-pass", data="mixed", keep="keep.parquet", passes=1),
+)
+
+Row = tuple[str, str]
+"""Title, and the run's name or "base" / "base-maskclip"."""
+
+BASES = {"base": BEST, "base-maskclip": PAPERS_BLOCK}
+
+TAGS = ("precision", "recall", "F1", "accuracy", "mAP")
+HONEST = ("absent selected", "F1, shuffled", "AUC per picture", "AUC per word")
+CAPTION = ("CaptionIoU", "mFPR", "mFNR", "CaptionIoU, objects only")
+CHOSEN = ("chosen threshold", "CaptionIoU, chosen threshold", "objects only, chosen threshold")
+MEMORY = ("image to text", "text to image", "noun accuracy")
+IN_SHORT = (
+    "F1",
+    "absent selected",
+    "CaptionIoU",
+    "CaptionIoU, objects only",
+    "mIoU",
+    "AUC per picture",
+    "AUC per word",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the proof.
+
+    Attributes:
+        title: with the paper's number.
+        columns: measures.
+        rows: models.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+_MAIN = (
+    ("MaskCLIP's block", "base-maskclip"),
+    ("+ TTD", "ttd-maskclip"),
+    ("+ the recipe of `mini`", "recipe-maskclip"),
+    ("best variant", "base"),
+    ("+ TTD", "ttd"),
+    ("+ the recipe of `mini`", "recipe"),
+)
+
+TABLES = (
+    Table("Tag selection by s_pixel (Table 2)", (*TAGS, *HONEST), _MAIN),
+    Table("The caption's mask (Table 3)", (*CAPTION, *CHOSEN), _MAIN),
+    Table(
+        "Segmentation among the words that are there (Table 4's measure), and what is forgotten",
+        ("mIoU", *MEMORY),
+        _MAIN,
+    ),
+    Table(
+        "The two losses, best variant (Table 5a)",
+        IN_SHORT,
+        (("nothing", "base"), ("only L_tag", "only-tag"), ("only L_distill", "only-distill"), ("both", "ttd")),
+    ),
+    Table(
+        "Who selects the words in training, best variant (Tables 5b and 8)",
+        IN_SHORT,
+        (
+            ("nothing", "base"),
+            ("every noun, without looking", "every-noun"),
+            ("s_image", "s-image"),
+            ("s_pixel", "ttd"),
+            ("the truth", "true-words"),
+        ),
+    ),
+    Table(
+        "Pairs of which 40 % have another picture's caption, best variant (Table 7)",
+        IN_SHORT,
+        (
+            ("nothing", "base"),
+            ("no wrong pairs", "ttd"),
+            ("not pruned", "mixed"),
+            ("pruned, as many steps", "pruned-steps"),
+            ("pruned, one pass", "pruned-pass"),
+        ),
+    ),
+    Table(
+        "Past the paper, best variant",
+        IN_SHORT,
+        (
+            ("nothing", "base"),
+            ("TTD", "ttd"),
+            ("+ 2 borrowed words", "borrowed"),
+            ("+ 2 borrowed words, chosen by their rule", "borrowed-rule"),
+            ("chosen by the frozen base", "frozen"),
+            ("three captions of each picture together", "several"),
+            ("the recipe of `mini`", "recipe"),
+        ),
+    ),
+    Table(
+        "Past the paper, MaskCLIP's block",
+        IN_SHORT,
+        (
+            ("nothing", "base-maskclip"),
+            ("TTD", "ttd-maskclip"),
+            ("+ 2 borrowed words", "borrowed-maskclip"),
+            ("the recipe of `mini`", "recipe-maskclip"),
+        ),
+    ),
+)

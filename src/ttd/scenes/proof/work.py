@@ -1,0 +1,192 @@
+"""Does the proof's work: bases measured, every run trained and measured for every seed, in a few processes.
+
+What is finished is kept in the folder and a training that was interrupted goes on, so the same call continues.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ttd.atomic import whole_file
+from ttd.errors import InputError, TTDError
+from ttd.scenes.proof.inputs import prepare
+from ttd.scenes.proof.measured import Measured, measure, validation_miou
+from ttd.scenes.proof.plan import BASES, BEST, RUNS, Run
+from ttd.training.stopping import Stopped
+
+SEEDS = (0, 1, 2)
+MEASURED = "measured.json"
+TERMINATED = 143
+_LOOK_EVERY = 2.0  # seconds
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much the proof does.
+
+    Attributes:
+        steps: of every training but those with `Run.passes`; 0: the config's.
+        pairs: scenes of each kind of training data.
+        test, validation: scenes to measure on and to choose on.
+    """
+
+    steps: int = 0
+    pairs: int = 9600
+    test: int = 1024
+    validation: int = 512
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training with one seed, in `folder`."""
+
+    run: Run
+    seed: int
+    folder: Path
+    variant: str
+    size: Size
+
+    @property
+    def out(self) -> Path:
+        """The adapter's folder."""
+        return self.folder / "runs" / f"{self.run.name}-{self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it is trained and measured."""
+        return (self.out / MEASURED).exists()
+
+
+def prove(
+    folder: Path, size: Size, *, runs: Sequence[Run] = RUNS, seeds: Sequence[int] = SEEDS, workers: int = 2
+) -> None:
+    """Does all that is not done yet; `ttd.scenes.proof.tables` reads what is in `folder` then.
+
+    Raises:
+        InputError: the folder holds a proof of another size.
+    """
+    _settle(folder, size)
+    prepare(folder / "data", tuple(runs), size.pairs)
+    best = _measure_bases(folder, size)
+    jobs = [
+        Job(run, seed, folder, best if run.variant == BEST else run.variant, size) for seed in seeds for run in runs
+    ]
+    left = [job for job in jobs if not job.done]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="runs", disable=None) as bar:
+        _spread(left, workers, bar)
+
+
+def read(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[Measured]:
+    """What was measured of a run, one for every seed that is done; of a base, one."""
+    if name in BASES:
+        return [Measured.read(folder / f"{name}.json")]
+    paths = [folder / "runs" / f"{name}-{seed}" / MEASURED for seed in seeds]
+    return [Measured.read(path) for path in paths if path.exists()]
+
+
+def train_and_measure(job: Job) -> None:
+    """One job, on one thread, so that the workers share the cores and a seed gives the same adapter."""
+    import torch
+
+    import ttd
+    from ttd.training.config import read_config
+    from ttd.training.loop import train  # loads PEFT and transformers
+
+    torch.set_num_threads(1)
+    run, data = job.run, job.folder / "data"
+    settings = [
+        f"data.sources={json.dumps([str(data / run.data)])}",
+        f"model.variant={job.variant}",
+        f"run.seed={job.seed}",
+        "run.watch_every=0",
+        *run.settings,
+    ]
+    if run.keep:
+        settings.append(f"data.keep={json.dumps(str(data / run.keep))}")
+    if run.tags:
+        settings.append(f"data.tags={json.dumps(str(data / run.tags))}")
+    if run.passes:
+        settings += ["optimiser.steps=0", f"optimiser.epochs={run.passes}"]
+    elif job.size.steps:
+        settings.append(f"optimiser.steps={job.size.steps}")
+    train(read_config(run.config, settings), job.out, command="ttd scenes prove", quiet=True)
+    model = ttd.load("mini", variant=job.variant, adapter=str(job.out))
+    measure(model.encoder, job.size.test, job.size.validation).write(job.out / MEASURED)
+
+
+def _settle(folder: Path, size: Size) -> None:
+    """One folder holds one proof: its size and its base."""
+    import ttd
+
+    facts = {**asdict(size), "base": ttd.load("mini").encoder.fingerprint()}
+    path = folder / "proof.json"
+    if path.exists():
+        if json.loads(path.read_text("utf-8")) != facts:
+            raise InputError(f"{folder} holds a proof of another size or base model: choose another --out")
+        return
+    with whole_file(path) as part:
+        part.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+
+
+def _measure_bases(folder: Path, size: Size) -> str:
+    """Measures the model before training; gives the variant that is best on validation scenes."""
+    import ttd
+    from ttd.encoders.last_block import PRESETS
+
+    path = folder / "variants.json"
+    if not path.exists():
+        found = {name: validation_miou(ttd.load("mini", variant=name).encoder, size.validation) for name in PRESETS}
+        with whole_file(path) as part:
+            part.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    variants: dict[str, float] = json.loads(path.read_text("utf-8"))
+    best = max(variants, key=lambda name: variants[name])
+    for name, variant in BASES.items():
+        if not (folder / f"{name}.json").exists():
+            encoder = ttd.load("mini", variant=best if variant == BEST else variant).encoder
+            measure(encoder, size.test, size.validation).write(folder / f"{name}.json")
+    return best
+
+
+def _spread(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> None:
+    """Shares jobs out to processes; where one fails or a signal comes, all save what they have and end."""
+    context = multiprocessing.get_context("spawn")
+    shares = [jobs[number::workers] for number in range(workers)]
+    running = [context.Process(target=_work, args=(share,)) for share in shares if share]
+    before, failed = bar.n, False
+    try:
+        for process in running:
+            process.start()
+        while not failed and any(process.is_alive() for process in running):
+            connection.wait([process.sentinel for process in running if process.is_alive()], timeout=_LOOK_EVERY)
+            bar.update(before + sum(job.done for job in jobs) - bar.n)
+            failed = any(process.exitcode for process in running)
+    finally:
+        for process in running:
+            if process.is_alive():
+                process.terminate()
+        for process in running:
+            process.join()
+    if failed:
+        raise TTDError("A training failed, see above; what is finished is kept, start the same command again.")
+
+
+def _work(jobs: Sequence[Job]) -> None:
+    """A process's share. Ctrl-C reaches every process of a terminal: only the first one answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for job in jobs:
+            train_and_measure(job)
+    except TTDError as error:
+        sys.exit(f"ttd: {error}")
+    except Stopped:
+        sys.exit(TERMINATED)
