@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import ipaddress
+import socket
 from dataclasses import dataclass, field
 
 from ttd.errors import InputError
@@ -54,6 +56,22 @@ class Access:
         """What to open in a browser."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.port}/"
+
+    def check_free(self) -> None:
+        """Raises `InputError` where the page could not be served here: the port is taken, or the address is none
+        of this machine's."""
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family, socket.SOCK_STREAM) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind((self.host, self.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(f"port {self.port} is taken: choose another with --port") from error
+            raise InputError(
+                f"{self.host} port {self.port} cannot be used here ({error.strerror or error}): "
+                "choose another with --host and --port"
+            ) from error
 
     def allows(self, user: str, password: str) -> bool:
         """Whether these are the ones, compared in a time that tells nothing."""

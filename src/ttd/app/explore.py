@@ -90,26 +90,26 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
         fields["examples"] = gr.Dataset(
             components=[gr.Image(render=False)],
             samples=[[str(example.path)] for example in examples],
-            label="Drawn scenes to try",
+            label="Drawn scenes to try; mini knows no photographs" if "mini" in choices.models else "Drawn scenes to try",
             samples_per_page=12,
             type="index",
             elem_id="ttd-examples",
         )
-    if "mini" in choices.models.values():
-        gr.HTML('<p class="ttd-hint">The model mini knows drawn scenes only, no photographs.</p>')
     with gr.Group():
-        fields["model"] = gr.Dropdown(
-            list(choices.models), value=next(iter(choices.models)), label="Model", elem_id="ttd-model"
-        )
-        fields["adapter"] = gr.Dropdown(
-            choices.adapter_labels,
-            value=NO_ADAPTER,
-            label="Adapter",
-            elem_id="ttd-adapter",
-            visible=bool(choices.adapters),
-        )
+        with gr.Row():
+            fields["model"] = gr.Dropdown(
+                list(choices.models), value=next(iter(choices.models)), label="Model", min_width=120, elem_id="ttd-model"
+            )
+            fields["adapter"] = gr.Dropdown(
+                choices.adapter_labels,
+                value=NO_ADAPTER,
+                label="Adapter",
+                min_width=120,
+                elem_id="ttd-adapter",
+                visible=bool(choices.adapters),
+            )
         fields["threshold"] = gr.Slider(
-            0, 1, 0.5, step=0.01, label="Threshold of masks and background", elem_id="ttd-threshold"
+            0, 1, 0.5, step=0.01, label="Threshold of masks", elem_id="ttd-threshold"
         )
     with gr.Accordion("More settings", open=False):
         fields["preset"] = gr.Dropdown(choices.presets, value="default", label="Preset", elem_id="ttd-preset")

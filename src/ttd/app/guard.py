@@ -96,8 +96,10 @@ class Guard:
         if refused:
             return await _say(send, *refused)
         limit = self._limit(scope["path"])
-        if int(headers.get("content-length", "0") or 0) > limit:
-            return await _say(send, 413, f"This is more than {limit >> 20} MB, the most that this page takes.")
+        too_large = 413, f"This is more than {limit >> 20} MB, the most that this page takes."
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > limit:
+            return await _say(send, *too_large)
         if scope["path"] == JOIN:
             body = await _whole(receive, limit)
             if body is None or not _names_only_local_files(body):
@@ -105,10 +107,12 @@ class Guard:
             receive = _replay(body, receive)
         else:
             receive = _counted(receive, limit)
+        answer = _Answer(send)
         try:
-            await self._app(scope, receive, _with_headers(send))
+            await self._app(scope, receive, answer.send)
         except _TooLargeError:
-            return
+            if not answer.begun:
+                await _say(send, *too_large)
 
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -210,15 +214,21 @@ def _counted(receive: Receive, limit: int) -> Receive:
     return counting
 
 
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+class _Answer:
+    """Sends an answer on, with our headers in the place of those of the same name."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        """ASGI."""
         if message["type"] == "http.response.start":
+            self.begun = True
             ours = {name for name, _ in _HEADERS}
             kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
             message = {**message, "headers": [*kept, *_HEADERS]}
-        await send(message)
-
-    return sending
+        await self._send(message)
 
 
 async def _say(send: Send, status: int, sentence: str) -> None:

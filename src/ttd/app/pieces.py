@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ttd.colours import scale
-from ttd.lettering import clean, ink_on
+from ttd.lettering import clean
 
 
 def text(value: str) -> str:
@@ -26,9 +26,11 @@ def css_colour(colour: Sequence[int] | npt.NDArray[np.integer]) -> str:
 
 
 def ink(colour: Sequence[int] | npt.NDArray[np.integer]) -> str:
-    """The colour of text that can be read on `colour`."""
-    red, green, blue = (int(part) for part in colour)
-    return css_colour(ink_on((red, green, blue)))
+    """Black or white, whichever contrasts more with `colour`: at least 4.5 to 1 (WCAG's relative luminance)."""
+    parts = [int(part) / 255 for part in colour]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
 def image(picture: Image.Image, alt: str, kind: str = "") -> str:

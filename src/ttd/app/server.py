@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from ttd.app.access import Access
 from ttd.app.guard import Guard
 from ttd.app.model_pool import ModelPool
 from ttd.app.uploads import MAX_BYTES
-from ttd.errors import InputError, MissingExtra
+from ttd.errors import MissingExtra
 
 _HOUR = 3600
 
@@ -34,7 +32,7 @@ def page(pool: ModelPool, access: Access, annotate: Any = None) -> Iterator[str]
         MissingExtra: gradio is not installed.
         InputError: the address is taken or is none of this machine's.
     """
-    _check_free(access)
+    access.check_free()
     folder = Path(tempfile.mkdtemp(prefix="ttd-app-")).resolve()
     try:
         blocks, look = build(pool, folder, annotate)
@@ -115,19 +113,3 @@ def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> 
         strict_cors=True,
         **look,
     )
-
-
-def _check_free(access: Access) -> None:
-    """Fails where the address cannot be bound, before anything is loaded."""
-    try:
-        family = socket.getaddrinfo(access.host, access.port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((access.host, access.port))
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(f"port {access.port} is taken: choose another with --port") from error
-        raise InputError(
-            f"{access.host} port {access.port} cannot be used here ({error.strerror or error}): "
-            "choose another with --host and --port"
-        ) from error

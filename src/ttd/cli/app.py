@@ -92,6 +92,7 @@ def app(
     access = Access(host, port, user, password)
     if (annotate is None) != (out is None):
         raise InputError("--annotate says what to annotate and --out where it goes: give both or neither")
+    access.check_free()
     encoder: dict[str, Any] = {
         "adapter_scale": adapter_scale, "variant": variant, "device": device, "dtype": dtype,
     }  # fmt: skip
