@@ -15,7 +15,7 @@ _SHARES = ("mFPR", "mFNR", "AUC per picture", "AUC per word")
 _SPLITS = ("val", "testA", "testB", "test")
 _COLUMNS = {
     "classes": ("mIoU", "mFPR", "mFNR", "pixel accuracy"),
-    "tags": ("precision", "recall", "F1", "accuracy", "mAP", "absent selected"),
+    "tags": ("precision", "recall", "F1", "accuracy", "mAP", "absent selected", "filler selected"),
     "masks": ("CaptionIoU", "mFPR", "mFNR", "whole picture IoU"),
     "controls": ("AUC per picture", "AUC per word"),
     "multilabel": ("mAP",),
