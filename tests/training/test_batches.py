@@ -9,9 +9,9 @@ from tests.data.samples import json_bytes, picture, sample, write_tar
 from tests.training.conftest import tiny_config
 from ttd.data.pairs import PairSource
 from ttd.errors import InputError, MissingExtra
+from ttd.taggers.nouns import open_nouns
 from ttd.training.batches import Batch, Steps, load_steps
 from ttd.training.config import Config
-from ttd.training.parsers import noun_parser
 
 
 def steps_of(config: Config, rank: int = 0, world: int = 1) -> Steps:
@@ -136,7 +136,7 @@ def test_given_words_are_the_datas(base: Path, shards: Path, tmp_path: Path) -> 
 def test_nouns_by_a_parser_or_a_sentence(base: Path, shards: Path, parser: str) -> None:
     steps = steps_of(tiny_config(base, shards, "choice.by=nouns", f"choice.parser={parser}"))
     try:
-        noun_parser(parser)("a picture")
+        open_nouns(parser)
     except MissingExtra:
         with pytest.raises(MissingExtra, match=r"pip install|python -m"):
             steps[0]

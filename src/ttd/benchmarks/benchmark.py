@@ -84,6 +84,9 @@ class Benchmark(ABC):
     def settings(self) -> dict[str, Any]:
         """What decides the result beside the model and the data."""
 
+    def prepare(self, numbers: Sequence[int]) -> None:  # noqa: B027 (most need none)
+        """Told which samples are measured next; for what is faster for many at once."""
+
     @abstractmethod
     def measure(self, model: TTD, number: int) -> Record:
         """Asks the model about `samples[number]`; raises `InputError` where the item cannot be used."""

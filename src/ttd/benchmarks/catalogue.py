@@ -16,10 +16,10 @@ from ttd.benchmarks.presets import class_options, label_options, mask_options, t
 from ttd.benchmarks.refer import PARTITIONS, read_refer
 from ttd.benchmarks.referring import Referring
 from ttd.benchmarks.segmentation import open_data_set
-from ttd.benchmarks.taggers import SPACY_MODEL, open_tagger
 from ttd.benchmarks.tagmask import PARTS, TagMask
 from ttd.benchmarks.tagmask_set import read_tagmask
 from ttd.errors import InputError
+from ttd.taggers.catalogue import open_tagger
 from ttd.tagging import SCORES
 
 LABELS = ("coco-80", "nus-wide")
@@ -35,7 +35,7 @@ class Choices:
         given: single options for the model's methods that overrule the preset.
         classes: another class list.
         synonyms: ask for all names of a class.
-        taggers, spacy_model: see `ttd.benchmarks.taggers`.
+        taggers, spacy_model, llm: see `ttd.taggers.catalogue.open_tagger`.
         parts, scores, stop_words, shuffled: see `ttd.benchmarks.tagmask.TagMask`.
         split, split_by: see `ttd.benchmarks.refer.read_refer`; coco-80 has a split too.
     """
@@ -50,6 +50,7 @@ class Choices:
     shuffled: bool = True
     taggers: Sequence[str] = ()
     spacy_model: str | None = None
+    llm: Mapping[str, Any] | None = None
     split: str | None = None
     split_by: str | None = None
 
@@ -80,12 +81,7 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
             scores=choices.scores,
             stop_words=choices.stop_words,
             shuffled=choices.shuffled,
-            taggers={
-                f"spacy {choices.spacy_model or SPACY_MODEL}" if tagger == "spacy" else tagger: open_tagger(
-                    tagger, choices.spacy_model
-                )
-                for tagger in choices.taggers
-            },
+            taggers=[open_tagger(one, choices.spacy_model, choices.llm) for one in dict.fromkeys(choices.taggers)],
         )
     if name in PARTITIONS:
         data = read_refer(name, root, choices.split or "val", choices.split_by)

@@ -65,7 +65,8 @@ class FinishedRun:
             raise InputError(f"{self.folder} was written by an earlier version: run `ttd eval` again for pictures")
         settings = self.results["settings"]
         try:
-            choices = Choices(**self.results["choices"])
+            # What taggers of the text chose stands in the measurements: nobody is asked again.
+            choices = Choices(**{**self.results["choices"], "taggers": ()})
         except TypeError:
             raise InputError(f"{self.folder} was written by another version: run `ttd eval` again") from None
         found = open_benchmark(self.benchmark_name, Path(settings["data"]["root"]), choices, calibrated=calibrated)

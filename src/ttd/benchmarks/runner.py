@@ -21,6 +21,8 @@ from ttd.errors import InputError
 if TYPE_CHECKING:
     from ttd.model import TTD
 
+PREPARED = 64  # items that a benchmark may prepare together
+
 
 class Store(Protocol):
     """Keeps measurements on disk as they are made; `ttd.cli.results_file.ResultsFile` is one."""
@@ -78,7 +80,9 @@ def run(
     with tqdm(
         total=mine, initial=mine - len(left), desc=benchmark.name, disable=True if rank else None, file=sys.stderr
     ) as bar:
-        for number in left:
+        for place, number in enumerate(left):
+            if place % PREPARED == 0:
+                benchmark.prepare(left[place : place + PREPARED])
             try:
                 record = benchmark.measure(model, number)
             except InputError as error:

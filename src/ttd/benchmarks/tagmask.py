@@ -4,7 +4,7 @@ whole caption covers (Table 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from ttd.benchmarks.presets import unrefined_first
 from ttd.benchmarks.showing import MarkedWords, Shown, marked
 from ttd.benchmarks.sweep import Sweep
 from ttd.benchmarks.tag_tables import Decided, TagRow, decide, present_above_absent
-from ttd.benchmarks.taggers import Tagger
 from ttd.benchmarks.tagmask_set import TagMaskRow, TagMaskSet
+from ttd.benchmarks.text_tags import TextTags, decided
 from ttd.errors import InputError
 from ttd.images import read_image
 from ttd.tagging import SCORES
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ttd.model import TTD
+    from ttd.taggers.text_tagger import TextTagger
     from ttd.views import EncodedImage
 
 PARTS = ("tags", "masks")
@@ -49,7 +50,7 @@ class TagMask(Benchmark):
         scores: Sequence[str] = SCORES,
         stop_words: bool = False,
         shuffled: bool = True,
-        taggers: Mapping[str, Tagger] | None = None,
+        taggers: Sequence[TextTagger] = (),
     ) -> None:
         """Chooses what to measure.
 
@@ -60,7 +61,7 @@ class TagMask(Benchmark):
             scores: which of `ttd.tagging.SCORES` to compare.
             stop_words: score stop words like other words; else they count as words that are never selected.
             shuffled: also score each picture with the next picture's caption: what the text alone achieves.
-            taggers: functions by name that select words without the picture, see `ttd.benchmarks.taggers`.
+            taggers: of the text, see `ttd.taggers`.
         """
         self.data = data
         self.root = data.root
@@ -68,7 +69,7 @@ class TagMask(Benchmark):
         self.tag_options, self.mask_options = tag_options, mask_options
         self.parts, self.scores = tuple(parts), tuple(scores)
         self.stop_words, self.shuffled = stop_words, shuffled
-        self.taggers = dict(taggers or {})
+        self.text = TextTags(taggers if "tags" in self.parts else (), data.rows)
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
             raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
 
@@ -85,8 +86,12 @@ class TagMask(Benchmark):
             "score_stop_words": self.stop_words,
             "shuffled": self.shuffled,
             "vocabulary": len(self.data.vocabulary),
-            "taggers": list(self.taggers),
+            "taggers": [tagger.settings for tagger in self.text.taggers],
         }
+
+    def prepare(self, numbers: Sequence[int]) -> None:
+        """Asks the taggers of the text about many captions at once."""
+        self.text.prepare(numbers)
 
     def measure(self, model: TTD, number: int) -> Record:
         """Scores of the caption's words, of the next caption's, of the vocabulary; pixel counts of the mask."""
@@ -100,7 +105,7 @@ class TagMask(Benchmark):
         if "tags" in self.parts:
             encoded = model.encode(picture, **self.tag_options)
             record["tags"] = self._tags(model, encoded, row)
-            record["taggers"] = {name: tagger(row.words) for name, tagger in self.taggers.items()}
+            record["taggers"] = self.text.fetch(number)
             if self.shuffled and len(self.data.rows) > 1:
                 record["shuffled"] = self._tags(model, encoded, self.data.rows[(number + 1) % len(self.data.rows)])
             if row.present is not None and self.data.vocabulary:
@@ -141,10 +146,11 @@ class TagMask(Benchmark):
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
         tags = record["tags"]
         for score in self.scores:
-            decided = _decided(tags, score)
-            yield marked(score, decided.words, decided.selected.tolist(), tags["true"])
-        for name, selected in record["taggers"].items():
-            yield marked(f"{name} nouns", tags["words"], selected, tags["true"])
+            one = _decided(tags, score)
+            yield marked(score, one.words, one.selected.tolist(), one.true.tolist())
+        for name, found in record["taggers"].items():
+            one = decided(tags, found)
+            yield marked(name, one.words, one.selected.tolist(), one.true.tolist())
 
     def _tags(self, model: TTD, encoded: EncodedImage, row: TagMaskRow) -> Record:
         """Words and truth of a caption; for each score the distinct candidates' scores and decisions."""
@@ -162,7 +168,7 @@ class TagMask(Benchmark):
 
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
-        return _TagMaskTally(self.data, self.scores, tuple(self.taggers))
+        return _TagMaskTally(self.data, self.scores, self.text.names)
 
 
 def _decided(tags: Record, score: str) -> Decided:
@@ -191,6 +197,7 @@ class _TagMaskTally(Tally):
         self.shuffled = {score: TagRow() for score in scores}
         self.every_noun = TagRow()
         self.taggers = {name: TagRow() for name in taggers}
+        self.silent = dict.fromkeys(taggers, 0)
         self.sweep = Sweep([score for score in scores if score != "s_pixel"])
         self.masks: list[tuple[str, MaskCounts, int]] = []
         self.scores_of: list[np.ndarray] = []
@@ -206,8 +213,10 @@ class _TagMaskTally(Tally):
             nouns = dict.fromkeys(row.nouns, (1.0, True))
             tags = record["tags"]
             self.every_noun.add(decide(tags["words"], tags["true"], nouns), self._absent(tags["words"], row))
-            for name, selected in record["taggers"].items():
-                self._add_unranked(self.taggers[name], tags, selected, row)
+            for name, found in record["taggers"].items():
+                one = decided(tags, found)
+                self.taggers[name].add(one, self._absent(one.words, row))
+                self.silent[name] += found is None
             self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
         if "shuffled" in record:
             # The truth stays the caption's own: what would be found without looking at its picture.
@@ -215,11 +224,6 @@ class _TagMaskTally(Tally):
         if "vocabulary" in record:
             self.scores_of.append(np.array(record["vocabulary"], np.float32))
             self.present.append(np.array([word in (row.present or ()) for word in self.words]))
-
-    def _add_unranked(self, table: TagRow, tags: Record, selected: Sequence[bool], row: TagMaskRow) -> None:
-        """A tagger without scores has no average precision; it decides on every occurrence by itself."""
-        right, kept = np.array(tags["true"], bool), np.array(selected, bool)
-        table.add(Decided(tags["words"], right, None, kept), self._absent(tags["words"], row))
 
     def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
         absent = self._absent(tags["words"], row)
@@ -246,6 +250,8 @@ class _TagMaskTally(Tally):
             notes.append("No AUC: the set does not say which words of a vocabulary are in each picture.")
         if rows and not self.nouns_known:
             notes.append("Without vocabulary.txt it is not known which named things are absent.")
+        silent = {name: count for name, count in self.silent.items() if count}
+        notes += [f"{name} gave no readable answer to {n} captions: nothing selected." for name, n in silent.items()]
         if self.masks:
             masks = [(name, counts.overlap, counts, pixels) for name, counts, pixels in self.masks]
             rows["captions"] = [
@@ -260,7 +266,7 @@ class _TagMaskTally(Tally):
         return Result(numbers, rows, tuple(notes))
 
     def _tag_rows(self) -> list[dict[str, Any]]:
-        tables = {**self.tables, **{f"{name} nouns": table for name, table in self.taggers.items()}}
+        tables = {**self.tables, **self.taggers}
         if self.nouns_known:
             tables[EVERY_NOUN] = self.every_noun
         tables |= {f"{name}{SHUFFLED}": table for name, table in self.shuffled.items() if table.precisions}

@@ -13,6 +13,7 @@ from ttd.cli.data_options import Model, model_options
 from ttd.cli.options import REFINERS, SCORES, start_logging, threshold_or_none
 from ttd.cli.output import printable, table, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
+from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
 
 if TYPE_CHECKING:
     from ttd.benchmarks.benchmark import Benchmark
@@ -61,11 +62,11 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option(
     "--tagger",
     "taggers",
-    type=click.Choice(["nltk", "spacy"]),
+    type=click.Choice(TAGGERS),
     multiple=True,
-    help="tagmask: also the nouns that it finds in the text; repeatable.",
+    help="tagmask: also nouns, or a language model's words, from the text alone; repeatable.",
 )
-@click.option("--spacy-model", metavar="NAME", help="spaCy's model; by default en_core_web_sm.")
+@tagger_options
 @click.option("--shuffled/--no-shuffled", default=True, help="tagmask: also score each picture's neighbour's caption.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @click.option(
@@ -97,6 +98,7 @@ def evaluate(
     allow_skips: float,
     as_json: bool,
     verbose: bool,
+    words_by: TaggerChoice,
     **chosen: Any,
 ) -> int:
     """Measure a model on the benchmark NAME.
@@ -118,7 +120,8 @@ def evaluate(
 
     start_logging(verbose)
     rank, world = ranks()
-    choices = _choices(chosen)
+    words_by.check(chosen["taggers"])
+    choices = _choices(chosen, words_by)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices, calibrated=False)
     place = writable_folder(Path(out))
@@ -143,7 +146,7 @@ def evaluate(
     return 1 if len(outcome.skipped) > allow_skips else 0
 
 
-def _choices(chosen: dict[str, Any]) -> Any:
+def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
     from ttd.benchmarks.catalogue import Choices
     from ttd.benchmarks.tagmask import PARTS
 
@@ -158,7 +161,8 @@ def _choices(chosen: dict[str, Any]) -> Any:
         stop_words=chosen["stop_words"],
         shuffled=chosen["shuffled"],
         taggers=chosen["taggers"],
-        spacy_model=chosen["spacy_model"],
+        spacy_model=words_by.spacy_model,
+        llm=words_by.llm,
         split=chosen["split"],
         split_by=chosen["split_by"],
     )

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ttd.data.pairs import DamagedPair, Pair, PairSource, epoch_order
 from ttd.errors import InputError
+from ttd.taggers.nouns import open_nouns
+from ttd.taggers.text_tagger import Caption, TextTagger
 from ttd.training.augment import BORROWED, CAPTION, PIXELS, Crop, draws, random_crop
 from ttd.training.config import Config
-from ttd.training.parsers import NounParser, noun_parser
 from ttd.words import distinct, split_words
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Steps(Dataset[StepData]):
         whole = config.optimiser.epochs * self.per_epoch
         self.total = min(config.optimiser.steps or whole, whole)
         self._order: tuple[int, np.ndarray] | None = None
-        self._parser: NounParser | None = None
+        self._parser: TextTagger | None = None
 
     def __len__(self) -> int:
         """Steps of the run."""
@@ -229,10 +230,13 @@ class Steps(Dataset[StepData]):
         data = self.config.data
         return distinct(word.text for word in split_words(caption, not data.stop_words, tokenised=data.tokenised))[0]
 
-    def _nouns(self, caption: str) -> set[str]:
+    def _nouns(self, text: str) -> set[str]:
         if self._parser is None:
-            self._parser = noun_parser(self.config.choice.parser)
-        return self._parser(caption)
+            self._parser = open_nouns(self.config.choice.parser)
+        words = split_words(text, tokenised=self.config.data.tokenised)
+        caption = Caption(text, tuple(word.text for word in words))
+        chosen = self._parser.choose([caption])[0]
+        return set(chosen.words(caption)) if chosen else set()
 
 
 def load_steps(steps: Steps, start: int) -> Iterator[StepData]:
