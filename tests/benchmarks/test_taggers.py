@@ -50,8 +50,9 @@ def test_a_language_model_counted_by_hand(tmp_path: Path, evaluate: Eval) -> Non
 
     def reply(caption: str, attempt: int) -> str:
         # Every word of two letters and more, and one that no caption has; once something that is no list at all.
-        named = [word for word in caption.split() if len(word) > 1]
-        return "I would rather not say anything about this one today, sorry" if caption == silent else str([*named, "xyz"])
+        if caption == silent:
+            return "I would rather not say anything about this one today, sorry"
+        return str([*(word for word in caption.split() if len(word) > 1), "xyz"])
 
     def expected(others: bool) -> dict[str, float]:
         hit = wrong = missed = left = 0

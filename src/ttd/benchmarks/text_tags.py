@@ -58,4 +58,4 @@ def decided(tags: Mapping[str, Any], found: Mapping[str, Any] | None) -> Decided
 
 
 def _record(chosen: Chosen | None) -> dict[str, Any] | None:
-    return chosen and {"selected": list(chosen.selected), "others": list(chosen.others)}
+    return None if chosen is None else {"selected": list(chosen.selected), "others": list(chosen.others)}
