@@ -106,6 +106,8 @@ def test_an_oracle_scores_100_with_one_look_at_each_picture(
     assert (found["mIoU"], found["pooled IoU"]) == (1.0, 1.0)
     assert found["whole picture IoU"] == pytest.approx(np.mean(shares[split]))
     assert oracle.images_seen == 2
+    whole = {"refcoco": 750, "refcoco+": 1500, "refcocog": 1300}[name]
+    assert f"Measured on a sample, 2 of {whole} pictures" in done.stdout
     assert f"Masks of expressions, {split}\n" in done.stdout
     assert done.stdout.count("Masks of expressions") == 1
     assert table in done.stdout

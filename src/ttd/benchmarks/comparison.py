@@ -74,9 +74,10 @@ def comparisons(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Compariso
 def _own_rows(kind: str, name: str, results: Mapping[str, Any]) -> list[tuple[str, dict[str, float], str]]:
     """Measured rows in the unit of published ones."""
     numbers: Mapping[str, float | None] = results["numbers"]
-    whole = is_whole(str(results["benchmark"]), results["measured"])
+    protocol = results.get("settings", {}).get("protocol")
+    whole = is_whole(str(results["benchmark"]), results["measured"], protocol)
     source = f"this run, {results['measured']} items" if whole else f"this run, a sample of {results['measured']}"
-    if kind in _SPLITS and results["settings"]["protocol"]["split"] != kind:
+    if kind in _SPLITS and (protocol or {}).get("split") != kind:
         return []
     if kind not in ("tags", "multilabel"):
         found = {c: _unit(c, value) for c in _COLUMNS[kind] if (value := numbers.get(c)) is not None}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ttd.benchmarks.benchmark import Sample
 from ttd.errors import InputError
@@ -134,26 +136,42 @@ DATA_SETS = {
         ),
     ),
 }
-# Pictures of the whole sets that have a layout of their own: COCO's val2017 and val2014, NUS-WIDE's test list, and
-# every split of RefCOCO, RefCOCO+ and RefCOCOg.
+# Pictures of the whole sets that have a layout of their own, with who divided and the split where there are several.
 _OTHERS: dict[str, tuple[int, ...]] = {
     "coco-80": (5000, 40504),
     "nus-wide": (107859,),
-    "refcoco": (1500, 750, 4559, 4527),
-    "refcoco+": (1500, 750),
-    "refcocog": (1300, 2600, 4650),
+    "refcoco unc val": (1500,),
+    "refcoco unc testA": (750,),
+    "refcoco unc testB": (750,),
+    "refcoco google val": (4559,),
+    "refcoco google test": (4527,),
+    "refcoco+ unc val": (1500,),
+    "refcoco+ unc testA": (750,),
+    "refcoco+ unc testB": (750,),
+    "refcocog umd val": (1300,),
+    "refcocog umd test": (2600,),
+    "refcocog google val": (4650,),
 }
 OWN = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "mask"))
 
 
-def is_whole(name: str, count: int) -> bool:
+def is_whole(name: str, count: int, protocol: Mapping[str, Any] | None = None) -> bool:
     """Whether so many pictures are a whole validation set; sets without a known size always are."""
-    return not whole_counts(name) or count in whole_counts(name)
+    whole = whole_counts(name, protocol)
+    return not whole or count in whole
 
 
-def whole_counts(name: str) -> tuple[int, ...]:
-    """How many pictures the whole sets of this name have; nothing where it has no known size."""
-    return DATA_SETS[name].full if name in DATA_SETS else _OTHERS.get(name, ())
+def whole_counts(name: str, protocol: Mapping[str, Any] | None = None) -> tuple[int, ...]:
+    """How many pictures the whole sets of this name have; nothing where it has no known size.
+
+    Args:
+        name: of a benchmark.
+        protocol: its `settings()`, where "by" and "split" say which of several splits it is.
+    """
+    if name in DATA_SETS:
+        return DATA_SETS[name].full
+    part = [str(protocol[key]) for key in ("by", "split") if key in protocol] if protocol else []
+    return _OTHERS.get(" ".join([name, *part]), ())
 
 
 def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ...]) -> tuple[list[Sample], Layout]:
