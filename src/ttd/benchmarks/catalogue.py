@@ -101,9 +101,9 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
     return open_data_set(name, root, options, choices.classes, choices.synonyms)
 
 
-def sample_note(name: str, measured: int) -> str | None:
+def sample_note(name: str, measured: int, protocol: Mapping[str, Any] | None = None) -> str | None:
     """A sentence where fewer pictures were measured than the data set has: such numbers compare with nothing."""
-    if is_whole(name, measured):
+    if is_whole(name, measured, protocol):
         return None
-    whole = " or ".join(str(count) for count in whole_counts(name))
+    whole = " or ".join(str(count) for count in whole_counts(name, protocol))
     return f"Measured on a sample, {measured} of {whole} pictures; published numbers are about the whole set."

@@ -192,7 +192,7 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
     from ttd.benchmarks.runner import write_outcome
     from ttd.benchmarks.sweep import plot_sweep
 
-    note = sample_note(benchmark.name, outcome.measured)
+    note = sample_note(benchmark.name, outcome.measured, benchmark.settings())
     result = outcome.result if note is None else replace(outcome.result, notes=(note, *outcome.result.notes))
     write_outcome(place, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
     if sweep := result.rows.get("sweep"):
