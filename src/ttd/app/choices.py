@@ -44,7 +44,7 @@ class Choices:
 
     @property
     def adapter_labels(self) -> list[str]:
-        """"none", then the adapters."""
+        """No adapter, then those that were named."""
         return [NO_ADAPTER, *self.adapters]
 
     @property

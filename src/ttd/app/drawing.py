@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,17 +134,13 @@ def labelled_html(
     variable `--ttd-opacity`, gives what `label_overlay` draws at that opacity. Regions carry their names, so
     that they are told apart without colours too.
     """
-    lower, upper = (
-        label_overlay(picture, labels, names, background=background, opacity=opacity, legend=0, side=LARGE, enlarge=True)
-        for opacity in (0.0, 1.0)
-    )
+    drawn: dict[str, Any] = {"background": background, "legend": 0, "side": LARGE, "enlarge": True}
+    lower, upper = (label_overlay(picture, labels, names, opacity=opacity, **drawn) for opacity in (0.0, 1.0))
     share = np.bincount(labels.ravel().astype(np.int64), minlength=len(names)) / labels.size
     first = 1 if background else 0
     colours = class_colours(max(1, len(names) - first))
     order = [i for i in np.argsort(-share, kind="stable") if share[i] > 0 and i >= first]
-    signs = [
-        _sign(names[i], _place(labels, int(i)), colours[i - first]) for i in order if share[i] >= _NAMED
-    ]
+    signs = [_sign(names[i], _place(labels, int(i)), colours[i - first]) for i in order if share[i] >= _NAMED]
     rows = [
         f'<li><span class="ttd-square" style="background:{css_colour(colours[i - first])}"></span>'
         f"<span>{text(names[i])}</span><span>{share[i]:.1%}</span></li>"
@@ -175,4 +172,3 @@ def _sign(name: str, place: tuple[float, float], colour: npt.NDArray[np.uint8]) 
     across, down = (min(0.92, max(0.08, part)) for part in place)
     style = f"left:{across:.1%};top:{down:.1%};border-color:{css_colour(colour)}"
     return f'<span class="ttd-sign" style="{style}">{text(name)}</span>'
-

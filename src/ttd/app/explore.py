@@ -90,7 +90,7 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
         fields["examples"] = gr.Dataset(
             components=[gr.Image(render=False)],
             samples=[[str(example.path)] for example in examples],
-            label="Drawn scenes to try; mini knows no photographs" if "mini" in choices.models else "Drawn scenes to try",
+            label="Drawn scenes to try" + ("; mini knows no photographs" if "mini" in choices.models else ""),
             samples_per_page=12,
             type="index",
             elem_id="ttd-examples",
@@ -98,7 +98,11 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
     with gr.Group():
         with gr.Row():
             fields["model"] = gr.Dropdown(
-                list(choices.models), value=next(iter(choices.models)), label="Model", min_width=120, elem_id="ttd-model"
+                list(choices.models),
+                value=next(iter(choices.models)),
+                label="Model",
+                min_width=120,
+                elem_id="ttd-model",
             )
             fields["adapter"] = gr.Dropdown(
                 choices.adapter_labels,
@@ -108,9 +112,7 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
                 elem_id="ttd-adapter",
                 visible=bool(choices.adapters),
             )
-        fields["threshold"] = gr.Slider(
-            0, 1, 0.5, step=0.01, label="Threshold of masks", elem_id="ttd-threshold"
-        )
+        fields["threshold"] = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of masks", elem_id="ttd-threshold")
     with gr.Accordion("More settings", open=False):
         fields["preset"] = gr.Dropdown(choices.presets, value="default", label="Preset", elem_id="ttd-preset")
         fields["refine"] = gr.Dropdown(
@@ -186,9 +188,9 @@ class _Events:
             event(self.cut, self._inputs, cut, **latest)
         f["opacity"].input(None, [f["opacity"]], None, js=_SET_OPACITY, api_visibility="private")
         for name, button in f["downloads"].items():
-            button.click(
-                self._saver(name), [f["opacity"], *self._inputs], [f["file"], f["status"]], **plain
-            ).then(None, [f["file"]], None, js=_SAVE, api_visibility="private")
+            button.click(self._saver(name), [f["opacity"], *self._inputs], [f["file"], f["status"]], **plain).then(
+                None, [f["file"]], None, js=_SAVE, api_visibility="private"
+            )
         if "examples" in f:
             f["examples"].click(
                 self.take,
@@ -211,9 +213,7 @@ class _Events:
     def cut(self, *values: Any) -> list[Any]:
         """What the threshold changes."""
         question = self._question
-        return _guarded(
-            lambda: self._draw(answer(self._pool, question(values), only_cut=True), values), len(self._cut)
-        )
+        return _guarded(lambda: self._draw(answer(self._pool, question(values), only_cut=True), values), len(self._cut))
 
     def switch(self, *values: Any) -> list[Any]:
         """The whole answer of another model or preset, with the threshold that it has by itself."""

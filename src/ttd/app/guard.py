@@ -175,7 +175,7 @@ def _paths(value: Any) -> Iterator[str]:
 
 async def _whole(receive: Receive, limit: int) -> bytes | None:
     """The body of a request; None where it is larger than `limit` or breaks off."""
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
@@ -184,7 +184,7 @@ async def _whole(receive: Receive, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

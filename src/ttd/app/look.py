@@ -26,14 +26,16 @@ CSS = """
 .ttd-head { margin: 0 0 2px; display: flex; gap: 12px; align-items: baseline; flex-wrap: wrap; }
 .ttd-head h1 { font-size: 20px; font-weight: 700; margin: 0; }
 .ttd-head span { color: var(--body-text-color-subdued); font-size: 14px; }
-.ttd-caption { font-size: 18px; line-height: 2.15; margin: 0; overflow-wrap: anywhere; max-height: 240px; overflow: auto; }
+.ttd-caption { font-size: 18px; line-height: 2.15; margin: 0; overflow-wrap: anywhere; max-height: 240px;
+  overflow: auto; }
 .ttd-word { border-radius: 5px; padding: 3px 6px; white-space: nowrap; border: 3px solid transparent; }
 .ttd-word small { font-size: 11px; margin-left: 5px; color: inherit; }
 .ttd-chosen { font-weight: 700; border-color: var(--body-text-color); }
 .ttd-plain { color: var(--body-text-color-subdued); }
 .ttd-scale { font-size: 13px; color: var(--body-text-color-subdued); display: flex; gap: 4px 18px; flex-wrap: wrap;
   align-items: center; margin: 4px 0; }
-.ttd-bar { display: inline-block; width: 110px; height: 10px; border-radius: 3px; margin: 0 6px; vertical-align: middle; }
+.ttd-bar { display: inline-block; width: 110px; height: 10px; border-radius: 3px; margin: 0 6px;
+  vertical-align: middle; }
 .ttd-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 10px; }
 .ttd-grid figure, .ttd-columns figure { margin: 0; min-width: 0; }
 .ttd-grid img { width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--background-fill-secondary);
@@ -57,8 +59,8 @@ CSS = """
 .ttd-legend li span:last-child { color: var(--body-text-color-subdued); }
 .ttd-square { width: 16px; height: 16px; border: 1px solid #555; border-radius: 3px; flex: none; }
 .ttd-legend p { color: var(--body-text-color-subdued); margin: 6px 0 0; overflow-wrap: anywhere; }
-.ttd-notice { border-left: 4px solid #0072b2; background: var(--background-fill-secondary); padding: 5px 10px; margin: 4px 0;
-  font-size: 14px; border-radius: 3px; overflow-wrap: anywhere; }
+.ttd-notice { border-left: 4px solid #0072b2; background: var(--background-fill-secondary); padding: 5px 10px;
+  margin: 4px 0; font-size: 14px; border-radius: 3px; overflow-wrap: anywhere; }
 .ttd-error { border-left-color: #d55e00; font-weight: 600; }
 .ttd-hint { color: var(--body-text-color-subdued); font-size: 13px; }
 #ttd-examples .gallery { gap: 4px; flex-wrap: nowrap; }

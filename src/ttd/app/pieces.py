@@ -21,7 +21,7 @@ def text(value: str) -> str:
 
 
 def css_colour(colour: Sequence[int] | npt.NDArray[np.integer]) -> str:
-    """"#rrggbb"."""
+    """ "#rrggbb"."""
     return "#" + "".join(f"{int(part):02x}" for part in colour)
 
 

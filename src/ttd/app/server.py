@@ -91,7 +91,7 @@ def _prepare_gradio(folder: Path) -> None:
 def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> None:
     from starlette.middleware import Middleware
 
-    guard = Middleware(Guard, folder=folder, hosts=access.hosts, upload_bytes=MAX_BYTES)  # type: ignore[arg-type]
+    guard = Middleware(Guard, folder=folder, hosts=access.hosts, upload_bytes=MAX_BYTES)
     blocks.launch(
         server_name=access.host,
         server_port=access.port,

@@ -24,9 +24,7 @@ def digest(path: str) -> str:
     file = Path(path)
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise InputError(
-                f"{file.name} is larger than {MAX_BYTES >> 20} MB: save it smaller, e.g. as JPEG"
-            )
+            raise InputError(f"{file.name} is larger than {MAX_BYTES >> 20} MB: save it smaller, e.g. as JPEG")
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{file.name} is no longer on the server: send the picture again") from error

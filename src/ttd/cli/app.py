@@ -46,8 +46,8 @@ def _encoder_options(function: Any) -> Any:
     help="A LoRA adapter to choose on the page; may be repeated.",
 )
 @_encoder_options
-@click.option("--sam-model", metavar="NAME", help="SAM-HQ (short name, hub id or folder) as a refinement, and to annotate.")
-@click.option("--annotate", metavar="DATA", help="Pictures and captions to annotate: a folder, shards or COCO captions.")
+@click.option("--sam-model", metavar="NAME", help="SAM-HQ, as a refinement and to propose masks to annotate.")
+@click.option("--annotate", metavar="DATA", help="Pictures and captions to annotate: folder, shards or COCO captions.")
 @click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to serve the page.")
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Its port.")
@@ -140,6 +140,6 @@ def _password(user: str | None, file: str | None) -> str | None:
         return given
     if not sys.stdin.isatty():
         raise InputError(
-            f"there is no password for {user}: put it into {PASSWORD_VARIABLE} or into a file named with --password-file"
+            f"there is no password for {user}: put it into {PASSWORD_VARIABLE} or a file named with --password-file"
         )
     return str(click.prompt(f"Password for {user}", hide_input=True, confirmation_prompt=True, err=True))
