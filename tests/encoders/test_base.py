@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tests.tiny_models import random_pixels, tiny_clip
+from tests.colour_encoder import ColourEncoder
+from tests.tiny_models import random_pixels, tiny_clip, tiny_siglip, tiny_tcl
 from ttd.encoders import base
-from ttd.encoders.base import ImageFeatures, cosine_maps
+from ttd.encoders.base import Encoder, ImageFeatures, cosine_maps
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError
 from ttd.maps import joint_norm, norm
@@ -106,6 +107,19 @@ def test_padding_is_cropped_and_known_per_cell() -> None:
     inside = features.inside((4, 4))  # cell centres at 2, 6, 10, 14
     assert inside.tolist() == [[i in (1, 2) and j in (1, 2) for j in range(4)] for i in range(4)]
     assert features.inside((16, 16)).sum() == 80
+
+
+@pytest.mark.parametrize(
+    "encoder", [tiny_clip(variant="naclip"), tiny_siglip(), tiny_tcl(), tiny_tcl(first_trained=1), ColourEncoder()]
+)
+@torch.no_grad()
+def test_the_pooled_embedding_alone_is_the_same(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = random_pixels(2, 64, 96)
+    expected = encoder.encode_image(pixels).pooled
+    if encoder.kind in ("clip", "siglip", "tcl") and not isinstance(encoder, ColourEncoder):
+        name = "_decode" if encoder.kind == "tcl" else "_dense"
+        monkeypatch.setattr(encoder, name, lambda *_: pytest.fail("the dense branch was computed"))
+    assert torch.equal(encoder.encode_pooled(pixels), expected)
 
 
 def test_fingerprint_is_of_the_values() -> None:

@@ -98,7 +98,7 @@ class ScoreJob(ShardJob):
         counts = torch.tensor([len(several) for several in captions], device=text.device)
         owner = torch.repeat_interleave(torch.arange(len(captions), device=text.device), counts)
         views = [images, images.flip(-1)] if self.flip else [images]
-        pooled = torch.stack([self.encoder.encode_image(view).pooled for view in views]).mean(0)  # [B,C]
+        pooled = torch.stack([self.encoder.encode_pooled(view) for view in views]).mean(0)  # [B,C]
         cosines = (pooled[owner] * text).sum(-1)
         scores = torch.zeros(len(captions), device=text.device).index_add_(0, owner, cosines) / counts
         if not bool(torch.isfinite(scores).all()):

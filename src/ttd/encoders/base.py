@@ -120,6 +120,13 @@ class Encoder(nn.Module, ABC):
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """The dense features alone, `[B,C,h,w]`, L2-normalised: less work than `encode_image(pixels)`."""
 
+    def encode_pooled(self, pixels: Tensor) -> Tensor:
+        """The pooled embedding alone, `[B,C]`, L2-normalised: for pruning and retrieval.
+
+        The same numbers as `encode_image(pixels).pooled`; an encoder that can leave the dense features out does.
+        """
+        return self.encode_image(pixels).pooled
+
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         """Token ids `[N,L]` and whether each text was cut at `max_tokens` (the end token is kept)."""

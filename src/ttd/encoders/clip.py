@@ -151,6 +151,11 @@ class CLIPEncoder(CLIPTowers):
         """Dense features `[B,C,h,w]`, L2-normalised, float32."""
         return self._dense(*self._tokens(pixels))
 
+    def encode_pooled(self, pixels: Tensor) -> Tensor:
+        """The pooled embedding `[B,C]`, without the last block's patches."""
+        tokens, _ = self._tokens(pixels)
+        return self._project(class_token(self._clip.vision_model.encoder.layers[-1], tokens))
+
     def lora_targets(self) -> list[str]:
         """q and v of both towers, without the last vision block's q where the variant never uses it."""
         vision = len(self._clip.vision_model.encoder.layers)

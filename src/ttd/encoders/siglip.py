@@ -81,10 +81,9 @@ class SigLIPEncoder(Encoder):
         """Encode normalised pixels `[B,3,H,W]`; dense and pooled share all but the head's attention."""
         patches, grid = self._patches(pixels)
         size = (pixels.shape[-2], pixels.shape[-1])
-        pooled = self._siglip.vision_model.head(patches)
         return ImageFeatures(
             dense=self._dense(patches, grid),
-            pooled=normalize(pooled.float(), dim=-1),
+            pooled=self._pooled(patches),
             size=size,
             offset=(0, 0),
             padded=size,
@@ -93,6 +92,10 @@ class SigLIPEncoder(Encoder):
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Dense features `[B,C,h,w]`, L2-normalised, float32."""
         return self._dense(*self._patches(pixels))
+
+    def encode_pooled(self, pixels: Tensor) -> Tensor:
+        """The pooled embedding `[B,C]`, without the patches' way through the head."""
+        return self._pooled(self._patches(pixels)[0])
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         """Token ids `[N,max_tokens]` of the lower-cased texts, and which were cut."""
@@ -133,6 +136,10 @@ class SigLIPEncoder(Encoder):
         x = vision.embeddings(pixels.to(self.dtype), interpolate_pos_encoding=True)
         grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
         return vision.post_layernorm(run_blocks(vision.encoder.layers, x)), grid
+
+    def _pooled(self, patches: Tensor) -> Tensor:
+        """The head as it was trained: `[B,h*w,D]` -> `[B,C]`."""
+        return normalize(self._siglip.vision_model.head(patches).float(), dim=-1)
 
     def _dense(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """The head with the identity in place of its attention: `[B,h*w,D]` -> `[B,C,h,w]`."""

@@ -147,6 +147,12 @@ class TCLEncoder(CLIPTowers):
         padded, _ = self._pad(pixels)
         return self._decode(*self._shared_tokens(padded))
 
+    def encode_pooled(self, pixels: Tensor) -> Tensor:
+        """The frozen CLIP's pooled embedding `[B,C]`, without the trained branch and its decoder."""
+        tokens, _ = self._shared_tokens(self._pad(pixels)[0])
+        layers = self._clip.vision_model.encoder.layers
+        return self._project(class_token(layers[-1], run_blocks(layers[self._first_trained : -1], tokens)))
+
     def maps(
         self,
         features: ImageFeatures,
