@@ -24,6 +24,7 @@ COMMANDS = {
     "scenes": "ttd.cli.scenes:scenes",
     "eval": "ttd.cli.eval:evaluate",
     "report": "ttd.cli.report:report",
+    "bias": "ttd.cli.bias:bias",
     "data": "ttd.cli.data:data",
     "prune": "ttd.cli.prune:prune",
     "train": "ttd.cli.train:train",

@@ -1,0 +1,166 @@
+"""`ttd bias`: how much one word dominates its caption, before and after an adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.data_options import Model, model_options
+from ttd.cli.options import start_logging
+from ttd.cli.output import printable, table, writable_folder
+from ttd.cli.results_file import ResultsFile, json_line
+
+if TYPE_CHECKING:
+    from ttd.benchmarks.bias_set import SingleTagBias
+    from ttd.benchmarks.runner import Outcome
+    from ttd.model import TTD
+
+COLUMNS = (
+    "map entropy",
+    "map top share",
+    "covered",
+    "all covered",
+    "outside",
+    "score entropy",
+    "score top share",
+)
+MOST_LISTED = 20  # skipped items named on the terminal; results.json names them all
+
+
+@click.command()
+@click.option("--data", "root", required=True, metavar="ROOT", help="A TagMask set.")
+@model_options
+@click.option("--preset", default="paper", show_default=True, help="As for `ttd eval`; mini wants default.")
+@click.option(
+    "--regions",
+    type=click.Choice(["auto", "truth", "own"]),
+    default="auto",
+    show_default=True,
+    help="Where a word is: the set's masks/ID/WORD.png (truth), or the model's own mask of the word.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N captions.")
+@click.option(
+    "--pictures",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Draw so many of the most even, median and most biased captions.",
+)
+@click.option("--out", required=True, metavar="DIR", help="For bias.md, pictures, and before/ and after/.")
+@click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
+@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+def bias(
+    root: str,
+    model: Model,
+    preset: str,
+    regions: str,
+    limit: int | None,
+    pictures: int,
+    out: str,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Measure single tag bias: how unevenly the true words of a caption share its map and its score.
+
+    \b
+    ttd bias --data set --model mini --preset default --adapter runs/ttd/adapter --out runs/bias
+
+    With --adapter the model is measured without it ("before") and with it ("after"). docs/bias.md defines the
+    measures. Run the same command again after an interruption: what was measured is kept.
+    """
+    from ttd.benchmarks.bias_set import SingleTagBias
+    from ttd.benchmarks.presets import mask_options, tag_options
+    from ttd.benchmarks.tagmask_set import read_tagmask
+
+    start_logging(verbose)
+    benchmark = SingleTagBias(read_tagmask(Path(root)), tag_options(preset, {}), mask_options(preset, {}), regions)
+    place = writable_folder(Path(out))
+    asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
+    loaded = {name: one.load() for name, one in asked.items()}
+    results = {
+        name: _measure(benchmark, asked[name], loaded[name], place / name, preset, limit) for name in asked
+    }
+    if pictures:
+        _draw(benchmark, loaded, place, pictures)
+    _tell(results, place, as_json)
+    skipped = results["before"]["skipped"]
+    for item in skipped[:MOST_LISTED]:
+        click.echo(f"  skipped {printable(item['id'])}: {printable(item['reason'])}", err=True)
+    return 1 if skipped else 0
+
+
+def _measure(
+    benchmark: SingleTagBias, model: Model, loaded: TTD, place: Path, preset: str, limit: int | None
+) -> dict[str, Any]:
+    """Measures one model; gives the content of its `results.json`."""
+    from ttd.benchmarks.runner import run, write_outcome
+    from ttd.inference import resolve
+
+    settings = {
+        "benchmark": benchmark.name,
+        "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
+        "model": {"name": model.model, "fingerprint": loaded.encoder.fingerprint(), **model.settings()},
+        "preset": preset,
+        "options": {part: asdict(resolve(**given)) for part, given in benchmark.options.items()},
+        "protocol": benchmark.settings(),
+    }
+    with ResultsFile(place / "measurements.jsonl", settings) as store:
+        outcome: Outcome | None = run(loaded, benchmark, store, limit)
+        record = json.loads(store.run_path.read_text("utf-8"))
+    assert outcome is not None  # one process measures all
+    write_outcome(place, outcome, {"benchmark": benchmark.name, **record})
+    found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
+    return found
+
+
+def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: int) -> None:
+    """`bias-even-1.png` and so on: chosen by the first model's map entropy, so that no choice flatters training."""
+    from ttd.benchmarks.bias import bias as measures
+    from ttd.benchmarks.bias_looks import draw
+    from ttd.benchmarks.bias_set import of_record
+    from ttd.benchmarks.shares import Shares
+    from ttd.benchmarks.showing import best_median_worst
+    from ttd.pictures import save_png
+
+    numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
+    lines = Shares(place / "before").records(numbers)
+    entropies = {line["id"]: measures(*of_record(line))["map entropy"] for line in lines}
+    names = {"best": "even", "median": "median", "worst": "biased"}
+    for group, ids in best_median_worst(entropies, count).items():
+        for rank, name in enumerate(ids, 1):
+            save_png(draw(benchmark, models, numbers[name]), place / f"bias-{names[group]}-{rank}.png")
+
+
+def _tell(results: dict[str, dict[str, Any]], place: Path, as_json: bool) -> None:
+    """The table, on the terminal and as `bias.md`."""
+    from ttd.atomic import whole_file
+
+    rows = [(name, *(_cell(found["numbers"][column]) for column in COLUMNS)) for name, found in results.items()]
+    first = results["before"]["numbers"]
+    even, outside = first["even share"], first["whole picture: outside"]
+    whole = {"map entropy": 1.0, "map top share": even, "covered": 1.0, "all covered": 1.0, "outside": outside}
+    rows.append(("whole picture", *(_cell(whole.get(column)) for column in COLUMNS)))
+    perfect = {**whole, "outside": 0.0, "score entropy": 1.0, "score top share": even}
+    rows.append(("perfect", *(_cell(perfect[column]) for column in COLUMNS)))
+    notes = [f"{results['before']['measured']} captions.", *results["before"]["notes"]]
+    head = ("", *COLUMNS)
+    lines = [head, ("---", *("---:" for _ in COLUMNS)), *rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    with whole_file(place / "bias.md") as part:
+        part.write_text(f"# Single tag bias\n\n{text}\n\n{' '.join(notes)}\n", "utf-8")
+    if as_json:
+        click.echo(json_line({name: found["numbers"] for name, found in results.items()}))
+    else:
+        click.echo(table(head, rows))
+        for note in notes:
+            click.echo(printable(note))
+    click.echo(f"all is in {printable(str(place))}", err=True)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
