@@ -6,7 +6,7 @@ import pytest
 
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import json_bytes, picture, write_tar
-from ttd.data.chosen_words import TagJob
+from ttd.data.chosen_words import ModelChooser, TagJob
 from ttd.data.damage import DamagedPair
 from ttd.data.pairs import PairSource
 from ttd.data.shard_jobs import run_shards
@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> PairSource:
 @pytest.mark.parametrize("batch", [1, 16])
 def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> None:
     damaged: list[DamagedPair] = []
-    job = TagJob(TTD(ColourModelEncoder()), stop_words=True, batch=batch)
+    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), stop_words=True), batch=batch)
     table = job.table(source, range(len(source)), damaged.append)
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
         "one": [["red"]],
@@ -42,14 +42,14 @@ def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> Non
 
 def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
     model = TTD(ColourModelEncoder())
-    table = TagJob(model).table(source, range(len(source)), lambda damage: None)
+    table = TagJob(ModelChooser(model)).table(source, range(len(source)), lambda damage: None)
     for key, tags in zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True):
         pair = source[list(SAMPLES).index(key)]
         assert tags == [model.tag(pair.image, c, stop_words=False).selected for c in pair.captions]
 
 
 def test_training_reads_them_beside_the_pairs(source: PairSource, tmp_path: Path) -> None:
-    job = TagJob(TTD(ColourModelEncoder()), stop_words=True)
+    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), stop_words=True))
     run_shards(job, source, tmp_path / "tags", limit=1)
     pair = PairSource(source.shards[0].path, tags=tmp_path / "tags")[1]
     assert pair.tags == (("green",), ("green",), ())

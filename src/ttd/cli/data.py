@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ttd.cli.agreement import agreement
-from ttd.cli.data_options import (
-    Model,
-    Pairs,
-    model_options,
-    pair_options,
-    pairs_bar,
-    tell_damage,
-    write_record,
-)
-from ttd.cli.options import SCORES
+from ttd.cli.data_options import Pairs, pair_options, pairs_bar, tell_damage
+from ttd.cli.data_tag import tag
 from ttd.cli.output import printable, writable_folder
 from ttd.cli.prepare import prepare
 from ttd.cli.results_file import json_line
 from ttd.cli.tagmask_from_coco import tagmask_from_coco
-from ttd.errors import InputError
 
 
 @click.group()
@@ -33,6 +22,7 @@ def data() -> None:
 
 data.add_command(prepare)
 data.add_command(tagmask_from_coco)
+data.add_command(tag)
 data.add_command(agreement)
 
 
@@ -103,90 +93,3 @@ def pack(pairs: Pairs, out: str, per_shard: int, prefix: str) -> int:
     else:
         click.echo(f"packed {packed:,} pairs into {len(shards):,} shards in {printable(str(place))}")
     return tell_damage(report, place / "damage.json")
-
-
-@data.command()
-@pair_options
-@model_options
-@click.option("--out", required=True, metavar="DIR", help="For the tables that training reads.")
-@click.option("--keep", metavar="FILE", help="Only the pairs of this keep-list.")
-@click.option("--score", type=click.Choice(SCORES), default="s_pixel", show_default=True)
-@click.option("--selection", metavar="NAME", help="gap, softmax, min-max or share; by default the score's own.")
-@click.option("--threshold", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True)
-@click.option(
-    "--drop-stop-words", is_flag=True, help="Leave stop words out; kept otherwise, as in the paper's training."
-)
-@click.option("--preset", metavar="NAME", help="How pictures are looked at, for example paper-tags.")
-@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized.")
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Pictures at once.")
-def tag(
-    pairs: Pairs,
-    model: Model,
-    out: str,
-    keep: str | None,
-    score: str,
-    selection: str | None,
-    threshold: float,
-    drop_stop_words: bool,
-    preset: str | None,
-    size: int | None,
-    batch: int,
-) -> int:
-    """Write the words that a model selects from every caption, for training to read.
-
-    \b
-    ttd data tag 'cc3m/{00000..00331}.tar' --keep pruned/keep.parquet --model tcl --out tags
-    ttd data tag shards/ --model mini --score s_image --drop-stop-words --out tags
-
-    One Parquet file per shard: shard, key, tags (for every caption a list of words). Continues after an
-    interruption; under torchrun every process takes its share of the shards.
-    """
-    from ttd.data.ranks import ranks
-    from ttd.data.shard_jobs import run_shards, whole_report
-
-    place = writable_folder(Path(out))
-    rank, world = ranks()
-    source = pairs.open(keep)
-    given: dict[str, Any] = {"preset": preset, "size": size}
-    from ttd.data.chosen_words import TagJob
-    from ttd.inference import resolve
-
-    options = {name: value for name, value in given.items() if value is not None}
-    resolve(**options)
-    job = TagJob(
-        model.load(),
-        score=score,
-        selection=selection,
-        threshold=threshold,
-        stop_words=drop_stop_words,
-        batch=batch,
-        threads=pairs.threads,
-        options=options,
-        settings={**model.settings(), "keep": _digest(keep)},
-    )
-    tables = place / "tags"
-    limit = pairs.max_damaged
-    with pairs_bar(-(-len(source) // world), rank) as bar:
-        report = run_shards(job, source, tables, limit=limit, rank=rank, world=world, progress=bar.update)
-    whole = whole_report(job, source, tables, limit)
-    if whole is None:
-        click.echo(f"Rank {rank} is done; other ranks still work.", err=True)
-        tell_damage(report, None)
-        return 0
-    write_record(place / "tags.json", {"model": model.model, "settings": job.settings})
-    if pairs.as_json:
-        click.echo(json_line({"pairs": len(source), "tags": str(tables)}))
-    else:
-        click.echo(f"wrote {printable(str(tables))} for {len(source):,} pairs in {len(source.shards):,} files")
-    code = tell_damage(whole, place / "damage.json")
-    return code if world == 1 else 0  # torchrun takes any other code for a crash
-
-
-def _digest(path: str | None) -> str | None:
-    """Tells keep-lists apart."""
-    if path is None:
-        return None
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from None

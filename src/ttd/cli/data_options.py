@@ -98,10 +98,9 @@ _PAIRS = (
     click.option("--json", "as_json", is_flag=True, help="The result as JSON."),
     click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
 )
-_MODEL = (
-    click.option("--model", required=True, metavar="NAME", help="Short name, hub id, folder or file."),
-    *ENCODER_OPTIONS,
-)
+_NAME = "Short name, hub id, folder or file."
+_MODEL = (click.option("--model", required=True, metavar="NAME", help=_NAME), *ENCODER_OPTIONS)
+_MODEL_IF_ANY = (click.option("--model", default="", metavar="NAME", help=_NAME), *ENCODER_OPTIONS)
 
 
 def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,13 +117,21 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that name a model; the command gets them together as its argument `model`."""
+    return _with(_MODEL, _model_command(function))
 
+
+def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `model_options`, but `model.model` is "" where none is named."""
+    return _with(_MODEL_IF_ANY, _model_command(function))
+
+
+def _model_command(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(**given: Any) -> Any:
         chosen = Model(**{name: given.pop(name) for name in Model.__dataclass_fields__})
         return function(model=chosen, **given)
 
-    return _with(_MODEL, command)
+    return command
 
 
 def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:

@@ -33,7 +33,7 @@ _SHORT = {
 @click.option("--model", metavar="NAME", help="Base model: short name, hub id, folder or file.")
 @click.option("--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values.")
 @click.option("--keep", metavar="FILE", help="Keep-list of `ttd prune`.")
-@click.option("--tags", metavar="PATH", help="Words of `ttd data tag`, for choice.by=given.")
+@click.option("--tags", metavar="PATH", help="Train on words of `ttd data tag`: a path, or inside (the shards).")
 @click.option("--steps", type=click.IntRange(1), help="End after so many steps.")
 @click.option("--seed", type=click.IntRange(0), help="Of order, augmentation and start.")
 @click.option("--deterministic", is_flag=True, default=None, help="Deterministic algorithms only.")
@@ -62,6 +62,8 @@ def train(
     from ttd.training.stopping import Stopped
 
     settings = [f"{_SHORT[name]}={_toml(value)}" for name, value in short.items() if value is not None]
+    if short["tags"]:
+        settings.append('choice.by="given"')
     if data:
         settings.append(f"data.sources={_toml(list(data))}")
     config = read_config(source, [*settings, *overrides])

@@ -81,6 +81,14 @@ class FolderShard:
             detail = getattr(error, "strerror", None) or str(error)
             raise DamagedPair(MISSING_IMAGE, self.name, key, detail) from None
 
+    def record(self, row: int) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def tags(self, row: int) -> tuple[tuple[str, ...], ...]:
+        """None are read from captions files."""
+        raise InputError(f"{self.path} carries no words for its captions: name a file or folder of words with --tags")
+
 
 Row = tuple[str, "list[str] | NoCaption"]
 

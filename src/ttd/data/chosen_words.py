@@ -1,34 +1,96 @@
-"""Let a model choose the words of every caption beforehand; training reads the tables."""
+"""Choose the words of every caption beforehand, by a model or by a tagger of the text; training reads the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
-from ttd.data.damage import DamagedPair
-from ttd.data.pairs import Pair, PairSource
+from ttd.data.damage import NO_ANSWER, DamagedPair
+from ttd.data.pairs import Captioned, Pair, PairSource
 from ttd.data.shard_jobs import ShardJob, read_ahead
 from ttd.data.tables import WORDS
 from ttd.model import TTD
-from ttd.words import split_words
+from ttd.taggers.text_tagger import Caption, TextTagger
+from ttd.words import is_stop_word, split_words
+
+# For every caption of a pair the chosen words.
+Tags = list[list[str]]
+Read = TypeVar("Read", Pair, Captioned)
+
+
+class Chooser(ABC, Generic[Read]):
+    """Chooses words for what it reads of a pair.
+
+    Attributes:
+        settings: what decides the choice, in plain values.
+    """
+
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def read(self, source: PairSource, index: int) -> Read:
+        """What the choice needs of a pair; raises `DamagedPair`."""
+
+    @abstractmethod
+    def choose(self, pairs: Sequence[Read]) -> list[Tags | None]:
+        """For every pair, for every caption the words, in caption order; None where there is no answer for it."""
 
 
 class TagJob(ShardJob):
-    """The selected words of all captions of a shard: Parquet columns shard, key, tags.
+    """The chosen words of all captions of a shard: Parquet columns shard, key, tags.
 
-    `tags` has for every caption the list of its selected words, in caption order; it is empty where the
-    caption has no words left besides stop words.
+    `tags` has for every caption the list of its words; it is empty where none was chosen. Where the chooser has no
+    answer `tags` is null and the pair counts as damaged.
 
     Args:
-        model: chooses the words.
+        chooser: of the words.
+        batch: pairs that are read and asked about at once.
+        threads: that read and decode pictures.
+        settings: more of what decides the results (a keep-list).
+    """
+
+    def __init__(
+        self,
+        chooser: Chooser[Any],
+        *,
+        batch: int = 16,
+        threads: int = 4,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.chooser, self.batch, self.threads = chooser, batch, threads
+        self.settings = {**(settings or {}), **chooser.settings}
+
+    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
+        """See `ShardJob`."""
+        rows: list[tuple[str, str, Tags | None]] = []
+        for read in read_ahead(lambda i: self.chooser.read(source, i), indices, self.batch, self.threads):
+            pairs = []
+            for one in read:
+                if isinstance(one, DamagedPair):
+                    skip(one)
+                else:
+                    pairs.append(one)
+            for pair, tags in zip(pairs, self.chooser.choose(pairs), strict=True):
+                rows.append((pair.shard, pair.key, tags))
+                if tags is None:
+                    skip(DamagedPair(NO_ANSWER, pair.shard, pair.key))
+            self.progress(len(read))
+        return pa.table([[row[i] for row in rows] for i in range(3)], schema=WORDS)
+
+
+class ModelChooser(Chooser[Pair]):
+    """The words that one of our models selects.
+
+    Args:
+        model: scores the words.
         score, selection, threshold, stop_words: as for `TTD.tag_many`; stop words are kept by default, as
             in the paper's training.
-        batch: pairs that are read, and pictures of one shape that are encoded, at once.
-        threads: that read and decode pictures.
+        batch: pictures of one shape that are encoded at once.
         options: as for `TTD.tag_many`.
-        settings: more of what decides the results (an adapter, the number format, a keep-list).
+        settings: more of what decides the results (an adapter, the number format).
     """
 
     def __init__(
@@ -40,14 +102,12 @@ class TagJob(ShardJob):
         threshold: float = 0.5,
         stop_words: bool = False,
         batch: int = 16,
-        threads: int = 4,
         options: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.stop_words = stop_words
         self.batch = batch
-        self.threads = threads
         self.options = {
             **(options or {}),
             "score": score,
@@ -57,22 +117,13 @@ class TagJob(ShardJob):
         }
         self.settings = {**(settings or {}), **self.options, "base": model.encoder.fingerprint()}
 
-    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
-        """See `ShardJob`."""
-        rows: list[tuple[str, str, list[list[str]]]] = []
-        for read in read_ahead(source.__getitem__, indices, self.batch, self.threads):
-            pairs = []
-            for one in read:
-                if isinstance(one, DamagedPair):
-                    skip(one)
-                else:
-                    pairs.append(one)
-            rows += [(pair.shard, pair.key, tags) for pair, tags in zip(pairs, self.choose(pairs), strict=True)]
-        return pa.table([[row[i] for row in rows] for i in range(3)], schema=WORDS)
+    def read(self, source: PairSource, index: int) -> Pair:
+        """The whole pair."""
+        return source[index]
 
-    def choose(self, pairs: list[Pair]) -> list[list[list[str]]]:
-        """For every pair, for every caption: the selected words."""
-        tags: list[list[list[str]]] = [[[] for _ in pair.captions] for pair in pairs]
+    def choose(self, pairs: Sequence[Pair]) -> list[Tags | None]:
+        """See `Chooser`."""
+        tags: list[Tags] = [[[] for _ in pair.captions] for pair in pairs]
         asked = [
             (i, j)
             for i, pair in enumerate(pairs)
@@ -86,11 +137,9 @@ class TagJob(ShardJob):
             if mine:
                 encoded = self.model.encode(pair.image, **self._view_options())
                 self._fill(tags, pairs, mine, [encoded] * len(mine))
-        return tags
+        return list(tags)
 
-    def _fill(
-        self, tags: list[list[list[str]]], pairs: list[Pair], asked: list[tuple[int, int]], images: list[Any]
-    ) -> None:
+    def _fill(self, tags: list[Tags], pairs: Sequence[Pair], asked: list[tuple[int, int]], images: list[Any]) -> None:
         if not asked:
             return
         captions = [pairs[i].captions[j] for i, j in asked]
@@ -101,3 +150,42 @@ class TagJob(ShardJob):
     def _view_options(self) -> dict[str, Any]:
         rule = ("score", "selection", "threshold", "stop_words")
         return {name: value for name, value in self.options.items() if name not in rule}
+
+
+class TextChooser(Chooser[Captioned]):
+    """The words that a tagger chooses from the caption alone.
+
+    Args:
+        tagger: see `ttd.taggers`.
+        stop_words: leave stop words out.
+        look: read and decode the pictures too, only to find the damaged ones.
+    """
+
+    def __init__(self, tagger: TextTagger, *, stop_words: bool = False, look: bool = False) -> None:
+        self.tagger, self.stop_words, self.look = tagger, stop_words, look
+        self.settings = {**tagger.settings, "stop_words": stop_words, "pictures_read": look}
+
+    def read(self, source: PairSource, index: int) -> Captioned:
+        """The captions."""
+        if self.look:
+            pair = source[index]
+            return Captioned(pair.shard, pair.key, pair.captions)
+        return source.captioned(index)
+
+    def choose(self, pairs: Sequence[Captioned]) -> list[Tags | None]:
+        """See `Chooser`."""
+        captions = [[_split(text) for text in pair.captions] for pair in pairs]
+        found = iter(self.tagger.choose([caption for several in captions for caption in several]))
+        every: list[Tags | None] = []
+        for several in captions:
+            chosen = [(next(found), caption) for caption in several]
+            tags = [one.words(caption) for one, caption in chosen if one is not None]
+            every.append([self._kept(words) for words in tags] if len(tags) == len(several) else None)
+        return every
+
+    def _kept(self, words: list[str]) -> list[str]:
+        return [word for word in words if not (self.stop_words and is_stop_word(word))]
+
+
+def _split(text: str) -> Caption:
+    return Caption(text, tuple(word.text for word in split_words(text)))

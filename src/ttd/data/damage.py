@@ -20,6 +20,7 @@ MISSING_CAPTION = "missing caption"
 EMPTY_CAPTION = "empty caption"
 ENCODING = "wrong encoding"
 BROKEN_JSON = "broken json"
+NO_ANSWER = "no answer of the tagger"
 REASONS = (
     TRUNCATED,
     UNREADABLE,
@@ -30,6 +31,7 @@ REASONS = (
     EMPTY_CAPTION,
     ENCODING,
     BROKEN_JSON,
+    NO_ANSWER,
 )  # fmt: skip
 
 MOST_NAMED = 100_000  # samples that a report names; it counts them all

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ttd.atomic import whole_file
 from ttd.data.damage import DamagedPair, DamageReport
 from ttd.data.pairs import PairSource, decode_image
@@ -54,7 +56,7 @@ def pack(
         raise InputError(f"a shard needs at least one pair, not {per_shard}")
     if Path(prefix).name != prefix:
         raise InputError(f"the prefix {prefix!r} must be the beginning of a file name, without folders")
-    _claim(folder, {"source": source.fingerprint(), "per_shard": per_shard, "prefix": prefix})
+    claim(folder, {"source": source.fingerprint(), "per_shard": per_shard, "prefix": prefix})
     report = source.report(limit)
     paths = []
     for number, first in enumerate(range(0, len(source), per_shard)):
@@ -66,9 +68,10 @@ def pack(
     return paths, report
 
 
-def _claim(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse a folder with shards of another source, or cut in another way."""
+def claim(folder: Path, record: dict[str, Any]) -> None:
+    """Note in a folder whose shards it gets; raises `InputError` where it holds others."""
     place = folder / RECORD
+    record = json.loads(json.dumps(record))
     try:
         before = json.loads(place.read_text("utf-8"))
     except (OSError, ValueError):
@@ -93,26 +96,43 @@ def _fill(
                 report.add(one)
                 continue
             index, image, kind, captions, key = one
-            record = {"captions": captions, "source": key}
-            for suffix, data in (
-                (kind, image),
-                ("txt", captions[0].encode()),
-                ("json", json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")),
-            ):
-                member = tarfile.TarInfo(f"{index:09d}.{suffix}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+            add_sample(tar, f"{index:09d}", kind, image, captions[0], {"captions": captions, "source": key})
         progress(len(batch))
+
+
+def add_sample(
+    tar: tarfile.TarFile, name: str, kind: str, image: bytes, caption: str, record: dict[str, Any]
+) -> None:
+    """Append a sample's three members: NAME.KIND, NAME.txt, NAME.json."""
+    for suffix, data in (
+        (kind, image),
+        ("txt", caption.encode()),
+        ("json", json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")),
+    ):
+        member = tarfile.TarInfo(f"{name}.{suffix}")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+
+
+def storable_image(data: bytes, shard: str, key: str, picture: Image.Image | None = None) -> tuple[str, bytes]:
+    """Suffix and bytes of an image: as it is, or as PNG where shards do not have its format.
+
+    Args:
+        data: the encoded image.
+        shard, key: for the `DamagedPair` that is raised where it cannot be decoded.
+        picture: the decoded image, where that is at hand.
+    """
+    kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
+    if kind is not None:
+        return kind, data
+    stream = io.BytesIO()
+    (picture or decode_image(data, shard, key)).save(stream, "PNG")
+    return "png", stream.getvalue()
 
 
 def _checked(source: PairSource, index: int) -> tuple[int, bytes, str, tuple[str, ...], str]:
     """A pair's bytes, after decoding them; formats that shards do not have become PNG."""
     shard, row = source.place(index)
     captions, data, key = shard.captions(row), shard.image_bytes(row), shard.key(row)
-    picture = decode_image(data, shard.name, key)
-    kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
-    if kind is None:
-        stream = io.BytesIO()
-        picture.save(stream, "PNG")
-        data, kind = stream.getvalue(), "png"
+    kind, data = storable_image(data, shard.name, key, decode_image(data, shard.name, key))
     return index, data, kind, captions, key

@@ -31,7 +31,19 @@ from ttd.data.tables import ChosenWords, kept_rows
 from ttd.errors import InputError
 from ttd.images import MAX_PIXELS, read_image
 
-__all__ = ["DamageReport", "DamagedPair", "Pair", "PairSource", "decode_image", "epoch_order"]
+__all__ = ["Captioned", "DamageReport", "DamagedPair", "Pair", "PairSource", "decode_image", "epoch_order"]
+
+
+INSIDE = "inside"
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A pair without its image: shard, key and captions as in `Pair`."""
+
+    shard: str
+    key: str
+    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +75,8 @@ class PairSource:
         sources: shards, brace ranges, folders, captions files: see `ttd.data.paths.data_files`.
         images: the folder that a captions file's picture paths start from; None: the file's own.
         keep: a keep-list (Parquet with shard, key): only these pairs, in the same order.
-        tags: words chosen beforehand: a file (JSONL or Parquet) or a folder of `ttd data tag`.
+        tags: words chosen beforehand: a file (JSONL or Parquet) or a folder of `ttd data tag`; "inside": those that
+            the shards carry themselves, see `ttd data tag --shards`.
 
     Attributes:
         shards: all files, in order.
@@ -85,7 +98,8 @@ class PairSource:
         _check_names(self.shards)
         self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
         self._kept: NDArray[np.int64] | None = kept_rows(Path(keep), self.shards) if keep else None
-        self._words = ChosenWords(Path(tags), self.shards, self._kept) if tags else None
+        self._inside = tags == INSIDE
+        self._words = ChosenWords(Path(tags), self.shards, self._kept) if tags and not self._inside else None
 
     def __len__(self) -> int:
         """Pairs, the damaged ones included."""
@@ -102,8 +116,15 @@ class PairSource:
         captions = shard.captions(row)
         key = shard.key(row)
         image = decode_image(shard.image_bytes(row), shard.name, key)
-        tags = self._words.of(index, key, captions) if self._words else None
+        tags = shard.tags(row) if self._inside else None
+        if self._words:
+            tags = self._words.of(index, shard.name, key, captions)
         return Pair(shard.name, key, image, captions, tags)
+
+    def captioned(self, index: int) -> Captioned:
+        """One pair without its image; raises as `[index]` does."""
+        shard, row = self.place(index)
+        return Captioned(shard.name, shard.key(row), shard.captions(row))
 
     def place(self, index: int) -> tuple[Shard, int]:
         """The shard of a pair and its row there."""

@@ -34,9 +34,11 @@ class ShardJob(ABC):
 
     Attributes:
         settings: what decides the results, in plain values; files made with others are refused.
+        progress: may be told how many pairs are done before a shard is.
     """
 
     settings: dict[str, Any]
+    progress: Callable[[int], None] = staticmethod(lambda pairs: None)
 
     @abstractmethod
     def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
@@ -76,9 +78,12 @@ def run_shards(
         about = _done(job, shard, folder)
         if about is not None:
             _count(about, shard, report)
+            progress(len(indices))
         else:
+            left = _Left(len(indices), progress)
+            job.progress = left.done
             _do(job, source, number, folder, report)
-        progress(len(indices))
+            left.done(left.pairs)
     return report
 
 
@@ -128,6 +133,17 @@ def read_ahead(read: Callable[[S], T], items: Sequence[S], size: int, threads: i
                 yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Left:
+    """Pairs of a shard that progress was not told of yet."""
+
+    def __init__(self, pairs: int, progress: Callable[[int], None]) -> None:
+        self.pairs, self._progress = pairs, progress
+
+    def done(self, pairs: int) -> None:
+        self.pairs -= pairs
+        self._progress(pairs)
 
 
 def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: DamageReport) -> None:

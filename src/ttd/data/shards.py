@@ -69,6 +69,14 @@ class Shard(Protocol):
         """The encoded image, or `DamagedPair`."""
         ...
 
+    def record(self, row: int) -> dict[str, Any]:
+        """What else is known of the pair, by name; empty where that is nothing."""
+        ...
+
+    def tags(self, row: int) -> tuple[tuple[str, ...], ...]:
+        """The words that the pair carries for each of its captions; `InputError` where it carries none."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Index:
@@ -115,6 +123,25 @@ class TarShard:
         if not data:
             raise DamagedPair(MISSING_IMAGE, self.name, self.key(row))
         return data
+
+    def record(self, row: int) -> dict[str, Any]:
+        """The .json, where it is an object."""
+        try:
+            record = json.loads((self._member(row, "json") or b"{}").decode("utf-8-sig"))
+        except (DamagedPair, ValueError, RecursionError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def tags(self, row: int) -> tuple[tuple[str, ...], ...]:
+        """The .json's "tags": a list of words for every caption."""
+        tags: Any = self.record(row).get("tags")
+        captions = self.captions(row)
+        if not _are_tags(tags) or len(tags) != len(captions):
+            raise InputError(
+                f"pair {self.key(row)!r} of {self.name} carries no words for its {len(captions)} captions: make shards "
+                "with ttd data tag --shards, or name a file or folder of words with --tags"
+            )
+        return tuple(tuple(words) for words in tags)
 
     def _captions(self, row: int) -> tuple[str, ...]:
         text = self._member(row, "text")
@@ -176,6 +203,13 @@ class TarShard:
         """Beside the shard; for folders that cannot be written, in the cache."""
         digest = hashlib.sha256(str(self.path).encode("utf-8", "surrogateescape")).hexdigest()[:24]
         return self.path.with_name(f"{self.path.name}.index"), cache_folder() / "indices" / f"{digest}.index"
+
+
+def _are_tags(tags: Any) -> bool:
+    """Whether it is a list of lists of texts."""
+    return isinstance(tags, list) and all(
+        isinstance(words, list) and all(isinstance(word, str) for word in words) for words in tags
+    )
 
 
 def shard_name(path: Path) -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ttd.atomic import whole_file
+from ttd.data.damage import NO_ANSWER, DamagedPair
 from ttd.data.shards import Shard
 from ttd.errors import InputError
 
@@ -74,7 +75,7 @@ class ChosenWords:
 
     Args:
         path: Parquet (shard, key, tags), JSONL with the same fields, or a folder of such Parquet files;
-            `tags` lists the words of every caption.
+            `tags` lists the words of every caption, null stands for no answer of the tagger.
         shards: of the source.
         kept: as `kept_rows`, None for all pairs.
     """
@@ -96,12 +97,19 @@ class ChosenWords:
         self._rows = rows[wanted]
         self._tags = pa.chunked_array(pieces, WORDS.field("tags").type)
 
-    def of(self, index: int, key: str, captions: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The words of a pair's captions; raises `InputError` where there are none for it."""
+    def of(self, index: int, shard: str, key: str, captions: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        """The words of a pair's captions.
+
+        Raises:
+            DamagedPair: the tagger had no answer for it.
+            InputError: there is nothing about this pair.
+        """
         row = int(self._rows[index])
         if row < 0:
             raise InputError(f"{self.path} has no tags for pair {key!r}: run ttd data tag on all shards")
         tags = self._tags[row].as_py()
+        if tags is None:
+            raise DamagedPair(NO_ANSWER, shard, key)
         if len(tags) != len(captions):
             raise InputError(
                 f"{self.path} has tags for {len(tags)} captions of pair {key!r}, which has {len(captions)}: "
@@ -129,7 +137,7 @@ def _json_lines(path: Path) -> pa.Table:
                 number += 1
                 record = json.loads(line)
                 words = record["tags"]
-                nested = words if words and isinstance(words[0], list) else [words]
+                nested = words if words is None or (words and isinstance(words[0], list)) else [words]
                 shards.append(record["shard"])
                 keys.append(record["key"])
                 tags.append(nested)

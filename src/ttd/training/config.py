@@ -51,7 +51,7 @@ class Data:
         sources: tar shards (brace ranges too), folders, captions files.
         images: the folder that a captions file's picture paths start from; "": the file's own.
         keep: keep-list of `ttd prune` (Parquet); "" keeps all.
-        tags: what `ttd data tag` wrote, for the choice "given".
+        tags: what `ttd data tag` wrote, for the choice "given"; "inside": the words that the shards carry.
         captions: of several captions of a picture, one drawn anew each epoch, or all together (ours).
         tokenised: captions are split at white space only, as CC3M's may be.
         stop_words: keep stop words among the candidates, as the paper does.

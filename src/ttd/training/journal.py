@@ -73,5 +73,7 @@ def _event_writer(folder: Path, done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingExtra("run.tensorboard needs TensorBoard: pip install tensorboard, or leave it off") from error
+        raise MissingExtra(
+            "run.tensorboard needs TensorBoard: run `pip install 'ttd-clip[tensorboard]'`, or leave it off"
+        ) from error
     return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)

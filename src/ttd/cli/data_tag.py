@@ -1,0 +1,169 @@
+"""`ttd data tag`: choose the words of captions beforehand, into a side file or new shards."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.data_options import (
+    Model,
+    Pairs,
+    optional_model_options,
+    pair_options,
+    pairs_bar,
+    tell_damage,
+    write_record,
+)
+from ttd.cli.options import SCORES
+from ttd.cli.output import printable, writable_folder
+from ttd.cli.results_file import json_line
+from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
+from ttd.errors import InputError
+
+if TYPE_CHECKING:
+    from ttd.data.chosen_words import Chooser
+
+_TEXTS_AT_ONCE = 256
+
+
+@click.command()
+@pair_options
+@optional_model_options
+@click.option("--tagger", type=click.Choice(TAGGERS), help="Choose by the text alone, without --model.")
+@tagger_options
+@click.option("--out", metavar="DIR", help="For the tables that training reads.")
+@click.option("--shards", metavar="DIR", help="In place of --out: for new shards that carry the words.")
+@click.option("--per-shard", type=click.IntRange(1), default=10_000, show_default=True, help="Pairs in each, at most.")
+@click.option("--keep", metavar="FILE", help="Only the pairs of this keep-list.")
+@click.option("--score", type=click.Choice(SCORES), default="s_pixel", show_default=True)
+@click.option("--selection", metavar="NAME", help="gap, softmax, min-max or share; by default the score's own.")
+@click.option("--threshold", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True)
+@click.option(
+    "--drop-stop-words", is_flag=True, help="Leave stop words out; kept otherwise, as in the paper's training."
+)
+@click.option("--preset", metavar="NAME", help="How pictures are looked at, for example paper-tags.")
+@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized.")
+@click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
+def tag(
+    pairs: Pairs,
+    model: Model,
+    tagger: str | None,
+    words_by: TaggerChoice,
+    out: str | None,
+    shards: str | None,
+    per_shard: int,
+    keep: str | None,
+    batch: int | None,
+    **how: Any,
+) -> int:
+    """Choose the words of every caption, by a model or a tagger of the text, for training to read.
+
+    \b
+    ttd data tag 'cc3m/{00000..00331}.tar' --keep pruned/keep.parquet --model tcl --out tags
+    ttd data tag shards/ --model mini --score s_image --drop-stop-words --out tags
+    ttd data tag shards/ --tagger spacy --shards tagged
+    ttd data tag shards/ --tagger llm --llm-url http://localhost:8000/v1 --llm-model qwen --out tags
+
+    --out: one Parquet file per shard (shard, key, tags: for every caption a list of words), for `ttd train --tags
+    OUT/tags`. --shards: also new tar shards with the words in their .json, for `ttd train DIR --tags inside`.
+    Continues after an interruption; under torchrun every process takes its share of the shards.
+    """
+    from ttd.data.ranks import ranks
+    from ttd.data.shard_jobs import run_shards, whole_report
+
+    place = _place(out, shards)
+    words_by.check((tagger,) if tagger else ())
+    rank, world = ranks()
+    source = pairs.open(keep)
+    from ttd.data.chosen_words import TagJob
+
+    at_once = batch or (_TEXTS_AT_ONCE if tagger else 16)
+    if tagger:
+        chooser = _text_chooser(tagger, words_by, model, how, look=shards is not None)
+    else:
+        chooser = _model_chooser(model, how, at_once)
+    job = TagJob(chooser, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
+    tables, limit = place / "tags", pairs.max_damaged
+    with pairs_bar(-(-len(source) // world), rank) as bar:
+        report = run_shards(job, source, tables, limit=limit, rank=rank, world=world, progress=bar.update)
+    written: list[Path] = []
+    if shards:
+        from ttd.data.tagged_shards import TaggedShards
+
+        writer = TaggedShards(source, tables, place, job.settings, per_shard=per_shard, threads=pairs.threads)
+        with pairs_bar(-(-len(source) // world), rank) as bar:
+            bar.set_description("writing shards")
+            for number in range(rank, len(source.shards), world):
+                written += writer.write(number, bar.update)
+    whole = whole_report(job, source, tables, limit)
+    if whole is None:
+        click.echo(f"Rank {rank} is done; other ranks still work.", err=True)
+        tell_damage(report, None)
+        return 0
+    write_record(place / "tags.json", {"model": model.model or None, "settings": job.settings})
+    _tell(pairs, len(source), len(source.shards), tables, written, place if shards else None)
+    code = tell_damage(whole, place / "damage.json")
+    return code if world == 1 else 0  # torchrun takes any other code for a crash
+
+
+def _place(out: str | None, shards: str | None) -> Path:
+    if (out is None) == (shards is None):
+        raise InputError("give --out for tables of words, or --shards for new shards that carry them")
+    return writable_folder(Path(out or shards or ""))
+
+
+def _model_chooser(model: Model, how: dict[str, Any], batch: int) -> Chooser[Any]:
+    from ttd.data.chosen_words import ModelChooser
+    from ttd.inference import resolve
+
+    if not model.model:
+        raise InputError("give --model, whose words are taken, or --tagger for words by the text alone")
+    options = {name: how[name] for name in ("preset", "size") if how[name] is not None}
+    resolve(**options)
+    return ModelChooser(
+        model.load(),
+        score=how["score"],
+        selection=how["selection"],
+        threshold=how["threshold"],
+        stop_words=how["drop_stop_words"],
+        batch=batch,
+        options=options,
+        settings=model.settings(),
+    )
+
+
+def _text_chooser(
+    tagger: str, words_by: TaggerChoice, model: Model, how: dict[str, Any], *, look: bool
+) -> Chooser[Any]:
+    from ttd.data.chosen_words import TextChooser
+    from ttd.taggers.catalogue import open_tagger
+
+    given = click.get_current_context().get_parameter_source
+    for name in ("model", "adapter", "score", "selection", "threshold", "preset", "size"):
+        if given(name) is click.core.ParameterSource.COMMANDLINE:
+            raise InputError(f"--{name} belongs to a model, and --tagger {tagger} reads the text alone: leave one out")
+    opened = open_tagger(tagger, words_by.spacy_model, words_by.llm)
+    return TextChooser(opened, stop_words=how["drop_stop_words"], look=look)
+
+
+def _tell(pairs: Pairs, count: int, files: int, tables: Path, written: list[Path], shards: Path | None) -> None:
+    if pairs.as_json:
+        told = {"pairs": count, "tags": str(tables)}
+        click.echo(json_line({**told, "shards": [str(path) for path in written]} if shards else told))
+        return
+    click.echo(f"wrote {printable(str(tables))} for {count:,} pairs in {files:,} files")
+    if shards:
+        click.echo(f"wrote {len(written):,} shards with words in {printable(str(shards))}")
+
+
+def _digest(path: str | None) -> str | None:
+    """Tells keep-lists apart."""
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from None
