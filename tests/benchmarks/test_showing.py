@@ -134,7 +134,7 @@ def test_the_page_is_one_file_and_text_is_escaped(tmp_path: Path) -> None:
 def test_an_evaluation_writes_pictures_and_a_report_joins_runs(tmp_path: Path, evaluate: Eval) -> None:
     write_set(tmp_path / "data", count=7)
     out = {name: tmp_path / name for name in ("before", "after")}
-    for name, titles in (("before", TITLES[1:] + ["grass"]), ("after", TITLES)):
+    for name, titles in (("before", [*TITLES[1:], "grass"]), ("after", TITLES)):
         more = ["--preset", "default", "--pictures", "2", "--out", str(out[name])]
         assert evaluate(Oracle(titles), "tagmask", tmp_path / "data", *more).exit_code == 0
     page = (out["after"] / "pictures.html").read_text("utf-8")
@@ -169,7 +169,7 @@ def test_an_evaluation_writes_pictures_and_a_report_joins_runs(tmp_path: Path, e
 def model(name: str):  # type: ignore[no-untyped-def]
     from ttd.model import TTD
 
-    return TTD(Oracle(TITLES[1:] + ["grass"] if name == "before" else TITLES))
+    return TTD(Oracle([*TITLES[1:], "grass"] if name == "before" else TITLES))
 
 
 def test_classes_of_a_run_beside_each_other_and_refined_pictures(tmp_path: Path, evaluate: Eval) -> None:

@@ -99,7 +99,7 @@ def _bars(
 ) -> Image.Image:
     """Two bars for each word (blue, above: of the map; orange, below: of the score), a tick where it is covered."""
     line, top, left = 34, 44, 100
-    page = Image.new("RGB", (_BARS, top + line * len(words) + 6), PAPER)
+    page = Image.new("RGB", (_BARS, top + line * len(words) + 22), PAPER)
     draw = ImageDraw.Draw(page)
     for number, (name, values) in enumerate(portions.items()):
         colour = (BLUE, ORANGE)[number]
@@ -117,7 +117,8 @@ def _bars(
             share = float(np.nan_to_num(values[number]))
             at = y + 3 + 13 * place
             draw.rectangle((left, at, left + room * share, at + 10), fill=(BLUE, ORANGE)[place])
-            draw.text((left + room * share + 4, at - 2), f"{share:.0%}", font=font(11), fill=FAINT)
-    # Where all words' bars would end if they shared evenly.
-    draw.line((even, top, even, top + line * len(words)), fill=INK, width=1)
+            draw.text((_BARS - 4, at - 2), f"{share:.0%}", font=font(11), fill=FAINT, anchor="ra")
+    bottom = top + line * len(words)
+    draw.line((even, top, even, bottom), fill=INK, width=1)
+    draw.text((even, bottom + 2), "even; ✓ covered by the mask", font=font(11), fill=FAINT, anchor="ma")
     return page

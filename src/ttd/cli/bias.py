@@ -68,7 +68,7 @@ def bias(
     """Measure single tag bias: how unevenly the true words of a caption share its map and its score.
 
     \b
-    ttd bias --data set --model mini --preset default --adapter runs/ttd/adapter --out runs/bias
+    ttd bias --data set --model mini --preset default --adapter runs/ttd --out runs/bias
 
     With --adapter the model is measured without it ("before") and with it ("after"). docs/bias.md defines the
     measures. Run the same command again after an interruption: what was measured is kept.
