@@ -1,0 +1,234 @@
+"""The page in a real browser; `make test-browser` runs these."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.app.browser import Visit, browser, visit
+from tests.app.conftest import new_pool
+from ttd import load
+from ttd.scenes import Scene
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+NASTY = "a lion <img src=x onerror=\"document.title='broken in'\"> ${document.title='broken in'} `couch`"
+
+
+@pytest.fixture(scope="module")
+def address(adapter: Path) -> Iterator[str]:
+    from tests.app.test_server import free_port
+    from ttd.app.access import Access
+    from ttd.app.server import page
+
+    with page(new_pool(adapter), Access("127.0.0.1", free_port())) as where:
+        yield where
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    with browser() as one:
+        yield one
+
+
+@pytest.fixture
+def tab(opened: Browser, address: str) -> Iterator[Visit]:
+    """The page with its first example answered; afterwards nothing may have been asked of another server."""
+    seen = visit(opened, address)
+    seen.page.locator("#ttd-maps img").first.wait_for()
+    yield seen
+    assert seen.elsewhere() == []
+    assert seen.failed == []
+    assert seen.complaints == []
+    seen.page.close()
+
+
+def chosen(page: Page) -> list[str]:
+    return [re.sub(r"^✓ |[\d.]+$", "", word) for word in page.locator("#ttd-words .ttd-chosen").all_inner_texts()]
+
+
+def status(page: Page) -> str:
+    return page.locator("#ttd-status").inner_text().strip()
+
+
+def answered(page: Page, act: Callable[[], object]) -> float:
+    """Does something and waits for the answer to it; seconds that a visitor waits."""
+    page.evaluate("document.querySelector('#ttd-status .ttd-notice').id = 'old'")
+    start = time.perf_counter()
+    act()
+    page.wait_for_selector("#ttd-status .ttd-notice:not(#old)")
+    return time.perf_counter() - start
+
+
+def set_slider(page: Page, name: str, value: float) -> None:
+    field = page.locator(f"{name} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def open_part(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def test_upload_words_maps_and_a_threshold_without_encoding_again(tab: Visit, picture: str, scene: Scene) -> None:
+    page = tab.page
+    caption = "one lion next to a couch and a whale"
+    page.locator("#ttd-caption textarea").fill(caption)
+    first = answered(page, lambda: page.locator("#ttd-picture input[type=file]").first.set_input_files(picture))
+    assert "the picture was encoded" in status(page) or "encoded before" in status(page)
+    expected = load("mini").tag(picture, caption)
+    assert chosen(page) == expected.selected
+    assert page.locator("#ttd-maps img").count() == 1 + len(expected.selected)
+    open_part(page, "Caption")
+    before = page.locator("#ttd-captions").inner_text()
+    later = [answered(page, lambda t=t: set_slider(page, "#ttd-threshold", t)) for t in (0.9, 0.2, 0.8)]
+    assert "encoded before" in status(page)
+    after = page.locator("#ttd-captions").inner_text()
+    assert "mask at 0.50" in before
+    assert "mask at 0.80" in after
+    share = load("mini").caption_mask(picture, caption, threshold=0.8).mean()
+    assert f"{share:.1%} of the picture" in after
+    print(f"\nupload to answer {first:.2f} s, new threshold {min(later):.2f} to {max(later):.2f} s")
+
+
+def test_adapter_before_and_after(tab: Visit, picture: str) -> None:
+    page = tab.page
+    page.locator("#ttd-adapter input").click()
+    answered(page, lambda: page.get_by_role("option", name="changed").click())
+    open_part(page, "Caption")
+    assert page.locator("#ttd-captions h4").all_inner_texts() == ["before TTD: mini", "after TTD: changed"]
+    images = page.locator("#ttd-captions img")
+    assert images.count() == 4
+    places = [images.nth(i).bounding_box() for i in range(4)]
+    assert all(box is not None and box["width"] > 100 for box in places)
+    assert len({round(box["y"]) for box in places if box}) <= 2
+
+
+def test_segment_opacity_and_downloads(tab: Visit) -> None:
+    page = tab.page
+    open_part(page, "Segment")
+    answered(page, lambda: (page.locator("#ttd-tags textarea, #ttd-tags input").first.fill("lion, couch, turtle"),
+                            page.keyboard.press("Enter")))  # fmt: skip
+    legend = page.locator("#ttd-segments .ttd-legend").inner_text()
+    assert "lion" in legend
+    assert "background" in legend
+    upper = page.locator("#ttd-segments .ttd-upper")
+    page.locator("input[type=number]").locator("visible=true").last.fill("0.25")
+    page.keyboard.press("Tab")
+    page.wait_for_function("getComputedStyle(document.querySelector('#ttd-segments .ttd-upper')).opacity == '0.25'")
+    assert upper.count() == 1
+    files = {}
+    for name in ("label", "overlay", "json"):
+        with page.expect_download() as coming:
+            page.locator(f"#ttd-get-{name}").click()
+        files[coming.value.suggested_filename] = Path(coming.value.path()).read_bytes()
+    record = json.loads(files["ttd.json"])
+    assert record["segmentation"]["names"] == ["background", "lion", "couch", "turtle"]
+    labels = np.asarray(Image.open(io.BytesIO(files["ttd-labels.png"])))
+    assert labels.shape == (128, 128)
+    shares = np.bincount(labels.ravel(), minlength=4) / labels.size
+    assert list(record["segmentation"]["shares"].values()) == pytest.approx(list(shares))
+    assert Image.open(io.BytesIO(files["ttd-overlay.png"])).width > 1024  # the picture and its legend
+
+
+def test_examples_work_with_one_click(tab: Visit) -> None:
+    page = tab.page
+    before = page.locator("#ttd-caption textarea").input_value()
+    answered(page, lambda: page.locator("#ttd-examples .gallery-item").nth(2).click())
+    assert page.locator("#ttd-caption textarea").input_value() != before
+    assert len(chosen(page)) >= 2
+
+
+def test_mistakes_are_sentences_on_the_page(tab: Visit, tmp_path: Path) -> None:
+    page = tab.page
+    page.locator("#ttd-caption textarea").fill("   ")
+    answered(page, lambda: page.locator("#ttd-go").click())
+    assert page.locator("#ttd-status [role=alert]").inner_text() == "⚠ There is no caption yet: write what the picture shows."
+    page.locator("#ttd-caption textarea").fill("a lion")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 64)
+    answered(page, lambda: page.locator("#ttd-picture input[type=file]").first.set_input_files(broken))
+    said = page.locator("#ttd-status [role=alert]").inner_text()
+    assert "broken.png" in said
+    assert "/tmp" not in said
+    assert "Traceback" not in page.locator("body").inner_text()
+    assert page.locator("#ttd-maps img").count() == 0
+
+
+def test_what_is_written_stays_text(tab: Visit) -> None:
+    page = tab.page
+    page.locator("#ttd-caption textarea").fill(NASTY)
+    answered(page, lambda: page.locator("#ttd-go").click())
+    open_part(page, "Segment")
+    page.locator("#ttd-tags textarea, #ttd-tags input").first.fill(NASTY)
+    answered(page, lambda: page.keyboard.press("Enter"))
+    page.wait_for_timeout(300)
+    assert "broken in" not in page.title()
+    assert page.locator("img[src=x]").count() == 0
+    assert "onerror" in page.locator("#ttd-words").inner_text()
+
+
+def test_two_tabs_at_once(tab: Visit, opened: Browser, address: str) -> None:
+    other = visit(opened, address)
+    other.page.locator("#ttd-maps img").first.wait_for()
+    for page, caption in ((tab.page, "a lion"), (other.page, "a couch")):
+        page.locator("#ttd-caption textarea").fill(caption)
+        page.evaluate("document.querySelector('#ttd-status .ttd-notice').id = 'old'")
+    for page in (tab.page, other.page):
+        page.locator("#ttd-go").click(no_wait_after=True)
+    for page, word in ((tab.page, "lion"), (other.page, "couch")):
+        page.wait_for_selector("#ttd-status .ttd-notice:not(#old)")
+        assert chosen(page) == [word]
+    other.page.close()
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (800, 1000)])
+def test_nothing_sticks_out(opened: Browser, address: str, size: tuple[int, int]) -> None:
+    seen = visit(opened, address, size)
+    seen.page.locator("#ttd-maps img").first.wait_for()
+    for name in ("Words", "Caption", "Most similar word", "Segment"):
+        open_part(seen.page, name)
+        seen.page.wait_for_timeout(150)
+        wide = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, name
+    seen.page.close()
+
+
+def test_traversal_from_the_browser(tab: Visit, address: str) -> None:
+    for name in ("/etc/passwd", "..%2f..%2f..%2f..%2fetc%2fpasswd", "http://example.org/"):
+        got = tab.page.evaluate(
+            "async (url) => { const got = await fetch(url); return [got.status, await got.text()]; }",
+            f"{address}gradio_api/file={name}",
+        )
+        assert got[0] in (403, 404), name
+        assert "root:" not in got[1]
+    tab.failed.clear()
+    tab.complaints.clear()  # the browser reports each refusal
+
+
+def test_a_password_is_asked_for_and_lets_in(opened: Browser, adapter: Path) -> None:
+    from tests.app.test_server import free_port
+    from ttd.app.access import Access
+    from ttd.app.server import page
+
+    with page(new_pool(adapter), Access("127.0.0.1", free_port(), "anna", "correct horse")) as where:
+        seen = visit(opened, where)
+        seen.page.locator("input[type=password]").wait_for()
+        assert seen.page.locator("#ttd-words").count() == 0
+        seen.page.locator("input:not([type=password])").first.fill("anna")
+        seen.page.locator("input[type=password]").fill("correct horse")
+        seen.page.get_by_role("button").first.click()
+        seen.page.locator("#ttd-maps img").first.wait_for()
+        assert seen.elsewhere() == []
+        seen.page.close()
