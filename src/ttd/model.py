@@ -20,6 +20,7 @@ from torch import Tensor
 from ttd.borrowed import SHARE, BorrowedWords, listed_words
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.feature_cache import FeatureCache
 from ttd.images import Picture, prepare_pixels, read_image
 from ttd.inference import Options, prepared_size, resolve
 from ttd.maps import joint_norm, norm
@@ -76,11 +77,16 @@ class TTD:
         self.encoder = encoder.eval()
         self._texts = Texts(self.encoder)
         self._sams: dict[str, SAMRefiner] = {}
+        self._cache: FeatureCache | None = None
         self._borrowed: tuple[tuple[str, ...] | None, BorrowedWords] | None = None  # the last one asked for
 
     def encode_texts_alone(self) -> None:
         """From now on an embedding does not depend on which texts were asked for together (`Texts.alone`)."""
         self._texts.alone = True
+
+    def keep_features(self, folder: str | Path) -> None:
+        """Read features of pictures from a folder, and keep there what is encoded; see `ttd.feature_cache`."""
+        self._cache = FeatureCache(Path(folder), self.encoder)
 
     @inference
     def encode(self, image: Picture | EncodedImage, **options: Any) -> EncodedImage:
@@ -323,6 +329,9 @@ class TTD:
             return self._with_options(image, options)
         settings = resolve(**options)
         picture = read_image(image)
+        if self._cache is not None:
+            cached = self._cache.views(picture, settings)
+            return EncodedImage(picture, tuple(cached) if keep else cached, settings, self.encoder)
         pixels = [scaled[None] for scaled in prepare(picture, self.encoder, settings)]
         views = (
             tuple(encode_views(self.encoder, pixels, settings))
