@@ -86,6 +86,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     metavar="N",
     help="pictures.html shows so many of the best, median and worst items; 0: no page.",
 )
+@click.option("--cache", metavar="DIR", help="Keep pictures' features there: other thresholds need no encoder.")
 @click.option("--out", required=True, metavar="DIR", help="For results.json, tables, measurements and pictures.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
@@ -125,7 +126,10 @@ def evaluate(
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices, calibrated=False)
     place = writable_folder(Path(out))
+    cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
     loaded = model.load()
+    if cache is not None:
+        loaded.keep_features(cache)
     benchmark = open_benchmark(name, Path(root), choices, calibrated=loaded.encoder.calibrated)
     settings = _settings(benchmark, model, loaded, choices.preset)
     about, beside = place / "measurements.run.json", list(place.glob("measurements*.jsonl"))
