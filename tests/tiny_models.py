@@ -118,6 +118,26 @@ def tiny_tcl_tensors(
     seed: int = 0,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Random parameters of a TCL of any size, in the names and shapes of the official `tcl.pth`."""
+    shapes = tcl_shapes(
+        width=width, depth=depth, first_trained=first_trained, levels=levels, convs=convs, patch=patch,
+        text_width=text_width, vocab=vocab, context=context, embedding=embedding,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        noise = torch.randn(shape, generator=generator)
+        fan = max(1, noise[0].numel()) if len(shape) > 1 else 100
+        is_norm = "ln_" in name or ".ln." in name or ".norm." in name
+        tensors[name] = noise / fan**0.5 + float(is_norm and name.endswith("weight"))
+    calibration = {"masker.sim2mask.w": torch.tensor(9.0), "masker.sim2mask.b": torch.tensor(-2.0)}
+    return tensors | calibration | {"tcli_loss.logit_scale": torch.tensor(2.5)}
+
+
+def tcl_shapes(
+    *, width: int, depth: int, first_trained: int, text_width: int, embedding: int, levels: int = 2, convs: int = 2,
+    patch: int = 16, vocab: int = 49_408, context: int = 77,
+) -> dict[str, tuple[int, ...]]:  # fmt: skip
+    """Names and shapes of a TCL's parameters, without its scalars."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def block(prefix: str, size: int) -> None:
@@ -155,15 +175,7 @@ def tiny_tcl_tensors(
             )
             shapes[f"{name}.conv.weight"] = (width, width, 3, 3)
             shapes[f"{name}.gate.gate"] = ()
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for name, shape in shapes.items():
-        noise = torch.randn(shape, generator=generator)
-        fan = max(1, noise[0].numel()) if len(shape) > 1 else 100
-        is_norm = "ln_" in name or ".ln." in name or ".norm." in name
-        tensors[name] = noise / fan**0.5 + float(is_norm and name.endswith("weight"))
-    calibration = {"masker.sim2mask.w": torch.tensor(9.0), "masker.sim2mask.b": torch.tensor(-2.0)}
-    return tensors | calibration | {"tcli_loss.logit_scale": torch.tensor(2.5)}
+    return shapes
 
 
 def tiny_tcl(**sizes: int) -> TCLEncoder:

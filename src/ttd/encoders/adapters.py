@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,15 @@ def attach_adapter(encoder: Encoder, folder: str | Path, *, scale: float = 1.0, 
         raise ModelError(f"{folder} changes more than low-rank layers: the scale must be 0 or 1")
     if scale > 0:
         _inject(encoder, folder, tensors, scale, merge)
+
+
+def with_layers(backbone: nn.Module, config: Any) -> Any:
+    """PEFT's model around `backbone`, whose layers it changes in place, from a `LoraConfig`."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        return PeftModel(backbone, config)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -113,13 +123,13 @@ def _beyond_lora(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _inject(encoder: Encoder, folder: Path, tensors: dict[str, Tensor], scale: float, merge: bool) -> None:
-    from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+    from peft import LoraConfig, set_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
 
     try:
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = True
-        model = PeftModel(encoder.backbone, config)
+        model = with_layers(encoder.backbone, config)
         outcome = set_peft_model_state_dict(model, tensors)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"the adapter {folder} cannot be attached to this model: {error}") from error

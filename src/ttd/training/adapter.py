@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ttd.atomic import whole_file
+from ttd.encoders.adapters import with_layers
 from ttd.encoders.base import Encoder
 from ttd.encoders.folders import ADAPTER_WEIGHTS, Card, write_card
 from ttd.errors import InputError
@@ -37,23 +37,11 @@ class Adapter:
     """
 
     def __init__(self, encoder: Encoder, options: Model, seed: int) -> None:
-        from peft import LoraConfig, PeftModel
-
         self.encoder, self.options = encoder, options
         self.fingerprint = encoder.fingerprint()
-        targets = [name for name in encoder.lora_targets() if _in_tower(name, options.towers)]
-        config = LoraConfig(
-            r=options.rank,
-            lora_alpha=options.alpha or options.rank,
-            lora_dropout=options.dropout,
-            target_modules=targets,
-            base_model_name_or_path=_hub_name(options.name),
-        )
         encoder.requires_grad_(False)
         torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
-            self._peft = PeftModel(encoder.backbone, config)
+        self._peft = with_layers(encoder.backbone, lora_config(encoder, options))
         for name, parameter in self.named_parameters():
             log.debug("trains %s %s", name, list(parameter.shape))
 
@@ -92,6 +80,7 @@ class Adapter:
             save_file(tensors, part, metadata={"format": "pt"})
         config = self._peft.peft_config["default"].to_dict()
         config["inference_mode"] = True
+        config["lora_alpha"] *= self.options.kept  # what was trained stays as it is: a run may go on
         with whole_file(folder / "adapter_config.json") as part:
             part.write_text(json.dumps(_plain(config), indent=1, sort_keys=True) + "\n", encoding="utf-8")
         write_card(
@@ -105,11 +94,30 @@ class Adapter:
         )
 
 
+def lora_config(encoder: Encoder, options: Model) -> Any:
+    """PEFT's `LoraConfig` of a run: the encoder's own targets in the towers that are adapted."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha or options.rank,
+        lora_dropout=options.dropout,
+        target_modules=[name for name in encoder.lora_targets() if _in_tower(name, options.towers)],
+        base_model_name_or_path=hub_name(options.name),
+    )
+
+
+def parameter_counts(encoder: Encoder) -> tuple[int, int]:
+    """Parameters of an encoder without and in its low-rank layers."""
+    sizes = [("lora_" in name, p.numel()) for name, p in encoder.named_parameters()]
+    return sum(size for lora, size in sizes if not lora), sum(size for lora, size in sizes if lora)
+
+
 def _in_tower(name: str, towers: str) -> bool:
     return towers == "both" or (_TEXT_TOWER in name) == (towers == "text")
 
 
-def _hub_name(name: str) -> str:
+def hub_name(name: str) -> str:
     """What PEFT's own users load as the base: the hub id behind a short name, else the name itself."""
     from ttd.encoders.catalogue import find_entry
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ttd.atomic import whole_file
+from ttd.training.adapter import hub_name
 from ttd.training.journal import read_log
 from ttd.training.record import read_record
 
@@ -14,24 +15,27 @@ CARD = "README.md"
 RESULTS = "results.json"
 
 
-def write_model_card(folder: Path) -> Path:
+def write_model_card(folder: Path, repo: str = "THIS_FOLDER") -> Path:
     """Write the card `README.md` of a run's folder from `run.json`, `log.jsonl` and, if there, `results.json`.
 
-    `results.json` holds evaluation results as name -> number, or as table -> name -> number.
+    `repo` is where readers find the adapter. `results.json` holds evaluation results as name -> number, or as table
+    -> name -> number.
     """
     record = read_record(folder) or {}
     log = read_log(folder)
     path = folder / CARD
     with whole_file(path) as part:
-        part.write_text("\n".join([*_head(record), *_recipe(record), *_training(log), *_results(folder)]), "utf-8")
+        lines = [*_head(record, repo), *_recipe(record), *_training(log), *_results(folder)]
+        part.write_text("\n".join(lines), "utf-8")
     return path
 
 
-def _head(record: dict[str, Any]) -> list[str]:
+def _head(record: dict[str, Any], repo: str) -> list[str]:
     model = record["config"]["model"]
     front = ["---", "library_name: peft", "tags:", "- ttd", "- clip", "- lora"]
-    if "/" in model["name"] and not Path(model["name"]).exists():
-        front.insert(2, f"base_model: {model['name']}")
+    base = hub_name(model["name"])
+    if "/" in base and not Path(base).exists():
+        front.insert(2, f"base_model: {base}")
     return [
         *front,
         "---",
@@ -43,7 +47,7 @@ def _head(record: dict[str, Any]) -> list[str]:
         "",
         "```python",
         "import ttd",
-        f"model = ttd.load({model['name']!r}, adapter='THIS_FOLDER')   # adapter_scale=0..1 weakens it",
+        f"model = ttd.load({model['name']!r}, adapter={repo!r})   # adapter_scale=0..1 weakens it",
         "```",
         "",
         f"Base: `{model['name']}`, fingerprint `{record['base'][:16]}`; another base is refused.",
