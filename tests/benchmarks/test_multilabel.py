@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch.nn.functional import normalize
 
 from tests.benchmarks.conftest import Eval
@@ -18,6 +19,7 @@ from tests.benchmarks.oracle import Oracle, blocks, painted, save
 from ttd.benchmarks.classes import read_classes
 from ttd.benchmarks.labelled_pictures import read_coco, read_nus_wide
 from ttd.benchmarks.surgery import without_common, without_empty
+from ttd.cli import cli
 from ttd.encoders.base import ImageFeatures
 from ttd.errors import InputError
 
@@ -110,6 +112,20 @@ def test_an_oracle_scores_100_on_coco_and_a_constant_score_the_share_of_positive
         rows = list(csv.DictReader(stream))
     assert [int(row["pictures"]) for row in rows] == truth.sum(0).tolist()
     assert {row["AP CLIP"] for row in rows if row["pictures"] == "0"} == {""}
+
+
+def test_reports_show_the_precision_of_every_class(tmp_path: Path, evaluate: Eval) -> None:
+    write_coco(tmp_path / "coco")
+    for encoder, out in ((Oracle(COCO), "a"), (Constant(COCO), "b")):
+        arguments = ("coco-80", tmp_path / "coco", "--preset", "default", "--out", tmp_path / out)
+        assert evaluate(encoder, *arguments).exit_code == 0
+    folders = [str(tmp_path / out) for out in "ab"]
+    done = CliRunner().invoke(cli, ["report", *folders, "--out", str(tmp_path / "report")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "## Average precision (AP) of each class" in page
+    assert "oracle [a]: AP s_pixel" in page
+    assert re.search(r"\| person \| 100\.0 \|", page)
 
 
 def test_a_constant_encoder_scores_what_arithmetic_says_by_every_score(tmp_path: Path, evaluate: Eval) -> None:

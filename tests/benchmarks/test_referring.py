@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_an_oracle_scores_100_with_one_look_at_each_picture(
     assert len(rows) == 12
     assert {row["IoU"] for row in rows} == {"1.0"}
     assert sum(row["expression"].startswith("the left ") for row in rows) == 6
+
+
+def test_a_page_shows_the_first_expressions(tmp_path: Path, evaluate: Eval) -> None:
+    write_refer(tmp_path / "data")
+    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--preset", "default", "--pictures", 1)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "pictures.html").read_text()
+    assert page.count("<figcaption>the left ") == 2  # of the first three expressions of each of two pictures
+    assert len(re.findall("<img", page)) == 2 * (1 + 3)
 
 
 def test_masks_of_everything_and_of_nothing_score_what_arithmetic_says(tmp_path: Path, evaluate: Eval) -> None:

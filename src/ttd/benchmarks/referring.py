@@ -10,12 +10,18 @@ import numpy as np
 
 from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.benchmarks.metrics import MaskCounts, mask_counts
+from ttd.benchmarks.panels import outcome_panel, photo_panel
 from ttd.benchmarks.refer import ReferSet
+from ttd.benchmarks.showing import Shown
 from ttd.errors import InputError
 from ttd.images import read_image
+from ttd.texts import shortened
 
 if TYPE_CHECKING:
     from ttd.model import TTD
+
+
+MOST_SHOWN = 3  # expressions of a picture on a page
 
 
 class Referring(Benchmark):
@@ -68,6 +74,23 @@ class Referring(Benchmark):
             found = mask_counts(masks[expression.text], truths[expression.annotation])
             counts.append([expression.id, found.hit, found.wrong, found.missed])
         return {"expressions": counts, "pixels": item.size[0] * item.size[1]}
+
+    def quality(self, record: Record) -> dict[str, float]:
+        """The mean IoU over the picture's expressions."""
+        ious = [MaskCounts(*pixels).overlap.iou for _, *pixels in record["expressions"]]
+        return {"IoU": float(np.mean(ious))}
+
+    def show(self, model: TTD, number: int, record: Record) -> Shown:
+        """The picture, and the masks of its first expressions against their objects."""
+        item = self.data.pictures[number]
+        picture = read_image(item.sample.image)
+        asked = list({expression.text: expression for expression in item.expressions}.values())[:MOST_SHOWN]
+        masks = model.caption_masks(picture, [expression.text for expression in asked], **self.options)
+        found = tuple(
+            outcome_panel(shortened(expression.text), picture, mask, item.mask(expression.annotation))
+            for expression, mask in zip(asked, masks, strict=True)
+        )
+        return Shown((photo_panel("picture", picture),), found)
 
     def tally(self) -> _ExpressionTally:
         """Means over expressions, and the ratio of all pixels."""

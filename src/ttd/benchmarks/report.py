@@ -23,6 +23,7 @@ _STYLE = (
     "tr.ours{background:#eef6ff;font-weight:600}img{max-width:100%}"
 )
 _PER_CLASS = "IoU of each class"
+_PRECISIONS = "Average precision (AP) of each class"
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,20 @@ def _skipped(results: Mapping[str, Any]) -> list[str]:
 
 
 def _per_class(titles: Sequence[str], tables: Sequence[Sequence[Mapping[str, str]]]) -> Comparison:
-    """IoU of every class in percent, a column for each run; empty where a class is neither there nor predicted."""
-    columns = [{row["class"]: row["IoU"] for row in table} for table in tables]
+    """IoU of every class in percent, a column for each run (average precision: for each run and score); empty where a
+    class does not occur.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for title, table in zip(titles, tables, strict=True):
+        for measure in (name for name in (table[0] if table else ()) if name == "IoU" or name.startswith("AP ")):
+            head = title if measure == "IoU" else f"{title}: {measure}"
+            columns[head] = {row["class"]: row[measure] for row in table}
     rows = tuple(
-        (name, *(f"{100 * float(column[name]):.1f}" if column.get(name) else "" for column in columns))
-        for name in dict.fromkeys(name for column in columns for name in column)
+        (name, *(f"{100 * float(column[name]):.1f}" if column.get(name) else "" for column in columns.values()))
+        for name in dict.fromkeys(name for column in columns.values() for name in column)
     )
-    return Comparison(_PER_CLASS, ("class", *titles), rows, 0)
+    ious = all(column in titles for column in columns)
+    return Comparison(_PER_CLASS if ious else _PRECISIONS, ("class", *columns), rows, 0)
 
 
 def _markdown(comparison: Comparison) -> str:
