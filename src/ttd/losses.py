@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ttd.maps import union
 from ttd.tagging import check_share
 
 EPS = 1e-6
+RANK_SHARPNESS = 20.0
+"""`k` of `l_rank`: cosines 0.05 apart count as one step."""
 
 
 def targets(sim: Tensor, inside: Tensor | None = None, zero: Tensor | None = None) -> Tensor:
@@ -121,6 +124,45 @@ def borrowed_floor(borrowed: Tensor, share: float, valid: Tensor | None = None) 
     if valid is not None:
         scores = scores.masked_fill(~valid, torch.nan)
     return scores.nanquantile(share, -1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+
+
+def above_others(sim: Tensor, others: Tensor, valid: Tensor) -> Tensor:
+    """`sim(t) - mean over b of sim(b)`: how far texts exceed other texts in every cell (not in the paper).
+
+    A cell that is similar to whatever is said, as the ground of a picture is to captions, is 0 here. Trained in
+    place of `sim`, such cells gain nothing by becoming similar to all texts.
+
+    Args:
+        sim: `[B,N,h,w]`.
+        others: `[B,K,h,w]` of texts that were said of other pictures.
+        valid: bool `[B,K]`.
+
+    Returns:
+        `[B,N,h,w]`; `sim` itself for a picture without others.
+    """
+    counted = valid[..., None, None].float()  # (B, K, 1, 1)
+    total = torch.where(valid[..., None, None], others.float(), 0.0).sum(1, keepdim=True)
+    return sim.float() - total / counted.sum(1, keepdim=True).clamp(min=1)
+
+
+def l_rank(scores: Tensor, borrowed: Tensor, selected: Tensor, borrowed_valid: Tensor) -> Tensor:
+    """`L_rank = mean over selected t and borrowed b of softplus(k (s_pixel(b) - s_pixel(t))) / k` (not in the paper).
+
+    A word that was selected shall score higher than words that were said of other pictures.
+
+    Args:
+        scores: `[B,N]`, s_pixel of a caption's words.
+        borrowed: `[B,K]`, s_pixel of words of other captions on the same pictures.
+        selected: bool `[B,N]`.
+        borrowed_valid: bool `[B,K]`.
+
+    Returns:
+        `[B]`; 0 for a picture without selected or without borrowed words.
+    """
+    pairs = selected[:, :, None] & borrowed_valid[:, None, :]  # (B, N, K)
+    gaps = borrowed.float()[:, None, :] - scores.float()[:, :, None]
+    each = torch.where(pairs, softplus(RANK_SHARPNESS * gaps) / RANK_SHARPNESS, 0.0)
+    return each.sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
 
 
 def _squared_norm(difference: Tensor, inside: Tensor | None) -> Tensor:

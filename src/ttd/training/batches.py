@@ -84,6 +84,13 @@ class Batch:
         """B."""
         return len(self.keys)
 
+    def other_captions(self) -> Tensor:
+        """bool `[B,T]`: which of the batch's captions are of other pictures."""
+        other = torch.ones(len(self), len(self.captions), dtype=torch.bool, device=self.caption_rows.device)
+        for picture, rows, valid in zip(other, self.caption_rows, self.caption_valid, strict=True):
+            picture[rows[valid]] = False
+        return other
+
     def to(self, device: torch.device) -> Batch:
         """Move every tensor."""
         moved: dict[str, Any] = {
@@ -218,7 +225,7 @@ class Steps(Dataset[StepData]):
     def _borrow(self, sample: Sample, own: list[int], words: int, epoch: int) -> list[int]:
         """Rows of words of the batch that this picture's captions do not have, in a random order."""
         loss, choice = self.config.loss, self.config.choice
-        compares = loss.floor >= 0 or choice.by == "borrowed"
+        compares = loss.relative or loss.rank > 0 or loss.floor >= 0 or choice.by == "borrowed"
         number = max(loss.borrowed, loss.compared if compares else 0)
         if not number:
             return []

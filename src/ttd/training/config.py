@@ -33,6 +33,8 @@ class Model:
         alpha: updates are scaled by alpha / rank; 0 stands for the rank.
         dropout: in 0..1, of the low-rank updates' input.
         towers: which towers are adapted.
+        kept: share of the update that the finished adapter keeps; below 1 its weights lie between the base and
+            what was trained (ours).
     """
 
     name: str = "mini"
@@ -41,6 +43,7 @@ class Model:
     alpha: float = 0.0
     dropout: float = 0.0
     towers: Literal["both", "image", "text"] = "both"
+    kept: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,12 @@ class Loss:
         maps: raw cosines, or the encoder's calibrated maps (TCL).
         borrowed: how many words of other captions of the batch each picture gets as unselected words (ours).
         borrowed_weight: of each of them in L_tag.
+        relative: train how far maps exceed the mean of the borrowed words' maps, and captions' maps that of the
+            batch's other captions, in every cell; what is below is a target of 0 (ours).
+        rank: weight of `ttd.losses.l_rank`: selected words shall score above borrowed ones (ours).
         floor: the quantile of the borrowed words' scores that is a target's zero; -1: the map's own minimum.
-        compared: how many borrowed words a picture is compared with, for `floor` and for the choice "borrowed".
+        compared: how many borrowed words a picture is compared with, for `relative`, `rank`, `floor` and the
+            choice "borrowed".
     """
 
     distill: float = 1.0
@@ -126,6 +133,8 @@ class Loss:
     maps: Literal["raw", "calibrated"] = "raw"
     borrowed: int = 0
     borrowed_weight: float = 1.0
+    relative: bool = False
+    rank: float = 0.0
     floor: float = -1.0
     compared: int = 64
 
@@ -254,6 +263,7 @@ def check(config: Config) -> None:
         ("optimiser.clip", optimiser.clip, 0),
         ("loss.borrowed", loss.borrowed, 0),
         ("loss.compared", loss.compared, 1),
+        ("loss.rank", loss.rank, 0),
         ("data.workers", config.data.workers, 0),
         ("run.seed", run.seed, 0),
         ("run.checkpoint_every", run.checkpoint_every, 1),
@@ -268,6 +278,7 @@ def check(config: Config) -> None:
         ("choice.threshold", config.choice.threshold),
         ("data.most_damaged", config.data.most_damaged),
         ("model.dropout", config.model.dropout),
+        ("model.kept", config.model.kept),
     ):
         if not 0 <= share <= 1:
             raise InputError(f"{name} must lie in 0..1, not {share}")
@@ -275,6 +286,8 @@ def check(config: Config) -> None:
         raise InputError(f"augment.shortest ({augment.shortest}) exceeds augment.longest ({augment.longest})")
     if loss.floor > 1 or (loss.floor < 0 and loss.floor != -1):
         raise InputError(f"loss.floor must lie in 0..1, or be -1 for none, not {loss.floor}")
+    if loss.relative and loss.floor >= 0:
+        raise InputError("loss.relative has a zero of its own: leave out loss.floor")
     if (config.choice.by == "given") != bool(config.data.tags):
         raise InputError('data.tags and choice.by = "given" need each other: give both or neither')
     if loss.distill == 0 and loss.tag == 0:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.errors import InputError, TTDError
-from ttd.losses import borrowed_floor, l_distill, l_tag, targets
+from ttd.losses import above_others, borrowed_floor, l_distill, l_rank, l_tag, targets
 from ttd.tagging import (
     mean_feature,
     s_image,
@@ -71,6 +71,8 @@ class Look:
         sim: `[B,N,h,w]` of the captions' words, then `[B,K,h,w]` of the words borrowed for the loss.
         targets: as `sim`.
         scores: `[B,N]`, s_pixel of the captions' words under the model that chooses.
+        own_scores: `[B,N]`, the same under the model that is trained, with gradient.
+        null_scores: `[B,K]` of the borrowed words that pictures are compared with, with gradient.
         selected: bool `[B,N+K]`.
         weight: `[B,N+K]`.
     """
@@ -80,6 +82,8 @@ class Look:
     sim: Tensor
     targets: Tensor
     scores: Tensor
+    own_scores: Tensor
+    null_scores: Tensor
     selected: Tensor
     weight: Tensor
 
@@ -137,8 +141,12 @@ class Objective(nn.Module):
         member = _with_borrowed(batch.member, look.sim.shape[1])
         distill = l_distill(look.caption_sim, look.targets, look.selected, look.inside, member)
         tag = l_tag(look.sim, look.targets, look.selected, look.weight, look.inside, mean=loss.mean)
+        weighted = [(loss.distill, distill), (loss.tag, tag)]
+        if loss.rank:
+            own = look.selected[:, : look.own_scores.shape[1]]
+            weighted.append((loss.rank, l_rank(look.own_scores, look.null_scores, own, batch.borrowed_valid)))
         # A switched-off loss is left out, not multiplied by 0, so that it may not spoil the other by a NaN.
-        parts = [w * part for w, part in ((loss.distill, distill), (loss.tag, tag)) if w]
+        parts = [w * part for w, part in weighted if w]
         total = sum(parts[1:], parts[0])
         _require_finite("the loss", total.detach(), batch.keys)
         return Outcome(
@@ -162,15 +170,34 @@ class Objective(nn.Module):
         sim = self._maps(encoded.features, text) if self._calibrated else raw
         caption_sim = self._maps(encoded.features, encoded.captions[batch.caption_rows])
         scores, selected = self._select(batch, encoded, raw[:, : words.shape[1]], inside)
-        zero = None
-        if self.config.loss.floor >= 0:
-            with torch.no_grad():
-                null = s_pixel(self._maps(encoded.features, encoded.words[batch.borrowed_rows]), inside[:, None])
-            zero = borrowed_floor(null, self.config.loss.floor, batch.borrowed_valid)
+        loss, zero = self.config.loss, None
+        null = sim.new_zeros(len(batch), 0, *grid)
+        if loss.relative or loss.rank or loss.floor >= 0:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (loss.relative or loss.rank > 0)):
+                null = self._maps(encoded.features, encoded.words[batch.borrowed_rows])  # (B, K, h, w)
+        null_scores = s_pixel(null, inside[:, None])
+        own_scores = s_pixel(sim[:, : words.shape[1]], inside[:, None])
+        if loss.floor >= 0:
+            zero = borrowed_floor(null_scores, loss.floor, batch.borrowed_valid)
+        if loss.relative:
+            zero = sim.new_zeros(len(batch))
+            sim = above_others(sim, null, batch.borrowed_valid)
+            of_captions = self._maps(encoded.features, encoded.captions.expand(len(batch), -1, -1))  # (B, T, h, w)
+            caption_sim = above_others(caption_sim, of_captions, batch.other_captions())
         borrowed = batch.borrowed_valid[:, :number]
-        weight = torch.cat([batch.word_valid.float(), borrowed * self.config.loss.borrowed_weight], 1)
+        weight = torch.cat([batch.word_valid.float(), borrowed * loss.borrowed_weight], 1)
         selected = torch.cat([selected, torch.zeros_like(borrowed)], 1)
-        return Look(inside, caption_sim, sim, targets(sim, inside, zero), scores, selected, weight)
+        return Look(
+            inside=inside,
+            caption_sim=caption_sim,
+            sim=sim,
+            targets=targets(sim, inside, zero),
+            scores=scores,
+            own_scores=own_scores,
+            null_scores=null_scores,
+            selected=selected,
+            weight=weight,
+        )
 
     def _encode(self, batch: Batch) -> Encoded:
         """Both towers under autocast; what comes out is float32."""
