@@ -107,3 +107,23 @@ def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: P
     assert again.exit_code == 0, again.output
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
     assert steps == list(range(1, reached + 2))
+
+
+def test_a_dry_run_writes_nothing(base: Path, shard: Path, tmp_path: Path) -> None:
+    result = run("train", shard, "--model", base, "--out", tmp_path / "run", "--dry-run", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "with the adapter" in result.stdout
+    assert "10 pairs in 1 files" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_hub_that_cannot_be_reached_stops_before_training(
+    base: Path, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    command = ("train", shard, "--model", base, "--out", tmp_path / "run", "--push-to-hub", "me/adapter", *SMALL)
+    result = run(*command)
+    assert result.exit_code == 2
+    assert "cannot be reached" in result.stderr
+    assert not (tmp_path / "run").exists()

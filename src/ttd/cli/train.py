@@ -37,12 +37,16 @@ _SHORT = {
 @click.option("--steps", type=click.IntRange(1), help="End after so many steps.")
 @click.option("--seed", type=click.IntRange(0), help="Of order, augmentation and start.")
 @click.option("--deterministic", is_flag=True, default=None, help="Deterministic algorithms only.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, and write nothing.")
+@click.option("--push-to-hub", "repo", metavar="USER/NAME", help="At the end put the adapter on the hub.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
 def train(
     data: tuple[str, ...],
     out: Path,
     source: str | None,
     overrides: tuple[str, ...],
+    dry_run: bool,
+    repo: str | None,
     verbose: bool,
     **short: object,
 ) -> int:
@@ -57,6 +61,7 @@ def train(
     ttd tag picture.png "a dog on grass" --adapter runs/mini
     """
     start_logging(verbose)
+    from ttd.data.ranks import ranks
     from ttd.training.config import read_config
     from ttd.training.loop import train as run
     from ttd.training.stopping import Stopped
@@ -67,10 +72,23 @@ def train(
     if data:
         settings.append(f"data.sources={_toml(list(data))}")
     config = read_config(source, [*settings, *overrides])
+    if dry_run:
+        from ttd.training.plan import plan
+
+        click.echo(str(plan(config)))
+        return 0
+    rank, _ = ranks()
+    pushes = repo is not None and rank == 0
+    if pushes:
+        from ttd.training.publish import check_hub, push_to_hub
+
+        check_hub(str(repo))
     try:
         finished = run(config, out, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     except Stopped as stopped:
         raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else Terminated()) from None
+    if pushes:
+        click.echo(push_to_hub(out, str(repo)), err=True)
     click.echo(str(out))
     # Under torchrun any code but 0 is a crash.
     return int(finished.damaged > 0 and finished.world == 1)
