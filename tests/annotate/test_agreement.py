@@ -119,7 +119,7 @@ def test_command_on_annotated_sets(tmp_path: Path) -> None:
             if who == "ben" and work.item.number == 1:
                 work.press("wall")
                 work.clear()
-                work.dab(5, 5, 3, True)
+                work.stroke([(5, 5)], 3, True)
             desk.accept(work)
     result = ask(tmp_path / "anna", tmp_path / "ben", "--out", tmp_path / "found.json")
     assert result.exit_code == 0

@@ -86,7 +86,7 @@ def test_steps_on_the_picture_and_back(desk: Desk) -> None:
     boxed = work.masks()["red"]
     assert boxed[:, :11].all()
     assert not boxed[:, 11:].any()
-    work.dab(40, 5, 3, True)
+    work.stroke([(40, 5), (41, 5)], 3, True)
     assert work.masks()["red"][5, 40]
     work.clear()
     assert not work.masks()["red"].any()
@@ -161,7 +161,7 @@ def test_resume_where_it_was_left(desk: Desk, tmp_path: Path) -> None:
 def test_an_accepted_item_opens_as_it_was_accepted(desk: Desk, tmp_path: Path) -> None:
     work = opened(desk)
     work.press("wall")
-    work.dab(4, 4, 3, True)
+    work.stroke([(4, 4)], 3, True)
     work.drop("green")
     desk.accept(work)
     # Another model would propose something else, but what was drawn stays.
@@ -295,7 +295,7 @@ def test_odd_captions(tmp_path: Path) -> None:
     for word in odd.words:
         if word != odd.active:
             odd.press(word)
-        odd.dab(5, 5, 2, True)
+        odd.stroke([(5, 5)], 2, True)
     desk.accept(odd)
     marks = opened(desk)
     assert (marks.words, marks.true, marks.active) == ([], [], None)

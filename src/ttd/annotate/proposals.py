@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +55,13 @@ class Proposer:
     Args:
         model: scores the words and maps them.
         sam: draws the masks; None: they are cut from the model's own maps.
+        model_lock: held while the model is asked, where others ask it, too.
         **options: how the model looks, see `ttd.inference.Options`; stop words and refinement are decided here.
     """
 
-    def __init__(self, model: TTD, sam: SAMRefiner | None = None, **options: Any) -> None:
+    def __init__(
+        self, model: TTD, sam: SAMRefiner | None = None, *, model_lock: Lock | None = None, **options: Any
+    ) -> None:
         from ttd.inference import resolve
 
         self._model, self._sam = model, sam
@@ -65,6 +69,7 @@ class Proposer:
         threshold = resolve(**self._options).threshold(model.encoder)
         self.cut = model.encoder.background if threshold is None else threshold
         self._lock = threading.RLock()
+        self._model_lock = model_lock or Lock()
 
     @property
     def source(self) -> str:
@@ -74,11 +79,12 @@ class Proposer:
     def look(self, picture: Image.Image, caption: str) -> Look:
         """Encodes a picture for both models and scores the caption's words, those that are no stop words."""
         with self._lock:
-            seen = self._model.encode(picture, **self._options)
             candidates: tuple[Candidate, ...] = ()
-            if words := candidate_words(caption):
-                scored = self._model.tag(seen, None, tags=words).words
-                candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)
+            with self._model_lock:
+                seen = self._model.encode(picture, **self._options)
+                if words := candidate_words(caption):
+                    scored = self._model.tag(seen, None, tags=words).words
+                    candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)
             sam_seen = None if self._sam is None else self._sam.encode(picture)
             return Look((picture.height, picture.width), candidates, seen, sam_seen)
 
@@ -87,7 +93,8 @@ class Proposer:
         with self._lock:
             missing = [word for word in words if word not in look._heat]
             if missing:
-                maps = self._model.heatmaps(look._seen, missing)
+                with self._model_lock:
+                    maps = self._model.heatmaps(look._seen, missing)
                 look._heat.update(zip(missing, maps, strict=True))
 
     def mask(self, look: Look, word: str, prompts: Prompts) -> Mask:

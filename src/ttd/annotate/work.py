@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,6 +131,11 @@ class Work:
         return self._proposer.cut if self.prompts.cut is None else self.prompts.cut
 
     @property
+    def by(self) -> str:
+        """What draws the masks: "sam-hq" or "own map"."""
+        return self._proposer.source
+
+    @property
     def steps(self) -> int:
         """How many steps can be taken back."""
         return len(self._past)
@@ -167,9 +173,12 @@ class Work:
         """A box of the active word between two opposite corners."""
         self._say(self._current().with_box(x, y, other_x, other_y))
 
-    def dab(self, x: float, y: float, radius: float, inside: bool) -> None:
-        """Paints a disc into the active word's mask, or out of it."""
-        self._say(self._current().with_dab(x, y, radius, inside))
+    def stroke(self, spots: Iterable[tuple[float, float]], radius: float, inside: bool) -> None:
+        """Paints discs around `spots` into the active word's mask, or out of it: one step to take back."""
+        prompts = self._current()
+        for x, y in spots:
+            prompts = prompts.with_dab(x, y, radius, inside)
+        self._say(prompts)
 
     def clear(self) -> None:
         """The active word has no pixels any more; points and boxes begin anew."""
