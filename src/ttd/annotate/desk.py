@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -19,6 +21,9 @@ from ttd.annotate.work import Work
 from ttd.data.damage import DamagedPair
 from ttd.errors import InputError
 from ttd.images import read_image
+
+if TYPE_CHECKING:
+    from ttd.model import TTD
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,42 @@ class Desk:
         with self.store.locked():
             self._exporter.repair(self.store.records())
         self.store.stands()
+
+    @classmethod
+    def open_set(
+        cls,
+        model: TTD,
+        data: str,
+        out: str,
+        *,
+        images: str | None = None,
+        every_caption: bool = False,
+        sam: str | None = None,
+        model_lock: Lock | None = None,
+    ) -> Desk:
+        """The desk for what a user named.
+
+        Args:
+            model: scores the words and maps them.
+            data: shards, a folder with a captions file, or COCO captions.
+            out: folder of the set.
+            images: the folder that a captions file's picture paths start from.
+            every_caption: an item for each caption of a picture, not only for the first.
+            sam: SAM-HQ's short name, hub id or folder; None: our own maps are the masks.
+            model_lock: held by whoever asks the model.
+
+        Raises:
+            InputError: the data or the folder cannot be used.
+            ModelError: there is no such SAM-HQ.
+        """
+        queue = Queue.open(data, images, every_caption=every_caption)
+        refiner = None
+        if sam is not None:
+            from ttd.encoders.registry import find_refiner
+            from ttd.refine.sam import SAMRefiner
+
+            refiner = SAMRefiner.from_pretrained(find_refiner(sam), model.encoder.device)
+        return cls(queue, out, Proposer(model, refiner, model_lock=model_lock))
 
     def progress(self) -> Progress:
         """Counted from the disk, so other processes' work is in it."""

@@ -8,56 +8,16 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from ttd.annotate.desk import Desk
-from ttd.annotate.proposals import Proposer
-from ttd.annotate.queue import Queue
 from ttd.app.annotate_actions import Actions, Tab
 from ttd.app.annotate_view import tab_html
 
-if TYPE_CHECKING:
-    from ttd.model import TTD
-
 _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9-]{1,60}")
-
-
-def open_desk(
-    model: TTD,
-    data: str,
-    out: str,
-    *,
-    images: str | None = None,
-    every_caption: bool = False,
-    sam: str | None = None,
-    model_lock: threading.Lock | None = None,
-) -> Desk:
-    """What the tab works at.
-
-    Args:
-        model: scores the words and maps them.
-        data: shards, a folder with a captions file, or COCO captions.
-        out: folder of the set.
-        images: the folder that a captions file's picture paths start from.
-        every_caption: an item for each caption of a picture, not only for the first.
-        sam: SAM-HQ's short name, hub id or folder; None: our own maps are the masks.
-        model_lock: whoever asks the model holds it.
-
-    Raises:
-        InputError: the data or the folder cannot be used.
-        ModelError: there is no such SAM-HQ.
-    """
-    queue = Queue.open(data, images, every_caption=every_caption)
-    refiner = None
-    if sam is not None:
-        from ttd.encoders.registry import find_refiner
-        from ttd.refine.sam import SAMRefiner
-
-        refiner = SAMRefiner.from_pretrained(find_refiner(sam), model.encoder.device)
-    return Desk(queue, out, Proposer(model, refiner, model_lock=model_lock))
 
 
 def annotate_tab(desk: Desk) -> None:

@@ -78,6 +78,14 @@ class ModelPool:
         with loaded.lock:
             yield Asked(loaded, self._encoded)
 
+    def hold(self, model: str, adapter: str) -> Loaded:
+        """The model behind two labels with its lock, for whoever asks it as long as the page is open.
+
+        Raises:
+            TTDError: as `ask`.
+        """
+        return self._get(self.choices.names(model, adapter))
+
     def _get(self, names: tuple[str, str | None]) -> Loaded:
         loaded = self._models.get(names)
         if loaded is not None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ttd.app.access import Access
 from ttd.app.guard import Guard
@@ -16,17 +16,20 @@ from ttd.app.model_pool import ModelPool
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import MissingExtra
 
+if TYPE_CHECKING:
+    from ttd.annotate.desk import Desk
+
 _HOUR = 3600
 
 
 @contextmanager
-def page(pool: ModelPool, access: Access, annotate: Any = None) -> Iterator[str]:
+def page(pool: ModelPool, access: Access, annotate: Desk | None = None) -> Iterator[str]:
     """Serves the page while the block runs; gives its address.
 
     Args:
         pool: the models that the page offers.
         access: where, and to whom.
-        annotate: what `annotate_page.annotate_tab` takes; None: no such tab.
+        annotate: the set that is annotated; None: no such tab.
 
     Raises:
         MissingExtra: gradio is not installed.
@@ -45,7 +48,7 @@ def page(pool: ModelPool, access: Access, annotate: Any = None) -> Iterator[str]
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(pool: ModelPool, folder: Path, annotate: Any = None) -> tuple[Any, dict[str, Any]]:
+def build(pool: ModelPool, folder: Path, annotate: Desk | None = None) -> tuple[Any, dict[str, Any]]:
     """The page as `gr.Blocks`, and what its `launch` takes for its look; what visitors send goes into `folder`."""
     _prepare_gradio(folder)
     import gradio as gr
@@ -66,10 +69,10 @@ def build(pool: ModelPool, folder: Path, annotate: Any = None) -> tuple[Any, dic
         else:
             from ttd.app.annotate_page import annotate_tab
 
-            with gr.Tabs():
+            with gr.Tabs(selected="annotate"):
                 with gr.Tab("Explore"):
                     on_load = explore_tab(pool, examples)
-                with gr.Tab("Annotate"):
+                with gr.Tab("Annotate", id="annotate"):
                     annotate_tab(annotate)
         on_load()
     blocks.queue(default_concurrency_limit=4, max_size=64, api_open=False)

@@ -48,6 +48,8 @@ def _encoder_options(function: Any) -> Any:
 @_encoder_options
 @click.option("--sam-model", metavar="NAME", help="SAM-HQ, as a refinement and to propose masks to annotate.")
 @click.option("--annotate", metavar="DATA", help="Pictures and captions to annotate: folder, shards or COCO captions.")
+@click.option("--images", metavar="DIR", help="Where the paths of --annotate's captions file start from.")
+@click.option("--every-caption", is_flag=True, help="Annotate all captions of a picture, not only its first.")
 @click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to serve the page.")
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Its port.")
@@ -68,6 +70,8 @@ def app(
     dtype: str | None,
     sam_model: str | None,
     annotate: str | None,
+    images: str | None,
+    every_caption: bool,
     out: str | None,
     host: str,
     port: int,
@@ -92,12 +96,15 @@ def app(
     access = Access(host, port, user, password)
     if (annotate is None) != (out is None):
         raise InputError("--annotate says what to annotate and --out where it goes: give both or neither")
+    if annotate is None and (images is not None or every_caption):
+        raise InputError("--images and --every-caption are about what is annotated: name that with --annotate")
     access.check_free()
     encoder: dict[str, Any] = {
         "adapter_scale": adapter_scale, "variant": variant, "device": device, "dtype": dtype,
     }  # fmt: skip
     pool = _pool(models, adapters, sam_model, encoder)
-    _serve(pool, access, annotate, out, sam_model)
+    given: dict[str, Any] = {"data": annotate, "out": out, "images": images, "every_caption": every_caption}
+    _serve(pool, access, {**given, "sam": sam_model} if annotate else None)
 
 
 def _pool(
@@ -114,13 +121,17 @@ def _pool(
         return pool
 
 
-def _serve(pool: ModelPool, access: Access, annotate: str | None, out: str | None, sam_model: str | None) -> None:
+def _serve(pool: ModelPool, access: Access, annotate: dict[str, Any] | None) -> None:
     from ttd.app.server import page
 
-    queue: Any = None
-    if annotate is not None and out is not None:
-        queue = (pool, annotate, out, sam_model)
-    with page(pool, access, queue) as address:
+    desk = None
+    if annotate is not None:
+        from ttd.annotate.desk import Desk
+
+        choices = pool.choices
+        held = pool.hold(next(iter(choices.models)), next(iter(choices.adapters), ""))
+        desk = Desk.open_set(held.model, **annotate, model_lock=held.lock)
+    with page(pool, access, desk) as address:
         click.echo(f"The page is at {address} (Ctrl-C ends it).")
         sys.stdout.flush()
         threading.Event().wait()
