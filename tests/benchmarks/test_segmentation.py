@@ -32,8 +32,10 @@ def results(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_an_oracle_gets_full_marks_in_every_layout(name: str, tmp_path: Path, evaluate: Eval) -> None:
     benchmark, truths, titles = write(tmp_path / "data", name)
-    done = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--preset", "default")
+    shown = int(name == "voc")
+    done = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--preset", "default", "--pictures", shown)
     assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "pictures.html").is_file() == bool(shown)
     found = results(tmp_path / "out")
     assert found["numbers"]["mIoU"] == 1.0
     assert found["numbers"]["pixel accuracy"] == 1.0
