@@ -64,10 +64,10 @@ def status(page: Page) -> str:
 
 def answered(page: Page, act: Callable[[], object]) -> float:
     """Does something and waits for the answer to it; seconds that a visitor waits."""
-    page.evaluate("document.querySelector('#ttd-status .ttd-notice').id = 'old'")
+    number = page.locator("#ttd-status [data-answer]").get_attribute("data-answer")
     start = time.perf_counter()
     act()
-    page.wait_for_selector("#ttd-status .ttd-notice:not(#old)")
+    page.wait_for_selector(f"#ttd-status [data-answer]:not([data-answer='{number}'])")
     return time.perf_counter() - start
 
 
@@ -184,11 +184,11 @@ def test_two_tabs_at_once(tab: Visit, opened: Browser, address: str) -> None:
     other.page.locator("#ttd-maps img").first.wait_for()
     for page, caption in ((tab.page, "a lion"), (other.page, "a couch")):
         page.locator("#ttd-caption textarea").fill(caption)
-        page.evaluate("document.querySelector('#ttd-status .ttd-notice').id = 'old'")
+    numbers = [page.locator("[data-answer]").get_attribute("data-answer") for page in (tab.page, other.page)]
     for page in (tab.page, other.page):
         page.locator("#ttd-go").click(no_wait_after=True)
-    for page, word in ((tab.page, "lion"), (other.page, "couch")):
-        page.wait_for_selector("#ttd-status .ttd-notice:not(#old)")
+    for page, word, number in zip((tab.page, other.page), ("lion", "couch"), numbers, strict=True):
+        page.wait_for_selector(f"[data-answer]:not([data-answer='{number}'])")
         assert chosen(page) == [word]
     other.page.close()
 

@@ -167,5 +167,7 @@ def test_words_are_readable_on_every_colour() -> None:
 
 def test_sentences_are_sentences() -> None:
     assert "The picture is damaged." in notice("the picture is damaged", "error")
+    assert "The file." in notice("the file")
+    assert "pic.png is damaged." in notice("pic.png is damaged")
     assert 'role="alert"' in notice("x", "error")
     assert text("a\nb") == "a b"

@@ -55,8 +55,9 @@ def _legend_of_words(tagging: Tagging) -> str:
     picked = sum(word.selected for word in order)
     rule = f"threshold {tagging.threshold}"
     if tagging.selection == "gap":
-        gap = order[picked - 1].score - order[picked].score if picked < len(order) else 0.0
-        rule = f"above the largest gap in score, {gap:.3f}"
+        rule = "no gap between scores"
+        if picked < len(order):
+            rule = f"above the largest gap in score, {order[picked - 1].score - order[picked].score:.3f}"
     bar = colour_bar(f"{order[-1].score:.3f} ", f" {order[0].score:.3f}")
     return (
         f'<p class="ttd-scale">{text(tagging.score)}: {bar}'

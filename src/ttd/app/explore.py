@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ _SAVE = """(file) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   return [];
 }"""
+_numbers = itertools.count(1)
 _TYPES = {"png": "image/png", "json": "application/json"}
 
 
@@ -224,7 +226,7 @@ class _Events:
             changed = list(values)
             changed[self._names.index("threshold")] = threshold
             if question.path is None:
-                return [threshold, notice(_WAITING), *[""] * (len(self._shown) - 1)]
+                return [threshold, _said(_WAITING), *[""] * (len(self._shown) - 1)]
             return [threshold, *self._draw(answer(self._pool, self._question(changed)), changed)]
 
         return _guarded(asked, len(self._shown), before=[gr.skip()])
@@ -243,7 +245,7 @@ class _Events:
                 data = base64.b64encode(content).decode("ascii")
                 kind = _TYPES[file.rsplit(".", 1)[1]]
                 size = f"{len(content) / 1000:.0f} kB"
-                return [json.dumps({"name": file, "type": kind, "data": data}), notice(f"Saved {file}, {size}.")]
+                return [json.dumps({"name": file, "type": kind, "data": data}), _said(f"Saved {file}, {size}.")]
 
             return _guarded(made, 1, before=[""])
 
@@ -261,7 +263,7 @@ class _Events:
         encoded = "the picture was encoded" if found.fresh else "encoded before"
         captions = drawing.captions_html(found.captions, found.picture, threshold)
         segments = drawing.segmentation_html(found.segmentation, found.picture)
-        status = notice(f"Answered in {found.seconds:.2f} s ({encoded}).")
+        status = _said(f"Answered in {found.seconds:.2f} s ({encoded}).")
         if found.words is None:
             return [status, captions, segments]
         words = drawing.words_html(found.words, found.closed)
@@ -279,4 +281,9 @@ def _guarded(ask: Callable[[], list[Any]], parts: int, before: Sequence[Any] = (
     except Exception as error:
         _log.exception("the page could not answer")
         sentence = f"The page made a mistake ({type(error).__name__}); its log says more."
-    return [*before, notice(sentence, "error"), *[""] * (parts - 1)]
+    return [*before, _said(sentence, "error"), *[""] * (parts - 1)]
+
+
+def _said(sentence: str, kind: str = "info") -> str:
+    """A line for the status, numbered: two answers of the same words are still two."""
+    return f'<div data-answer="{next(_numbers)}">{notice(sentence, kind)}</div>'

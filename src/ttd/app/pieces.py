@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -58,5 +59,7 @@ def notice(sentence: str, kind: str = "info") -> str:
     """A line that speaks to the visitor; `kind` is "info" or "error"."""
     role = "alert" if kind == "error" else "status"
     sign = "⚠ " if kind == "error" else ""
-    sentence = sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith((".", ")", "!", "?")) else ".")
+    if re.match(r"[a-z]+\b(?!\.)", sentence):  # a word, not the name of a file
+        sentence = sentence[:1].upper() + sentence[1:]
+    sentence += ("" if sentence.endswith((".", ")", "!", "?")) else ".")
     return f'<div class="ttd-notice ttd-{kind}" role="{role}">{sign}{text(sentence)}</div>'
