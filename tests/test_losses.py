@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from ttd.errors import InputError
 from ttd.losses import (
+    RANK_SHARPNESS,
+    above_others,
     borrowed_floor,
     l_distill,
+    l_rank,
     l_tag,
     targets,
 )
@@ -232,3 +235,44 @@ def test_no_borrowed_words() -> None:
 def test_a_share_lies_in_0_to_1() -> None:
     with pytest.raises(InputError, match=r"0\.\.1"):
         borrowed_floor(torch.zeros(1, 2), 1.5)
+
+
+# ------------------------------------------------------------------ relative maps and ranks, ours
+
+
+@given(st.integers(0, 2**16), st.integers(0, 4))
+@settings(max_examples=20, deadline=None)
+def test_relative_maps_and_ranks_in_loops(seed: int, others: int) -> None:
+    rng = np.random.default_rng(seed)
+    sim, null = rng.normal(size=(2, 3, 2, 4)), rng.normal(size=(2, others, 2, 4))
+    valid = rng.random((2, others)) < 0.6
+    found = above_others(torch.tensor(sim), torch.tensor(null), torch.tensor(valid)).numpy()
+    scores, borrowed, selected = rng.normal(size=(2, 3)), rng.normal(size=(2, others)), rng.random((2, 3)) < 0.6
+    ranked = l_rank(*(torch.tensor(value) for value in (scores, borrowed, selected, valid))).numpy()
+    for b in range(2):
+        counted = [null[b, k] for k in range(others) if valid[b, k]]
+        base = np.mean(counted, axis=0) if counted else 0.0
+        assert np.allclose(found[b], sim[b] - base, atol=1e-6)
+        pairs = [
+            np.log1p(np.exp(RANK_SHARPNESS * (borrowed[b, k] - scores[b, n]))) / RANK_SHARPNESS
+            for n in range(3)
+            for k in range(others)
+            if selected[b, n] and valid[b, k]
+        ]
+        assert ranked[b] == pytest.approx(np.mean(pairs) if pairs else 0.0, rel=1e-5, abs=1e-7)
+
+
+def test_what_all_texts_share_has_no_gradient_in_relative_maps() -> None:
+    shared = torch.zeros(1, 1, 3, 3, requires_grad=True)
+    own, others = torch.randn(1, 2, 3, 3), torch.randn(1, 4, 3, 3)
+    above_others(own + shared, others + shared, torch.ones(1, 4, dtype=torch.bool)).square().sum().backward()
+    assert shared.grad is not None
+    assert shared.grad.abs().max() < 1e-5
+
+
+def test_nothing_valid_may_hold_nan() -> None:
+    others = torch.full((1, 2, 2, 2), torch.nan)
+    others[0, 0] = 1.0
+    valid = torch.tensor([[True, False]])
+    assert above_others(torch.ones(1, 1, 2, 2), others, valid).eq(0).all()
+    assert l_rank(torch.zeros(1, 1), others.amax((-2, -1)), torch.ones(1, 1, dtype=torch.bool), valid).isfinite().all()

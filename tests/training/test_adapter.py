@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import CLIPModel
 import ttd
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_tcl, tiny_tcl_tensors
 from tests.training.conftest import tiny_config
+from ttd.encoders.adapters import attach_adapter
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
 from ttd.encoders.tcl import TCLEncoder
@@ -48,6 +50,24 @@ def test_a_run_loads_as_an_adapter(run: Path, base: Path) -> None:
     assert not torch.allclose(model.encode_text(["a dog"]), plain.encode_text(["a dog"]), atol=1e-5)
     none = ttd.load(str(base), adapter=run, adapter_scale=0.0)
     assert torch.equal(none.encoder.encode_pixels(pixels), before)
+
+
+def test_an_adapter_keeps_a_share_of_its_update(tmp_path: Path) -> None:
+    pixels, options = random_pixels(), Model(kept=0.25)
+    part = trained(tiny_clip(), options)
+    whole = trained(tiny_clip(), replace(options, kept=1.0))
+    assert torch.equal(part.encoder.encode_pixels(pixels), whole.encoder.encode_pixels(pixels))  # as trained
+    part.save(tmp_path / "part")
+    whole.save(tmp_path / "whole")
+    kept = load_with(tmp_path / "part", 1.0).encode_pixels(pixels)
+    assert torch.allclose(kept, load_with(tmp_path / "whole", 0.25).encode_pixels(pixels), atol=1e-6)
+    assert not torch.allclose(kept, part.encoder.encode_pixels(pixels), atol=1e-4)
+
+
+def load_with(adapter: Path, scale: float) -> Encoder:
+    encoder = tiny_clip()
+    attach_adapter(encoder, adapter, scale=scale)
+    return encoder
 
 
 def test_peft_loads_it_by_itself(run: Path, base: Path) -> None:

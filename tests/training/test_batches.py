@@ -56,6 +56,8 @@ def test_a_batch_says_what_each_picture_needs(config: Config) -> None:
         assert batch.captions[batch.caption_rows[b, 0]] == f"a {colour} picture number {item}"
         assert batch.keys[b].endswith(f":{item:09d}")
         assert batch.member[b, 0].tolist() == batch.word_valid[b].tolist()
+        others = batch.other_captions()[b]
+        assert others.tolist() == [text != batch.captions[batch.caption_rows[b, 0]] for text in batch.captions]
     assert not batch.given.any()
     assert not batch.borrowed_valid.any()
 
@@ -96,6 +98,7 @@ def test_several_captions_of_a_picture(base: Path, tmp_path: Path) -> None:
     together = steps_of(tiny_config(base, shard, "data.captions=together"))[0].batches[0]
     assert strings(together, 0) == ["a", "dog", "and", "cat", "the", "sleeps"]
     assert together.member[0].int().tolist() == [[1, 1, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
+    assert not together.other_captions().any()
     one = steps_of(tiny_config(base, shard, "optimiser.epochs=20"))
     drawn = {one[step].batches[0].captions[0] for step in range(20)}
     assert drawn == set(captions)

@@ -15,6 +15,7 @@ from tests.training.conftest import tiny_config
 from ttd.data.pairs import PairSource
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.losses import l_rank
 from ttd.training.adapter import Adapter
 from ttd.training.augment import normalised
 from ttd.training.batches import Batch, Steps
@@ -203,6 +204,40 @@ def test_a_floor_lowers_targets(base: Path, shards: Path) -> None:
     plain = objective.look(batch).targets
     assert (floored <= plain + 1e-5).all()
     assert floored.mean() < plain.mean()
+
+
+def test_relative_maps_are_above_the_other_texts(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "loss.relative=true", "loss.rank=2")
+    objective, batch = objective_of(config), batch_of(config)
+    look = objective.look(batch)
+    encoder, captions = objective.encoder, batch.captions
+    for b in range(len(batch)):
+        rows = [row for row, valid in zip(batch.borrowed_rows[b], batch.borrowed_valid[b], strict=True) if valid]
+        null = np.mean([plain_sim(encoder, batch, b, batch.words[row]) for row in rows], axis=0)
+        expected = plain_sim(encoder, batch, b, batch.words[batch.word_rows[b, 0]]) - null
+        assert np.allclose(look.sim[b, 0].detach(), expected, atol=1e-5)
+        own = int(batch.caption_rows[b, 0])
+        others = np.mean([plain_sim(encoder, batch, b, text) for text in captions if text != captions[own]], axis=0)
+        above = plain_sim(encoder, batch, b, captions[own]) - others
+        assert np.allclose(look.caption_sim[b, 0].detach(), above, atol=1e-5)
+        assert (look.targets[b, 0][torch.tensor(expected <= 0)] == 0).all()
+    whole = objective(batch)
+    rank = (whole.loss - whole.distill - whole.tag).item() / 2
+    selected = look.selected[:, : look.own_scores.shape[1]]
+    assert rank == pytest.approx(
+        l_rank(look.own_scores, look.null_scores, selected, batch.borrowed_valid).sum().item(), rel=1e-3
+    )
+    assert rank > 0
+
+
+def test_a_picture_alone_has_relative_maps_of_its_own(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "loss.relative=true", "loss.rank=1", "optimiser.batch=1")
+    objective, batch = objective_of(config), batch_of(config)
+    look = objective.look(batch)
+    assert np.allclose(
+        look.sim[0, 0].detach(), plain_sim(objective.encoder, batch, 0, batch.words[batch.word_rows[0, 0]]), atol=1e-5
+    )
+    assert objective(batch).loss.isfinite()
 
 
 def test_calibrated_maps_are_tcls(base: Path, shards: Path) -> None:
