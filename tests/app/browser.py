@@ -59,7 +59,8 @@ class Visit:
     def elsewhere(self) -> list[str]:
         """The requests that went to another server than the page's own."""
         own = urlsplit(self.page.url).netloc
-        return [url for url in self.requested if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != own]
+        parts = [(url, urlsplit(url)) for url in self.requested]
+        return [url for url, part in parts if part.scheme not in ("data", "blob") and part.netloc != own]
 
 
 def visit(opened: Browser, address: str, size: tuple[int, int] = SIZE) -> Visit:

@@ -154,7 +154,8 @@ def test_mistakes_are_sentences_on_the_page(tab: Visit, tmp_path: Path) -> None:
     page = tab.page
     page.locator("#ttd-caption textarea").fill("   ")
     answered(page, lambda: page.locator("#ttd-go").click())
-    assert page.locator("#ttd-status [role=alert]").inner_text() == "⚠ There is no caption yet: write what the picture shows."
+    told = page.locator("#ttd-status [role=alert]").inner_text()
+    assert told == "⚠ There is no caption yet: write what the picture shows."
     page.locator("#ttd-caption textarea").fill("a lion")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 64)

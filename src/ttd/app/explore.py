@@ -76,7 +76,7 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
         elem_id="ttd-picture",
     )
     # Gradio would open the file here and answer a damaged one with a traceback; `read_upload` says what is wrong.
-    picture.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    picture.preprocess = lambda payload: payload.path if payload else None
     fields["path"] = picture
     fields["caption"] = gr.Textbox(
         first.caption if first else "",

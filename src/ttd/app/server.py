@@ -80,9 +80,7 @@ def build(pool: ModelPool, folder: Path, annotate: Desk | None = None) -> tuple[
 
 
 def _prepare_gradio(folder: Path) -> None:
-    """Settings that gradio reads from the environment when it is imported."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    """Where gradio keeps files; it asks the environment."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "cached_examples")
     try:
