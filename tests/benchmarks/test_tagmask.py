@@ -250,3 +250,24 @@ def test_scenes_written_as_tagmask_and_the_embedded_model(tmp_path: Path) -> Non
     for score in SCORES:
         assert 0 <= numbers[f"{score}: mAP"] <= 1
     assert numbers["CaptionIoU"] + numbers["mFPR"] + numbers["mFNR"] == pytest.approx(1)
+
+
+def test_rows_of_the_borrowed_word_rule(tmp_path: Path, evaluate: Eval) -> None:
+    rows = write_set(tmp_path / "data")
+    options = ("--preset", "default", "--part", "tags", "--score", "s_pixel", "--share", "0.9", "--share", "0")
+    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", *options, "--borrowed", "captions")
+    assert done.exit_code == 0, done.output
+    numbers = json.loads((tmp_path / "out" / "results.json").read_text())["numbers"]
+    # An oracle scores what is there above what is not: a true word beats all words that are not there.
+    assert numbers["s_pixel, borrowed 0.9: absent selected"] == 0.0
+    assert numbers["s_pixel, borrowed 0.9: filler selected"] == 0.0
+    for measure in ("absent", "filler"):
+        assert numbers[f"s_pixel, borrowed 0: {measure} selected"] == 1.0
+    data, model = read_tagmask(tmp_path / "data"), TTD(Oracle(TITLES))
+    words = list(dict.fromkeys(word for row in rows for word in row["words"]))
+    benchmark = TagMask(data, {}, {}, parts=("tags",), scores=("s_pixel",), shares=(0.5,), borrowed=words)
+    record = benchmark.measure(model, 0)["tags"]
+    image = tmp_path / "data" / "images" / "000.png"
+    rule = {"selection": "borrowed", "share": 0.5, "borrowed": words}
+    expected = model.tag(image, rows[0]["caption"], tags=record["asked"], **rule).words
+    assert record["decisions"]["s_pixel, borrowed 0.5"] == [[word.score, word.selected] for word in expected]

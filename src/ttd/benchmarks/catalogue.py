@@ -18,9 +18,11 @@ from ttd.benchmarks.referring import Referring
 from ttd.benchmarks.segmentation import open_data_set
 from ttd.benchmarks.tagmask import PARTS, TagMask
 from ttd.benchmarks.tagmask_set import read_tagmask
+from ttd.borrowed import words_to_borrow
 from ttd.errors import InputError
 from ttd.taggers.catalogue import open_tagger
 from ttd.tagging import SCORES
+from ttd.words import is_stop_word
 
 LABELS = ("coco-80", "nus-wide")
 NAMES = ("tagmask", *DATA_SETS, "folder", *LABELS, *PARTITIONS)
@@ -37,6 +39,8 @@ class Choices:
         synonyms: ask for all names of a class.
         taggers, spacy_model, llm: see `ttd.taggers.catalogue.open_tagger`.
         parts, scores, stop_words, shuffled: see `ttd.benchmarks.tagmask.TagMask`.
+        shares, borrowed: tagmask: rows of `selection="borrowed"`, and where its words come from: captions, list or a
+            file; None: captions where they hold enough words.
         split, split_by: see `ttd.benchmarks.refer.read_refer`; coco-80 has a split too.
     """
 
@@ -51,6 +55,8 @@ class Choices:
     taggers: Sequence[str] = ()
     spacy_model: str | None = None
     llm: Mapping[str, Any] | None = None
+    shares: Sequence[float] = ()
+    borrowed: str | None = None
     split: str | None = None
     split_by: str | None = None
 
@@ -73,8 +79,10 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
     if (choices.split and name not in (*PARTITIONS, "coco-80")) or (choices.split_by and name not in PARTITIONS):
         raise InputError(f"{name} offers no such choice of splits: leave --split and --split-by out")
     if name == "tagmask":
+        data = read_tagmask(root)
+        said = (word for row in data.rows for word in row.words if choices.stop_words or not is_stop_word(word))
         return TagMask(
-            read_tagmask(root),
+            data,
             tag_options(choices.preset, given),
             mask_options(choices.preset, given),
             parts=choices.parts,
@@ -82,10 +90,12 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
             stop_words=choices.stop_words,
             shuffled=choices.shuffled,
             taggers=[open_tagger(one, choices.spacy_model, choices.llm) for one in dict.fromkeys(choices.taggers)],
+            shares=choices.shares,
+            borrowed=words_to_borrow(choices.borrowed, said) if choices.shares else None,
         )
     if name in PARTITIONS:
-        data = read_refer(name, root, choices.split or "val", choices.split_by)
-        return Referring(data, mask_options(choices.preset, given))
+        expressions = read_refer(name, root, choices.split or "val", choices.split_by)
+        return Referring(expressions, mask_options(choices.preset, given))
     if name in LABELS:
         pictures = read_coco(root, choices.split) if name == "coco-80" else read_nus_wide(root)
         classes = own_classes(name, choices.classes)

@@ -4,6 +4,7 @@ whole caption covers (Table 3).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ class TagMask(Benchmark):
         stop_words: bool = False,
         shuffled: bool = True,
         taggers: Sequence[TextTagger] = (),
+        shares: Sequence[float] = (),
+        borrowed: Sequence[str] | None = None,
     ) -> None:
         """Chooses what to measure.
 
@@ -62,6 +65,8 @@ class TagMask(Benchmark):
             stop_words: score stop words like other words; else they count as words that are never selected.
             shuffled: also score each picture with the next picture's caption: what the text alone achieves.
             taggers: of the text, see `ttd.taggers`.
+            shares: also s_pixel with `selection="borrowed"`, a row for each of these shares.
+            borrowed: the words to compare with, as for `TTD.tag`.
         """
         self.data = data
         self.root = data.root
@@ -70,6 +75,8 @@ class TagMask(Benchmark):
         self.parts, self.scores = tuple(parts), tuple(scores)
         self.stop_words, self.shuffled = stop_words, shuffled
         self.text = TextTags(taggers if "tags" in self.parts else (), data.rows)
+        self.shares = {f"s_pixel, borrowed {share:g}": share for share in shares}
+        self.borrowed = None if borrowed is None else tuple(borrowed)
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
             raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
 
@@ -87,6 +94,7 @@ class TagMask(Benchmark):
             "shuffled": self.shuffled,
             "vocabulary": len(self.data.vocabulary),
             "taggers": [tagger.settings for tagger in self.text.taggers],
+            **({"shares": list(self.shares.values()), "borrowed": self._lenders()} if self.shares else {}),
         }
 
     def prepare(self, numbers: Sequence[int]) -> None:
@@ -145,7 +153,7 @@ class TagMask(Benchmark):
 
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
         tags = record["tags"]
-        for score in self.scores:
+        for score in (*self.scores, *self.shares):
             one = _decided(tags, score)
             yield marked(score, one.words, one.selected.tolist(), one.true.tolist())
         for name, found in record["taggers"].items():
@@ -159,6 +167,13 @@ class TagMask(Benchmark):
         for score in self.scores:
             found = model.tag(encoded, row.caption, tags=asked, score=score, **self.tag_options).words if asked else ()
             decisions[score] = [[word.score, word.selected] for word in found]
+        if self.shares and asked:
+            rule: dict[str, Any] = {"selection": "borrowed", "borrowed": self.borrowed}
+            compared = model.tag(encoded, row.caption, tags=asked, **rule, **self.tag_options).words
+            for name, share in self.shares.items():
+                # In float32, as `select_above_borrowed` compares.
+                decisions[name] = [[w.score, bool(np.float32(w.beaten) >= np.float32(share))] for w in compared]
+        decisions |= {name: [] for name in self.shares if name not in decisions}
         return {
             "words": list(row.words),
             "true": [word in row.true for word in row.words],
@@ -168,7 +183,13 @@ class TagMask(Benchmark):
 
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
-        return _TagMaskTally(self.data, self.scores, self.text.names)
+        return _TagMaskTally(self.data, self.scores, tuple(self.shares), self.text.names)
+
+    def _lenders(self) -> str:
+        """Tells the words to compare with apart, in whatever order."""
+        if self.borrowed is None:
+            return "list"
+        return hashlib.sha256("\n".join(sorted(self.borrowed)).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _decided(tags: Record, score: str) -> Decided:
@@ -188,13 +209,15 @@ def _mask(row: TagMaskRow, picture: Image.Image) -> np.ndarray:
 
 
 class _TagMaskTally(Tally):
-    def __init__(self, data: TagMaskSet, scores: Sequence[str], taggers: Sequence[str]) -> None:
+    def __init__(
+        self, data: TagMaskSet, scores: Sequence[str], compared: Sequence[str], taggers: Sequence[str]
+    ) -> None:
         self.nouns_known = any(row.nouns for row in data.rows)
         self.words = data.vocabulary
         self.rows_by_id = {row.sample.id: row for row in data.rows}
         self.next_row = {row.sample.id: data.rows[(i + 1) % len(data.rows)] for i, row in enumerate(data.rows)}
-        self.tables = {score: TagRow() for score in scores}
-        self.shuffled = {score: TagRow() for score in scores}
+        self.tables = {name: TagRow() for name in (*scores, *compared)}
+        self.shuffled = {name: TagRow() for name in (*scores, *compared)}
         self.every_noun = TagRow()
         self.taggers = {name: TagRow() for name in taggers}
         self.silent = dict.fromkeys(taggers, 0)
@@ -212,10 +235,10 @@ class _TagMaskTally(Tally):
             self._add_tags(record["tags"], row, self.tables)
             nouns = dict.fromkeys(row.nouns, (1.0, True))
             tags = record["tags"]
-            self.every_noun.add(decide(tags["words"], tags["true"], nouns), self._absent(tags["words"], row))
+            self.every_noun.add(decide(tags["words"], tags["true"], nouns), *self._controls(tags["words"], tags, row))
             for name, found in record["taggers"].items():
                 one = decided(tags, found)
-                self.taggers[name].add(one, self._absent(one.words, row))
+                self.taggers[name].add(one, *self._controls(one.words, tags, row))
                 self.silent[name] += found is None
             self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
         if "shuffled" in record:
@@ -226,14 +249,18 @@ class _TagMaskTally(Tally):
             self.present.append(np.array([word in (row.present or ()) for word in self.words]))
 
     def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
-        absent = self._absent(tags["words"], row)
-        for score, table in tables.items():
-            table.add(_decided(tags, score), absent)
+        controls = self._controls(tags["words"], tags, row)
+        for name, table in tables.items():
+            table.add(_decided(tags, name), *controls)
 
-    def _absent(self, words: Sequence[str], row: TagMaskRow) -> np.ndarray:
-        """Which words are nouns that are known not to be in the picture."""
+    def _controls(
+        self, words: Sequence[str], tags: Record, row: TagMaskRow
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Which words are nouns that are known not to be in the picture, and which of the candidates name nothing."""
         absent = row.nouns - row.true - (row.present or frozenset())
-        return np.array([word in absent for word in words], bool)
+        filler = set(tags["asked"]) - row.nouns - row.true if self.nouns_known else set()
+        missing, idle = (np.array([w in kind for w in words], bool) for kind in (absent, filler))
+        return missing, idle if self.nouns_known else None
 
     def result(self) -> Result:
         numbers: dict[str, float] = {}

@@ -57,6 +57,14 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     "--score", "scores", type=click.Choice(SCORES), multiple=True, help="tagmask: only this score; repeatable."
 )
 @click.option(
+    "--share",
+    "shares",
+    type=click.FloatRange(0.0, 1.0),
+    multiple=True,
+    help="tagmask: also s_pixel as `ttd tag --selection borrowed --share` selects by it; repeatable.",
+)
+@click.option("--borrowed", metavar="SOURCE", help="tagmask: captions, list or a file, as for `ttd tag`.")
+@click.option(
     "--score-stop-words", "stop_words", is_flag=True, help="tagmask: score stop words; else they are never selected."
 )
 @click.option(
@@ -163,6 +171,8 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
         parts=(chosen["part"],) if chosen["part"] else PARTS,
         scores=chosen["scores"] or SCORES,
         stop_words=chosen["stop_words"],
+        shares=chosen["shares"],
+        borrowed=chosen["borrowed"],
         shuffled=chosen["shuffled"],
         taggers=chosen["taggers"],
         spacy_model=words_by.spacy_model,
