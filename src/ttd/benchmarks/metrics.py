@@ -159,7 +159,7 @@ def class_average_precisions(scores: np.ndarray, true: np.ndarray) -> np.ndarray
     """
     if scores.shape != true.shape:
         raise InputError(f"Scores {scores.shape} and truth {true.shape} must have the same size.")
-    pairs = zip(scores.T, true.T, strict=True)
+    pairs = zip(np.ascontiguousarray(scores.T), np.ascontiguousarray(true.T), strict=True)
     return np.array([average_precision(column, right) for column, right in pairs], np.float64)
 
 
