@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import json_bytes, picture, write_tar
-from ttd.data.chosen_words import ModelChooser, TagJob
-from ttd.data.damage import DamagedPair
+from ttd.data.chosen_words import ModelChooser, TagJob, TextChooser
+from ttd.data.damage import NO_ANSWER, DamagedPair
 from ttd.data.pairs import PairSource
 from ttd.data.shard_jobs import run_shards
 from ttd.model import TTD
+from ttd.taggers.text_tagger import Caption, Chosen, TextTagger
 
 SAMPLES = {
     "one": {"png": picture(0), "txt": b"red and blue"},
@@ -54,3 +57,54 @@ def test_training_reads_them_beside_the_pairs(source: PairSource, tmp_path: Path
     pair = PairSource(source.shards[0].path, tags=tmp_path / "tags")[1]
     assert pair.tags == (("green",), ("green",), ())
     assert len(pair.captions) == 3
+
+
+class FirstWord(TextTagger):
+    """Chooses the first word and one that is nowhere; has no answer where that is "blue"."""
+
+    name = "first"
+
+    def __init__(self) -> None:
+        self.settings = {"tagger": "first"}
+        self.asked: list[list[str]] = []
+
+    def choose(self, captions: Sequence[Caption]) -> list[Chosen | None]:
+        self.asked.append([caption.text for caption in captions])
+        chosen = [Chosen((True, *[False] * (len(c.words) - 1)), ("xyz",)) for c in captions]
+        return [None if c.words[0] == "blue" else one for c, one in zip(captions, chosen, strict=True)]
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_a_tagger_of_the_text_chooses_too(source: PairSource, look: bool) -> None:
+    damaged: list[DamagedPair] = []
+    tagger = FirstWord()
+    table = TagJob(TextChooser(tagger, stop_words=True, look=look), batch=3).table(source, range(5), damaged.append)
+    assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
+        "one": [["red", "xyz"]],
+        "five": None,  # no answer for one of its captions
+        **({} if look else {"broken": [["red", "xyz"]]}),
+        "stop": [["xyz"]],
+        "large": None,
+    }
+    unread = ["broken"] if look else []
+    assert sorted(d.key for d in damaged if d.reason == NO_ANSWER) == ["five", "large"]
+    assert [d.key for d in damaged if d.reason != NO_ANSWER] == unread
+    assert [len(texts) for texts in tagger.asked] == ([4, 2] if look else [5, 2])
+
+
+def test_pairs_without_an_answer_are_damaged_for_training(source: PairSource, tmp_path: Path) -> None:
+    run_shards(TagJob(TextChooser(FirstWord())), source, tmp_path / "tags", limit=1)
+    read = PairSource(source.shards[0].path, tags=tmp_path / "tags")
+    assert read[0].tags == (("red", "xyz"),)
+    with pytest.raises(DamagedPair, match="no answer of the tagger"):
+        read[1]
+    lines = [{"shard": "cc/x.tar", "key": "one", "tags": None}, {"shard": "cc/x.tar", "key": "five", "tags": ["a"]}]
+    (tmp_path / "tags.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DamagedPair, match="no answer of the tagger"):
+        PairSource(source.shards[0].path, tags=tmp_path / "tags.jsonl")[0]
+
+
+def test_progress_is_told_within_a_shard(source: PairSource, tmp_path: Path) -> None:
+    told: list[int] = []
+    run_shards(TagJob(TextChooser(FirstWord()), batch=2), source, tmp_path / "tags", limit=1, progress=told.append)
+    assert told == [2, 2, 1, 0]

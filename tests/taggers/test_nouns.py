@@ -17,12 +17,14 @@ CAPTION = Caption("A small dog runs on the grass.", ("A", "small", "dog", "runs"
 NOUNS = Chosen((False, False, True, False, False, False, True, False))
 
 
+TAGS = {"dog": "NN", "grass": "NNS", "paris": "NNP", "picture": "NN", "small": "JJ"}
+
+
 class StandInNltk:
     __version__ = "0"
 
     def pos_tag(self, words: list[str]) -> list[tuple[str, str]]:
-        tags = {"dog": "NN", "grass": "NNS", "paris": "NNP", "small": "JJ"}
-        return [(word, tags.get(word, "DT")) for word in words]
+        return [(word, TAGS.get(word, "DT")) for word in words]
 
     def pos_tag_sents(self, sentences: list[list[str]]) -> list[list[tuple[str, str]]]:
         return [self.pos_tag(words) for words in sentences]
