@@ -146,6 +146,21 @@ def test_caption_mask_is_cut_at_the_threshold(model: TTD) -> None:
     )
 
 
+@pytest.mark.parametrize("refine", ["none", "pamr", "crf"])
+def test_masks_of_several_captions_are_those_of_each_from_one_look(model: TTD, refine: str) -> None:
+    if refine == "crf":
+        pytest.importorskip("pydensecrf")
+    captions = ["red", "blue", "a red thing and a blue one"]
+    each = [model.caption_mask(scene(), caption, 0.3, refine=refine) for caption in captions]
+    seen = model.encoder.images_seen
+    found = model.caption_masks(scene(), captions, 0.3, refine=refine)
+    assert model.encoder.images_seen == seen + 1
+    assert found.dtype == np.bool_
+    assert np.array_equal(found, np.stack(each))
+    with pytest.raises(InputError, match="no text"):
+        model.caption_masks(scene(), [])
+
+
 def test_segments_and_background(model: TTD) -> None:
     image = scene(40, 90)
     image[:, 60:] = 128  # grey: neither
