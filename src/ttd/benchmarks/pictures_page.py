@@ -29,6 +29,7 @@ section.card{border:1px solid #ccc;border-radius:6px;padding:.6em .7em;margin:.7
 .panels{display:flex;gap:8px;flex-wrap:wrap}
 figure{margin:0;width:var(--panel)}figure img{width:100%;display:block}figcaption{font-size:13px;line-height:1.3}
 .key{display:inline-block;width:.8em;height:.8em;border:1px solid #141414;margin:0 .2em 0 .5em;vertical-align:-.05em}
+.entry{white-space:nowrap}
 .words{margin:.25em 0;line-height:2}.words b{font-weight:600;margin-right:.6em;font-size:13px;color:#555}
 .w{border-radius:4px;padding:.1em .35em;white-space:nowrap;overflow-wrap:anywhere}
 .right{background:#0072b2;color:#fff}
@@ -82,13 +83,10 @@ def _section(part: Section) -> str:
 
 
 def _card(card: Card) -> str:
-    several = len(card.found) > 1
     given = f"<div class=given><h3>item</h3>{_figures(card.given)}</div>"
     runs = "".join(_run(item) for item in card.found)
-    words = "".join(_words(item, several) for item in card.found)
-    return (
-        f"<section class=card><h3>{escape(clean(card.id))}</h3>{words}<div class=row>{given}{runs}</div></section>"
-    )
+    head = f"<h3>{escape(clean(card.id))}</h3>{_words(card.found)}"
+    return f"<section class=card>{head}<div class=row>{given}{runs}</div></section>"
 
 
 def _run(item: FoundItem) -> str:
@@ -106,7 +104,8 @@ def _figures(panels: Iterable[Panel]) -> str:
 
 def _figure(panel: Panel) -> str:
     keys = "".join(
-        f"<span class=key style='background:rgb{colour}'></span>{escape(name)}" for name, colour in panel.legend
+        f" <span class=entry><span class=key style='background:rgb{colour}'></span>{escape(name)}</span>"
+        for name, colour in panel.legend
     )
     source = inline_picture(panel.image)
     return (
@@ -115,10 +114,14 @@ def _figure(panel: Panel) -> str:
     )
 
 
-def _words(item: FoundItem, several: bool) -> str:
-    """The first tagger's line, the others behind a click; with several runs each line says whose it is."""
-    lines = [_line(f"{item.run}: {words.title}" if several else words.title, words) for words in item.words]
-    shown, hidden = lines[:FIRST_TAGGERS], lines[FIRST_TAGGERS:]
+def _words(items: Sequence[FoundItem]) -> str:
+    """Each run's first tagger, the others behind a click; with several runs each line says whose it is."""
+    shown, hidden = [], []
+    for item in items:
+        names = [f"{item.run}: {words.title}" if len(items) > 1 else words.title for words in item.words]
+        lines = [_line(name, words) for name, words in zip(names, item.words, strict=True)]
+        shown += lines[:FIRST_TAGGERS]
+        hidden += lines[FIRST_TAGGERS:]
     more = f"<details><summary>other taggers</summary>{''.join(hidden)}</details>" if hidden else ""
     return "".join(shown) + more
 
