@@ -38,7 +38,7 @@ class Runs:
         return self.call
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PLAIN, st.integers(2, pickle.HIGHEST_PROTOCOL))
 def test_plain_data_comes_back(tmp_path: Path, content: Any, protocol: int) -> None:
     path = tmp_path / "plain.p"

@@ -259,7 +259,7 @@ def test_real_photos_through_mini(shared: Path, tmp_path: Path) -> None:
 
     from ttd.cli import cli
 
-    write_from_coco(shared / "data" / "coco", tmp_path / "data", pictures=3)
+    write_from_coco(shared / "data" / "coco", tmp_path / "data", pictures=1)
     arguments = ["eval", "refcoco", "--data", str(tmp_path / "data"), "--model", "mini", "--preset", "default"]
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out"), "--pictures", "0"])
     assert done.exit_code == 0, done.output
