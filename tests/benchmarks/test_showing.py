@@ -189,6 +189,10 @@ def test_classes_of_a_run_beside_each_other_and_refined_pictures(tmp_path: Path,
 def test_a_run_whose_data_changed_is_not_shown(tmp_path: Path, evaluate: Eval) -> None:
     write_set(tmp_path / "data", count=3)
     assert evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default").exit_code == 0
+    path = tmp_path / "out" / "results.json"
+    content = json.loads(path.read_text())
+    content["choices"]["taggers"] = ["a tagger that is not installed here"]
+    path.write_text(json.dumps(content))
     run = read_run(tmp_path / "out")
     assert run.benchmark().fingerprint() == run.data
     with pytest.raises(InputError, match="is not the model any more"):
