@@ -14,9 +14,10 @@ from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.benchmarks.metrics import MaskCounts, TagCounts, mask_counts
 from ttd.benchmarks.panels import heat_panel, outcome_panel, photo_panel
 from ttd.benchmarks.presets import unrefined_first
+from ttd.benchmarks.score_table import PresentAboveAbsent
 from ttd.benchmarks.showing import MarkedWords, Shown, marked
 from ttd.benchmarks.sweep import Sweep
-from ttd.benchmarks.tag_tables import Decided, TagRow, decide, present_above_absent
+from ttd.benchmarks.tag_tables import Decided, TagRow, decide
 from ttd.benchmarks.tagmask_set import TagMaskRow, TagMaskSet
 from ttd.benchmarks.text_tags import TextTags, decided
 from ttd.errors import InputError
@@ -223,8 +224,7 @@ class _TagMaskTally(Tally):
         self.silent = dict.fromkeys(taggers, 0)
         self.sweep = Sweep([score for score in scores if score != "s_pixel"])
         self.masks: list[tuple[str, MaskCounts, int]] = []
-        self.scores_of: list[np.ndarray] = []
-        self.present: list[np.ndarray] = []
+        self.present_above_absent = PresentAboveAbsent()
 
     def add(self, record: Record) -> None:
         row = self.rows_by_id[record["id"]]
@@ -245,8 +245,8 @@ class _TagMaskTally(Tally):
             # The truth stays the caption's own: what would be found without looking at its picture.
             self._add_tags(record["shuffled"], self.next_row[record["id"]], self.shuffled)
         if "vocabulary" in record:
-            self.scores_of.append(np.array(record["vocabulary"], np.float32))
-            self.present.append(np.array([word in (row.present or ()) for word in self.words]))
+            present = np.array([word in (row.present or ()) for word in self.words])
+            self.present_above_absent.add(np.array(record["vocabulary"], np.float32), present)
 
     def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
         controls = self._controls(tags["words"], tags, row)
@@ -271,8 +271,8 @@ class _TagMaskTally(Tally):
             for row in rows["tags"]:
                 numbers |= {f"{row['tagger']}: {name}": row[name] for name in row if name != "tagger"}
             rows["sweep"] = self.sweep.rows()
-        if self.scores_of:
-            numbers |= present_above_absent(np.stack(self.scores_of), np.stack(self.present))
+        if self.present_above_absent:
+            numbers |= self.present_above_absent.numbers
         elif rows:
             notes.append("No AUC: the set does not say which words of a vocabulary are in each picture.")
         if rows and not self.nouns_known:
