@@ -6,7 +6,6 @@ An action is what the page sends: {"do": name, ...}. Its values come from a brow
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from ttd.errors import InputError, TTDError
 _log = logging.getLogger(__name__)
 
 MOST_SPOTS = 2000  # of one stroke of the brush
+_LARGEST = 1e15
 ALL_DONE = "Every item of the queue is accepted or skipped. The second pass shows the accepted ones to keep or reject."
 NONE_TO_REVIEW = "No accepted item waits for a second look. P goes back to the last one."
 
@@ -83,7 +83,7 @@ class Actions:
     def apply(self, tab: Tab, given: Mapping[str, Any]) -> None:
         """Does what was asked; whatever goes wrong becomes the tab's message."""
         tab.message, tab.failed = "", False
-        name = given.get("do")
+        name = str(given.get("do"))
         try:
             if name in self._steps and not tab.reviewing:
                 self._steps[name](tab, given)
@@ -91,7 +91,7 @@ class Actions:
             elif name in self._moves:
                 self._moves[name](tab, given)
             else:
-                raise InputError(f"this page knows no action {str(name)[:40]!r}: reload it")
+                raise InputError(f"this page knows no action {name[:40]!r}: reload it")
         except Unpublished as error:
             tab.message, tab.failed = str(error), True
             _log.error("%s", error)
@@ -233,7 +233,8 @@ def _text(given: Mapping[str, Any], name: str) -> str:
 
 def _number(given: Mapping[str, Any], name: str) -> float:
     value = given.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # NaN is not within the range either.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
         raise InputError("the page sent a number that is none: reload it")
     return float(value)
 
