@@ -18,6 +18,10 @@ from ttd.errors import TTDError
 INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141
 # Since click 8.2 a group without a command raises its whole help as an error; before, it printed it.
 _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+_MEMORY = (
+    "Not enough memory; use a smaller model or do less at once: --size, --batch, --dtype where the command has them, "
+    "for training --set optimiser.micro_batch=1."
+)
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -71,7 +75,7 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, TTDError):
         return _one_line(str(error)), 2
     if isinstance(error, MemoryError) or _is_torch_memory(error):
-        return "Not enough memory; lower --size or --batch, or use --dtype bfloat16 or a smaller model.", 2
+        return _MEMORY, 2
     if isinstance(error, OSError) and error.errno is not None:
         return _file_sentence(error), 2
     return None
