@@ -116,6 +116,7 @@ def evaluate(
     ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc
     ttd eval tagmask --data cc3m_for_evaluation --model tcl --adapter TTD --out runs/captions
     ttd eval folder --data mine --model mini --preset default --out runs/mine
+    torchrun --nproc-per-node 8 -m ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc
 
     NAME: tagmask, voc, voc20, context60, context59, coco-object, coco-stuff, ade20k, cityscapes, folder (images/,
     labels/, classes.txt), coco-80, nus-wide, refcoco, refcoco+, refcocog. Run the same command again after an
