@@ -19,7 +19,7 @@ from ttd.tag_pictures import caption_chips
 
 PANEL, LARGE = 320, 512  # pixels of a picture's longer side
 _POINTS = 96  # side of the grid on which a place for a region's name is looked for
-_NAMED = 0.02  # share of the picture from which on a region carries its name
+_NAMED = 0.01  # share of the picture from which on a region carries its name
 _CHOSEN = "✓"
 
 

@@ -17,7 +17,7 @@ def theme() -> gr.themes.Base:
         radius_size="sm",
         font=_SANS,
         font_mono=_MONO,
-    )
+    ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")
 
 
 CSS = """
@@ -44,15 +44,17 @@ CSS = """
 .ttd-grid figcaption b { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ttd-note { color: var(--body-text-color-subdued); white-space: nowrap; }
 .ttd-columns { display: flex; gap: 24px; }
+.ttd-columns .ttd-grid { grid-template-columns: 1fr 1fr; }
+.ttd-columns .ttd-grid img { aspect-ratio: 1; }
 .ttd-columns section { flex: 1 1 0; min-width: 0; max-width: 560px; }
 .ttd-columns h4 { margin: 0 0 4px; font-size: 15px; overflow-wrap: anywhere; }
 .ttd-labelled { display: flex; gap: 16px; align-items: flex-start; }
 .ttd-layers { position: relative; flex: 0 1 auto; min-width: 0; }
-.ttd-layers img { display: block; margin: 0; max-width: 100%; max-height: 430px; border-radius: 4px; }
+.ttd-layers img { display: block; margin: 0; max-width: 100%; max-height: 400px; border-radius: 4px; }
 .ttd-layers img.ttd-upper { position: absolute; inset: 0; width: 100%; height: 100%; opacity: var(--ttd-opacity, .6); }
 .ttd-sign { position: absolute; transform: translate(-50%, -50%); background: rgba(255, 255, 255, .9); color: #141414;
   font-size: 13px; font-weight: 600; padding: 0 5px; border: 2px solid; border-radius: 4px; white-space: nowrap; }
-.ttd-legend { font-size: 14px; flex: 1 0 170px; max-width: 300px; max-height: 430px; overflow: auto; }
+.ttd-legend { font-size: 14px; flex: 1 0 170px; max-width: 300px; max-height: 400px; overflow: auto; }
 .ttd-legend ul { list-style: none; margin: 0; padding: 0; }
 .ttd-legend li { display: flex; gap: 8px; align-items: center; margin: 0 0 4px; }
 .ttd-legend li span:nth-child(2) { flex: 1; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }

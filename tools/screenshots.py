@@ -1,0 +1,78 @@
+"""Makes docs/images/app-explore.png and app-caption.png again: the page at 1280 x 800 in Chromium.
+
+    python -m tools.screenshots [--adapter FOLDER]
+
+Without an adapter the second picture, before and after TTD side by side, is left out. The one in the docs is
+
+    ttd scenes write scenes --count 9600 && ttd train scenes --config mini --set loss.borrowed=2 --out ttd-mini
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from pathlib import Path
+
+import torch
+
+import ttd
+from tests.app.browser import Visit, browser, visit
+from ttd.app.access import Access
+from ttd.app.choices import Choices
+from ttd.app.model_pool import ModelPool
+from ttd.app.server import page
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+MOST_BYTES = 400_000
+EXAMPLE = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--adapter")
+    parser.add_argument("--out", type=Path, default=IMAGES)
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # on a busy machine torch's threads wait for each other
+    adapters = [given.adapter] if given.adapter else []
+    pool = ModelPool(Choices.of(["mini"], adapters), lambda name, adapter: ttd.load(name, adapter=adapter))
+    with page(pool, Access("127.0.0.1", free_port())) as address, browser() as opened:
+        seen = visit(opened, address)
+        seen.page.locator("#ttd-maps img").first.wait_for()
+        act(seen, lambda: seen.page.locator("#ttd-examples .gallery-item").nth(EXAMPLE).click())
+        save(seen, given.out / "app-explore.png")
+        seen.page.get_by_role("tab", name="Segment", exact=True).click()
+        save(seen, given.out / "app-segment.png")
+        if adapters:
+            seen.page.locator("#ttd-adapter input").click()
+            label = next(iter(pool.choices.adapters))
+            act(seen, lambda: seen.page.get_by_role("option", name=label).click())
+            seen.page.get_by_role("tab", name="Caption", exact=True).click()
+            save(seen, given.out / "app-caption.png")
+
+
+def act(seen: Visit, do: object) -> None:
+    """Does something and waits for its answer."""
+    number = seen.page.locator("#ttd-status [data-answer]").get_attribute("data-answer")
+    do()  # type: ignore[operator]
+    seen.page.wait_for_selector(f"#ttd-status [data-answer]:not([data-answer='{number}'])")
+
+
+def save(seen: Visit, path: Path) -> None:
+    """The tab as it stands, without pointer and focus."""
+    seen.page.mouse.move(640, 790)
+    seen.page.evaluate("document.activeElement.blur()")
+    seen.page.wait_for_timeout(700)
+    seen.page.screenshot(path=path)
+    size = path.stat().st_size
+    assert size <= MOST_BYTES, f"{path} has {size} bytes"
+    print(f"{path}: {size / 1000:.0f} kB")
+
+
+def free_port() -> int:
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        return int(tried.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
