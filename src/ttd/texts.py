@@ -68,12 +68,8 @@ class Texts:
         """Those texts of which, with their longest template, only the beginning fits into the text tower."""
         longest = max(templates, key=len)
         filled = {text: longest.replace("{}", text) for text in texts}
-        # A token is at least one byte, start and end come on top: most texts need not be asked about.
-        long = [text for text, full in filled.items() if len(full.encode()) + 2 > self._encoder.max_tokens]
-        if not long:
-            return ()
-        _, flags = self._encoder.tokenize([filled[text] for text in long])
-        return tuple(text for text, was_cut in zip(long, flags, strict=True) if was_cut)
+        flags = self._encoder.cut_texts(list(filled.values()))
+        return tuple(text for text, was_cut in zip(filled, flags, strict=True) if was_cut)
 
     def unknown(self, texts: Iterable[str]) -> tuple[str, ...]:
         """Distinct words (lower case) outside the encoder's closed vocabulary; none where it is open."""

@@ -14,6 +14,7 @@ from tests.tiny_models import tiny_clip
 from ttd.data.damage import BROKEN_IMAGE, DamagedPair
 from ttd.data.pairs import PairSource
 from ttd.data.scoring import ScoreJob, centre_square
+from ttd.data.shard_jobs import run_shards, whole_report
 from ttd.errors import InputError
 
 
@@ -80,3 +81,17 @@ def test_sizes() -> None:
     assert ScoreJob(ColourEncoder(), size=48).size == 48
     with pytest.raises(InputError, match="multiple"):
         ScoreJob(ColourEncoder(), size=33)
+
+
+def test_captions_that_are_cut_are_counted_also_when_a_job_goes_on(tmp_path: Path) -> None:
+    samples = {name: {"png": picture(0), "txt": b"dog " * count} for name, count in (("long", 80), ("short", 3))}
+    write_tar(tmp_path / "a.tar", samples)
+    source, job = PairSource(tmp_path / "a.tar"), ScoreJob(tiny_clip(), size=64)
+    for _ in range(2):  # the second time it reads what the first wrote
+        report = run_shards(job, source, tmp_path / "scores")
+        assert report.cut_captions == report.to_dict()["cut_captions"] == 1
+    whole = whole_report(job, source, tmp_path / "scores", 0.1)
+    assert whole is not None
+    assert whole.cut_sentence(77) == (
+        "1 caption was longer than the 77 tokens that the model takes: only the beginning counted"
+    )

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.data.samples import sample, write_tar
+from tests.data.samples import picture, sample, write_tar
 from tests.training.conftest import tiny_config
 from tests.training.stand_ins import train_and_tell, train_slowly
 from ttd.errors import InputError
@@ -122,6 +122,18 @@ def test_damage_is_counted_and_too_much_of_it_stops(base: Path, tmp_path: Path) 
     assert report["samples"][0]["key"] == "3"
     with pytest.raises(InputError, match="damaged"):
         train(tiny_config(base, shard, "data.most_damaged=0.05"), tmp_path / "strict", quiet=True)
+
+
+def test_captions_that_are_cut_are_counted_once_over_a_break(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = {f"{n}": {"png": picture(n), "txt": b"dog " * (80 if n % 4 == 0 else 5)} for n in range(8)}
+    data = write_tar(tmp_path / "pairs.tar", samples)
+    train(tiny_config(base, data, "optimiser.steps=1"), tmp_path / "run", quiet=True)
+    train(tiny_config(base, data, "optimiser.steps=2"), tmp_path / "run", quiet=True)
+    assert json.loads((tmp_path / "run" / "damage.json").read_text())["cut_captions"] == 2
+    assert sum(entry["cut_captions"] for entry in read_log(tmp_path / "run")) == 2
+    assert "2 captions were longer than the 77 tokens" in caplog.text
 
 
 def test_a_step_of_damaged_pairs_only_is_no_step(base: Path, tmp_path: Path) -> None:

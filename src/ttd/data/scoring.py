@@ -94,7 +94,9 @@ class ScoreJob(ShardJob):
     def score(self, pixels: list[Tensor], captions: list[tuple[str, ...]]) -> Tensor:
         """Scores `[B]` of normalised pictures `[3,S,S]` with one or more captions each."""
         images = torch.stack(pixels).to(self.encoder.device)
-        text = self.encoder.encode_text([caption for several in captions for caption in several])
+        every = [caption for several in captions for caption in several]
+        text = self.encoder.encode_text(every)
+        self.cut_captions += sum(self.encoder.cut_texts(every))
         counts = torch.tensor([len(several) for several in captions], device=text.device)
         owner = torch.repeat_interleave(torch.arange(len(captions), device=text.device), counts)
         views = [images, images.flip(-1)] if self.flip else [images]

@@ -35,9 +35,11 @@ class ShardJob(ABC):
     Attributes:
         settings: what decides the results, in plain values; files made with others are refused.
         progress: may be told how many pairs are done before a shard is.
+        cut_captions: captions of the shard in work that were longer than the model takes; a job may count them.
     """
 
     settings: dict[str, Any]
+    cut_captions: int = 0
     progress: Callable[[int], None] = staticmethod(lambda pairs: None)
 
     @abstractmethod
@@ -156,13 +158,16 @@ def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: Da
     shard = source.shards[number]
     if shard.damage:
         skip(shard.damage)
+    job.cut_captions = 0
     table = job.table(source, source.indices(number), skip)
     about = {
         "settings": job.settings,
         "size": shard.size,
         "pairs": len(shard),
         "damage": [damage.to_dict() for damage in damaged],
+        "cut_captions": job.cut_captions,
     }
+    report.cut_captions += job.cut_captions
     write_table(table, table_path(folder, shard), about)
 
 
@@ -183,5 +188,6 @@ def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:
 
 
 def _count(about: dict[str, Any], shard: Shard, report: DamageReport) -> None:
+    report.cut_captions += about.get("cut_captions", 0)
     for damage in about["damage"]:
         report.add(DamagedPair(damage["reason"], shard.name, damage["key"], damage["detail"]))

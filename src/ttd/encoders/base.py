@@ -163,6 +163,17 @@ class Encoder(nn.Module, ABC):
         embeddings = self._embed_distinct(distinct)[rows].view(len(texts), len(templates), -1)
         return self._average_templates(embeddings)
 
+    def cut_texts(self, texts: Sequence[str]) -> list[bool]:
+        """Of which texts, as they are, the text tower takes only the beginning; asks the tokenizer about long ones."""
+        # A token is at least one byte, start and end come on top: most texts need not be asked about.
+        long = [i for i, text in enumerate(texts) if len(text.encode("utf-8", "replace")) + 2 > self.max_tokens]
+        cut = [False] * len(texts)
+        if long:
+            _, flags = self.tokenize([texts[i] for i in long])
+            for i, was_cut in zip(long, flags, strict=True):
+                cut[i] = was_cut
+        return cut
+
     def similarity(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """Raw cosines of every cell and text: the paper's `sim` (Eq. 3).
 

@@ -114,6 +114,7 @@ class Trainer:
         options = config.optimiser
         self.optimiser = torch.optim.AdamW(self.parameters, lr=options.rate, weight_decay=options.weight_decay)
         self.step, self.signal = 0, 0
+        self.cut = 0  # captions met so far, of all processes, of which only the beginning fits the text tower
         self.report = source.report(config.data.most_damaged)
         if config.run.gradient_checkpointing:
             recompute_blocks(encoder.backbone)
@@ -147,7 +148,7 @@ class Trainer:
             return
         self.adapter.load_state(state["adapter"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
+        self.step, self.cut = state["step"], state.get("cut_captions", 0)
         for damage in state["damaged"]:
             self.report.add(DamagedPair(damage["reason"], damage["shard"], damage["key"], damage["detail"]))
         log.info("going on at step %d of %d", self.step, len(self.steps))
@@ -173,7 +174,10 @@ class Trainer:
         if self.place.first:
             self.adapter.save(self.out)
             write_model_card(self.out)
+            self.report.cut_captions = self.cut
             self.report.write(self.out / DAMAGE)
+            if self.cut:
+                log.warning(self.report.cut_sentence(self.objective.encoder.max_tokens))
             if len(self.report):
                 log.warning("%s; see %s", self.report.summary(), self.out / DAMAGE)
         self.place.wait()
@@ -185,6 +189,7 @@ class Trainer:
         state = {
             "adapter": self.adapter.state(),
             "optimiser": self.optimiser.state_dict(),
+            "cut_captions": self.cut,
             "damaged": [*self.report.to_dict()["samples"], *self.report.to_dict()["shards"]],
         }
         checkpoint.save(self.out / CHECKPOINTS, self.step, state, self.config.run.keep_checkpoints)
@@ -223,7 +228,10 @@ class Trainer:
         """
         place = self.place
         interrupted, terminated = signal == SIGINT, signal == SIGTERM
-        count, damaged, interrupts, terminates = place.total(data.count, len(data.damaged), interrupted, terminated)
+        cut = self._count_cut(data)
+        count, damaged, cut, interrupts, terminates = place.total(
+            data.count, len(data.damaged), cut, interrupted, terminated
+        )
         if interrupts or terminates:
             self.signal = SIGINT if interrupts else SIGTERM
             return None
@@ -238,6 +246,7 @@ class Trainer:
         outcomes = self._backward(data, count) if count else []
         norm = self._update(data) if count else 0.0
         self.step += 1
+        self.cut += int(cut)
         parts = zip(*((o.loss.detach(), o.distill, o.tag, o.selected, o.words) for o in outcomes), strict=True)
         mine = sums([torch.stack([v.float() for v in values]).sum() for values in parts]) if outcomes else [0.0] * 5
         loss, distill, tag, selected, words = place.total(*mine)
@@ -253,7 +262,16 @@ class Trainer:
             "rate": rate,
             "images": int(count),
             "damaged": int(damaged),
+            "cut_captions": int(cut),
         }
+
+    def _count_cut(self, data: StepData) -> int:
+        """Captions of this process's pictures that are longer than the text tower takes."""
+        total = 0
+        for batch in data.batches:
+            flags = torch.tensor(self.objective.encoder.cut_texts(batch.captions), dtype=torch.bool)
+            total += int((flags[batch.caption_rows] & batch.caption_valid).sum())
+        return total
 
     def _backward(self, data: StepData, count: float) -> list[Outcome]:
         """Gradients of the mean loss over all pictures of the step, on every process."""
