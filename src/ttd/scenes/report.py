@@ -65,6 +65,9 @@ def _variants(encoder: Encoder, scenes: Sequence[Scene], encoded: EncodedScenes)
         return {encoder.kind: _dense(encoder, encoded)}
     rows = {}
     for name in tqdm(PRESETS, desc="last-block variants", disable=None):
+        if last_block(name) == encoder.variant:
+            rows[name] = _dense(encoder, encoded)
+            continue
         with _variant(encoder, name):
             rows[name] = _dense(encoder, encode_scenes(encoder, scenes))
     return rows
