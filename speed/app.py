@@ -60,7 +60,8 @@ def measure(name: str, model: TTD, picture: Image.Image, caption: str) -> None:
     slowest = max(wall for wall, _ in later.values())
     print(
         f"page, {name}, {picture.width} x {picture.height}, seconds waited (and computed): "
-        f"first answer {first[0]:.2f} s ({first[1]:.2f}); {told}; slowest {slowest:.2f} s (wanted: below {WANTED:.0f} s)"
+        f"first answer {first[0]:.2f} s ({first[1]:.2f}); {told}; slowest {slowest:.2f} s "
+        f"(wanted: below {WANTED:.0f} s)"
     )
 
 

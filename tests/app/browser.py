@@ -66,7 +66,7 @@ class Visit:
 def visit(opened: Browser, address: str, size: tuple[int, int] = SIZE) -> Visit:
     """Opens a tab of its own (own cookies) and waits until the page stands."""
     page = opened.new_page(viewport={"width": size[0], "height": size[1]})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)  # a busy machine
     seen = Visit(page)
     page.on("request", lambda request: seen.requested.append(request.url))
     page.on("websocket", lambda socket: seen.requested.append(socket.url))
