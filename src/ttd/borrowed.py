@@ -7,6 +7,7 @@ says something like them are not borrowed: see `akin`.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -118,6 +119,13 @@ def words_to_borrow(source: str | None, said: Iterable[str]) -> list[str] | None
     if source == CAPTIONS and not words:
         raise InputError("there are no captions to borrow words from: choose the list, or a file of words")
     return words if source == CAPTIONS or len(words) >= FEWEST else None
+
+
+def digest(words: Iterable[str] | None) -> str:
+    """Tells lists of words apart, in whatever order; "list" for the package's (None)."""
+    if words is None:
+        return LIST
+    return hashlib.sha256("\n".join(sorted(words)).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def read_words(path: Path) -> list[str]:

@@ -19,6 +19,7 @@ from tests.data.samples import picture, sample, write_shards, write_tar
 from tests.taggers.stub_server import Stub, truthful
 from tests.taggers.test_nouns import StandInNltk
 from tests.tiny_models import tiny_clip_model
+from ttd.borrowed import caption_words
 from ttd.cli import cli
 from ttd.data.pairs import INSIDE, PairSource
 from ttd.encoders.tokenizer import clip_tokenizer
@@ -166,6 +167,38 @@ def test_other_settings_are_refused(tmp_path: Path, shards: Path, stand_ins: Non
     assert "made with other settings" in one_sentence(run(shards, "--model", "x", "--out", tmp_path / "tags"))
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_borrowed_words_come_from_all_captions(shards: Path, tmp_path: Path, stand_ins: None, share: float) -> None:
+    """As `TTD.tag` with the words of all captions, written out."""
+    options = ("--model", "x", "--drop-stop-words", "--selection", "borrowed", "--borrowed", "captions")
+    done = run(shards, *options, "--share", share, "--out", tmp_path / "tags")
+    assert done.exit_code == 0, done.output
+    source = PairSource(shards, tags=tmp_path / "tags" / "tags")
+    words = caption_words(caption for i in range(len(source)) for caption in source[i].captions)
+    assert f"Words are compared with {len(words)} words of the other captions." in done.stderr
+    model = TTD(ColourModelEncoder())
+    for i in range(len(source)):
+        image, caption = source[i].image, source[i].captions[0]
+        tagging = model.tag(image, caption, selection="borrowed", share=share, borrowed=words)
+        assert source[i].tags == (tuple(tagging.selected),)
+    assert any(words_of(source))
+
+
+def test_where_borrowed_words_come_from(shards: Path, tmp_path: Path, stand_ins: None) -> None:
+    base = ("--model", "x", "--selection", "borrowed", "--out", tmp_path / "tags")
+    done = run(shards, *base)
+    assert "compared with the package's list" in done.stderr  # twelve captions hold too few words
+    settings = json.loads((tmp_path / "tags" / "tags.json").read_text())["settings"]
+    assert (settings["selection"], settings["share"], settings["borrowed"]) == ("borrowed", 0.9, "list")
+    assert run(shards, *base, "--share", 0.9, "--borrowed", "list").exit_code == 0
+    assert "share was 0.9, now 0.8" in run(shards, *base, "--share", 0.8).stderr
+    (tmp_path / "words.txt").write_text("violet\nzebra\n")
+    refused = run(shards, *base, "--borrowed", tmp_path / "words.txt")
+    assert refused.exit_code == 2
+    assert f"compared with 2 words of {tmp_path / 'words.txt'}" in refused.stderr
+    assert "borrowed was 'list', now" in refused.stderr
+
+
 def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, shards: Path, stand_ins: None) -> None:
     out = ("--out", tmp_path / "out")
     for arguments, message in (
@@ -174,6 +207,11 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, shards: Path, stand
         (out, "give --model"),
         (("--tagger", "nltk", "--model", "mini", *out), "--model belongs to a model"),
         (("--tagger", "nltk", "--score", "s_pixel", *out), "--score belongs to a model"),
+        (("--tagger", "nltk", "--selection", "borrowed", *out), "--selection belongs to a model"),
+        (("--model", "x", "--share", 0.5, *out), "belong to --selection borrowed"),
+        (("--model", "x", "--threshold", 0.5, *out), "--threshold cuts"),
+        (("--model", "x", "--selection", "borrowed", "--score", "s_image", *out), "compares s_pixel"),
+        (("--model", "x", "--selection", "borrowed", "--borrowed", "no.txt", *out), "cannot be read"),
         (("--tagger", "llm", *out), "needs --llm-url"),
         (("--model", "mini", "--llm-model", "m", *out), "--llm-model needs --tagger llm"),
         (("--tagger", "nltk", "--shards", shards), "holds the pairs themselves"),

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import json_bytes, picture, write_tar
-from ttd.data.chosen_words import ModelChooser, TagJob, TextChooser
+from ttd.data.chosen_words import ModelChooser, TagJob, TextChooser, some_captions
 from ttd.data.damage import NO_ANSWER, DamagedPair
 from ttd.data.pairs import PairSource
 from ttd.data.shard_jobs import run_shards
@@ -49,6 +50,29 @@ def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
     for key, tags in zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True):
         pair = source[list(SAMPLES).index(key)]
         assert tags == [model.tag(pair.image, c, stop_words=False).selected for c in pair.captions]
+
+
+def test_borrowed_words_decide(source: PairSource) -> None:
+    model = TTD(ColourModelEncoder())
+    how: dict[str, Any] = {"selection": "borrowed", "borrowed": ["green", "zebra"]}
+    found = {}
+    for share in (0.0, 1.0):
+        chooser = ModelChooser(model, share=share, stop_words=True, **how)
+        found[share] = TagJob(chooser).table(source, range(1), lambda damage: None)["tags"].to_pylist()
+        assert found[share] == [[model.tag(source[0].image, "red and blue", share=share, **how).selected]]
+        assert chooser.settings["share"] == share
+        assert len(chooser.settings["borrowed"]) == 16
+    assert found == {0.0: [[["red", "blue"]]], 1.0: [[["red"]]]}
+    assert "share" not in ModelChooser(model).settings
+
+
+def test_some_captions_are_spread_evenly(source: PairSource, tmp_path: Path) -> None:
+    every = ["red and blue", "a green red", "blue or green", "of the", "red", "on the", "blue red"]
+    assert list(some_captions(source)) == every
+    assert list(some_captions(source, most=2)) == ["red and blue", "on the"]
+    assert list(some_captions(source, most=1)) == ["red and blue"]
+    write_tar(tmp_path / "bad/x.tar", {"a": {"png": picture(0), "txt": b" "}, "b": {"png": picture(0), "txt": b"blue"}})
+    assert list(some_captions(PairSource(tmp_path / "bad"))) == ["blue"]
 
 
 def test_training_reads_them_beside_the_pairs(source: PairSource, tmp_path: Path) -> None:

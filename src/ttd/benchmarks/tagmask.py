@@ -4,7 +4,6 @@ whole caption covers (Table 3).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from ttd.benchmarks.sweep import Sweep
 from ttd.benchmarks.tag_tables import Decided, TagRow, decide
 from ttd.benchmarks.tagmask_set import TagMaskRow, TagMaskSet
 from ttd.benchmarks.text_tags import TextTags, decided
+from ttd.borrowed import digest
 from ttd.errors import InputError
 from ttd.images import read_image
 from ttd.tagging import SCORES
@@ -95,7 +95,7 @@ class TagMask(Benchmark):
             "shuffled": self.shuffled,
             "vocabulary": len(self.data.vocabulary),
             "taggers": [tagger.settings for tagger in self.text.taggers],
-            **({"shares": list(self.shares.values()), "borrowed": self._lenders()} if self.shares else {}),
+            **({"shares": list(self.shares.values()), "borrowed": digest(self.borrowed)} if self.shares else {}),
         }
 
     def prepare(self, numbers: Sequence[int]) -> None:
@@ -185,12 +185,6 @@ class TagMask(Benchmark):
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
         return _TagMaskTally(self.data, self.scores, tuple(self.shares), self.text.names)
-
-    def _lenders(self) -> str:
-        """Tells the words to compare with apart, in whatever order."""
-        if self.borrowed is None:
-            return "list"
-        return hashlib.sha256("\n".join(sorted(self.borrowed)).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _decided(tags: Record, score: str) -> Decided:

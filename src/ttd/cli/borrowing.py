@@ -49,12 +49,12 @@ class Selection:
 
     def question(self) -> dict[str, Any]:
         """What decides the results, for `run.json`; nothing where all is usual, as in earlier runs."""
-        from ttd.borrowed import LIST, SHARE
+        from ttd.borrowed import SHARE, digest
 
         if self.name != "borrowed":
             return self.options()
-        words = LIST if self.words is None else digest(self.words)
-        return {"selection": self.name, "share": SHARE if self.share is None else self.share, "borrowed": words}
+        share = SHARE if self.share is None else self.share
+        return {"selection": self.name, "share": share, "borrowed": digest(self.words)}
 
     def borrow(self, captions: Iterable[str], stop_words: bool) -> tuple[tuple[str, ...] | None, str]:
         """The words to compare with, None for the package's list, and a line that says which they are.
@@ -86,13 +86,6 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def digest(words: Iterable[str]) -> str:
-    """Tells lists of words apart, in whatever order."""
-    import hashlib
-
-    return hashlib.sha256("\n".join(sorted(words)).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 _OPTIONS = (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ttd.cli.borrowing import Selection, selection_options
 from ttd.cli.data_options import (
     Model,
     Pairs,
@@ -25,6 +27,7 @@ from ttd.errors import InputError
 
 if TYPE_CHECKING:
     from ttd.data.chosen_words import Chooser
+    from ttd.data.pairs import PairSource
 
 _TEXTS_AT_ONCE = 256
 
@@ -39,8 +42,7 @@ _TEXTS_AT_ONCE = 256
 @click.option("--per-shard", type=click.IntRange(1), default=10_000, show_default=True, help="Pairs in each, at most.")
 @click.option("--keep", metavar="FILE", help="Only the pairs of this keep-list.")
 @click.option("--score", type=click.Choice(SCORES), default="s_pixel", show_default=True)
-@click.option("--selection", metavar="NAME", help="gap, softmax, min-max or share; by default the score's own.")
-@click.option("--threshold", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True)
+@selection_options
 @click.option(
     "--drop-stop-words", is_flag=True, help="Leave stop words out; kept otherwise, as in the paper's training."
 )
@@ -57,6 +59,7 @@ def tag(
     per_shard: int,
     keep: str | None,
     batch: int | None,
+    selection: Selection,
     **how: Any,
 ) -> int:
     """Choose the words of every caption, by a model or a tagger of the text, for training to read.
@@ -64,6 +67,7 @@ def tag(
     \b
     ttd data tag 'cc3m/{00000..00331}.tar' --keep pruned/keep.parquet --model tcl --out tags
     ttd data tag shards/ --model mini --score s_image --drop-stop-words --out tags
+    ttd data tag shards/ --model mini --selection borrowed --share 0.9 --out tags
     ttd data tag shards/ --tagger spacy --shards tagged
     ttd data tag shards/ --tagger llm --llm-url http://localhost:8000/v1 --llm-model qwen --out tags
 
@@ -84,7 +88,7 @@ def tag(
     if tagger:
         chooser = _text_chooser(tagger, words_by, model, how, look=shards is not None)
     else:
-        chooser = _model_chooser(model, how, at_once)
+        chooser = _model_chooser(model, selection, how, source, at_once)
     job = TagJob(chooser, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
     tables, limit = place / "tags", pairs.max_damaged
     with pairs_bar(-(-len(source) // world), rank) as bar:
@@ -115,19 +119,27 @@ def _place(out: str | None, shards: str | None) -> Path:
     return writable_folder(Path(out or shards or ""))
 
 
-def _model_chooser(model: Model, how: dict[str, Any], batch: int) -> Chooser[Any]:
-    from ttd.data.chosen_words import ModelChooser
+def _model_chooser(
+    model: Model, selection: Selection, how: dict[str, Any], source: PairSource, batch: int
+) -> Chooser[Any]:
+    from ttd.data.chosen_words import ModelChooser, some_captions
+    from ttd.data.ranks import ranks
     from ttd.inference import resolve
 
     if not model.model:
         raise InputError("give --model, whose words are taken, or --tagger for words by the text alone")
     options = {name: how[name] for name in ("preset", "size") if how[name] is not None}
     resolve(**options)
+    loaded = model.load()
+    if selection.name == "borrowed":
+        words, line = selection.borrow(some_captions(source), how["drop_stop_words"])
+        if ranks()[0] == 0:
+            click.echo(printable(line), err=True)
+        selection = replace(selection, words=words)
     return ModelChooser(
-        model.load(),
+        loaded,
         score=how["score"],
-        selection=how["selection"],
-        threshold=how["threshold"],
+        **selection.options(),
         stop_words=how["drop_stop_words"],
         batch=batch,
         options=options,
@@ -142,9 +154,11 @@ def _text_chooser(
     from ttd.taggers.catalogue import open_tagger
 
     given = click.get_current_context().get_parameter_source
-    for name in ("model", "adapter", "score", "selection", "threshold", "preset", "size"):
+    names = ("model", "adapter", "score", "selection_name", "threshold", "share", "borrowed", "preset", "size")
+    for name in names:
         if given(name) is click.core.ParameterSource.COMMANDLINE:
-            raise InputError(f"--{name} belongs to a model, and --tagger {tagger} reads the text alone: leave one out")
+            told = f"--{name.removesuffix('_name')} belongs to a model, and --tagger {tagger} reads the text alone"
+            raise InputError(f"{told}: leave one out")
     opened = open_tagger(tagger, words_by.spacy_model, words_by.llm)
     return TextChooser(opened, stop_words=how["drop_stop_words"], look=look)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
+from ttd.borrowed import SHARE, digest
 from ttd.data.damage import NO_ANSWER, DamagedPair
 from ttd.data.pairs import Captioned, Pair, PairSource
 from ttd.data.shard_jobs import ShardJob, read_ahead
@@ -86,10 +87,10 @@ class ModelChooser(Chooser[Pair]):
 
     Args:
         model: scores the words.
-        score, selection, threshold, stop_words: as for `TTD.tag_many`; stop words are kept by default, as
-            in the paper's training.
+        score, selection, threshold, share, borrowed, stop_words: as for `TTD.tag_many`; stop words are kept by
+            default, as in the paper's training.
         batch: pictures of one shape that are encoded at once.
-        options: as for `TTD.tag_many`.
+        options: how pictures are looked at, as for `TTD.tag_many`.
         settings: more of what decides the results (an adapter, the number format).
     """
 
@@ -100,6 +101,8 @@ class ModelChooser(Chooser[Pair]):
         score: str = "s_pixel",
         selection: str | None = None,
         threshold: float = 0.5,
+        share: float = SHARE,
+        borrowed: Sequence[str] | None = None,
         stop_words: bool = False,
         batch: int = 16,
         options: dict[str, Any] | None = None,
@@ -108,14 +111,12 @@ class ModelChooser(Chooser[Pair]):
         self.model = model
         self.stop_words = stop_words
         self.batch = batch
-        self.options = {
-            **(options or {}),
-            "score": score,
-            "selection": selection,
-            "threshold": threshold,
-            "stop_words": stop_words,
-        }
-        self.settings = {**(settings or {}), **self.options, "base": model.encoder.fingerprint()}
+        self.view_options = options or {}
+        rule = {"score": score, "selection": selection, "threshold": threshold, "stop_words": stop_words}
+        self.rule: dict[str, Any] = {**rule, "share": share, "borrowed": borrowed}
+        if selection == "borrowed":  # otherwise these decide nothing, and tables of earlier versions do not have them
+            rule |= {"share": share, "borrowed": digest(borrowed)}
+        self.settings = {**(settings or {}), **self.view_options, **rule, "base": model.encoder.fingerprint()}
 
     def read(self, source: PairSource, index: int) -> Pair:
         """The whole pair."""
@@ -135,7 +136,7 @@ class ModelChooser(Chooser[Pair]):
         for i, pair in enumerate(pairs):
             mine = [(owner, j) for owner, j in asked if owner == i and (owner, j) not in single]
             if mine:
-                encoded = self.model.encode(pair.image, **self._view_options())
+                encoded = self.model.encode(pair.image, **self.view_options)
                 self._fill(tags, pairs, mine, [encoded] * len(mine))
         return list(tags)
 
@@ -143,13 +144,9 @@ class ModelChooser(Chooser[Pair]):
         if not asked:
             return
         captions = [pairs[i].captions[j] for i, j in asked]
-        found = self.model.tag_many(images, captions, batch_size=self.batch, **self.options)
+        found = self.model.tag_many(images, captions, batch_size=self.batch, **self.rule, **self.view_options)
         for (i, j), tagging in zip(asked, found, strict=True):
             tags[i][j] = tagging.selected
-
-    def _view_options(self) -> dict[str, Any]:
-        rule = ("score", "selection", "threshold", "stop_words")
-        return {name: value for name, value in self.options.items() if name not in rule}
 
 
 class TextChooser(Chooser[Captioned]):
@@ -185,6 +182,18 @@ class TextChooser(Chooser[Captioned]):
 
     def _kept(self, words: list[str]) -> list[str]:
         return [word for word in words if not (self.stop_words and is_stop_word(word))]
+
+
+def some_captions(source: PairSource, most: int = 10_000) -> Iterator[str]:
+    """The captions of at most `most` pairs, evenly over the source: enough to borrow words from, soon read.
+
+    Damaged pairs are left out; who goes through them all counts them.
+    """
+    for index in range(0, len(source), max(1, -(-len(source) // most))):
+        try:
+            yield from source.captioned(index).captions
+        except DamagedPair:
+            continue
 
 
 def _split(text: str) -> Caption:
