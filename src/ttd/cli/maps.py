@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,16 +79,10 @@ def segment(settings: Settings, image: str, tags: tuple[str, ...]) -> int:
 
 
 @dataclass(frozen=True)
-class HeatmapJob(Job):
-    """One heatmap per text."""
+class MapJob(Job):
+    """Looks at one picture after the other, by the shared options."""
 
     settings: Settings
-    name = "heatmap"
-
-    def check(self, item: Item) -> None:
-        """At least one text, none of them empty."""
-        if not item.tags or not all(text.strip() for text in item.tags):
-            raise InputError(f"There is no text to look for in {item.id}; name what the heatmaps are for.")
 
     def question(self) -> dict[str, Any]:
         """Nothing beyond the shared options."""
@@ -97,13 +92,30 @@ class HeatmapJob(Job):
         self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
     ) -> list[Answer]:
         """One picture after the other."""
-        pairs = zip(images, items, strict=True)
-        return [self._answer(model, image, list(item.tags)) for image, item in pairs]
+        return [self.answer(model, image, item) for image, item in zip(images, items, strict=True)]
 
-    def _answer(self, model: TTD, image: Image.Image, texts: list[str]) -> Answer:
+    @abstractmethod
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """The answer for one picture."""
+
+
+@dataclass(frozen=True)
+class HeatmapJob(MapJob):
+    """One heatmap per text."""
+
+    name = "heatmap"
+
+    def check(self, item: Item) -> None:
+        """At least one text, none of them empty."""
+        if not item.tags or not all(text.strip() for text in item.tags):
+            raise InputError(f"There is no text to look for in {item.id}; name what the heatmaps are for.")
+
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """See `MapJob`."""
         from ttd.pictures import heatmap_overlay
         from ttd.tag_pictures import heatmap_panels
 
+        texts = list(item.tags)
         maps = model.heatmaps(image, texts, **self.settings.options())
         found = [_peak(heat) for heat in maps]
         record = {
@@ -132,10 +144,9 @@ def _peak(heat: npt.NDArray[np.float32]) -> tuple[int, int, float]:
 
 
 @dataclass(frozen=True)
-class MaskJob(Job):
+class MaskJob(MapJob):
     """The mask of a caption."""
 
-    settings: Settings
     threshold: float | None
     name = "mask"
 
@@ -148,16 +159,11 @@ class MaskJob(Job):
         """The threshold."""
         return {"threshold": self.threshold}
 
-    def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
-    ) -> list[Answer]:
-        """One picture after the other."""
-        pairs = zip(images, items, strict=True)
-        return [self._answer(model, image, item.caption or "") for image, item in pairs]
-
-    def _answer(self, model: TTD, image: Image.Image, caption: str) -> Answer:
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """See `MapJob`."""
         from ttd.pictures import mask_overlay, mask_png
 
+        caption = item.caption or ""
         found = model.caption_mask(image, caption, threshold=self.threshold, **self.settings.options())
         share, box = round(float(found.mean()), 4), _box(found)
         record = {
@@ -181,10 +187,9 @@ def _box(found: npt.NDArray[np.bool_]) -> list[int] | None:
 
 
 @dataclass(frozen=True)
-class SegmentJob(Job):
+class SegmentJob(MapJob):
     """A label for every pixel."""
 
-    settings: Settings
     name = "segment"
 
     def check(self, item: Item) -> None:
@@ -192,21 +197,11 @@ class SegmentJob(Job):
         if not item.tags:
             raise InputError(f"There are no classes for {item.id}; name them with --tags dog grass.")
 
-    def question(self) -> dict[str, Any]:
-        """Nothing beyond the shared options."""
-        return {}
-
-    def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
-    ) -> list[Answer]:
-        """One picture after the other."""
-        pairs = zip(images, items, strict=True)
-        return [self._answer(model, image, list(item.tags)) for image, item in pairs]
-
-    def _answer(self, model: TTD, image: Image.Image, tags: list[str]) -> Answer:
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """See `MapJob`."""
         from ttd.pictures import label_overlay, label_png
 
-        found = model.segment(image, tags, **self.settings.options())
+        found = model.segment(image, list(item.tags), **self.settings.options())
         behind = found.background is not None
         shares = sorted(found.shares().items(), key=lambda pair: -pair[1])
         rows = [(name, f"{share:.1%}") for name, share in shares]

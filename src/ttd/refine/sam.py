@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
+from ttd.device import find_device
 from ttd.errors import InputError, ModelError
 
 DEFAULT_MODEL = "syscv-community/sam-hq-vit-base"
@@ -98,7 +99,7 @@ class SAMRefiner:
                 f"The SAM-HQ model {name_or_folder} lacks {len(info['missing_keys'])} parameters "
                 f"(such as {min(info['missing_keys'])}): get a complete copy."
             )
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(model.to(find_device(device)))
 
     @torch.inference_mode()
     def encode(self, image: Image.Image | NDArray[np.uint8]) -> SAMEmbedding:

@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from ttd.errors import InputError
+from ttd.device import find_device
 
 PATIENCE = timedelta(minutes=30)
 
@@ -63,29 +63,19 @@ def placed(device: str = "") -> Iterator[Place]:
     Args:
         device: "" is CUDA where there is one.
     """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = find_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Place(0, 1, _device(kind))
+        yield Place(0, 1, chosen)
         return
-    if kind.startswith("cuda"):
-        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(_device(kind))
-    dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", timeout=PATIENCE)
+    if chosen.type == "cuda":
+        chosen = find_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Place(dist.get_rank(), world, _device(kind))
+        yield Place(dist.get_rank(), world, chosen)
     finally:
         dist.destroy_process_group()
-
-
-def _device(kind: str) -> torch.device:
-    try:
-        device = torch.device(kind)
-    except RuntimeError as error:
-        raise InputError(f'unknown device "{kind}": use cpu or cuda') from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no device {device} here: start fewer processes, or use cpu")
-    return device
 
 
 def sums(values: Sequence[torch.Tensor]) -> list[float]:
