@@ -205,6 +205,10 @@ def test_other_settings_or_data_do_not_mix_with_an_earlier_run(tmp_path: Path, e
         (["voc"], "known layouts"),
         (["folder"], "classes.txt does not exist"),
         (["tagmask"], "no TagMask set"),
+        (["voc", "--tagger", "nltk"], "--tagger says nothing about voc"),
+        (["refcoco", "--no-shuffled"], "--shuffled says nothing about refcoco"),
+        (["tagmask", "--synonyms"], "--synonyms says nothing about tagmask"),
+        (["coco-80", "--refine", "pamr"], "--refine says nothing about coco-80"),
     ],
 )
 def test_wrong_use_is_one_sentence(arguments: list[str], words: str, tmp_path: Path, evaluate: Eval) -> None:
@@ -213,6 +217,28 @@ def test_wrong_use_is_one_sentence(arguments: list[str], words: str, tmp_path: P
     assert done.exit_code == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_folder_is_named_before_what_is_missing_in_it(tmp_path: Path, evaluate: Eval) -> None:
+    done = evaluate(Oracle(["cat"]), "folder", tmp_path / "gone")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "gone is no folder" in done.stderr
+
+
+def test_a_list_of_ids_that_is_no_text_is_one_sentence(tmp_path: Path, evaluate: Eval) -> None:
+    write(tmp_path / "data", "voc", count=1)
+    listed = tmp_path / "data/ImageSets/Segmentation/val.txt"
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_bytes(b"caf\xe9\n")
+    done = evaluate(Oracle(["cat"]), "voc", tmp_path / "data")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "val.txt is no text file in UTF-8" in done.stderr
+
+
+def test_the_mark_with_which_editors_begin_a_file_is_no_part_of_a_class(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("background\ncat\n", "utf-8-sig")
+    found = read_classes(tmp_path / "mine.txt")
+    assert (found.titles, found.background) == (["background", "cat"], True)
 
 
 def test_class_lists_have_the_sizes_of_their_data_sets() -> None:

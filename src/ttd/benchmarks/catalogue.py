@@ -78,6 +78,8 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
         raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(NAMES)}")
     if (choices.split and name not in (*PARTITIONS, "coco-80")) or (choices.split_by and name not in PARTITIONS):
         raise InputError(f"{name} offers no such choice of splits: leave --split and --split-by out")
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: --data must be the one that holds the data set")
     if name == "tagmask":
         data = read_tagmask(root)
         said = (word for row in data.rows for word in row.words if choices.stop_words or not is_stop_word(word))

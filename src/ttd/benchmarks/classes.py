@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ttd.benchmarks.metrics import IGNORED
+from ttd.benchmarks.text_files import read_lines
 from ttd.errors import InputError
 from ttd.results import Segmentation
 
@@ -68,13 +69,7 @@ def read_classes(name: str | Path) -> ClassList:
     own = files("ttd").joinpath(f"assets/classes/{name}.txt")
     if isinstance(name, str) and own.is_file():
         return _parse(own.read_text("utf-8").splitlines(), str(name))
-    path = Path(name)
-    try:
-        return _parse(path.read_text("utf-8").splitlines(), str(path))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: give a text file with one class per line") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"{path} is no text file in UTF-8: give one class per line") from None
+    return _parse(read_lines(Path(name), "give a text file with one class per line"), str(name))
 
 
 def own_classes(name: str, instead: str | Path | None) -> ClassList:

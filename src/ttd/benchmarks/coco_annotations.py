@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ class CocoMasks:
 
     def __init__(self, path: Path, segments: Path | None = None) -> None:
         content = read_json(path, ("images", "annotations", "categories"))
-        self._names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-        self.categories = frozenset(self._names.values())
-        self._sizes = {int(i["id"]): (int(i["height"]), int(i["width"])) for i in content["images"]}
-        self.images = {int(i["id"]): str(i["file_name"]) for i in content["images"]}
         self._found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            self._found[int(annotation["image_id"])].append(annotation)
+        with _complete(path):
+            self._names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+            self._sizes = {int(i["id"]): (int(i["height"]), int(i["width"])) for i in content["images"]}
+            self.images = {int(i["id"]): str(i["file_name"]) for i in content["images"]}
+            for annotation in content["annotations"]:
+                self._found[int(annotation["image_id"])].append(annotation)
+        self.categories = frozenset(self._names.values())
         self._segments = segments or path.with_suffix("")
 
     def masks(self, image: int) -> dict[str, np.ndarray]:
@@ -54,6 +56,16 @@ class CocoMasks:
         return labels
 
     def _parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
+        """Categories and their masks; raises `InputError` where one is damaged or has another size than the picture."""
+        try:
+            parts = self._read_parts(annotation, size)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            raise InputError(f"annotation {annotation.get('id')} is damaged: get the file again") from None
+        if any(mask.shape != size or category not in self._names for category, mask in parts):
+            raise InputError(f"annotation {annotation.get('id')} does not fit the picture and its categories")
+        return parts
+
+    def _read_parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
         if "segments_info" not in annotation:
             return [(int(annotation["category_id"]), instance_mask(annotation["segmentation"], size))]
         path = self._segments / str(annotation["file_name"])
@@ -68,15 +80,26 @@ class CocoMasks:
 def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
     """Picture -> (id, caption) in the order of ids, from `captions_*.json`."""
     found: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for row in read_json(path, ("annotations",))["annotations"]:
-        found[int(row["image_id"])].append((int(row["id"]), str(row["caption"])))
+    rows = read_json(path, ("annotations",))["annotations"]
+    with _complete(path):
+        for row in rows:
+            found[int(row["image_id"])].append((int(row["id"]), str(row["caption"])))
     return {image: sorted(rows) for image, rows in sorted(found.items())}
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    """Turns what a missing entry of `path` raises into a sentence."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not the COCO file that is expected here (at {error}): check its name") from None
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """One of COCO's annotation files; raises `InputError` where it is none."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist: get COCO's annotations and give their folder")
+        raise InputError(f"{path} does not exist: get COCO's annotations and name their file")
     try:
         content = json.loads(path.read_bytes())
     except ValueError:

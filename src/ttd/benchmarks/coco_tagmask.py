@@ -94,7 +94,10 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
             row = {"id": identifier, "caption": caption, "words": words, "true": list(found)}
             lines.append(json.dumps({**row, "nouns": nouns, "present": present}))
     if not lines:
-        raise InputError(f"no caption of {source.captions} names anything that its picture shows: check the files")
+        reason = f" (the first skipped: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        raise InputError(
+            f"no caption of {source.captions} names anything that its picture shows: check the files{reason}"
+        )
     _write(out / "vocabulary.txt", ("\n".join(vocabulary) + "\n").encode())
     _write(out / "tags.jsonl", ("\n".join(lines) + "\n").encode())
     return Written(len(lines), unmatched, skipped)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from ttd.benchmarks.text_files import read_lines
 from ttd.errors import InputError
 from ttd.words import singulars
 
@@ -42,9 +43,7 @@ class WordList:
         """The list of a file, or the package's own for COCO."""
         if path is None:
             return cls(files("ttd").joinpath("assets/coco_words.txt").read_text("utf-8").splitlines())
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: give a word list (lines of category: name, name)")
-        return cls(path.read_text("utf-8").splitlines())
+        return cls(read_lines(path, "give a word list (lines of category: name, name)"))
 
     @property
     def vocabulary(self) -> dict[str, frozenset[str]]:

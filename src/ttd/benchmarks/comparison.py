@@ -76,7 +76,8 @@ def _own_rows(kind: str, name: str, results: Mapping[str, Any]) -> list[tuple[st
     numbers: Mapping[str, float | None] = results["numbers"]
     protocol = results.get("settings", {}).get("protocol")
     whole = is_whole(str(results["benchmark"]), results["measured"], protocol)
-    source = f"this run, {results['measured']} items" if whole else f"this run, a sample of {results['measured']}"
+    count = results["measured"]
+    source = f"this run, {count} item{'s' * (count != 1)}" if whole else f"this run, a sample of {count}"
     if kind in _SPLITS and (protocol or {}).get("split") != kind:
         return []
     if kind not in ("tags", "multilabel"):

@@ -42,6 +42,11 @@ class FinishedRun:
         return str(self.results["settings"]["data"]["fingerprint"])
 
     @property
+    def preset(self) -> str:
+        """The protocol, by its name for `ttd eval`."""
+        return str(self.results["settings"]["preset"])
+
+    @property
     def sweep(self) -> Path | None:
         """The plot of all thresholds, where the run has one."""
         path = self.folder / "sweep.png"

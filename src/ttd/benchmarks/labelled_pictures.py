@@ -13,6 +13,7 @@ from ttd.benchmarks.benchmark import Sample
 from ttd.benchmarks.classes import read_classes
 from ttd.benchmarks.coco_annotations import read_json
 from ttd.benchmarks.picture_folders import picture_folder
+from ttd.benchmarks.text_files import read_lines
 from ttd.errors import InputError
 
 COCO_SPLITS = ("val2014", "val2017")
@@ -20,6 +21,7 @@ _LABEL_FOLDERS = ("Groundtruth/TestLabels", "Groundtruth/TrainTestLabels", "Test
 _PICTURE_FOLDERS = ("Flickr", "images", "image", "")
 _TABLE = "nus_wid_data.csv"
 _TESTS = ("val", "test")
+_AGAIN = "get the data set's lists again"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def read_nus_wide(root: Path) -> LabelledPictures:
         )
     concepts = read_classes("nus-wide").titles
     _check_concepts(root, concepts)
-    names = [line.strip().replace("\\", "/") for line in _lines(listed) if line.strip()]
+    names = [line.strip().replace("\\", "/") for line in read_lines(listed, _AGAIN) if line.strip()]
     columns = [_flags(labels / f"Labels_{concept}_Test.txt", len(names)) for concept in concepts]
     folder = picture_folder([root / f for f in _PICTURE_FOLDERS], names)
     return LabelledPictures(root, _samples(folder, names), np.stack(columns, axis=1), listed.name)
@@ -110,7 +112,7 @@ def _read_table(root: Path) -> LabelledPictures:
     column = {name: number for number, name in enumerate(read_classes("nus-wide").titles)}
     names: list[str] = []
     shown: list[list[int]] = []
-    for number, row in enumerate(csv.reader(_lines(path)), 1):
+    for number, row in enumerate(csv.reader(read_lines(path, _AGAIN)), 1):
         if len(row) < 3:
             raise InputError(f"{path}, line {number}, has no filepath, labels and split: get the table again")
         if row[2].strip().lower() not in _TESTS:
@@ -133,28 +135,19 @@ def _check_concepts(root: Path, concepts: Sequence[str]) -> None:
     """Where the data set's own list lies beside it, it must be the one that is known here."""
     for path in (root / "Concepts81.txt", root / "ConceptsList" / "Concepts81.txt"):
         if path.is_file():
-            theirs = [line.strip() for line in _lines(path) if line.strip()]
+            theirs = [line.strip() for line in read_lines(path, _AGAIN) if line.strip()]
             if sorted(theirs) != sorted(concepts):
                 raise InputError(f"{path} lists other concepts than NUS-WIDE's 81: get the original file")
 
 
 def _flags(path: Path, count: int) -> np.ndarray:
     """The 0s and 1s of a concept's file, one per picture: bool [S]."""
-    values = " ".join(_lines(path)).split()
+    values = " ".join(read_lines(path, _AGAIN)).split()
     if len(values) != count:
         raise InputError(f"{path} has {len(values)} lines for {count} pictures: the files belong to different versions")
     if stray := set(values) - {"0", "1"}:
         raise InputError(f"{path} holds {min(stray)!r}: only 0 and 1 were expected")
     return np.asarray(np.array(values) == "1")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: get the data set's lists again") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text file in UTF-8: get it again") from None
 
 
 def _samples(folder: Path, names: Iterable[str]) -> list[Sample]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ttd.benchmarks.benchmark import Sample
+from ttd.benchmarks.text_files import read_lines
 from ttd.errors import InputError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".webp")
@@ -196,7 +197,8 @@ def _samples(home: Path, layout: Layout) -> list[Sample]:
         return []
     split = next((path for name in layout.splits if (path := home / name).is_file()), None)
     if split is not None:
-        ids = [line.split()[0] for line in split.read_text("utf-8").splitlines() if line.split()]
+        listed = read_lines(split, "get the data set's own list of ids again")
+        ids = [line.split()[0] for line in listed if line.split()]
     else:
         found = sorted(path.relative_to(labels).as_posix() for path in labels.rglob(f"*{layout.ending}"))
         ids = [

@@ -70,7 +70,7 @@ def write_report(
     for benchmark, mine in by_benchmark(runs).items():
         page.head(benchmark)
         for run in mine:
-            notes = " ".join([*run.results["notes"], *_skipped(run.results)])
+            notes = " ".join([f"Preset {run.preset}.", *run.results["notes"], *_skipped(run.results)])
             page.paragraph(run.title, f"{run.results['measured']} of {run.results['items']} items. {notes}")
         for comparison in comparisons([(run.title, run.results) for run in mine]):
             page.table(comparison)

@@ -136,7 +136,8 @@ class _ConfusionTally(Tally):
         right = int(np.diagonal(self.counts).sum())
         numbers = {**scores.mean, "pixel accuracy": right / total if total else float("nan")}
         absent = sum(bool(np.isnan(iou)) for iou in scores.iou)
-        notes = (f"{absent} classes are neither there nor predicted and do not count in the means.",) if absent else ()
+        where = f"{absent} of the {len(self.titles)} classes"
+        notes = (f"Neither there nor predicted, so not in the means: {where}.",) if absent else ()
         return Result(numbers, {"per_class": rows}, notes)
 
 

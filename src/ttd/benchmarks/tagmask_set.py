@@ -26,6 +26,7 @@ import numpy as np
 
 from ttd.benchmarks.benchmark import Sample
 from ttd.benchmarks.label_files import read_mask
+from ttd.benchmarks.text_files import read_lines
 from ttd.errors import InputError
 from ttd.words import split_words
 
@@ -95,8 +96,8 @@ def read_tagmask(root: Path) -> TagMaskSet:
 def _vocabulary(root: Path) -> tuple[str, ...]:
     """The distinct words of `vocabulary.txt`, none where there is no such file."""
     path = root / "vocabulary.txt"
-    lines = [line.strip().lower() for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-    return tuple(dict.fromkeys(line for line in lines if line))
+    lines = read_lines(path, "write one word per line") if path.is_file() else []
+    return tuple(dict.fromkeys(line.strip().lower() for line in lines if line.strip()))
 
 
 def _documented(root: Path) -> list[TagMaskRow]:
@@ -117,6 +118,8 @@ def _documented(root: Path) -> list[TagMaskRow]:
             raise InputError(f"{where} is no row with id, caption, words and true: write it again") from None
         if stray := sorted(set(true) - set(words)):
             raise InputError(f"{where}: the true word {stray[0]!r} is not among the caption's words")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{where}: the id {name!r} leads out of the set's folder, so it is refused: rename it")
         mask = root / "masks" / f"{name}.png"
         image = images.get(name, root / "images" / f"{name}.jpg")
         sample = Sample(name, image, (mask,) if mask.is_file() else ())

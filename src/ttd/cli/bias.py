@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ttd.cli.data_options import Model, model_options
+from ttd.cli.measuring import run_settings, skipped_of, write_results
 from ttd.cli.options import start_logging
-from ttd.cli.output import printable, table, writable_folder
+from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ COLUMNS = (
     "score entropy",
     "score top share",
 )
-MOST_LISTED = 20  # skipped items named on the terminal; results.json names them all
 
 
 @click.command()
@@ -88,9 +88,9 @@ def bias(
     if pictures:
         _draw(benchmark, loaded, place, pictures)
     _tell(results, place, as_json)
-    skipped = results["before"]["skipped"]
-    for item in skipped[:MOST_LISTED]:
-        click.echo(f"  skipped {printable(item['id'])}: {printable(item['reason'])}", err=True)
+    # What one of the models could not use is missing from its own numbers alone.
+    skipped = list(dict.fromkeys(item for found in results.values() for item in skipped_of(found)))
+    tell_skipped(skipped, " in results.json")
     return 1 if skipped else 0
 
 
@@ -98,24 +98,14 @@ def _measure(
     benchmark: SingleTagBias, model: Model, loaded: TTD, place: Path, preset: str, limit: int | None
 ) -> dict[str, Any]:
     """Measures one model; gives the content of its `results.json`."""
-    from ttd.benchmarks.runner import run, write_outcome
-    from ttd.inference import resolve
+    from ttd.benchmarks.runner import run
 
-    settings = {
-        "benchmark": benchmark.name,
-        "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
-        "model": {"name": model.model, "fingerprint": loaded.encoder.fingerprint(), **model.settings()},
-        "preset": preset,
-        "options": {part: asdict(resolve(**given)) for part, given in benchmark.options.items()},
-        "protocol": benchmark.settings(),
-    }
+    settings = run_settings(benchmark, model, loaded, preset)
     with ResultsFile(place / "measurements.jsonl", settings) as store:
         outcome: Outcome | None = run(loaded, benchmark, store, limit)
         record = json.loads(store.run_path.read_text("utf-8"))
     assert outcome is not None  # one process measures all
-    write_outcome(place, outcome, {"benchmark": benchmark.name, **record})
-    found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
-    return found
+    return write_results(place, outcome, {"benchmark": benchmark.name, **record})
 
 
 def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: int) -> None:

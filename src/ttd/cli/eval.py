@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import Model, model_options
+from ttd.cli.measuring import run_settings, write_results
 from ttd.cli.options import REFINERS, SCORES, start_logging, threshold_or_none
-from ttd.cli.output import printable, table, writable_folder
+from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
+from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
 
 if TYPE_CHECKING:
@@ -20,7 +22,25 @@ if TYPE_CHECKING:
     from ttd.benchmarks.runner import Outcome
     from ttd.model import TTD
 
-MOST_LISTED = 20  # skipped items named on the terminal; results.json names them all
+_FOR_CLASSES = ("--classes", "--synonyms")
+_FOR_MASKS = ("--background", "--refine", "--sam-model")
+_FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--share", "--borrowed", "--tagger")
+_FOR_TAGGERS = (
+    *("--spacy-model", "--llm-url", "--llm-model", "--llm-prompt", "--llm-request", "--llm-ignore-others"),
+    *("--llm-at-once", "--llm-timeout", "--llm-retries", "--llm-cache"),
+)
+# Headings of the help, each with its options in order.
+SECTIONS = {
+    "Data and results": (
+        *("--data", "--out", "--limit", "--allow-skips", "--pictures", "--cache", "--json", "--verbose", "--help"),
+    ),
+    "Model": ("--model", "--adapter", "--adapter-scale", "--variant", "--device", "--dtype"),
+    "Protocol": ("--preset", "--size", *_FOR_MASKS),
+    "Benchmarks of classes": _FOR_CLASSES,
+    "refcoco, refcoco+, refcocog, coco-80": ("--split", "--split-by"),
+    "tagmask": _FOR_TAGMASK,
+    "tagmask: taggers of the text": _FOR_TAGGERS,
+}
 
 
 def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -32,7 +52,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     return float("inf") if value == "all" else float(value)
 
 
-@click.command("eval")
+@click.command("eval", cls=SectionedCommand, sections=SECTIONS)
 @click.argument("name")
 @click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
 @model_options
@@ -52,30 +72,30 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--synonyms", is_flag=True, help="Ask for all names of a class; the best one counts.")
 @click.option("--split", metavar="NAME", help="refcoco…: val, testA, testB or test; coco-80: val2014 or val2017.")
 @click.option("--split-by", metavar="WHO", help="refcoco…: whose splits: unc, google or umd.")
-@click.option("--part", type=click.Choice(["tags", "masks"]), help="tagmask: only this part.")
+@click.option("--part", type=click.Choice(["tags", "masks"]), help="Only this part.")
 @click.option(
-    "--score", "scores", type=click.Choice(SCORES), multiple=True, help="tagmask: only this score; repeatable."
+    "--score", "scores", type=click.Choice(SCORES), multiple=True, help="Only this score; repeatable."
 )
 @click.option(
     "--share",
     "shares",
     type=click.FloatRange(0.0, 1.0),
     multiple=True,
-    help="tagmask: also s_pixel as `ttd tag --selection borrowed --share` selects by it; repeatable.",
+    help="Also s_pixel as `ttd tag --selection borrowed --share` selects by it; repeatable.",
 )
-@click.option("--borrowed", metavar="SOURCE", help="tagmask: captions, list or a file, as for `ttd tag`.")
+@click.option("--borrowed", metavar="SOURCE", help="Captions, list or a file, as for `ttd tag`.")
 @click.option(
-    "--score-stop-words", "stop_words", is_flag=True, help="tagmask: score stop words; else they are never selected."
+    "--score-stop-words", "stop_words", is_flag=True, help="Score stop words; else they are never selected."
 )
 @click.option(
     "--tagger",
     "taggers",
     type=click.Choice(TAGGERS),
     multiple=True,
-    help="tagmask: also nouns, or a language model's words, from the text alone; repeatable.",
+    help="Also nouns, or a language model's words, from the text alone; repeatable.",
 )
 @tagger_options
-@click.option("--shuffled/--no-shuffled", default=True, help="tagmask: also score each picture's neighbour's caption.")
+@click.option("--shuffled/--no-shuffled", default=True, help="Also score each picture's neighbour's caption.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @click.option(
     "--allow-skips",
@@ -129,6 +149,7 @@ def evaluate(
     from ttd.data.ranks import ranks
 
     start_logging(verbose)
+    _refuse_others(name, chosen["part"])
     rank, world = ranks()
     words_by.check(chosen["taggers"])
     choices = _choices(chosen, words_by)
@@ -140,7 +161,7 @@ def evaluate(
     if cache is not None:
         loaded.keep_features(cache)
     benchmark = open_benchmark(name, Path(root), choices, calibrated=loaded.encoder.calibrated)
-    settings = _settings(benchmark, model, loaded, choices.preset)
+    settings = run_settings(benchmark, model, loaded, choices.preset)
     about, beside = place / "measurements.run.json", list(place.glob("measurements*.jsonl"))
     with ResultsFile(place / share_name(rank, world), settings, run_path=about, beside=beside) as store:
         outcome = run(loaded, benchmark, store, limit, rank=rank, world=world)
@@ -152,11 +173,26 @@ def evaluate(
     if chosen["pictures"]:
         _show(place, benchmark, loaded, chosen["pictures"])
     _tell(results, model, as_json, place)
-    for item in results["skipped"][:MOST_LISTED]:
-        click.echo(f"  skipped {printable(item['id'])}: {printable(item['reason'])}", err=True)
-    if len(results["skipped"]) > MOST_LISTED:
-        click.echo(f"  … and {len(results['skipped']) - MOST_LISTED} more in results.json", err=True)
+    tell_skipped(outcome.skipped, " in results.json")
     return 1 if len(outcome.skipped) > allow_skips else 0
+
+
+def _refuse_others(name: str, part: str | None) -> None:
+    """Raises `InputError` where an option was given that says nothing about this benchmark, or this part of it."""
+    from ttd.benchmarks.catalogue import LABELS
+    from ttd.benchmarks.refer import PARTITIONS
+    from ttd.errors import InputError
+
+    strange: tuple[str, ...] = () if name == "tagmask" else (*_FOR_TAGMASK, *_FOR_TAGGERS)
+    strange += _FOR_CLASSES if name == "tagmask" or name in PARTITIONS else ()
+    strange += _FOR_MASKS if name in LABELS else ()
+    if part == "masks":
+        strange += (*_FOR_TAGMASK[1:], *_FOR_TAGGERS)
+    ctx = click.get_current_context()
+    assert isinstance(ctx.command, SectionedCommand)
+    if found := [option for option in ctx.command.given(ctx) if option in strange]:
+        about = f"the {part} of {name}" if part and found[0] != "--part" else name
+        raise InputError(f"{found[0]} says nothing about {about}: leave it out")
 
 
 def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
@@ -183,37 +219,19 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
     )
 
 
-def _settings(benchmark: Benchmark, model: Model, loaded: TTD, preset: str) -> dict[str, Any]:
-    """What decides the result: a run goes on only where all of this is the same."""
-    from ttd.inference import resolve
-
-    options = benchmark.options
-    parts = {"": options} if "preset" in options else options
-    return {
-        "benchmark": benchmark.name,
-        "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
-        "model": {"name": model.model, "fingerprint": loaded.encoder.fingerprint(), **model.settings()},
-        "preset": preset,
-        "options": {part: asdict(resolve(**given)) for part, given in parts.items()},
-        "protocol": benchmark.settings(),
-    }
-
-
 def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str, Any]) -> dict[str, Any]:
     """`results.json`, the tables and the plot; gives what `results.json` holds."""
     from dataclasses import replace
 
     from ttd.benchmarks.catalogue import sample_note
-    from ttd.benchmarks.runner import write_outcome
     from ttd.benchmarks.sweep import plot_sweep
 
     note = sample_note(benchmark.name, outcome.measured, benchmark.settings())
     result = outcome.result if note is None else replace(outcome.result, notes=(note, *outcome.result.notes))
-    write_outcome(place, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
+    found = write_results(place, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
     if sweep := result.rows.get("sweep"):
         gap = next((row for row in result.rows["tags"] if row["tagger"] == "s_pixel"), None)
         plot_sweep(sweep, gap, place / "sweep.png")
-    found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
     return found
 
 

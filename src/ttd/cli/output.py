@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import click
+
 from ttd.cli.sources import Item
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST_LISTED = 20  # skipped items named on the terminal
 _OTHER_FORMATS = frozenset(
     {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg", ".json", ".csv"}
 )
@@ -103,6 +106,14 @@ def printable(text: str) -> str:
     """`text` on one line without control characters, which could steer a terminal."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def tell_skipped(skipped: Sequence[tuple[str, str]], more: str = "", *, most: int = MOST_LISTED) -> None:
+    """Names what was skipped, an id and a reason each, on stderr; `more` says where the rest of a long list stands."""
+    for name, reason in skipped[:most]:
+        click.echo(f"  skipped {printable(name)}: {printable(reason)}", err=True)
+    if len(skipped) > most:
+        click.echo(f"  … and {len(skipped) - most:,} more{more}", err=True)
 
 
 def width(text: str) -> int:

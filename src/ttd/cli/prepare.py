@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ttd.cli.output import printable, writable_folder
+from ttd.cli.output import printable, tell_skipped, writable_folder
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
     from ttd.benchmarks.making_maps import MapJob
 
 NAMES = ("coco-object", "coco-stuff", "cityscapes", "context59", "context60")
-MOST_LISTED = 20
 
 
 @click.command()
@@ -43,10 +42,7 @@ def prepare(name: str, annotations: str, out: str, labels: str | None) -> int:
     writable_folder(Path(out))
     done = make_maps(jobs)
     click.echo(f"{done.made + done.kept} label maps in {printable(out)}, {done.made} of them made now")
-    for item, reason in done.skipped[:MOST_LISTED]:
-        click.echo(f"  skipped {printable(item)}: {printable(reason)}", err=True)
-    if len(done.skipped) > MOST_LISTED:
-        click.echo(f"  … and {len(done.skipped) - MOST_LISTED} more", err=True)
+    tell_skipped(done.skipped)
     return 1 if done.skipped else 0
 
 

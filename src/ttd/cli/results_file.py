@@ -6,13 +6,15 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ttd.atomic import whole_file
 from ttd.errors import InputError
+
+MOST_SHOWN = 60  # characters of a setting in a message
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -54,9 +56,9 @@ class ResultsFile:
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{self.run_path} is damaged; choose another --out or remove it.") from None
         now = json.loads(json.dumps(settings))
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if names:
-            other = ", ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names[:3])
+        then, today = dict(_leaves(before)), dict(_leaves(now))
+        if names := [name for name in {**then, **today} if then.get(name) != today.get(name)]:
+            other = ", ".join(f"{n} was {_brief(then.get(n))}, now {_brief(today.get(n))}" for n in names[:3])
             raise InputError(
                 f"{self.path} holds results of another run ({other}); choose another --out or remove it."
             )
@@ -111,6 +113,20 @@ class ResultsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The single settings of nested ones, named as in "model.adapter"."""
+    if not isinstance(content, dict) or not content:
+        yield name, content
+        return
+    for key, value in content.items():
+        yield from _leaves(value, ".".join(part for part in (name, str(key)) if part))
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _parse(line: bytes) -> str | None:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from ttd.cli.output import printable, writable_folder
-
-MOST_LISTED = 20
+from ttd.cli.output import printable, tell_skipped, writable_folder
 
 
 @click.command("tagmask-from-coco")
@@ -53,8 +51,5 @@ def tagmask_from_coco(
     )
     written = write_coco_tagmask(source, writable_folder(Path(out)), limit)
     click.echo(f"{written.rows} captions in {printable(out)}, {written.unmatched} named nothing that is annotated")
-    for name, reason in written.skipped[:MOST_LISTED]:
-        click.echo(f"  skipped {printable(name)}: {printable(reason)}", err=True)
-    if len(written.skipped) > MOST_LISTED:
-        click.echo(f"  … and {len(written.skipped) - MOST_LISTED} more", err=True)
+    tell_skipped(written.skipped)
     return 1 if written.skipped else 0
