@@ -55,6 +55,30 @@ def test_it_passes_the_gate_on_validation_scenes(mini: TTD) -> None:
         assert row["CaptionIoU"] > row["whole picture IoU"]
 
 
+def test_its_adapter_is_better_in_everything_that_text_alone_cannot_give(mini: TTD) -> None:
+    world = Scenes("validation")
+    scenes = [world[i] for i in range(200)]
+    found = []
+    with torch.inference_mode():
+        for model in (mini, ttd.load("mini", adapter="mini+ttd")):
+            encoded = encode_scenes(model.encoder, scenes)
+            tags = tag_selection(model.encoder, encoded, scores=("s_pixel",))["s_pixel"]
+            captions = caption_masks(model.encoder, encoded)
+            auc = present_above_absent(model.encoder, encoded)
+            found.append(
+                {
+                    "mIoU": segmentation(model.encoder, encoded)["words that are there"],
+                    "CaptionIoU": captions["all"]["CaptionIoU"],
+                    "objects only": captions["objects only"]["CaptionIoU"],
+                    "present": 1 - tags["absent selected"],
+                    **auc,
+                }
+            )
+    before, after = found
+    assert [name for name in before if after[name] < before[name]] == []
+    assert after["mIoU"] > before["mIoU"] + 0.05
+
+
 def test_demo_is_right_on_five_held_out_scenes(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output

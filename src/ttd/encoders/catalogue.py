@@ -15,6 +15,9 @@ TCL_URL = "https://github.com/kakaobrain/tcl/releases/download/v1.0.0/tcl.pth"
 TTD_ADAPTER_URL = "https://drive.google.com/file/d/1_H_OMaPncJ4uzAFSn9Cms6LBzk_oYZCR/view"
 
 
+IN_PACKAGE = "in the package"
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """One row of the catalogue.
@@ -47,7 +50,17 @@ class ModelEntry:
 
 
 CATALOGUE: tuple[ModelEntry, ...] = (
-    ModelEntry("mini", "clip", "in the package", 17_478_106, "MIT", notes="needs no download; drawn scenes only"),
+    ModelEntry("mini", "clip", IN_PACKAGE, 17_478_106, "MIT", notes="needs no download; drawn scenes only"),
+    ModelEntry(
+        "mini+ttd",
+        "clip",
+        IN_PACKAGE,
+        151_640,
+        "MIT",
+        what="adapter",
+        base="mini",
+        notes="mini after TTD, by the recipe that is best on drawn scenes",
+    ),
     ModelEntry("clip-vit-b32", "clip", "openai/clip-vit-base-patch32", 605_000_000, MODEL_PAGE),
     ModelEntry(
         "clip-vit-b16",

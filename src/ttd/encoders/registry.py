@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from ttd.device import find_device
 from ttd.encoders.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.base import Encoder
-from ttd.encoders.catalogue import ModelEntry, find_entry, known_models
+from ttd.encoders.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
 from ttd.encoders.downloads import cache_folder, tcl_weights
 from ttd.encoders.folders import (
     OPEN_CLIP_WEIGHTS,
@@ -29,7 +30,8 @@ from ttd.errors import InputError, ModelError, OutOfMemory
 
 __all__ = ["known_models", "load_encoder"]
 
-MINI = Path(__file__).resolve().parents[1] / "assets" / "mini"
+_ASSETS = Path(__file__).resolve().parents[1] / "assets"
+MINI, MINI_TTD = _ASSETS / "mini", _ASSETS / "mini_ttd"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -60,7 +62,7 @@ def load_encoder(
         InputError: an option is wrong.
         OutOfMemory: the model does not fit on the device.
     """
-    place, precision = _device(device), _dtype(dtype)
+    place, precision = find_device(device), _dtype(dtype)
     if not 0 <= adapter_scale <= 1:
         raise InputError(f"adapter_scale must lie between 0 and 1, not {adapter_scale}")
     _check_variant(variant)
@@ -99,6 +101,8 @@ def find_model(name: str | Path) -> Source:
 def find_adapter(name: str | Path) -> Path:
     """The folder (PEFT) or file (the authors') that an adapter's short name, path or hub id stands for."""
     entry = find_entry(str(name), "adapter")
+    if entry is not None and entry.source == IN_PACKAGE:
+        return MINI_TTD
     if entry is not None and entry.file is not None:
         path = cache_folder() / entry.file
         if not path.is_file():
@@ -227,18 +231,6 @@ def _folder(source: Source) -> Path:
 def _check_variant(variant: str | None) -> None:
     if variant is not None and variant not in PRESETS:
         raise ModelError(f"unknown variant: {variant}, known: {', '.join(PRESETS)}")
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f'unknown device "{device}": use cpu, cuda, or cuda:0') from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no device {chosen} here: use cpu")
-    return chosen
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -102,5 +102,9 @@ def _results(folder: Path) -> list[str]:
     lines = ["## Results", "", "| | |", "|---|---|"]
     for name, value in json.loads(path.read_text(encoding="utf-8")).items():
         rows = {f"{name}: {inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value}
-        lines += [f"| {label} | {number} |" for label, number in rows.items()]
+        lines += [f"| {label} | {_rounded(number)} |" for label, number in rows.items()]
     return [*lines, ""]
+
+
+def _rounded(number: Any) -> str:
+    return f"{number:.4g}" if isinstance(number, float) else str(number)

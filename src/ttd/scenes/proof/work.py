@@ -22,6 +22,7 @@ from ttd.errors import InputError, TTDError
 from ttd.scenes.proof.inputs import prepare
 from ttd.scenes.proof.measured import Measured, measure, validation_miou
 from ttd.scenes.proof.plan import BASES, BEST, RUNS, Run
+from ttd.training.card import RESULTS, write_model_card
 from ttd.training.stopping import Stopped
 
 SEEDS = (0, 1, 2)
@@ -121,7 +122,11 @@ def train_and_measure(job: Job) -> None:
         settings.append(f"optimiser.steps={job.size.steps}")
     train(read_config(run.config, settings), job.out, command="ttd scenes prove", quiet=True)
     model = ttd.load("mini", variant=job.variant, adapter=str(job.out))
-    measure(model.encoder, job.size.test, job.size.validation).write(job.out / MEASURED)
+    measured = measure(model.encoder, job.size.test, job.size.validation)
+    with whole_file(job.out / RESULTS) as part:
+        part.write_text(json.dumps({f"{job.size.test:,} test scenes": measured.numbers}, indent=1) + "\n", "utf-8")
+    write_model_card(job.out)
+    measured.write(job.out / MEASURED)
 
 
 def _settle(folder: Path, size: Size) -> None:
