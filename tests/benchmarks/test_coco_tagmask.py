@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ttd.benchmarks.coco_annotations import CocoMasks, instance_mask, unpack_runs
+from ttd.benchmarks.coco_annotations import CocoMasks, captions_by_image, instance_mask, unpack_runs
 from ttd.benchmarks.coco_labels import object_maps
 from ttd.benchmarks.coco_words import WordList, singulars
 from ttd.benchmarks.label_files import read_labels
@@ -210,6 +210,23 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, [*map(str, arguments)], prog_name="ttd")
     assert done.exit_code == 2
     assert "no COCO file with images" in done.stderr
+
+
+def test_swapped_and_damaged_annotations_are_named(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    path = tmp_path / "instances.json"
+    with pytest.raises(InputError, match=r"not the COCO file that is expected here \(at 'caption'\)"):
+        captions_by_image(path)
+    content = json.loads(path.read_text())
+    damaged, image = content["annotations"][0], content["annotations"][0]["image_id"]
+    for change in ({"segmentation": [["x"]]}, {"segmentation": [[1, 2, 3]]}, {"category_id": 999}):
+        path.write_text(json.dumps({**content, "annotations": [{**damaged, **change}]}))
+        with pytest.raises(InputError, match=f"annotation {damaged.get('id')}"):
+            CocoMasks(path).masks(image)
+    del content["images"][0]["height"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="'height'"):
+        CocoMasks(path)
 
 
 def test_the_sample_of_coco(tmp_path: Path, shared: Path) -> None:

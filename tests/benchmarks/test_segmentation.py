@@ -226,10 +226,9 @@ def test_a_missing_folder_is_named_before_what_is_missing_in_it(tmp_path: Path, 
 
 
 def test_a_list_of_ids_that_is_no_text_is_one_sentence(tmp_path: Path, evaluate: Eval) -> None:
-    write(tmp_path / "data", "voc", count=1)
-    listed = tmp_path / "data/ImageSets/Segmentation/val.txt"
-    listed.parent.mkdir(parents=True, exist_ok=True)
-    listed.write_bytes(b"caf\xe9\n")
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    (tmp_path / "data/ImageSets/Segmentation/val.txt").write_bytes(b"caf\xe9\n")
     done = evaluate(Oracle(["cat"]), "voc", tmp_path / "data")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "val.txt is no text file in UTF-8" in done.stderr

@@ -16,6 +16,7 @@ from tests.benchmarks.layouts import write
 from tests.benchmarks.oracle import Oracle
 from tests.cli.test_start import HEAVY, LOOK
 from ttd.cli import cli
+from ttd.cli.eval import SECTIONS
 from ttd.model import TTD
 
 KILLED_AT_THE_THIRD = """
@@ -46,6 +47,14 @@ def test_help_and_wrong_use_import_nothing_heavy(arguments: list[str]) -> None:
     line = [sys.executable, "-c", LOOK % (HEAVY,), *arguments]
     result = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
     assert result.stderr.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_option_once_under_a_heading() -> None:
+    lines = command("eval", "--help").stdout.splitlines()
+    shown = [match[0] for line in lines if (match := re.match(r"  (?:-\w, )?--[a-z-]+", line))]
+    assert [name.split()[-1] for name in shown] == [name for names in SECTIONS.values() for name in names]
+    assert set(SECTIONS) <= {line.removesuffix(":") for line in lines}
+    assert "Other:" not in lines
 
 
 def test_a_killed_run_goes_on_and_the_report_joins_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
