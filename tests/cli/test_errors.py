@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -16,6 +19,7 @@ from tests.cli.conftest import Run, one_sentence
 from tests.cli.fake_model import FakeModel
 from ttd.cli import cli
 from ttd.cli.errors import sentence
+from ttd.training.config import read_config
 
 
 def real(*arguments: object) -> Result:
@@ -90,6 +94,28 @@ def test_sentences(error: BaseException, text: str, code: int) -> None:
     assert text in told[0]
     assert told[0].isprintable()
     assert told[1] == code
+
+
+def test_what_the_sentence_about_memory_names_exists() -> None:
+    """Options of some command each, and settings that `ttd train --set` takes."""
+    told = sentence(MemoryError())
+    assert told is not None
+    named = re.findall(r"--[a-z-]+", told[0].partition("for training")[0])
+    options = {name for command in _commands(cli) for option in command.params for name in option.opts}
+    assert named == ["--size", "--batch", "--dtype"]
+    assert set(named) <= options
+    settings = re.findall(r"--set (\S+\w)", told[0])
+    config = read_config("paper", settings)
+    assert (config.optimiser.micro_batch, config.run.gradient_checkpointing) == (1, True)
+
+
+def _commands(command: click.Command) -> Iterator[click.Command]:
+    yield command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            inner = command.get_command(click.Context(command), name)
+            assert inner is not None
+            yield from _commands(inner)
 
 
 def test_a_bug_is_not_hidden(photo: Path, model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:

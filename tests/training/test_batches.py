@@ -22,6 +22,16 @@ def strings(batch: Batch, b: int) -> list[str]:
     return [batch.words[row] for row, valid in zip(batch.word_rows[b], batch.word_valid[b], strict=True) if valid]
 
 
+@pytest.mark.parametrize(("steps", "total", "said"), [(0, 12, False), (5, 5, False), (12, 12, False), (13, 12, True)])
+def test_steps_or_epochs_end_a_run(
+    base: Path, shards: Path, caplog: pytest.LogCaptureFixture, steps: int, total: int, said: bool
+) -> None:
+    config = tiny_config(base, shards, "optimiser.epochs=2", f"optimiser.steps={steps}")
+    assert len(steps_of(config)) == total
+    told = "optimiser.epochs=2 ends the run after 12 steps, not 13: set optimiser.epochs=3 for all of them"
+    assert ([told] if said else []) == [record.message for record in caplog.records]
+
+
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_every_pair_once_per_epoch_whatever_the_number_of_processes(base: Path, shards: Path, world: int) -> None:
     config = tiny_config(base, shards, "optimiser.epochs=3")

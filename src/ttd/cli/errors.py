@@ -20,7 +20,7 @@ INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141
 _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 _MEMORY = (
     "Not enough memory; use a smaller model or do less at once: --size, --batch, --dtype where the command has them, "
-    "for training --set optimiser.micro_batch=1."
+    "for training --set optimiser.micro_batch=1 and --set run.gradient_checkpointing=true."
 )
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 

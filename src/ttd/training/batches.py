@@ -135,6 +135,12 @@ class Steps(Dataset[StepData]):
         self.per_epoch = -(-len(source) // batch)
         whole = config.optimiser.epochs * self.per_epoch
         self.total = min(config.optimiser.steps or whole, whole)
+        asked, epochs = config.optimiser.steps, config.optimiser.epochs
+        if asked > whole and rank == 0:
+            log.warning(
+                "optimiser.epochs=%d ends the run after %d steps, not %d: set optimiser.epochs=%d for all of them",
+                *(epochs, whole, asked, -(-asked // self.per_epoch)),
+            )
         self._order: tuple[int, np.ndarray] | None = None
         self._parser: TextTagger | None = None
 

@@ -228,9 +228,8 @@ class Trainer:
         """
         place = self.place
         interrupted, terminated = signal == SIGINT, signal == SIGTERM
-        cut = self._count_cut(data)
         count, damaged, cut, interrupts, terminates = place.total(
-            data.count, len(data.damaged), cut, interrupted, terminated
+            data.count, len(data.damaged), self._count_cut(data), interrupted, terminated
         )
         if interrupts or terminates:
             self.signal = SIGINT if interrupts else SIGTERM

@@ -25,7 +25,7 @@ def check_hub(repo: str) -> None:
         InputError: one of them is missing.
     """
     from huggingface_hub import errors
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in its list
 
     try:
         validate_repo_id(repo)

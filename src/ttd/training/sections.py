@@ -134,8 +134,8 @@ class Optimiser:
         weight_decay: AdamW's.
         batch: pairs per step over all devices.
         micro_batch: pairs per forward pass of one device; 0: all of its share. Smaller: gradients accumulate.
-        epochs: passes over the data.
-        steps: end after so many steps, whatever `epochs` says; 0: no.
+        epochs: passes over the data, after which the run ends.
+        steps: end after so many steps, where the epochs have more; 0: no.
         schedule: after the warm-up.
         warmup: steps of linear warm-up.
         clip: largest norm of the gradient; 0: not clipped.
