@@ -1,10 +1,8 @@
 """Makes docs/images/app-explore.png and app-caption.png again: the page at 1280 x 800 in Chromium.
 
-    python -m tools.screenshots [--adapter FOLDER]
+    python -m tools.screenshots [--adapter NAME]
 
-Without an adapter the second picture, before and after TTD side by side, is left out. The one in the docs is
-
-    ttd scenes write scenes --count 9600 && ttd train scenes --config mini --set loss.borrowed=2 --out ttd-mini
+The second picture shows a caption's map before and after TTD.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ EXAMPLE = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--adapter")
+    parser.add_argument("--adapter", default="mini+ttd")
     parser.add_argument("--out", type=Path, default=IMAGES)
     given = parser.parse_args()
     torch.set_num_threads(1)  # on a busy machine torch's threads wait for each other

@@ -99,11 +99,11 @@ def captions_html(captions: Sequence[CaptionView], picture: Image.Image, thresho
         mask = mask_overlay(picture, view.mask, side=PANEL, enlarge=True)
         columns.append(
             f'<section><h4>{text(view.title)}</h4><div class="ttd-grid">'
-            + figure(image(heat, "where the caption is"), "map of the whole caption")
+            + figure(image(heat, "where the caption is"), "map")
             + figure(
                 image(mask, "the caption's mask"),
                 f"mask at {threshold:.2f}",
-                f"{view.mask.mean():.1%} of the picture",
+                f"{view.mask.mean():.1%}",
             )
             + "</div></section>"
         )
