@@ -79,6 +79,7 @@ class ColourEncoder(Encoder):
         joint: bool = False,
         pamr: bool = False,
         clip_weight: float = 0.0,
+        threshold: float | None = None,
     ) -> Tensor:
         return self.similarity(features, text).clamp(0, 1)
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 import ttd
 from tests.colour_encoder import ColourEncoder
-from tests.tiny_models import tiny_clip, tiny_sam_model
+from tests.tiny_models import tiny_clip, tiny_sam_model, tiny_tcl
 from ttd import TTD, InputError, OutOfMemory, resample
-from ttd.encoders import TCLEncoder
+from ttd.encoders import TCLEncoder, tcl
 from ttd.images import prepare_pixels
 from ttd.inference import PRESETS
 from ttd.refine import SAMRefiner
@@ -216,6 +216,39 @@ def test_tcl_gives_its_own_masks(
         pixels = prepare_pixels(Image.fromarray(image), size, encoder.mean, encoder.std)[None]
         expected = encoder.masks(pixels, text[:3], pamr=pamr)[0].numpy()
     assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "skips"),
+    [({}, True), ({"flip": True}, False), ({"scales": (1.0, 0.5)}, False), ({"window": 32}, False)],
+)
+def test_pamr_leaves_out_what_the_threshold_cuts(
+    options: dict[str, object], skips: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels and masks are those of refining every map, and only one view lets any be left out."""
+    encoder = tiny_tcl()
+    image = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+    names = [f"thing {i}" for i in range(12)]
+    text = torch.nn.functional.normalize(torch.randn(12, 48, generator=torch.Generator().manual_seed(0)), dim=-1)
+    rows = dict(zip(names, text, strict=True))
+    monkeypatch.setattr(encoder, "encode_text", lambda texts, templates: torch.stack([rows[t] for t in texts]))
+    model, how = TTD(encoder), {"size": 48, "refine": "pamr", **options}
+    heats = model.heatmaps(image, names, **how).max((1, 2))
+    cut = float(np.median(heats))
+    refined: list[int] = []
+    pamr = tcl.refine_with_pamr
+    monkeypatch.setattr(tcl, "refine_with_pamr", lambda picture, m: refined.append(m.shape[1]) or pamr(picture, m))
+    found = model.segment(image, names, background=cut, **how).label_map
+    masks = model.caption_masks(image, names, cut, **how)
+    assert (min(refined) < 12) == skips
+    maps = encoder.maps
+    monkeypatch.setattr(encoder, "maps", lambda *args, threshold=None, **rest: maps(*args, **rest))
+    refined.clear()
+    assert np.array_equal(found, model.segment(image, names, background=cut, **how).label_map)
+    assert np.array_equal(masks, model.caption_masks(image, names, cut, **how))
+    assert set(refined) == {12}
+    assert masks.any(axis=(1, 2)).tolist() == (heats >= cut).tolist()
+    assert len(np.unique(found)) > 2
 
 
 @pytest.mark.parametrize("refine", ["none", "pamr"])

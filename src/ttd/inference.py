@@ -54,6 +54,11 @@ class Options:
         """The options that decide what is encoded; the others only matter when a question is put."""
         return {name: getattr(self, name) for name in VIEW_OPTIONS}
 
+    @property
+    def one_view(self) -> bool:
+        """Whether the picture is seen once, as a whole."""
+        return len(self.scales) == 1 and not self.flip and self.window is None
+
     def threshold(self, encoder: Encoder) -> float | None:
         """The background threshold, None for no background."""
         if self.background is None or self.background is False:

@@ -212,8 +212,8 @@ class TTD:
             options = {**options, "background": threshold}
         seen = self._look(image, options, keep=False)
         self._texts.check(captions, seen.options.text_templates(self.encoder))
-        maps = self._maps(seen, captions)
         cut = _threshold(seen.options, self.encoder)
+        maps = self._maps(seen, captions, cut=cut)
         refinement = seen.options.refinement(self.encoder)
         if refinement == "crf":
             found = [pixel_labels(crf_maps(seen.picture, one[None], cut), seen.size, None) for one in maps]
@@ -241,7 +241,7 @@ class TTD:
         if len(names) > _MOST_NAMES:
             raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
         threshold = seen.options.threshold(self.encoder)
-        maps = self._maps(seen, names, joint=True)
+        maps = self._maps(seen, names, joint=True, cut=threshold)
         refinement = seen.options.refinement(self.encoder)
         if refinement == "crf":
             labels = pixel_labels(crf_maps(seen.picture, maps, threshold), seen.size, None)
@@ -416,13 +416,20 @@ class TTD:
             notes.append(replace(tagging, cut=cut, unknown=self.unknown_words(texts)))
         return notes
 
-    def _maps(self, seen: EncodedImage, texts: Sequence[str], *, joint: bool = False) -> Tensor:
-        """Maps `[N,h,w]` in 0..1 on the canvas, after PAMR if asked; `joint`: comparable with each other."""
+    def _maps(
+        self, seen: EncodedImage, texts: Sequence[str], *, joint: bool = False, cut: float | None = None
+    ) -> Tensor:
+        """Maps `[N,h,w]` in 0..1 on the canvas, after PAMR if asked; `joint`: comparable with each other.
+
+        Below `cut`, where the caller makes no difference between values, a map may go without PAMR.
+        """
         options, encoder = seen.options, self.encoder
         text = self.encode_text(texts, options.text_templates(encoder))
         with_pamr = options.refinement(encoder) == "pamr"
         if encoder.calibrated:
             own: dict[str, Any] = {"pamr": with_pamr, "clip_weight": options.clip_weight}
+            if with_pamr and options.one_view:  # else averages of views are cut, not these maps
+                own["threshold"] = cut
             return average(seen.views, lambda features: encoder.maps(features, text, **own))[0]
         sim = average(seen.views, lambda features: encoder.similarity(features, text))[0]
         maps = joint_norm(sim) if joint else norm(sim)
