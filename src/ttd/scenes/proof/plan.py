@@ -49,7 +49,7 @@ RUNS = (
     Run("s-image", settings=("choice.by=s_image",)),
     Run("true-words", settings=("choice.by=given",), tags="true.jsonl"),
     Run("mixed", data="mixed"),
-    Run("pruned-steps", data="mixed", keep="keep.parquet"),
+    Run("pruned-steps", settings=("optimiser.epochs=10",), data="mixed", keep="keep.parquet"),
     Run("pruned-pass", data="mixed", keep="keep.parquet", passes=1),
 )
 

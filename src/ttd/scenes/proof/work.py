@@ -190,7 +190,8 @@ def _work(jobs: Sequence[Job]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for job in jobs:
-            train_and_measure(job)
+            if not job.done:  # another machine may share the folder
+                train_and_measure(job)
     except TTDError as error:
         sys.exit(f"ttd: {error}")
     except Stopped:
