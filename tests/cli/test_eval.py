@@ -81,6 +81,8 @@ def test_a_killed_run_goes_on_and_the_report_joins_runs(tmp_path: Path, monkeypa
     assert "| TCL + TTD | 61.1 | 0.185 | 0.204 |" in markdown
     assert "a sample, 1 of 1449 pictures" in markdown
     assert "this run, a sample of 4 |" in markdown
+    assert "1 of 1 items. Preset default. Measured on a sample" in markdown
+    assert "Only the first 1 of 4 items were asked about (--limit)." in markdown
     page = (tmp_path / "report" / "report.html").read_text()
     assert len(re.findall("class=ours", page)) == 2
     assert "http" not in page

@@ -259,7 +259,8 @@ class _TagMaskTally(Tally):
     def result(self) -> Result:
         numbers: dict[str, float] = {}
         rows: dict[str, list[dict[str, Any]]] = {}
-        notes = ["Words are counted at every occurrence; stop words that were not scored count as never selected."]
+        notes = ["Published rows are about the authors' CC3M-TagMask."]
+        notes += ["Words are counted at every occurrence; stop words that were not scored count as never selected."]
         if self.tables and next(iter(self.tables.values())).precisions:
             rows["tags"] = self._tag_rows()
             for row in rows["tags"]:

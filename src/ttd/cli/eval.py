@@ -226,8 +226,10 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
     from ttd.benchmarks.catalogue import sample_note
     from ttd.benchmarks.sweep import plot_sweep
 
-    note = sample_note(benchmark.name, outcome.measured, benchmark.settings())
-    result = outcome.result if note is None else replace(outcome.result, notes=(note, *outcome.result.notes))
+    notes = [sample_note(benchmark.name, outcome.measured, benchmark.settings())]
+    if outcome.items < (every := len(benchmark.samples)):
+        notes.append(f"Only the first {outcome.items} of {every} items were asked about (--limit).")
+    result = replace(outcome.result, notes=(*filter(None, notes), *outcome.result.notes))
     found = write_results(place, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
     if sweep := result.rows.get("sweep"):
         gap = next((row for row in result.rows["tags"] if row["tagger"] == "s_pixel"), None)
