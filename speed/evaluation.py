@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 import ttd.benchmarks.segmentation as benchmark
+import ttd.looking
 import ttd.model
 from speed.tag_throughput import COCO, vit_b16
 from ttd import TTD
@@ -62,7 +63,7 @@ class Clock:
             (model.encoder, "encode_image", "encoder"),
             (benchmark, "read_image", "reading"),
             (benchmark, "read_labels", "reading"),
-            (ttd.model, "prepare", "resizing"),
+            (ttd.looking, "prepare", "resizing"),
             (ttd.model, "average", "cosines and windows"),
             (ttd.model, "pixel_labels", "labels of all pixels"),
             (benchmark, "confusion_matrix", "counting"),

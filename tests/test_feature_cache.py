@@ -96,8 +96,8 @@ def test_a_damaged_entry_is_made_anew(damage: str, number: int, tmp_path: Path) 
 def test_a_look_that_stops_early_leaves_no_entry(tmp_path: Path) -> None:
     model = TTD(tiny_clip())
     model.keep_features(tmp_path)
-    assert model._cache is not None
-    next(iter(model._cache.views(picture(), resolve(**LOOK))))
+    assert model._looker.cache is not None
+    next(iter(model._looker.cache.views(picture(), resolve(**LOOK))))
     assert not list(tmp_path.rglob("views.json"))
 
 

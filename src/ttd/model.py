@@ -21,8 +21,9 @@ from ttd.borrowed import SHARE, BorrowedWords, listed_words
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.feature_cache import FeatureCache
-from ttd.images import Picture, prepare_pixels, read_image
+from ttd.images import Picture, prepare_pixels
 from ttd.inference import Options, prepared_size, resolve
+from ttd.looking import Looker
 from ttd.maps import joint_norm, norm
 from ttd.memory import inference
 from ttd.pixel_labels import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
@@ -32,7 +33,7 @@ from ttd.results import Segmentation, Tagging
 from ttd.tagging import SELECTIONS, check_share, default_selection
 from ttd.templates import templates
 from ttd.texts import Texts
-from ttd.views import EncodedImage, View, ViewsOnDemand, average, encode_views, prepare
+from ttd.views import EncodedImage, View, average
 from ttd.word_scores import Rule, candidates, compare, score_words, tag_batch
 
 _log = logging.getLogger(__name__)
@@ -75,9 +76,9 @@ class TTD:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval()
+        self._looker = Looker(self.encoder)
         self._texts = Texts(self.encoder)
         self._sams: dict[str, SAMRefiner] = {}
-        self._cache: FeatureCache | None = None
         self._borrowed: tuple[tuple[str, ...] | None, BorrowedWords] | None = None  # the last one asked for
 
     def encode_texts_alone(self) -> None:
@@ -86,12 +87,12 @@ class TTD:
 
     def keep_features(self, folder: str | Path) -> None:
         """Read features of pictures from a folder, and keep there what is encoded; see `ttd.feature_cache`."""
-        self._cache = FeatureCache(Path(folder), self.encoder)
+        self._looker.cache = FeatureCache(Path(folder), self.encoder)
 
     @inference
     def encode(self, image: Picture | EncodedImage, **options: Any) -> EncodedImage:
         """Encode a picture for many questions."""
-        return self._look(image, options, keep=True)
+        return self._looker.look(image, options, keep=True)
 
     @inference
     def tag(
@@ -124,7 +125,7 @@ class TTD:
         """
         rule = _rule(score, selection, threshold, share)
         null = self._null(rule, borrowed)
-        seen = self._look(image, options, keep=False)
+        seen = self._looker.look(image, options, keep=False)
         words = candidates(caption, tags, seen.options.stop_words)
         return self._tag_batch(seen.views, [caption], [words], rule, seen.options, null)[0]
 
@@ -158,7 +159,7 @@ class TTD:
         ahead = batch_size * _BATCHES_AHEAD
         for first in range(0, len(images), ahead):
             numbers = range(first, min(first + ahead, len(images)))
-            for batch, views in self._batches({i: images[i] for i in numbers}, options, batch_size):
+            for batch, views in self._looker.batches({i: images[i] for i in numbers}, options, batch_size):
                 taggings = self._tag_batch(
                     views, [captions[i] for i in batch], [words[i] for i in batch], rule, settings, null
                 )
@@ -173,14 +174,14 @@ class TTD:
 
         TCL's maps are calibrated; others are scaled from each map's lowest to its highest cell.
         """
-        seen = self._look(image, options, keep=False)
+        seen = self._looker.look(image, options, keep=False)
         self._texts.check(texts, seen.options.text_templates(self.encoder))
         return self._heat(seen, texts)
 
     @inference
     def caption_map(self, image: Picture | EncodedImage, caption: str, **options: Any) -> NDArray[np.float32]:
         """Where the whole caption is: float32 `[H,W]` in 0..1."""
-        seen = self._look(image, options, keep=False)
+        seen = self._looker.look(image, options, keep=False)
         self._texts.check([caption], seen.options.text_templates(self.encoder))
         heat: NDArray[np.float32] = self._heat(seen, [caption])[0]
         return heat
@@ -210,7 +211,7 @@ class TTD:
         """
         if threshold is not None:
             options = {**options, "background": threshold}
-        seen = self._look(image, options, keep=False)
+        seen = self._looker.look(image, options, keep=False)
         self._texts.check(captions, seen.options.text_templates(self.encoder))
         cut = _threshold(seen.options, self.encoder)
         maps = self._maps(seen, captions, cut=cut)
@@ -236,7 +237,7 @@ class TTD:
             names: classes, of one or several words.
             **options: `background=0.4`; `None` or `False`: no background; `refine="pamr"`, ...
         """
-        seen = self._look(image, options, keep=False)
+        seen = self._looker.look(image, options, keep=False)
         cut_texts = self._texts.check(names, seen.options.text_templates(self.encoder))
         if len(names) > _MOST_NAMES:
             raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
@@ -273,7 +274,7 @@ class TTD:
             texts: strings (put into `tag_templates`, by default bare), or embeddings `[N,C]`.
             **options: see the class.
         """
-        seen = self._look(image, options, keep=False)
+        seen = self._looker.look(image, options, keep=False)
         if not isinstance(texts, Tensor):
             self._texts.check(texts, templates(seen.options.tag_templates))
             texts = self.encode_text(texts, seen.options.tag_templates)
@@ -322,50 +323,6 @@ class TTD:
     def cut_texts(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> tuple[str, ...]:
         """Those texts of which, with their longest template, only the beginning fits into the text tower."""
         return self._texts.cut(texts, templates(which))
-
-    def _look(self, image: Picture | EncodedImage, options: dict[str, Any], *, keep: bool) -> EncodedImage:
-        """A picture ready for questions; without `keep` views are encoded while a question is answered."""
-        if isinstance(image, EncodedImage):
-            return self._with_options(image, options)
-        settings = resolve(**options)
-        picture = read_image(image)
-        if self._cache is not None:
-            cached = self._cache.views(picture, settings)
-            return EncodedImage(picture, tuple(cached) if keep else cached, settings, self.encoder)
-        pixels = [scaled[None] for scaled in prepare(picture, self.encoder, settings)]
-        views = (
-            tuple(encode_views(self.encoder, pixels, settings))
-            if keep
-            else ViewsOnDemand(self.encoder, pixels, settings)
-        )
-        return EncodedImage(picture, views, settings, self.encoder)
-
-    def _with_options(self, encoded: EncodedImage, options: dict[str, Any]) -> EncodedImage:
-        if encoded.encoder is not self.encoder:
-            raise InputError("the encoded picture comes from another model: encode it with this one")
-        settings = resolve(base=encoded.options, **options)
-        changed = [name for name, value in settings.view.items() if value != encoded.options.view[name]]
-        if changed:
-            raise InputError(f"the picture was encoded with another {changed[0]}: encode it again")
-        return replace(encoded, options=settings)
-
-    def _batches(
-        self, images: dict[int, Picture | EncodedImage], options: dict[str, Any], batch_size: int
-    ) -> Iterable[tuple[list[int], Iterable[View]]]:
-        """Numbers and views of pictures that share all shapes; encoded ones come alone."""
-        waiting: dict[tuple[Any, ...], list[tuple[int, list[Tensor]]]] = {}
-        settings = resolve(**options)
-        for i, image in images.items():
-            if isinstance(image, EncodedImage):
-                yield [i], self._with_options(image, options).views
-                continue
-            pixels = prepare(read_image(image), self.encoder, settings)
-            waiting.setdefault(tuple(scaled.shape for scaled in pixels), []).append((i, pixels))
-        for same in waiting.values():
-            for first in range(0, len(same), batch_size):
-                chunk = same[first : first + batch_size]
-                scales = [torch.stack(pixels) for pixels in zip(*(p for _, p in chunk), strict=True)]
-                yield [i for i, _ in chunk], ViewsOnDemand(self.encoder, scales, settings)
 
     def _null(self, rule: Rule, borrowed: Sequence[str] | None) -> BorrowedWords | None:
         """The words that a rule compares with, prepared once for all calls with the same ones."""
