@@ -9,15 +9,16 @@ warns, or prints a path of this machine, the notebook stays as it was and the ex
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 from ttd.atomic import whole_file
 
@@ -42,7 +43,9 @@ def run(notebook: nbformat.NotebookNode, folder: str) -> None:
     client = NotebookClient(
         notebook,
         timeout=SECONDS_PER_CELL,
-        km=AsyncKernelManager(kernel_name="python3", transport="ipc"),
+        kernel_name="python3",
+        # A socket file in the folder: no open port, and no path that depends on where the kernel works.
+        config=Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder) / "kernel")}}),
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(work)}},
@@ -65,7 +68,9 @@ def faults(notebook: nbformat.NotebookNode, paths: list[str]) -> list[str]:
 
 
 def main() -> int:
-    path = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    path = parser.parse_args().notebook
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         try:
