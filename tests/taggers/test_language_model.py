@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -244,7 +245,9 @@ def test_two_processes_share_a_cache_and_kills_lose_only_what_is_under_way(tmp_p
 def test_ctrl_c_does_not_wait_for_answers(tmp_path: Path) -> None:
     with Stub(lambda caption, attempt: time.sleep(20) or "[]") as stub:
         command = [sys.executable, "-c", WORK, stub.url, str(tmp_path / "cache"), "0", "5"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        # What a shell starts in the background ignores Ctrl-C, and its children with it.
+        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heard)
         assert _until(lambda: len(stub.asked) == 2)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
