@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("page", "number"), [("docs/python.md", 6), ("docs/models.md", 1), ("docs/refinement.md", 1), ("README.md", 1)]
+    ("page", "number"), [("docs/python.md", 7), ("docs/models.md", 1), ("docs/refinement.md", 1), ("README.md", 1)]
 )
 def test_every_example_runs(page: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS.parent / page).read_text("utf-8"), re.S)
