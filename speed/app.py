@@ -68,7 +68,7 @@ def measure(name: str, model: TTD, picture: Image.Image, caption: str) -> None:
 def main() -> None:
     scene = Scenes("test", seed=1)[92]
     measure("mini", ttd.load("mini"), Image.fromarray(scene.image), scene.caption)
-    photo = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    photo = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
     measure("ViT-B/16", TTD(vit_b16()), Image.fromarray(photo), "a dog runs over the green grass after a red frisbee")
 
 
