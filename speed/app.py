@@ -1,7 +1,7 @@
 """The page's answers: the first one about a picture, and the next ones, which do not encode it again.
 
-Expected on 2 CPU cores that do nothing else: mini 0.1 s, then below 0.05 s; ViT-B/16 (random weights, which changes no
-time) a good second, then below 0.5 s. Wanted: every answer but the first below 1 s. What the browser adds: `make
+Measured on 2 free CPU cores: mini 0.15 s, then 0.06 to 0.15 s; ViT-B/16 (random weights, which changes no time) 2.6 s,
+then 0.1 s, with a new caption 1.0 s. Wanted: every answer but the first below 1 s. What the browser adds: `make
 test-browser` prints it.
 """
 
