@@ -2,8 +2,8 @@
 
 Wanted: what is not the encoder takes under 20 % of the encoder's time per picture, with windows 448/224 and with the
 paper's scales, mirrorings and windows. Measured on 2 free CPU cores: 5.5 % and 0.7 %. Then the same pictures from
-`--cache`, with the same counts. It takes a minute and a half. Pictures are COCO's where they lie beside the repository, else noise; classes and label maps are
-made up, which changes no time.
+`--cache`, with the same counts. It takes a minute and a half. Pictures are COCO's where they lie beside the repository,
+else noise; classes and label maps are made up, which changes no time.
 """
 
 from __future__ import annotations
