@@ -40,4 +40,6 @@ def size(number: int | None) -> str:
     """Bytes as a person reads them; a dash where unknown."""
     if number is None:
         return "-"
+    if number < 1e6:
+        return f"{number / 1e3:.0f} kB"
     return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
