@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from sklearn.metrics import average_precision_score
 from torch.nn.functional import normalize
 
 from tests.benchmarks.conftest import Eval
 from tests.benchmarks.oracle import Oracle, blocks, painted, save
+from ttd.benchmarks.catalogue import Choices, open_benchmark
 from ttd.benchmarks.classes import read_classes
 from ttd.benchmarks.labelled_pictures import read_coco, read_nus_wide
 from ttd.benchmarks.surgery import without_common, without_empty
@@ -126,6 +128,29 @@ def test_reports_show_the_precision_of_every_class(tmp_path: Path, evaluate: Eva
     assert "## Average precision (AP) of each class" in page
     assert "oracle [a]: AP s_pixel" in page
     assert re.search(r"\| person \| 100\.0 \|", page)
+
+
+def test_a_page_shows_the_best_classes_of_a_picture(tmp_path: Path, evaluate: Eval) -> None:
+    truth = write_coco(tmp_path / "coco", 4)
+    done = evaluate(Oracle(COCO), "coco-80", tmp_path / "coco", "--preset", "default", "--pictures", "2")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "pictures.html").read_text("utf-8")
+    assert "best by AP" in page
+    shown = [COCO[k] for k in np.flatnonzero(truth[0])]
+    assert all(title in page for title in shown)
+
+
+def test_quality_is_the_average_precision_of_one_picture(tmp_path: Path) -> None:
+    truth = write_coco(tmp_path, 2)
+    benchmark = open_benchmark("coco-80", tmp_path, Choices(preset="default"), calibrated=False)
+    scores = np.random.default_rng(0).normal(size=len(COCO)).round(1)
+    record = {"true": np.flatnonzero(truth[1]).tolist(), "scores": {"s_pixel": scores.tolist()}}
+    assert benchmark.quality(record)["AP"] == pytest.approx(average_precision_score(truth[1], scores))
+    words = benchmark.show(None, 1, record).words[0].words  # type: ignore[arg-type]
+    best = set(np.argsort(-scores, kind="stable")[:3].tolist())
+    expected = {COCO[k]: "right" if truth[1, k] else "wrong" for k in best}
+    expected |= {COCO[k]: "missed" for k in np.flatnonzero(truth[1]) if k not in best}
+    assert dict(words) == expected
 
 
 def test_a_constant_encoder_scores_what_arithmetic_says_by_every_score(tmp_path: Path, evaluate: Eval) -> None:

@@ -14,7 +14,9 @@ from torch.nn.functional import normalize
 from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.benchmarks.classes import ClassList
 from ttd.benchmarks.labelled_pictures import LabelledPictures
-from ttd.benchmarks.metrics import class_average_precisions, mean_of_known
+from ttd.benchmarks.metrics import average_precision, class_average_precisions, mean_of_known
+from ttd.benchmarks.panels import photo_panel
+from ttd.benchmarks.showing import Shown, marked
 from ttd.benchmarks.surgery import without_common, without_empty
 from ttd.images import read_image
 
@@ -93,6 +95,24 @@ class MultiLabel(Benchmark):
         if unknown:
             record["unknown"] = unknown
         return record
+
+    def quality(self, record: Record) -> dict[str, float]:
+        """The average precision of the picture's own classes by s_pixel, NaN where it shows none."""
+        true = np.zeros(len(self.classes), bool)
+        true[record["true"]] = True
+        return {"AP": average_precision(np.array(record["scores"][S_PIXEL]), true)}
+
+    def show(self, model: TTD, number: int, record: Record) -> Shown:
+        """The picture, and by each score as many of the best classes as it has, then those that are missed."""
+        true = set(record["true"])
+        words = []
+        for name, scores in record["scores"].items():
+            best = np.argsort(-np.array(scores), kind="stable")[: max(1, len(true))].tolist()
+            shown = [*best, *sorted(true - set(best))]
+            titles = [self.classes.titles[k] for k in shown]
+            words.append(marked(name, titles, [k in best for k in shown], [k in true for k in shown]))
+        picture = read_image(self.data.samples[number].image)
+        return Shown((photo_panel("picture", picture),), (), tuple(words))
 
     def _best_names(self, values: Tensor) -> Tensor:
         """The best score among the names of each class: `[texts]` -> `[K]`."""
