@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from ttd.pictures import save_png
-from ttd.scenes import Scenes
+from ttd.scenes.telling import telling_scenes
 
 NUMBER = 6
 SEED = 1  # as `ttd demo`
-_MOST_DESCRIBED = 0.8  # share of the picture that a caption describes
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,9 @@ def write_examples(folder: Path, number: int = NUMBER) -> list[Example]:
         folder: where the PNGs go; made where it is missing.
         number: how many.
     """
-    scenes = Scenes("test", seed=SEED)
-    found: list[Example] = []
-    for index in count():
-        if len(found) == number:
-            return found
-        scene = scenes[index]
-        telling = len(scene.true_words) >= 2 and scene.absent_words and scene.union_mask.mean() <= _MOST_DESCRIBED
-        if telling:
-            path = folder / f"scene-{index}.png"
-            save_png(Image.fromarray(scene.image), path)
-            found.append(Example(path, scene.caption, ", ".join((*scene.nouns, scene.background))))
-    raise AssertionError("scenes have no end")
+    found = []
+    for scene in islice(telling_scenes(SEED), number):
+        path = folder / f"scene-{scene.index}.png"
+        save_png(Image.fromarray(scene.image), path)
+        found.append(Example(path, scene.caption, ", ".join((*scene.nouns, scene.background))))
+    return found

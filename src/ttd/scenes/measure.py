@@ -109,21 +109,18 @@ def present_above_absent(encoder: Encoder, encoded: EncodedScenes) -> dict[str, 
 
     "per picture": over the nouns of the world within a picture; "per word": over the pictures for one noun.
     """
-    scores, present = _noun_scores(encoder, encoded)
-    columns = [auc(row[there], row[~there]) for row, there in zip(scores.T, present.T, strict=True)]
-    return {"per picture": _mean(picture_aucs(encoder, encoded)), "per word": _mean(columns)}
+    return {name: _mean(values) for name, values in present_aucs(encoder, encoded).items()}
 
 
-def picture_aucs(encoder: Encoder, encoded: EncodedScenes) -> list[float]:
-    """The AUC per picture, one for each scene; NaN where nothing is there."""
-    scores, present = _noun_scores(encoder, encoded)
-    return [auc(row[there], row[~there]) for row, there in zip(scores, present, strict=True)]
-
-
-def _noun_scores(encoder: Encoder, encoded: EncodedScenes) -> tuple[np.ndarray, np.ndarray]:
-    """s_pixel of every noun on every scene, and whether it is there; both [S, nouns]."""
+def present_aucs(encoder: Encoder, encoded: EncodedScenes) -> dict[str, list[float]]:
+    """What `present_above_absent` is the mean of: a value for each scene and for each noun; NaN: it says nothing."""
     scores = s_pixel(encoder.similarity(encoded.features, encoded.words[: len(NOUNS)])).cpu().numpy()
-    return scores, np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
+    present = np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
+    tables = {"per picture": (scores, present), "per word": (scores.T, present.T)}
+    return {
+        name: [auc(row[there], row[~there]) for row, there in zip(*both, strict=True)]
+        for name, both in tables.items()
+    }
 
 
 def segmentation(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:

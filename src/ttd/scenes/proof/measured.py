@@ -15,13 +15,13 @@ from ttd.atomic import whole_file
 from ttd.benchmarks.metrics import class_scores
 from ttd.encoders.base import Encoder
 from ttd.scenes.measure import (
+    CaptionRow,
     caption_means,
     caption_rows,
     confusion,
     encode_scenes,
     noun_accuracy,
-    picture_aucs,
-    present_above_absent,
+    present_aucs,
     retrieval,
     tag_selection,
 )
@@ -66,20 +66,19 @@ def measure(encoder: Encoder, test: int, validation: int) -> Measured:
     shuffled = tag_selection(encoder, encoded, scores=("s_pixel",), shuffled=True)["s_pixel"]
     rows = caption_rows(encoder, encoded, (PAPER_CUT, cut))
     objects = [row for row in rows if row.objects_only]
-    means = caption_means(rows)
-    auc = present_above_absent(encoder, encoded)
+    means, of_objects = caption_means(rows), caption_means(objects)
+    aucs = present_aucs(encoder, encoded)
     matrices = [confusion(encoder, encoded, number) for number in range(test)]
     numbers = {
         **{name: tags["s_pixel"][name] for name in ("precision", "recall", "F1", "accuracy", "mAP", "absent selected")},
         "F1, shuffled": shuffled["F1"],
         **{name: means[name] for name in ("CaptionIoU", "mFPR", "mFNR")},
-        "CaptionIoU, objects only": caption_means(objects)["CaptionIoU"],
+        "CaptionIoU, objects only": of_objects["CaptionIoU"],
         "chosen threshold": cut,
         "CaptionIoU, chosen threshold": caption_means(rows, 1)["CaptionIoU"],
         "objects only, chosen threshold": caption_means(objects, 1)["CaptionIoU"],
         "mIoU": class_scores(np.sum(matrices, axis=0)).mean["mIoU"],
-        "AUC per picture": auc["per picture"],
-        "AUC per word": auc["per word"],
+        **{f"AUC {name}": float(np.nanmean(values)) for name, values in aucs.items()},
         **retrieval(encoded),
         "noun accuracy": noun_accuracy(encoder, "test", 0, test),
     }
@@ -88,17 +87,20 @@ def measure(encoder: Encoder, test: int, validation: int) -> Measured:
         f"every noun: {name}": every[name] for name in ("precision", "recall", "F1", "accuracy", "absent selected")
     }
     controls["whole picture IoU"] = means["whole picture IoU"]
-    controls["whole picture IoU, objects only"] = caption_means(objects)["whole picture IoU"]
-    ious = {row.number: row.overlaps[0].iou for row in rows}
-    of_objects = {row.number: row.overlaps[0].iou for row in objects}
-    nan = float("nan")
+    controls["whole picture IoU, objects only"] = of_objects["whole picture IoU"]
     paired = (
-        [ious.get(number, nan) for number in range(test)],
-        [of_objects.get(number, nan) for number in range(test)],
+        _by_scene(rows, test),
+        _by_scene(objects, test),
         [class_scores(matrix).mean["mIoU"] for matrix in matrices],
-        picture_aucs(encoder, encoded),
+        aucs["per picture"],
     )
     return Measured(numbers, controls, dict(zip(PAIRED, paired, strict=True)))
+
+
+def _by_scene(rows: Sequence[CaptionRow], count: int) -> list[float]:
+    """CaptionIoU of every scene, NaN for those without a row."""
+    ious = {row.number: row.overlaps[0].iou for row in rows}
+    return [ious.get(number, float("nan")) for number in range(count)]
 
 
 @torch.inference_mode()

@@ -19,7 +19,6 @@ class Run:
         config: shipped config: the paper's recipe at the size of scenes, or the embedded world's own.
         settings: what it changes, `section.name=value`.
         data: name of `ttd.scenes.proof.inputs.PAIRS`.
-        passes: over the data, in place of the config's number of steps; 0: those.
         keep, tags: a file of `ttd.scenes.proof.inputs` that it reads.
     """
 
@@ -28,7 +27,6 @@ class Run:
     config: str = "mini_paper"
     settings: tuple[str, ...] = ()
     data: str = "clean"
-    passes: int = 0
     keep: str = ""
     tags: str = ""
 
@@ -50,7 +48,7 @@ RUNS = (
     Run("true-words", settings=("choice.by=given",), tags="true.jsonl"),
     Run("mixed", data="mixed"),
     Run("pruned-steps", settings=("optimiser.epochs=10",), data="mixed", keep="keep.parquet"),
-    Run("pruned-pass", data="mixed", keep="keep.parquet", passes=1),
+    Run("pruned-pass", settings=("optimiser.steps=0", "optimiser.epochs=1"), data="mixed", keep="keep.parquet"),
 )
 
 Row = tuple[str, str]

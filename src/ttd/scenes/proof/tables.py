@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 from ttd.atomic import whole_file
 from ttd.scenes.proof.inputs import wrong_share
 from ttd.scenes.proof.measured import PAIRED, Measured
-from ttd.scenes.proof.plan import BEST, PAPERS_BLOCK, RUNS, TABLES, Table
-from ttd.scenes.proof.work import read
+from ttd.scenes.proof.plan import BASES, RUNS, TABLES, Table
+from ttd.scenes.proof.work import best_variant, read
 
-_BASE_OF = {PAPERS_BLOCK: "base-maskclip", BEST: "base"}
+_BASE_OF = {variant: name for name, variant in BASES.items()}
 AIM = {
     "absent selected": -1,
     "CaptionIoU": 1,
@@ -69,17 +69,15 @@ def write_tables(folder: Path) -> str:
     text = to_markdown(folder)
     with whole_file(folder / "proof.md") as part:
         part.write_text(text, "utf-8")
-    runs = {run.name: [asdict(one)["numbers"] for one in read(folder, run.name)] for run in RUNS}
-    bases = {name: [read(folder, name)[0].numbers] for name in _BASE_OF.values()}
+    numbers = {name: [one.numbers for one in read(folder, name)] for name in (*BASES, *(run.name for run in RUNS))}
     with whole_file(folder / "tables.json") as part:
-        part.write_text(json.dumps({**bases, **runs}, indent=1) + "\n", "utf-8")
+        part.write_text(json.dumps(numbers, indent=1) + "\n", "utf-8")
     return text
 
 
 def _about(folder: Path, base: Measured) -> list[str]:
     size: dict[str, Any] = json.loads((folder / "proof.json").read_text("utf-8"))
-    variants: dict[str, float] = json.loads((folder / "variants.json").read_text("utf-8"))
-    best = max(variants, key=lambda name: variants[name])
+    best, variants = best_variant(folder)
     control = base.controls
     precision, f1 = control["every noun: precision"], control["every noun: F1"]
     whole, whole_objects = control["whole picture IoU"], control["whole picture IoU, objects only"]
@@ -96,12 +94,16 @@ def _about(folder: Path, base: Measured) -> list[str]:
 
 
 def _rows(folder: Path, table: Table) -> list[str]:
-    lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+    lines = _head(table.columns)
     for title, name in table.rows:
         found = read(folder, name)
         cells = [_cell([one.numbers[column] for one in found]) for column in table.columns]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _head(columns: Sequence[str]) -> list[str]:
+    return ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -123,7 +125,7 @@ def _pruned(folder: Path) -> list[str]:
 
 def _differences(folder: Path) -> list[str]:
     lines = ["Mean over scenes, ± half of its 95 % interval (in brackets: every seed).", ""]
-    lines += ["| | " + " | ".join(PAIRED) + " |", "|---" * (len(PAIRED) + 1) + "|"]
+    lines += _head(PAIRED)
     for run in RUNS:
         found = read(folder, run.name)
         if found:
@@ -140,7 +142,7 @@ def _difference_cell(found: Difference) -> str:
 
 def _aim(folder: Path) -> list[str]:
     """Whether training is better than no training in everything that a text shortcut would spoil."""
-    lines = ["| | before | after the recipe of `mini` | every seed better |", "|---|---|---|---|"]
+    lines = _head(("before", "after the recipe of `mini`", "every seed better"))
     before, after = read(folder, "base")[0].numbers, [one.numbers for one in read(folder, "recipe")]
     for name, sign in AIM.items():
         better = "yes" if reached([one[name] for one in after], before[name], sign) else "no"

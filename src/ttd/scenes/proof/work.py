@@ -36,7 +36,7 @@ class Size:
     """How much the proof does.
 
     Attributes:
-        steps: of every training but those with `Run.passes`; 0: the config's.
+        steps: of every training whose run sets none of its own; 0: the config's.
         pairs: scenes of each kind of training data.
         test, validation: scenes to measure on and to choose on.
     """
@@ -95,6 +95,12 @@ def read(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[Measured
     return [Measured.read(path) for path in paths if path.exists()]
 
 
+def best_variant(folder: Path) -> tuple[str, dict[str, float]]:
+    """The last block's variant with the highest mIoU on validation scenes, and that of all."""
+    variants: dict[str, float] = json.loads((folder / "variants.json").read_text("utf-8"))
+    return max(variants, key=lambda name: variants[name]), variants
+
+
 def train_and_measure(job: Job) -> None:
     """One job, on one thread, so that the workers share the cores and a seed gives the same adapter."""
     import torch
@@ -110,16 +116,14 @@ def train_and_measure(job: Job) -> None:
         f"model.variant={job.variant}",
         f"run.seed={job.seed}",
         "run.watch_every=0",
-        *run.settings,
     ]
+    if job.size.steps:
+        settings.append(f"optimiser.steps={job.size.steps}")
+    settings += run.settings
     if run.keep:
         settings.append(f"data.keep={json.dumps(str(data / run.keep))}")
     if run.tags:
         settings.append(f"data.tags={json.dumps(str(data / run.tags))}")
-    if run.passes:
-        settings += ["optimiser.steps=0", f"optimiser.epochs={run.passes}"]
-    elif job.size.steps:
-        settings.append(f"optimiser.steps={job.size.steps}")
     train(read_config(run.config, settings), job.out, command="ttd scenes prove", quiet=True)
     model = ttd.load("mini", variant=job.variant, adapter=str(job.out))
     measured = measure(model.encoder, job.size.test, job.size.validation)
@@ -153,8 +157,7 @@ def _measure_bases(folder: Path, size: Size) -> str:
         found = {name: validation_miou(ttd.load("mini", variant=name).encoder, size.validation) for name in PRESETS}
         with whole_file(path) as part:
             part.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    variants: dict[str, float] = json.loads(path.read_text("utf-8"))
-    best = max(variants, key=lambda name: variants[name])
+    best, _ = best_variant(folder)
     for name, variant in BASES.items():
         if not (folder / f"{name}.json").exists():
             encoder = ttd.load("mini", variant=best if variant == BEST else variant).encoder
