@@ -20,7 +20,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Random, too: two machines that share a folder may share a process number.
-    part = path.with_name(f".{path.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    shown = path.name.encode("utf-8", "ignore")[:80].decode("utf-8", "ignore")
+    part = path.with_name(f".{shown}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield part
         _to_disk(part)

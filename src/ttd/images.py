@@ -48,9 +48,13 @@ def read_image(source: Picture) -> Image.Image:
             f"a picture must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}"
         )
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}): check its name") from None
+    if is_folder:
         raise InputError(f"{path} is a folder, not a picture: give one of the files in it")
-    if not path.exists():
+    if not exists:
         raise InputError(f"{path} does not exist: check the name and the folder")
     return _guarded(lambda: _open(path), str(path))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ttd.safe_paths import inside
+
 IDLE_SECONDS = 600.0
 
 
@@ -46,7 +48,7 @@ class Claims:
                 held.tab, held.touched = tab, time.monotonic()
                 return True
             # A claim is taken and given back by different threads.
-            lock = FileLock(self._folder / f"{identifier}.lock", thread_local=False)
+            lock = FileLock(inside(self._folder, f"{identifier}.lock"), thread_local=False)
             try:
                 lock.acquire(blocking=False)
             except Timeout:

@@ -21,6 +21,7 @@ from ttd.annotate.work import Work
 from ttd.data.damage import DamagedPair
 from ttd.errors import InputError
 from ttd.images import read_image
+from ttd.safe_paths import inside
 
 if TYPE_CHECKING:
     from ttd.model import TTD
@@ -206,7 +207,7 @@ class Desk:
 
     def picture_of(self, record: Record) -> Image.Image:
         """The picture of an accepted item, from the set itself."""
-        return read_image(self.store.root / "images" / record.image)
+        return read_image(inside(self.store.root, "images", record.image))
 
     def _put(self, work: Work, record: Record, first: Callable[[], None] | None) -> Record:
         try:

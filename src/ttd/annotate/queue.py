@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ttd.annotate.names import item_id
 from ttd.data.damage import DamagedPair
 from ttd.data.pairs import PairSource, decode_image
 from ttd.errors import InputError
+from ttd.safe_paths import item_id
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class QueueItem:
 
     Attributes:
         number: place in the queue, from 0.
-        id: stable, and a safe file name; see `ttd.annotate.names.item_id`.
+        id: stable, and a safe file name; see `ttd.safe_paths.item_id`.
         pair: number of the pair in the source.
         which: number of the caption among the picture's captions.
         shard, key: where the pair lies.

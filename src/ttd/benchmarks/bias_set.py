@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ttd.benchmarks.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.benchmarks.bias import Lit, bias, lit
 from ttd.benchmarks.label_files import read_mask
-from ttd.benchmarks.tagmask_set import TagMaskRow, TagMaskSet
+from ttd.benchmarks.tagmask_set import TagMaskRow, TagMaskSet, word_mask
 from ttd.errors import InputError
 from ttd.images import read_image
 from ttd.inference import resolve
@@ -100,9 +100,8 @@ class SingleTagBias(Benchmark):
         return (model.encode(picture, **self.options["masks"]) if self.regions == "own" else picture), picture
 
     def _files(self, row: TagMaskRow) -> tuple[Path, ...]:
-        """The masks of the true words, in the order of `true_words`; one with a slash has none."""
-        folder = self.root / "masks" / row.sample.id
-        return tuple(folder / f"{word.replace('/', '_')}.png" for word in true_words(row))
+        """The masks of the true words, in the order of `true_words`."""
+        return tuple(word_mask(self.root, row.sample.id, word) for word in true_words(row))
 
     def regions_of(self, model: TTD, number: int) -> NDArray[np.bool_]:
         """Where each true word of a caption is, bool [n,H,W]."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ttd.benchmarks.benchmark import Benchmark
 from ttd.benchmarks.catalogue import Choices, open_benchmark
 from ttd.errors import InputError
+from ttd.safe_paths import check_name
 
 if TYPE_CHECKING:
     from ttd.model import TTD
@@ -115,6 +116,7 @@ def read_run(folder: Path) -> FinishedRun:
         title = str(model["name"]) + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
         if not isinstance(results["numbers"], dict):
             raise TypeError
+        check_name(results["benchmark"], path, "benchmark")  # names the page of its pictures
     except FileNotFoundError:
         raise InputError(f"{folder} holds no results.json: give folders that `ttd eval --out` wrote") from None
     except (ValueError, KeyError, TypeError):

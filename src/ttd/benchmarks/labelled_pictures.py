@@ -15,6 +15,7 @@ from ttd.benchmarks.coco_annotations import read_json
 from ttd.benchmarks.picture_folders import picture_folder
 from ttd.benchmarks.text_files import read_lines
 from ttd.errors import InputError
+from ttd.safe_paths import check_path
 
 COCO_SPLITS = ("val2014", "val2017")
 _LABEL_FOLDERS = ("Groundtruth/TestLabels", "Groundtruth/TrainTestLabels", "TestLabels", "TrainTestLabels")
@@ -66,7 +67,7 @@ def read_coco(root: Path, split: str | None = None) -> LabelledPictures:
     column = {name: number for number, name in enumerate(read_classes("coco-80").titles)}
     try:
         classes = {int(c["id"]): column[str(c["name"])] for c in content["categories"]}
-        names = {int(i["id"]): str(i["file_name"]) for i in content["images"]}
+        names = {int(i["id"]): check_path(i["file_name"], path, "file_name") for i in content["images"]}
         row = {image: number for number, image in enumerate(names)}
         found = [(row[int(a["image_id"])], classes[int(a["category_id"])]) for a in content["annotations"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -101,7 +102,7 @@ def read_nus_wide(root: Path) -> LabelledPictures:
         )
     concepts = read_classes("nus-wide").titles
     _check_concepts(root, concepts)
-    names = [line.strip().replace("\\", "/") for line in read_lines(listed, _AGAIN) if line.strip()]
+    names = [_listed(line, listed) for line in read_lines(listed, _AGAIN) if line.strip()]
     columns = [_flags(labels / f"Labels_{concept}_Test.txt", len(names)) for concept in concepts]
     folder = picture_folder([root / f for f in _PICTURE_FOLDERS], names)
     return LabelledPictures(root, _samples(folder, names), np.stack(columns, axis=1), listed.name)
@@ -120,7 +121,7 @@ def _read_table(root: Path) -> LabelledPictures:
         labels = [part.strip(" '\"") for part in row[1].strip(" []").split(",") if part.strip(" '\"")]
         if stray := [label for label in labels if label not in column]:
             raise InputError(f"{path}, line {number}: {stray[0]!r} is none of NUS-WIDE's 81 concepts")
-        names.append(row[0].strip().replace("\\", "/"))
+        names.append(_listed(row[0], f"{path}, line {number}"))
         shown.append([column[label] for label in labels])
     if not names:
         raise InputError(f"{path} lists no picture of the split {' or '.join(_TESTS)}: get the table again")
@@ -129,6 +130,11 @@ def _read_table(root: Path) -> LabelledPictures:
         truth[number, found] = True
     folder = picture_folder([root / f for f in ("", *_PICTURE_FOLDERS)], names)
     return LabelledPictures(root, _samples(folder, names), truth, path.name)
+
+
+def _listed(text: str, where: object) -> str:
+    """A picture as the lists name it, some of which were written on Windows."""
+    return check_path(text.strip(), where, "picture").replace("\\", "/")
 
 
 def _check_concepts(root: Path, concepts: Sequence[str]) -> None:
@@ -154,12 +160,10 @@ def _samples(folder: Path, names: Iterable[str]) -> list[Sample]:
     """One per picture; its id is its name in the list.
 
     Raises:
-        InputError: a picture is listed twice, or lies outside the folder.
+        InputError: a picture is listed twice.
     """
     listed = list(names)
     if len(set(listed)) != len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
         raise InputError(f"the picture {twice} is listed twice: get the lists again")
-    if outside := [name for name in listed if name.startswith("/") or ".." in Path(name).parts]:
-        raise InputError(f"the listed picture {outside[0]!r} lies outside the data set: get the lists again")
     return [Sample(name, folder / name) for name in listed]

@@ -22,6 +22,7 @@ from ttd.benchmarks.coco_annotations import instance_mask, read_json
 from ttd.benchmarks.picture_folders import picture_folder
 from ttd.benchmarks.plain_pickle import read_plain_pickle
 from ttd.errors import InputError
+from ttd.safe_paths import check_path
 
 # Splits by who made them; the first one is taken where nothing is said.
 PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -169,7 +170,8 @@ def _pictures(rows: dict[int, list[Expression]], path: Path, folders: Sequence[P
     try:
         images = {int(i["id"]): i for i in content["images"] if int(i["id"]) in rows}
         objects = {int(a["id"]): a for a in content["annotations"] if int(a["id"]) in wanted}
-        files = {n: (str(i["file_name"]), (int(i["height"]), int(i["width"]))) for n, i in images.items()}
+        names = {n: check_path(i["file_name"], path, "file_name") for n, i in images.items()}
+        files = {n: (names[n], (int(i["height"]), int(i["width"]))) for n, i in images.items()}
         segmentations = {n: a["segmentation"] for n, a in objects.items()}
         owner = {n: int(a["image_id"]) for n, a in objects.items()}
     except (KeyError, TypeError, ValueError) as error:
@@ -179,8 +181,6 @@ def _pictures(rows: dict[int, list[Expression]], path: Path, folders: Sequence[P
     for image, found in rows.items():
         if stray := [e.annotation for e in found if owner.get(e.annotation) != image]:
             raise InputError(f"{path} has no object {stray[0]} in picture {image}: the files do not belong together")
-    if outside := [name for name, _ in files.values() if Path(name).name != name]:
-        raise InputError(f"{path} lists a picture {outside[0]!r} outside its folder: get it again")
     folder = picture_folder(folders, [name for name, _ in files.values()])
     return [
         ReferPicture(

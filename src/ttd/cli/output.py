@@ -7,13 +7,14 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ttd.cli.sources import Item
 from ttd.errors import InputError
+from ttd.safe_paths import file_part
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,11 +69,9 @@ class Place:
     def for_item(self, item: Item) -> Place:
         """The place of one item's pictures: its id, made safe as a relative path."""
         assert self.folder is not None
-        parts = [
-            part for part in PurePosixPath(item.id.replace(os.sep, "/")).parts if part not in ("/", "..", ".")
-        ]
-        name = (parts or ["picture"])[-1]
-        return Place(self.folder.joinpath("pictures", *parts[:-1]), name.replace("\0", "_"), self.results)
+        parts = [part for part in item.id.replace(os.sep, "/").split("/") if part not in ("", ".", "..")]
+        *folders, name = [file_part(part) for part in parts] or ["picture"]
+        return Place(self.folder.joinpath("pictures", *folders), name, self.results)
 
 
 def writable_folder(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from ttd.data.captions import NoCaption, from_record, usable
 from ttd.data.damage import MISSING_CAPTION, MISSING_IMAGE, DamagedPair
 from ttd.data.shards import MOST_BYTES, shard_name
 from ttd.errors import InputError
+from ttd.safe_paths import file_below
 
 IMAGE_NAMES = ("image", "file_name", "filename", "filepath", "file", "path", "img")
 
@@ -26,7 +27,11 @@ class FolderShard:
 
     Args:
         path: the captions file.
-        images: the folder that the picture's paths start from; None: the captions file's own.
+        images: the folder that the picture's paths start from; None: the captions file's own. Pictures outside of it
+            count as missing, for whoever writes a captions file must not choose among this machine's files.
+
+    Raises:
+        InputError: the file is no captions file, or names no picture in `images`.
     """
 
     damage: DamagedPair | None = None
@@ -48,6 +53,11 @@ class FolderShard:
         if not self._captions:
             raise InputError(f"{path} names no picture: each line needs an image and a caption")
         self._keys = list(self._captions)
+        if not any(file_below(self.images, key) for key in self._keys):
+            raise InputError(
+                f"{path}: the picture {self._keys[0]!r} and all others lie outside {self.images}: name the folder that "
+                "holds them (--images), and write their paths from there or in full"
+            )
 
     def __len__(self) -> int:
         """Pictures."""
@@ -74,8 +84,11 @@ class FolderShard:
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""
         key = self._keys[row]
+        picture = file_below(self.images, key)
+        if picture is None:
+            raise DamagedPair(MISSING_IMAGE, self.name, key, f"its path leads out of {self.images}")
         try:
-            with (self.images / key).open("rb") as file:
+            with picture.open("rb") as file:
                 return file.read(MOST_BYTES)
         except (OSError, ValueError) as error:
             detail = getattr(error, "strerror", None) or str(error)

@@ -78,8 +78,10 @@ class SAMRefiner:
         from safetensors import SafetensorError
         from transformers import AutoConfig, SamHQModel
 
+        from ttd.encoders.folders import check_references
         from ttd.encoders.pretrained import without_bars
 
+        check_references(name_or_folder)
         try:
             config = AutoConfig.from_pretrained(name_or_folder)
             if config.model_type != "sam_hq":
