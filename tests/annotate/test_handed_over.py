@@ -102,7 +102,8 @@ def test_the_image_must_be_the_items_own(image: str, home: Path) -> None:
         open_desk(home / "data", home / "set")
 
 
-PLACES = ["annotations", "masks", "images", "annotations/drafts", "annotations/claims", "annotations/lock", "tags.jsonl"]
+INNER = ("annotations/drafts", "annotations/claims", "annotations/lock")
+PLACES = ["annotations", "masks", "images", "tags.jsonl", *INNER]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -98,8 +98,11 @@ def read_tagmask(root: Path) -> TagMaskSet:
 def word_mask(root: Path, identifier: str, word: str) -> Path:
     """The file of a word's mask: named by `word_file`, or by the word as it is where such a file is there."""
     folder = root / "masks" / identifier
-    ours, plain = folder / f"{word_file(word)}.png", folder / f"{word}.png"
-    return ours if name_fault(word) or ours.is_file() or not plain.is_file() else plain
+    ours = folder / f"{word_file(word)}.png"
+    if name_fault(f"{word}.png"):
+        return ours
+    plain = folder / f"{word}.png"
+    return ours if ours.is_file() or not plain.is_file() else plain
 
 
 def _vocabulary(root: Path) -> tuple[str, ...]:

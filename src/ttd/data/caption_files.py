@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ class FolderShard:
         raise InputError(f"{self.path} carries no words for its captions: name a file or folder of words with --tags")
 
 
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half characters that stand for no byte of the file
 Row = tuple[str, "list[str] | NoCaption"]
 
 
@@ -110,7 +112,7 @@ def _coco(path: Path) -> Iterator[Row]:
     """`images` with id and file_name, `annotations` with image_id and caption."""
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        names = {image["id"]: _key(str(image["file_name"])) for image in content["images"]}
         found: dict[Any, list[str]] = {number: [] for number in names}
         for annotation in content["annotations"]:
             found[annotation["image_id"]].append(str(annotation["caption"]))
@@ -131,7 +133,12 @@ def _lines(path: Path) -> Iterator[Row]:
             raise InputError(
                 f"{path}, line {number} names no picture: give it one of the fields {', '.join(IMAGE_NAMES)}"
             )
-        yield image.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), _texts(record)
+        yield _key(image), _texts(record)
+
+
+def _key(image: str) -> str:
+    """A picture's path as Unicode, with replacement marks for what is none."""
+    return _NO_BYTE.sub("\ufffd", image).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _texts(record: dict[str, Any]) -> list[str] | NoCaption:
