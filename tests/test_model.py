@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import ttd
 from tests.colour_encoder import ColourEncoder
+from tests.extras import needs
 from tests.tiny_models import tiny_clip, tiny_sam_model, tiny_tcl
 from ttd import TTD, InputError, OutOfMemory, resample
 from ttd.encoders import TCLEncoder, tcl
@@ -149,7 +150,7 @@ def test_caption_mask_is_cut_at_the_threshold(model: TTD) -> None:
 @pytest.mark.parametrize("refine", ["none", "pamr", "crf"])
 def test_masks_of_several_captions_are_those_of_each_from_one_look(model: TTD, refine: str) -> None:
     if refine == "crf":
-        pytest.importorskip("pydensecrf")
+        needs("crf", "pydensecrf")
     captions = ["red", "blue", "a red thing and a blue one"]
     each = [model.caption_mask(scene(), caption, 0.3, refine=refine) for caption in captions]
     seen = model.encoder.images_seen
@@ -265,7 +266,7 @@ def test_every_preset_answers(preset: str, refine: str) -> None:
 
 
 def test_densecrf_refines_masks_and_segments(model: TTD) -> None:
-    pytest.importorskip("pydensecrf")
+    needs("crf", "pydensecrf")
     image = scene(40, 60)
     mask = model.caption_mask(image, "red", refine="crf")
     assert np.array_equal(mask, np.broadcast_to(np.arange(60) < 30, (40, 60)))

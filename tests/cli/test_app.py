@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.conftest import Run
+from tests.extras import needs
 from ttd.app.access import Access
 from ttd.cli import cli
 
@@ -112,7 +113,7 @@ def test_the_password_is_asked_for_on_a_terminal() -> None:
 
 
 def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("gradio")
+    needs("app", "gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]

@@ -16,6 +16,7 @@ import ttd
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import picture, sample, write_shards, write_tar
+from tests.extras import needs
 from tests.taggers.stub_server import Stub, truthful
 from tests.taggers.test_nouns import StandInNltk
 from tests.tiny_models import tiny_clip_model
@@ -79,7 +80,7 @@ def test_every_tagger_writes_side_files_and_shards(tagger: str, shards: Path, tm
 
 
 def test_training_on_side_files_and_on_shards_is_the_same(shards: Path, tmp_path: Path, base: Path) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     with Stub() as stub:
         llm = language_model(stub, tmp_path)
         assert run(shards, *llm, "--out", tmp_path / "side").exit_code == 0
@@ -99,7 +100,7 @@ def test_training_on_side_files_and_on_shards_is_the_same(shards: Path, tmp_path
 
 
 def test_damaged_pairs_and_missing_answers_are_counted(tmp_path: Path, shards: Path) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     broken = {"a": {"png": b"no", "txt": b"a dog"}, "b": {"png": picture(0), "txt": b" "}}
     write_tar(shards / "00002.tar", {**broken, "c": sample(1), "d": sample(2)})
     with Stub(lambda caption, attempt: "..." if caption.endswith("7") else truthful(caption)) as stub:
@@ -116,7 +117,7 @@ def test_damaged_pairs_and_missing_answers_are_counted(tmp_path: Path, shards: P
 
 
 def test_a_killed_job_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     write_shards(tmp_path / "cc", [10] * 8)
 
     def reply(caption: str, attempt: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.extras import needs
 from tests.taggers.stub_server import Stub, truthful
 from ttd.errors import InputError, MissingExtra
 from ttd.taggers.chat_server import ChatServer, ServerFailed
@@ -24,7 +25,7 @@ from ttd.taggers.language_model import KEY_VARIABLE, LanguageModel, read_prompt
 from ttd.taggers.text_tagger import Caption
 from ttd.words import split_words
 
-pytest.importorskip("httpx")
+needs("llm", "httpx")
 
 
 def captions(*texts: str) -> list[Caption]:
