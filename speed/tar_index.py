@@ -71,7 +71,7 @@ def main() -> None:
     many = found["many"]
     growth, share = many["peak"] / found["few"]["peak"], many["opened"] / indexed
     print(
-        f"tar index: {SAMPLES:,} samples indexed in {indexed:.2f} s, their index opened in {many['opened'] * 1e3:.1f} ms "
+        f"tar index: {SAMPLES:,} samples indexed in {indexed:.2f} s, an index opened in {many['opened'] * 1e3:.1f} ms "
         f"({share:.4f} of it, wanted: at most {MOST_SHARE}); a random caption in {many['read'] * 1e6:.0f} us"
     )
     print(

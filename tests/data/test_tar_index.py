@@ -36,6 +36,7 @@ def index_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.index")
 
 
+@pytest.mark.slow
 def test_seeded_damage_gives_no_other_pair_and_no_signal(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.data.damaged_index", str(tmp_path / "case"), "11"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
