@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import save_file
 
 from tests.data.samples import picture, sample, write_tar
-from tests.tiny_models import tiny_clip_model
+from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_siglip_model, tiny_tcl_tensors
 from ttd.cli import cli
+from ttd.encoders.folders import Card, read_card, write_card
 from ttd.encoders.registry import load_encoder
 from ttd.encoders.tokenizer import clip_tokenizer
 
@@ -57,6 +60,63 @@ def test_train_and_merge(base: Path, shard: Path, tmp_path: Path) -> None:
     adapted, plain = load_encoder(base, adapter=out), load_encoder(merged)
     assert plain.fingerprint() != load_encoder(base).fingerprint()
     assert (plain.encode_text(["a dog"]) - adapted.encode_text(["a dog"])).abs().max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def of_each_kind(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small random model of each kind; TCL's lies where the short name "tcl" finds it."""
+    folder = tmp_path_factory.mktemp("kinds")
+    tiny_siglip_model().save_pretrained(folder / "siglip")
+    small_tokenizer().save_pretrained(folder / "siglip")
+    save_file(tiny_tcl_tensors(), folder / "tcl.safetensors")
+    return {"clip": base, "siglip": folder / "siglip", "tcl": folder / "tcl.safetensors"}
+
+
+@pytest.mark.parametrize(("kind", "block"), [("clip", "maskclip"), ("siglip", None), ("tcl", None)])
+def test_the_papers_recipe_trains_every_kind(
+    kind: str, block: str | None, of_each_kind: dict[str, Path], shard: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    model: Path | str = of_each_kind[kind]
+    if kind == "tcl":
+        monkeypatch.setenv("TTD_CACHE", str(of_each_kind[kind].parent))
+        model = "tcl"
+    command = ["train", shard, "--config", "paper", "--model", model, *SMALL, "--set", "data.workers=0", "--steps", 2]
+    planned = run(*command, "--out", tmp_path / "run", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert ("last block maskclip" in planned.stdout) == (block is not None)
+    trained = run(*command, "--out", tmp_path / "run")
+    assert trained.exit_code == 0, trained.output
+    assert "WARNING" not in trained.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["variant"] == block
+    card = read_card(tmp_path / "run")
+    assert card is not None
+    assert (card.kind, card.variant) == (kind, block)
+    before, after = load_encoder(model), load_encoder(model, adapter=tmp_path / "run")
+    words = ["dog", "cat"]
+    assert (before.encode_text(words) - after.encode_text(words)).abs().max() > 1e-6
+    if block is None:
+        refused = run(*command, "--variant", "maskclip", "--out", tmp_path / "other")
+        assert refused.exit_code == 2
+        assert "leave the variant out" in refused.stderr
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_names_another_block_says_which_is_trained(base: Path, shard: Path, tmp_path: Path) -> None:
+    model, out = shutil.copytree(base, tmp_path / "model"), tmp_path / "run"
+    write_card(model, Card("clip", variant="naclip"))
+    command = ["train", shard, "--config", "paper", "--model", model, *SMALL, "--set", "data.workers=0", "--out", out]
+    trained = run(*command, "--steps", 1)
+    assert trained.exit_code == 0, trained.output
+    assert f'the last block that is trained is "naclip", which ttd.json of {model} names' in trained.stderr
+    assert json.loads((out / "run.json").read_text("utf-8"))["variant"] == "naclip"
+    chosen = run(*command, "--steps", 2, "--variant", "naclip")  # the same run: only its name was not given before
+    assert chosen.exit_code == 0, chosen.output
+    assert "naclip" not in chosen.stderr
+    (model / "ttd.json").unlink()
+    refused = run(*command, "--steps", 3)
+    assert refused.exit_code == 2
+    assert "another last block (naclip there, maskclip now)" in refused.stderr
 
 
 def test_skipped_pairs_are_exit_code_1(base: Path, tmp_path: Path) -> None:

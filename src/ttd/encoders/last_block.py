@@ -92,6 +92,10 @@ PRESETS = {
 }
 
 
+DEFAULT = "maskclip"
+"""The paper's, and what a CLIP has where nothing names another."""
+
+
 def last_block(variant: str | LastBlock) -> LastBlock:
     """The preset of that name, or the variant itself."""
     if isinstance(variant, LastBlock):
@@ -99,6 +103,11 @@ def last_block(variant: str | LastBlock) -> LastBlock:
     if variant not in PRESETS:
         raise InputError(f"unknown last-block variant {variant!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[variant]
+
+
+def preset_name(block: LastBlock) -> str | None:
+    """The name under which a variant is a preset, None where it is none."""
+    return next((name for name, preset in PRESETS.items() if preset == block), None)
 
 
 def class_token(block: Any, tokens: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from ttd.atomic import whole_file
 from ttd.encoders.adapters import with_layers
 from ttd.encoders.base import Encoder
-from ttd.encoders.folders import ADAPTER_WEIGHTS, Card, write_card
+from ttd.encoders.catalogue import find_entry
+from ttd.encoders.folders import ADAPTER_WEIGHTS, CARD, Card, write_card
+from ttd.encoders.last_block import DEFAULT
 from ttd.errors import InputError
 from ttd.training.config import Model
 
@@ -87,7 +89,7 @@ class Adapter:
             folder,
             Card(
                 kind=self.encoder.kind,
-                variant=self.options.variant or None,
+                variant=self.encoder.variant_name,
                 fingerprint=self.fingerprint,
                 base=self.options.name,
             ),
@@ -113,14 +115,26 @@ def parameter_counts(encoder: Encoder) -> tuple[int, int]:
     return sum(size for lora, size in sizes if not lora), sum(size for lora, size in sizes if lora)
 
 
+def log_variant(encoder: Encoder, options: Model) -> None:
+    """Log which last block is trained, as a warning where nobody asked for what a model's own card names."""
+    name = encoder.variant_name
+    if name is None:
+        return
+    if options.variant or name == DEFAULT or find_entry(options.name) is not None:
+        log.info("the last block that is trained is %s", name)
+        return
+    log.warning(
+        'the last block that is trained is "%s", which %s of %s names, not the paper\'s "%s": --variant %s trains that',
+        name, CARD, options.name, DEFAULT, DEFAULT,
+    )  # fmt: skip
+
+
 def _in_tower(name: str, towers: str) -> bool:
     return towers == "both" or (_TEXT_TOWER in name) == (towers == "text")
 
 
 def hub_name(name: str) -> str:
     """What PEFT's own users load as the base: the hub id behind a short name, else the name itself."""
-    from ttd.encoders.catalogue import find_entry
-
     entry = find_entry(name)
     return entry.source if entry is not None and entry.kind != "tcl" and entry.name != "mini" else name
 

@@ -25,7 +25,7 @@ from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError, OutOfMemory
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
-from ttd.training.adapter import Adapter
+from ttd.training.adapter import Adapter, log_variant
 from ttd.training.batches import Batch, StepData, Steps, load_steps
 from ttd.training.card import write_model_card
 from ttd.training.config import Config, Optimiser
@@ -87,6 +87,7 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
             config.model.name, variant=config.model.variant or None, device=place.device, dtype="float32"
         )
         if place.first:
+            log_variant(encoder, config.model)
             place.wait()
         trainer = Trainer(config, out, source, encoder, place)
         trainer.settle(command)
@@ -135,6 +136,7 @@ class Trainer:
         facts = {
             "command": command,
             "base": self.adapter.fingerprint,
+            "variant": self.objective.encoder.variant_name,
             "data": source.fingerprint(),
             "pairs": len(source),
             "steps": len(self.steps),

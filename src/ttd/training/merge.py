@@ -9,7 +9,6 @@ from typing import Any
 from ttd.atomic import whole_file
 from ttd.encoders.base import Encoder
 from ttd.encoders.folders import Card, write_card
-from ttd.encoders.last_block import PRESETS
 from ttd.encoders.pretrained import without_bars
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
@@ -76,14 +75,12 @@ def _write_transformers(encoder: Any, out: Path) -> None:
 
 
 def _card(encoder: Encoder, out: Path) -> Card:
-    block = getattr(encoder, "variant", None)
-    variant = next((name for name, preset in PRESETS.items() if preset == block), None)
     if encoder.vocabulary is not None:
         words = "".join(f"{word}\n" for word in sorted(encoder.vocabulary))
         (out / VOCABULARY).write_text(words, encoding="utf-8")
     return Card(
         kind=encoder.kind,
-        variant=variant,
+        variant=encoder.variant_name,
         image_size=encoder.image_size,
         background=encoder.background,
         fingerprint=encoder.fingerprint(),
