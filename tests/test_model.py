@@ -36,6 +36,15 @@ def model() -> TTD:
     return TTD(ColourEncoder())
 
 
+def test_an_encoder_is_loaded_as_it_is() -> None:
+    encoder = tiny_clip().double()
+    assert ttd.load(encoder).encoder is encoder
+    assert encoder.dtype == torch.float64
+    for options in ({"adapter": "mini+ttd"}, {"adapter_scale": 0.5}, {"variant": "values"}, {"device": "cpu"}):
+        with pytest.raises(InputError, match="taken as it is"):
+            ttd.load(encoder, **options)  # type: ignore[arg-type]
+
+
 def test_tagging_selects_what_the_picture_shows(model: TTD) -> None:
     tagging = model.tag(scene(), CAPTION, tags=None)
     assert [word.text for word in tagging.words] == ["Red", "blue", "red", "one", "grass"]

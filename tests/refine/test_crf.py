@@ -149,5 +149,5 @@ def test_refuses_bad_input(image: np.ndarray, maps: np.ndarray, options: dict[st
 
 def test_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    with pytest.raises(MissingExtra, match=r"ttd-clip\[crf\]"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '\.\[crf\]'"):
         crf(np.zeros((2, 2, 3), np.uint8), np.zeros((1, 2, 2)))

@@ -297,7 +297,7 @@ def test_wrong_prompts_and_requests(open_model: Any, tmp_path: Path) -> None:
 
 def test_without_httpx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'ttd-clip\[llm\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '\.\[llm\]'"):
         ChatServer("http://x/v1", "m")
 
 

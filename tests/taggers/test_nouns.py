@@ -43,7 +43,7 @@ def test_nltk_is_asked_about_the_captions_own_words(monkeypatch: pytest.MonkeyPa
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nltk", "spacy"):
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(MissingExtra, match=r"pip install 'ttd-clip\[nouns\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install -e '\.\[nouns\]'"):
             open_nouns(name)
 
     def nothing(*arguments: Any, **options: Any) -> Any:

@@ -14,7 +14,7 @@ from ttd.app.access import Access
 from ttd.app.guard import Guard
 from ttd.app.model_pool import ModelPool
 from ttd.app.uploads import MAX_BYTES
-from ttd.errors import MissingExtra
+from ttd.errors import missing_extra
 
 if TYPE_CHECKING:
     from ttd.annotate.desk import Desk
@@ -86,7 +86,7 @@ def _prepare_gradio(folder: Path) -> None:
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("the page needs gradio: run pip install 'ttd-clip[app]'") from error
+        raise missing_extra("app", "the page needs gradio") from error
 
 
 def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> None:

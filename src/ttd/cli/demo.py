@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.atomic import whole_file
-from ttd.cli.options import start_logging
+from ttd.cli.options import DEVICE_OPTION, start_logging
 from ttd.cli.output import printable, table, writable_folder
 from ttd.cli.results_file import json_line
 
@@ -63,7 +63,7 @@ class DemoScene:
     "--model", default="mini", show_default=True, metavar="NAME", help="Another model, for comparison."
 )
 @click.option("--adapter", metavar="NAME", help="LoRA adapter.")
-@click.option("--device", metavar="NAME", help="cpu, cuda, mps.")
+@DEVICE_OPTION
 @click.option(
     "--scenes", "number", type=click.IntRange(1), default=5, show_default=True, help="How many scenes."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,17 @@ def write_pictures(pictures: Mapping[str, Callable[[], Image.Image]], place: Pla
         save_png(draw(), path)
         written.append(str(path))
     return written
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """A line that does not tear a progress bar apart."""
+    if "tqdm" not in sys.modules:  # then there is no bar
+        click.echo(text, err=err)
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr if err else sys.stdout):
+        click.echo(text, err=err)
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from ttd.data.ranks import ranks
 from ttd.data.shards import Shard, TarShard
 from ttd.data.tables import ChosenWords, kept_rows
 from ttd.errors import InputError
-from ttd.images import MAX_PIXELS, read_image
+from ttd.images import MAX_PIXELS, read_image, without_pillows_warnings
 
 __all__ = ["Captioned", "DamageReport", "DamagedPair", "Pair", "PairSource", "decode_image", "epoch_order"]
 
@@ -167,13 +166,11 @@ class PairSource:
 def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
     """Encoded bytes -> upright RGB; `DamagedPair` where they are broken or above 178 megapixels."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on; this package accepts twice that.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with without_pillows_warnings():
             opened = Image.open(BytesIO(data))
         if opened.width * opened.height > MAX_PIXELS:
             raise DamagedPair(BOMB, shard, key, f"{opened.width} x {opened.height} pixels")
-        return read_image(opened)
+        return read_image(opened, f"pair {key!r} of {shard}")
     except DamagedPair:
         raise
     except Image.DecompressionBombError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttd.errors import InputError, MissingExtra
+from ttd.errors import InputError, missing_extra
 
 # The least probability of the unary term: log 0 would forbid a label for ever.
 _FLOOR = 1e-5
@@ -128,5 +128,5 @@ def _load() -> Any:
     try:
         from pydensecrf import densecrf
     except ImportError as error:
-        raise MissingExtra("DenseCRF needs an extra: run  pip install 'ttd-clip[crf]'  first.") from error
+        raise missing_extra("crf", "DenseCRF needs pydensecrf") from error
     return densecrf

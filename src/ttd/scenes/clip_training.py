@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ttd.atomic import whole_file
+from ttd.device import find_device
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
 from ttd.scenes.clip_model import GRID, contrastive_loss, embed_captions, embed_patches, new_mini
@@ -174,7 +175,7 @@ class ClipTrainer:
     """The run in `folder`: model, optimiser, the step it has reached, and its log."""
 
     def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu") -> None:
-        self.recipe, self.folder, self.device = recipe, folder, torch.device(device)
+        self.recipe, self.folder, self.device = recipe, folder, find_device(device)
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.model = new_mini().to(self.device).train()

@@ -38,8 +38,8 @@ class Plan:
         whole = self.parameters + self.trained
         block = f", last block {self.variant}" if self.variant else ""
         return (
-            f"model: {self.model}{block}, {self.parameters / 1e6:.1f} M parameters; with the adapter {whole / 1e6:.1f} M, of "
-            f"which {self.trained:,} are trained\n"
+            f"model: {self.model}{block}, {self.parameters / 1e6:.1f} M parameters; with the adapter "
+            f"{whole / 1e6:.1f} M, of which {self.trained:,} are trained\n"
             f"data:  {self.pairs:,} pairs in {self.files:,} files\n"
             f"run:   {self.steps:,} steps of {self.batch} pairs"
         )
