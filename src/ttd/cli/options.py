@@ -97,7 +97,7 @@ ENCODER_OPTIONS = (
         help="Weight of the adapter.",
     ),
     click.option(
-        "--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."
+        "--variant", metavar="NAME", help="CLIP's last block: maskclip, sclip, clearclip, naclip or values."
     ),
     DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
