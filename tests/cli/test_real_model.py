@@ -45,6 +45,7 @@ def ask(*arguments: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_one_and_many_and_python_agree(tiny: Path, noise: Path, tmp_path: Path) -> None:
     many = [json.loads(line) for line in ask("tag", noise, "--model", tiny, "--json").stdout.splitlines()]
     assert [record["id"] for record in many] == ["a.png", "b.png", "c.png"]

@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -27,6 +27,20 @@ SMALL = [
     "--set", "optimiser.batch=4", "--set", "run.precision=float32", "--set", "run.watch_every=0",
     "--set", "run.device=cpu",
 ]  # fmt: skip
+
+HELD_IN_STEP_3 = """
+import sys
+from ttd.training.loop import Trainer
+advance = Trainer.advance
+def hold(self, *arguments):
+    if self.step == 2:
+        print("in step 3", flush=True)
+        sys.stdin.readline()
+    return advance(self, *arguments)
+Trainer.advance = hold
+from ttd.cli import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -150,19 +164,19 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
 def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: Path, tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": picture(n, 400), "txt": b"a cat"} for n in range(40)})
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "ttd", "train", str(shard), "--model", str(base), "--out", str(out), *SMALL]
-    command += ["--set", "run.log_every=1", "--set", "optimiser.epochs=100"]
+    command = [sys.executable, "-c", HELD_IN_STEP_3, "train", str(shard), "--model", str(base), "--out", str(out)]
+    command += [*SMALL, "--set", "run.log_every=1", "--set", "optimiser.epochs=100"]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while not (out / "log.jsonl").is_file() or (out / "log.jsonl").stat().st_size == 0:
-            time.sleep(0.05)
-            assert process.poll() is None
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in step 3\n"
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate("sent\n", timeout=60)
     assert process.returncode == 143
     assert errors.strip() == "ttd: Terminated; what was written is complete."
     reached = max(int(path.stem.partition("-")[2]) for path in (out / "checkpoints").iterdir())
-    assert 1 <= reached < 1000
+    assert reached == 3
     again = run(*command[3:], "--steps", reached + 1)
     assert again.exit_code == 0, again.output
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
