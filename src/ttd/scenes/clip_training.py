@@ -7,6 +7,7 @@ What a step sees is decided by (seed, step) alone, so a checkpoint is weights, o
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import time
@@ -248,8 +249,11 @@ class ClipTrainer:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
+        # In memory first: torch.save into a file hides a full disk behind an error of its own.
+        buffer = io.BytesIO()
+        torch.save({**state, "recipe": json.dumps(asdict(self.recipe))}, buffer)
         with whole_file(self._checkpoint) as part:
-            torch.save({**state, "recipe": json.dumps(asdict(self.recipe))}, part)
+            part.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> None:
         if not self._checkpoint.exists():

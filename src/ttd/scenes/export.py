@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers import CLIPModel
 
+from ttd.atomic import whole_folder
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.folders import Card, write_card
 from ttd.encoders.pretrained import without_bars
@@ -55,13 +55,8 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
         raise InputError(f"{folder} is not empty: choose another folder or empty it.")
     model = new_mini()
     model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        part = Path(scratch) / "model"
+    with whole_folder(folder) as part:
         save_model(model, part, samples)
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(part, folder)
 
 
 def save_model(model: CLIPModel, folder: Path, samples: int) -> None:

@@ -16,6 +16,7 @@ from ttd.atomic import whole_file
 from ttd.encoders.adapters import with_layers
 from ttd.encoders.base import Encoder
 from ttd.encoders.catalogue import find_entry
+from ttd.encoders.checkpoints import write_tensors
 from ttd.encoders.folders import ADAPTER_WEIGHTS, CARD, Card, write_card
 from ttd.encoders.last_block import DEFAULT
 from ttd.errors import InputError
@@ -74,17 +75,14 @@ class Adapter:
     def save(self, folder: Path) -> None:
         """Write `adapter_config.json`, `adapter_model.safetensors` and `ttd.json`, each whole or not at all."""
         from peft.utils.save_and_load import get_peft_model_state_dict
-        from safetensors.torch import save_file
 
         tensors = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
-        tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-        with whole_file(folder / ADAPTER_WEIGHTS[0]) as part:
-            save_file(tensors, part, metadata={"format": "pt"})
         config = self._peft.peft_config["default"].to_dict()
         config["inference_mode"] = True
         config["lora_alpha"] *= self.options.kept  # what was trained stays as it is: a run may go on
         with whole_file(folder / "adapter_config.json") as part:
             part.write_text(json.dumps(_plain(config), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            write_tensors(tensors, folder / ADAPTER_WEIGHTS[0])
         write_card(
             folder,
             Card(
