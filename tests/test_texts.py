@@ -9,6 +9,7 @@ import torch
 
 from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import tiny_clip
+from tests.tolerance import assert_close
 from ttd import texts as room
 from ttd.errors import InputError
 from ttd.texts import Texts, check_texts, shortened
@@ -20,9 +21,9 @@ def test_rows_follow_the_texts_and_each_distinct_one_is_encoded_once() -> None:
     encoder = ColourEncoder()
     texts = Texts(encoder)
     found = texts.encode(["red", "blue", "red"], NONE)
-    assert torch.equal(found, encoder.encode_text(["red", "blue", "red"]))
+    assert_close(found, encoder.encode_text(["red", "blue", "red"]), 4)
     encoder.texts_seen.clear()
-    assert torch.equal(texts.encode(["green", "blue"], NONE), encoder.encode_text(["green", "blue"]))
+    assert_close(texts.encode(["green", "blue"], NONE), encoder.encode_text(["green", "blue"]), 4)
     assert encoder.texts_seen == ["green", "green", "blue"]  # the last two are the test's own question
 
 
@@ -30,7 +31,7 @@ def test_templates_are_kept_apart() -> None:
     texts = Texts(tiny_clip())
     bare = texts.encode(["dog"], NONE)
     assert (texts.encode(["dog"], ("a drawing of a {}.",)) - bare).abs().max() > 1e-3
-    assert torch.equal(texts.encode(["dog"], NONE), bare)
+    assert torch.equal(texts.encode(["dog"], NONE), bare)  # remembered
 
 
 def test_the_texts_asked_for_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
