@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ttd.data.damage import DamagedPair
+from ttd.data.damage import EMPTY_CAPTION, MISSING_CAPTION, DamagedPair
 from ttd.data.pairs import PairSource, decode_image
 from ttd.errors import InputError
 from ttd.safe_paths import item_id
@@ -39,21 +39,23 @@ class QueuePicture:
     """What was read of an item.
 
     Attributes:
-        caption: as written.
+        caption: as written; "" where the picture has none, and somebody is to type one.
         picture: upright RGB.
         encoded: the file's own bytes, to be handed on as they are.
+        typed: whether the caption is not the data's but typed here.
     """
 
     caption: str
     picture: Image.Image
     encoded: bytes
+    typed: bool = False
 
 
 class Queue:
     """All items, by number and by id.
 
     Args:
-        source: shards, a folder with a captions file, or COCO captions: see `PairSource`.
+        source: pictures with or without captions: see `PairSource`.
         every_caption: an item for each caption of a picture; else for its first.
 
     Raises:
@@ -85,11 +87,16 @@ class Queue:
         return self._numbers.get(identifier)
 
     def read(self, item: QueueItem) -> QueuePicture:
-        """Reads and decodes one item; raises `DamagedPair` where it cannot be used."""
+        """Reads and decodes one item, without a caption where it has none; raises `DamagedPair` where it is damaged."""
         shard, row = self.source.place(item.pair)
-        caption = shard.captions(row)[item.which]
+        try:
+            caption = shard.captions(row)[item.which]
+        except DamagedPair as error:
+            if error.reason not in (MISSING_CAPTION, EMPTY_CAPTION):
+                raise
+            caption = ""
         encoded = shard.image_bytes(row)
-        return QueuePicture(caption, decode_image(encoded, shard.name, item.key), encoded)
+        return QueuePicture(caption, decode_image(encoded, shard.name, item.key), encoded, typed=not caption)
 
 
 def _places(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int, str, str]]:

@@ -14,7 +14,7 @@ from ttd.annotate.desk import Desk, Progress
 from ttd.annotate.own_maps import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.records import Record
-from ttd.annotate.work import Work
+from ttd.annotate.work import MOST_CHARACTERS, Work
 from ttd.app.annotate_actions import Tab
 from ttd.app.pieces import css_colour, image, notice, text
 from ttd.colours import class_colours
@@ -81,8 +81,19 @@ def _annotate(work: Work | None) -> str:
     )
     note = f'<span class="ann-state">{state}</span>' if state else ""
     return (
-        f'<div class="ann-caption">{_caption(work, colours)}{note}</div>'
+        f'{_typed(work)}<div class="ann-caption">{_caption(work, colours)}{note}</div>'
         f'<div class="ann-columns">{stage}<div class="ann-panel">{panel}</div></div>'
+    )
+
+
+def _typed(work: Work) -> str:
+    """Where the caption of a picture that has none is typed."""
+    if not work.content.typed:
+        return ""
+    return (
+        f'<div class="ann-typed"><input type="text" maxlength="{MOST_CHARACTERS}" value="{text(work.content.caption)}" '
+        'aria-label="Caption" placeholder="This picture has no caption: type what it shows">'
+        '<button data-do="caption">Take it <kbd>Enter</kbd></button></div>'
     )
 
 

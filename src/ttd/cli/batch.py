@@ -13,7 +13,7 @@ from ttd.cli.jobs import Answer, Job
 from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_pictures
 from ttd.cli.results_file import ResultsFile, json_line
-from ttd.cli.sources import Item, is_many, read_items
+from ttd.cli.sources import Item, check_no_shards, is_many, read_items
 from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def run_job(
 ) -> int:
     """Answers for `source`; gives the exit code: 0, or 1 where some of many pictures were skipped."""
     caption = clean_text(caption) if caption is not None else None
+    check_no_shards(source)
     if is_many(source):
         return _run_many(job, settings, source, caption, tuple(tags))
     _run_one(job, settings, Item(Path(source).name, Path(source), caption, tuple(tags)))

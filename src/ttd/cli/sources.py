@@ -9,25 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ttd.data.paths import caption_file, pictures_in
 from ttd.errors import InputError
 
-PICTURES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".avif",
-        ".jp2",
-    }
-)
 LISTS = frozenset({".jsonl", ".csv"})
 
 
@@ -54,6 +38,16 @@ def is_many(source: str) -> bool:
     return path.is_dir() or path.suffix.lower() in LISTS
 
 
+def check_no_shards(source: str) -> None:
+    """Raise InputError where `source` names tar shards, which the commands on pictures do not read."""
+    path = Path(source)
+    if path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")) and not pictures_in(path)):
+        raise InputError(
+            f"{source} names tar shards, and this command reads pictures, folders of them and lists: `ttd data tag` "
+            "selects words in shards."
+        )
+
+
 def read_items(source: str, caption: str | None, tags: tuple[str, ...], out: str | None = None) -> list[Item]:
     """All items of a folder or a list file, in a fixed order; `caption` and `tags` are for those without
     their own.
@@ -77,12 +71,10 @@ def read_items(source: str, caption: str | None, tags: tuple[str, ...], out: str
 def _folder(folder: Path, out: str | None) -> Iterator[Item]:
     """Pictures in a folder and its subfolders, without those that an earlier run put into `out`."""
     ours = Path(out).resolve() if out else None
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in PICTURES or path.name.startswith("."):
-            continue
+    for path in pictures_in(folder):
         if ours and ours != folder.resolve() and path.resolve().is_relative_to(ours):
             continue
-        text = path.with_suffix(".txt")
+        text = caption_file(path)
         caption = text.read_text("utf-8", errors="replace").strip() if text.is_file() else None
         yield Item(path.relative_to(folder).as_posix(), path, caption)
 
