@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tests.tiny_models import tiny_clip
 from tests.tolerance import assert_close
 from ttd import texts as room
 from ttd.errors import InputError
-from ttd.texts import Texts, check_texts, shortened
+from ttd.texts import RepeatableTexts, Texts, check_texts, shortened
 
 NONE = ("{}",)
 
@@ -46,6 +47,32 @@ def test_the_texts_asked_for_longest_ago_are_forgotten(monkeypatch: pytest.Monke
     assert encoder.texts_seen == []
     texts.encode(["blue"], NONE)
     assert encoder.texts_seen == ["blue"]
+
+
+def test_a_repeatable_question_is_one_batch_whatever_was_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = ColourEncoder()
+    batches: list[list[str]] = []
+    inner = encoder.encode_text
+
+    def counting(texts: list[str], *more: Any) -> torch.Tensor:
+        batches.append(list(texts))
+        return inner(texts, *more)
+
+    monkeypatch.setattr(encoder, "encode_text", counting)
+    texts = RepeatableTexts(encoder)
+    single = texts.encode(["red"], NONE)
+    both = texts.encode(["blue", "red", "blue"], NONE)
+    assert batches == [["red"], ["blue", "red"]]
+    assert torch.equal(both, inner(["blue", "red", "blue"], NONE))
+    assert torch.equal(texts.encode(["red"], NONE), single)
+    texts.encode(["blue", "red"], ("a {}",))
+    assert batches == [["red"], ["blue", "red"], ["blue", "red"]]
+    monkeypatch.setattr(room, "_KEPT", 3)
+    texts.encode(["green"], NONE)  # the two templates' questions are six texts with it: the oldest are forgotten
+    texts.encode(["blue", "red"], NONE)
+    assert batches[3:] == [["green"], ["blue", "red"]]
+    with pytest.raises(InputError, match="empty"):
+        texts.encode([" "], NONE)
 
 
 def test_what_is_too_long_with_its_longest_template_is_named(caplog: pytest.LogCaptureFixture) -> None:

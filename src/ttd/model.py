@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from ttd.resample import resize
 from ttd.results import Segmentation, Tagging
 from ttd.tagging import SELECTIONS, check_share, default_selection
 from ttd.templates import templates
-from ttd.texts import Texts
+from ttd.texts import RepeatableTexts, Texts
 from ttd.views import EncodedImage, View, average
 from ttd.word_scores import Rule, candidates, compare, score_words, tag_batch
 
@@ -89,9 +90,15 @@ class TTD:
         self._sams: dict[str, SAMRefiner] = {}
         self._borrowed: tuple[tuple[str, ...] | None, BorrowedWords] | None = None  # the last one asked for
 
-    def encode_texts_alone(self) -> None:
-        """From now on an embedding does not depend on which texts were asked for together (`Texts.alone`)."""
-        self._texts.alone = True
+    def repeatable(self) -> TTD:
+        """A model that shares all with this one but its memory of texts (`ttd.texts.RepeatableTexts`).
+
+        What it answers does not depend, not even in the last digit, on which questions came before; this one may
+        differ by 1e-7 there.
+        """
+        twin = copy(self)
+        twin._texts = RepeatableTexts(self.encoder)
+        return twin
 
     def keep_features(self, folder: str | Path) -> None:
         """Read features of pictures from a folder, and keep there what is encoded; see `ttd.feature_cache`."""

@@ -107,16 +107,26 @@ def test_scores_of_a_real_model_do_not_depend_on_who_measured_what(
     write_tagmask(Scenes("test"), 5, tmp_path / "data")
     benchmark = TagMask(read_tagmask(tmp_path / "data"), {}, {}, scores=("s_pixel", "s_image+s_text"))
 
+    models: list[TTD] = []
+
     def measured(folder: Path, world: int) -> list[dict[str, Any]]:
         for rank in range(world):
             import ttd
 
             with ResultsFile(folder / share_name(rank, world), {}, run_path=folder / "run.json") as store:
-                run(ttd.load("mini"), benchmark, store, rank=rank, world=world)
+                models.append(ttd.load("mini"))
+                run(models[-1], benchmark, store, rank=rank, world=world)
         return list(Shares(folder).records([sample.id for sample in benchmark.samples]))
 
     two, one = measured(tmp_path / "two", 2), measured(tmp_path / "one", 1)
     tolerance.assert_same_record(two, one, tolerance.MINI)
+    # The caller's model is as it was: words that are asked for together are encoded together.
+    batches: list[list[str]] = []
+    encoder = models[-1].encoder
+    inner = encoder.encode_text
+    monkeypatch.setattr(encoder, "encode_text", lambda texts, *more: batches.append(texts) or inner(texts, *more))
+    models[-1].encode_text(["queue", "sky"])
+    assert batches == [["queue", "sky"]]
 
 
 @pytest.mark.slow
