@@ -43,6 +43,7 @@ def test_a_run_learns_and_leaves_everything(config: Config, tmp_path: Path) -> N
     assert sum(entry["images"] for entry in log) == 22
     assert log[-1]["images"] == 2  # the rest of the epoch is not thrown away
     assert_close([entry["loss"] for entry in log], [entry["distill"] + entry["tag"] for entry in log], 4)
+    assert all(entry["lr"] == 0.01 and entry["grad_norm"] > 0 for entry in log)
     assert log[-2]["loss"] < log[0]["loss"]
     record = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
     assert record["command"] == "ttd train x"

@@ -78,8 +78,8 @@ def test_a_batch_is_its_pictures_one_by_one(config: Config) -> None:
     objective, batch = objective_of(config), batch_of(config)
     outcome, look = objective(batch), objective.look(batch)
     expected = [plain_loss(objective.encoder, batch, b) for b in range(len(batch))]
-    assert_close(outcome.distill, sum(e[0] for e in expected), LOSS)
-    assert_close(outcome.tag, sum(e[1] for e in expected), LOSS)
+    assert_close(outcome.terms["distill"], sum(e[0] for e in expected), LOSS)
+    assert_close(outcome.terms["tag"], sum(e[1] for e in expected), LOSS)
     assert_close(outcome.loss, sum(e[0] + e[1] for e in expected), LOSS)
     for b, (_, _, selected) in enumerate(expected):
         assert look.selected[b, : len(selected)].tolist() == selected
@@ -133,7 +133,9 @@ def test_switches_leave_a_loss_out(base: Path, shards: Path) -> None:
     reference = whole(batch)
     for switch, name in (("loss.tag=0", "distill"), ("loss.distill=0", "tag")):
         whole.config = tiny_config(base, shards, switch)
-        assert_close(whole(batch).loss, getattr(reference, name), LOSS)
+        alone = whole(batch)
+        assert list(alone.terms) == [name]
+        assert_close(alone.loss, reference.terms[name], LOSS)
 
 
 def test_borrowed_words_add_their_squared_maps(base: Path, shards: Path) -> None:
@@ -149,9 +151,10 @@ def test_borrowed_words_add_their_squared_maps(base: Path, shards: Path) -> None
     with_words = objective(batch)
     objective.config = tiny_config(base, shards)
     without = objective(batch)
-    assert_close(with_words.tag - without.tag, extra, LOSS, scale=with_words.tag.item())
-    assert extra > 0.01 * with_words.tag.item()  # the words are far above the rounding of what they are added to
-    assert_close(with_words.distill, without.distill, LOSS)
+    assert_close(with_words.terms["tag"] - without.terms["tag"], extra, LOSS, scale=with_words.terms["tag"].item())
+    # The words are far above the rounding of what they are added to.
+    assert extra > 0.01 * with_words.terms["tag"].item()
+    assert_close(with_words.terms["distill"], without.terms["distill"], LOSS)
     assert with_words.selected == without.selected
 
 
@@ -231,10 +234,11 @@ def test_relative_maps_are_above_the_other_texts(base: Path, shards: Path) -> No
         assert_close(look.caption_sim[b, 0], above, COSINES, scale=1)
     assert cells_below > 0
     whole = objective(batch)
-    rank = (whole.loss - whole.distill - whole.tag).item() / 2
+    rank = (whole.loss - whole.terms["distill"] - whole.terms["tag"]).item() / 2
     selected = look.selected[:, : look.own_scores.shape[1]]
     expected_rank = l_rank(look.own_scores, look.null_scores, selected, batch.borrowed_valid).sum()
     assert_close(rank, expected_rank, LOSS, scale=whole.loss.item() / 2)  # what is left of a difference
+    assert_close(whole.terms["rank"], expected_rank, LOSS)
     assert rank > 0
 
 
