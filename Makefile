@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # As many processes as the machine has processors, one thread in each; the tests of a file stay in one process.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-slow test-kernels test-browser lint types wheel speed clean
+.PHONY: demo test test-slow test-kernels test-browser lint types wheel speed goldens clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ wheel: $(STAMP)
 
 speed: $(STAMP)
 	$(BIN)/python -m speed
+
+# BASE=COMMIT: what this tree gives otherwise than that commit; ONLY="NAME ..." for some of the goldens.
+goldens: $(STAMP)
+	$(BIN)/python -m tools.goldens $(BASE) $(addprefix --only ,$(ONLY))
 
 clean:
 	rm -rf $(VENV) dist build out

@@ -29,6 +29,7 @@ WHOLE = (
     "cli/test_train.py",
     "scenes/test_mini.py",
     "scenes/test_proof.py",
+    "tests/test_goldens.py",
     "tests/test_images.py",
 )
 
