@@ -13,6 +13,7 @@ from PIL import Image
 
 from ttd.app.choices import NO_ADAPTER
 from ttd.app.model_pool import Asked, ModelPool, Seen
+from ttd.encoders.catalogue import IN_PACKAGE, find_entry
 from ttd.errors import InputError
 from ttd.inference import resolve
 from ttd.results import Segmentation, Tagging
@@ -157,7 +158,7 @@ def answer(pool: ModelPool, question: Question, *, only_cut: bool = False) -> An
         seen = asked.see(path, options)
         tagging = _tag(asked, seen, question)
         words = None if only_cut else _words(asked, seen, tagging)
-        title = f"after TTD: {question.adapter}" if adapted else question.model
+        title = _after(question.adapter) if adapted else question.model
         captions = [_caption(asked, seen, question, title)]
         segmentation = _segment(asked, seen, names or tagging.selected, question.background)
         vocabulary = asked.model.encoder.vocabulary
@@ -165,7 +166,7 @@ def answer(pool: ModelPool, question: Question, *, only_cut: bool = False) -> An
     if adapted:
         with pool.ask(question.model, NO_ADAPTER) as asked:
             base = asked.see(path, options)
-            captions.insert(0, _caption(asked, base, question, f"before TTD: {question.model}"))
+            captions.insert(0, _caption(asked, base, question, f"before: {question.model}"))
             fresh = fresh or base.fresh
     seconds = time.perf_counter() - start
     closed = None if vocabulary is None else len(vocabulary)
@@ -219,6 +220,12 @@ def _words(asked: Asked, seen: Seen, tagging: Tagging) -> Words:
     texts = [word.text for word in tagging.distinct()]
     best = model.similarity(seen.shown, texts).argmax(dim=0).cpu().numpy()
     return Words(tagging, maps, best, texts)
+
+
+def _after(adapter: str) -> str:
+    """What stands above an adapter's map; of those in the package also whose recipe it is."""
+    entry = find_entry(adapter, "adapter")
+    return f"after: {adapter}" + (f", {entry.notes}" if entry is not None and entry.source == IN_PACKAGE else "")
 
 
 def _caption(asked: Asked, seen: Seen, question: Question, title: str) -> CaptionView:

@@ -92,7 +92,7 @@ def maps_html(words: Words, picture: Image.Image) -> str:
 
 
 def captions_html(captions: Sequence[CaptionView], picture: Image.Image, threshold: float) -> str:
-    """The caption's map and mask; before and after TTD side by side where there are two."""
+    """The caption's map and mask; before and after training side by side where there are two."""
     columns = []
     for view in captions:
         heat = heatmap_overlay(picture, view.heat, side=PANEL, enlarge=True)
