@@ -18,10 +18,10 @@ from PIL import Image
 import ttd
 from speed.tag_throughput import vit_b16
 from ttd import TTD
-from ttd.app import drawing
+from ttd.app import html as drawing
 from ttd.app.answers import Answer, Question, answer
-from ttd.app.choices import Choices
-from ttd.app.model_pool import ModelPool
+from ttd.app.models import Choices
+from ttd.app.models import ModelPool
 from ttd.scenes import Scenes
 
 WANTED = 1.0

@@ -19,13 +19,13 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-import ttd.benchmarks.segmentation as benchmark
-import ttd.looking
+import ttd.evaluation.tasks.segmentation as benchmark
+import ttd.inference.pipeline
 import ttd.model
 from speed.tag_throughput import COCO, vit_b16
 from ttd import TTD
-from ttd.benchmarks.benchmark import Record
-from ttd.benchmarks.segmentation import ClassSegmentation, open_data_set
+from ttd.evaluation.benchmark import Record
+from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
 
 CLASSES, WANTED = 81, 0.20
 # Name, pictures, options.
@@ -62,7 +62,7 @@ class Clock:
             (model.encoder, "encode_image", "encoder"),
             (benchmark, "read_image", "reading"),
             (benchmark, "read_labels", "reading"),
-            (ttd.looking, "prepare", "resizing"),
+            (ttd.inference.pipeline, "prepare", "resizing"),
             (ttd.model, "average", "cosines and windows"),
             (ttd.model, "pixel_labels", "labels of all pixels"),
             (benchmark, "confusion_matrix", "counting"),

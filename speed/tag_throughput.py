@@ -24,8 +24,8 @@ from ttd import TTD
 from ttd.encoders import CLIPEncoder
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.images import read_image
-from ttd.inference import resolve
-from ttd.views import prepare
+from ttd.inference.options import resolve
+from ttd.inference.views import prepare
 
 PHOTOS, GROUP, SIZE = 50, 10, 448
 COCO = Path(__file__).resolve().parents[2] / "shared/data/coco/images"

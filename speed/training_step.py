@@ -18,13 +18,13 @@ from transformers import CLIPConfig, CLIPModel
 from ttd.encoders import CLIPEncoder
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.losses import l_distill, l_tag, targets
-from ttd.tagging import s_pixel, select_largest_gap
-from ttd.training.adapter import Adapter
+from ttd.scoring import s_pixel, select_largest_gap
+from ttd.training.lora import Adapter
 from ttd.training.augment import Crop, normalised
-from ttd.training.batches import Batch, Sample, Steps
+from ttd.training.dataset import Batch, Sample, Steps
 from ttd.training.config import read_config
 from ttd.training.objective import Objective
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 SIDE, BATCH, ROUNDS = 448, 4, 3
 MOST_OVERHEAD, LEAST_GAIN = 1.25, 1.8

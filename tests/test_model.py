@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 import ttd
 from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import tiny_clip, tiny_sam_model, tiny_tcl
-from ttd import TTD, InputError, OutOfMemory, resample
+from ttd import TTD, InputError, OutOfMemory
+from ttd.inference import resizing as resample
 from ttd.encoders import TCLEncoder, tcl
 from ttd.images import prepare_pixels
-from ttd.inference import PRESETS
+from ttd.inference.options import PRESETS
 from ttd.refine import SAMRefiner
 
 CAPTION = "Red and blue, the red one on grass"
@@ -306,7 +307,7 @@ def test_large_pictures_are_segmented_in_bounded_memory(model: TTD, monkeypatch:
             held.append(piece[2].numel())
             yield piece
 
-    monkeypatch.setattr("ttd.pixel_labels.tiles", recorded)
+    monkeypatch.setattr("ttd.inference.masks.tiles", recorded)
     picture = Image.new("RGB", (3000, 2000), "red")
     names = [f"thing {i}" for i in range(20)] + ["red"]
     found = model.segment(picture, names, background=None, templates="none")

@@ -13,9 +13,9 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from ttd.benchmarks.coco_words import WordList
+from ttd.evaluation.datasets.tagmask_from_coco import WordList
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
-from ttd.words import singulars
+from ttd.text.words import singulars
 
 # No things: names of what is left over, adjectives, and what every picture is.
 LEFT_OUT = {"background", "solid", "structural", "military", "picture", "base", "mount", "reflection", "remote"}

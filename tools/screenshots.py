@@ -17,9 +17,9 @@ from PIL import Image
 
 import ttd
 from tests.app.browser import Visit, browser, visit
-from ttd.app.access import Access
-from ttd.app.choices import Choices
-from ttd.app.model_pool import ModelPool
+from ttd.app.security import Access
+from ttd.app.models import Choices
+from ttd.app.models import ModelPool
 from ttd.app.server import page
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

@@ -19,8 +19,8 @@ from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDErr
 if TYPE_CHECKING:
     from ttd.model import TTD, load
     from ttd.results import Segmentation, TaggedWord, Tagging
-    from ttd.tagging import select_tags
-    from ttd.words import Word, split_words
+    from ttd.scoring import select_tags
+    from ttd.text.words import Word, split_words
 
 __all__ = [
     "TTD",
@@ -46,9 +46,9 @@ _HOMES = {
     "Segmentation": "ttd.results",
     "TaggedWord": "ttd.results",
     "Tagging": "ttd.results",
-    "select_tags": "ttd.tagging",
-    "Word": "ttd.words",
-    "split_words": "ttd.words",
+    "select_tags": "ttd.scoring",
+    "Word": "ttd.text.words",
+    "split_words": "ttd.text.words",
 }
 
 

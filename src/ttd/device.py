@@ -1,11 +1,13 @@
-"""Where a model computes."""
+"""Where a model computes, and what happens when its memory is too small."""
 
 from __future__ import annotations
 
 import torch
-
 from ttd.errors import InputError
-
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+from ttd.errors import OutOfMemory
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
     """A device by name; None or "" is CUDA where there is one, else the CPU.
@@ -22,3 +24,34 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no device {chosen} here: use cpu, or under torchrun fewer processes")
     return chosen
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# On the CPU torch raises a bare RuntimeError with one of these.
+_SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def inference(method: Callable[P, R]) -> Callable[P, R]:
+    """Run a method in `torch.inference_mode`; `OutOfMemory` says what to lower."""
+
+    @functools.wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with torch.inference_mode():
+                return method(*args, **kwargs)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise OutOfMemory(_SENTENCE) from error
+        except RuntimeError as error:
+            if any(sign in str(error).lower() for sign in _SIGNS):
+                raise OutOfMemory(_SENTENCE) from error
+            raise
+
+    return wrapped
+
+
+_SENTENCE = (
+    "not enough memory: lower size, scales, batch_size or the number of texts, shrink the picture, "
+    "or load the model with dtype='bfloat16'"
+)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ttd.maps import union
-from ttd.tagging import check_share
+from ttd.scoring import check_share
 
 EPS = 1e-6
 RANK_SHARPNESS = 20.0

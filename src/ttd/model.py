@@ -17,24 +17,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttd.borrowed import SHARE, BorrowedWords, listed_words
+from ttd.negatives import SHARE, BorrowedWords, listed_words
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
-from ttd.feature_cache import FeatureCache
+from ttd.inference.feature_cache import FeatureCache
 from ttd.images import Picture, prepare_pixels
-from ttd.inference import Options, prepared_size, resolve
-from ttd.looking import Looker
+from ttd.inference.options import Options, prepared_size, resolve
+from ttd.inference.pipeline import Looker
 from ttd.maps import joint_norm, norm
-from ttd.memory import inference
-from ttd.pixel_labels import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
+from ttd.device import inference
+from ttd.inference.masks import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
 from ttd.refine import SAMRefiner, pamr
-from ttd.resample import resize
+from ttd.inference.resizing import resize
 from ttd.results import Segmentation, Tagging
-from ttd.tagging import SELECTIONS, check_share, default_selection
-from ttd.templates import templates
-from ttd.texts import Texts
-from ttd.views import EncodedImage, View, average
-from ttd.word_scores import Rule, candidates, compare, score_words, tag_batch
+from ttd.scoring import SELECTIONS, check_share, default_selection
+from ttd.text.templates import templates
+from ttd.text.embeddings import Texts
+from ttd.inference.views import EncodedImage, View, average
+from ttd.tagger import Rule, candidates, compare, score_words, tag_batch
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class TTD:
     """Tags and segments pictures with any encoder.
 
     Every method that looks at a picture takes a path, a PIL image, a uint8 array `[H,W,3]`, or what `encode`
-    returned; and `**options`: `preset="..."` and single values of `ttd.inference.Options`. All may raise
+    returned; and `**options`: `preset="..."` and single values of `ttd.inference.options.Options`. All may raise
     `InputError` (an unusable picture, text or option) and `OutOfMemory`.
     """
 
@@ -86,7 +86,7 @@ class TTD:
         self._texts.alone = True
 
     def keep_features(self, folder: str | Path) -> None:
-        """Read features of pictures from a folder, and keep there what is encoded; see `ttd.feature_cache`."""
+        """Read features of pictures from a folder, and keep there what is encoded; see `ttd.inference.feature_cache`."""
         self._looker.cache = FeatureCache(Path(folder), self.encoder)
 
     @inference
@@ -120,7 +120,7 @@ class TTD:
             threshold: for all selections but "gap" and "borrowed".
             share: for "borrowed": of the borrowed words that a word must beat, 0..1.
             borrowed: for "borrowed": the words to compare with, without those that are akin to the caption's own; None:
-                the package's list of visible things. See `ttd.borrowed`.
+                the package's list of visible things. See `ttd.negatives`.
             **options: `stop_words=False` keeps stop words.
         """
         rule = _rule(score, selection, threshold, share)
@@ -145,7 +145,7 @@ class TTD:
     ) -> list[Tagging]:
         """`tag` for many pictures, one caption each; pictures of the same prepared shape share a batch.
 
-        To borrow from the captions themselves: `borrowed=ttd.borrowed.caption_words(captions)`.
+        To borrow from the captions themselves: `borrowed=ttd.negatives.caption_words(captions)`.
         """
         if len(images) != len(captions):
             raise InputError(f"{len(images)} images came with {len(captions)} captions: give one for each")
@@ -259,7 +259,7 @@ class TTD:
 
         Args:
             texts: any strings.
-            which: templates by name, or the caller's own; see `ttd.templates`.
+            which: templates by name, or the caller's own; see `ttd.text.templates`.
         """
         return self._texts.encode(texts, templates(which))
 
@@ -298,7 +298,7 @@ class TTD:
         """Scores and selection of a batch, each `[B,N]`; the tensors under `tag`.
 
         Args:
-            views: of B pictures: `EncodedImage.views`, or `ttd.views.encode_views` of a batch.
+            views: of B pictures: `EncodedImage.views`, or `ttd.inference.views.encode_views` of a batch.
             text: `[N,C]` for all pictures or `[B,N,C]`.
             caption: `[B,C]` for the scores that need it.
             valid: bool `[B,N]`, False where a caption has fewer words.

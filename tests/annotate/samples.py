@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.colour_encoder import ColourEncoder
-from ttd.annotate.desk import Desk
+from ttd.annotate.annotation_set import Desk
 from ttd.annotate.proposals import Proposer
 from ttd.annotate.queue import Queue
 from ttd.model import TTD

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttd.annotate.names import item_id, word_file
+from ttd.annotate.export import item_id, word_file
 
 TEXTS = st.text(max_size=300)
 

@@ -11,7 +11,7 @@ from tests.annotate.samples import COLOURS, SIZE, colour_model, halves
 from tests.tiny_models import tiny_sam_model
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.proposals import Proposer
-from ttd.annotate.sam_prompts import mask_from_sam
+from ttd.annotate.proposals import mask_from_sam
 from ttd.refine.sam import SAMPrediction, SAMRefiner
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.annotate.writer import record
-from ttd.annotate.claims import Claims
+from ttd.annotate.queue import Claims
 from ttd.annotate.export import Exporter
 from ttd.annotate.records import SKIPPED, Record
 from ttd.annotate.store import Changed, Store, Unpublished
@@ -119,7 +119,7 @@ def check_in_step(root: Path) -> None:
     rows = {row["id"]: row for row in map(json.loads, (root / "tags.jsonl").read_text().splitlines())}
     records = {one.id: one for one in Store(root).records()}
     assert list(rows) == sorted(records)
-    from ttd.benchmarks.label_files import read_mask
+    from ttd.evaluation.datasets.labels import read_mask
 
     for name, one in records.items():
         assert rows[name]["version"] == one.version

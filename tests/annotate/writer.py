@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ttd.annotate.claims import Claims
+from ttd.annotate.queue import Claims
 from ttd.annotate.export import Exporter
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.annotate.store import Changed, Store

@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 
 import ttd
-from ttd.app.choices import Choices
-from ttd.app.model_pool import ModelPool
+from ttd.app.models import Choices
+from ttd.app.models import ModelPool
 from ttd.scenes import Scene, Scenes
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 import ttd
 from tests.app.conftest import new_pool
 from ttd.app.answers import AS_PRESET, Question, answer, download, threshold_of
-from ttd.app.model_pool import SHOWN_SIDE, ModelPool
+from ttd.app.models import SHOWN_SIDE, ModelPool
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError, ModelError
 from ttd.scenes import Scene

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ttd.app.choices import NO_ADAPTER, Choices
+from ttd.app.models import NO_ADAPTER, Choices
 from ttd.errors import InputError
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ttd.errors import InputError
 from ttd.results import Segmentation, TaggedWord, Tagging
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 
 class FakeModel:

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.conftest import Run
-from ttd.app.access import Access
+from ttd.app.security import Access
 from ttd.cli import cli
 
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import picture, write_shards
 from ttd.cli import cli
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.model import TTD
 
 

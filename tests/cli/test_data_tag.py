@@ -19,12 +19,12 @@ from tests.data.samples import picture, sample, write_shards, write_tar
 from tests.taggers.stub_server import Stub, truthful
 from tests.taggers.test_nouns import StandInNltk
 from tests.tiny_models import tiny_clip_model
-from ttd.borrowed import caption_words
+from ttd.negatives import caption_words
 from ttd.cli import cli
-from ttd.data.pairs import INSIDE, PairSource
+from ttd.data.sources import INSIDE, PairSource
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.model import TTD
-from ttd.tagging import SCORES
+from ttd.scoring import SCORES
 
 
 def run(*arguments: object) -> Result:

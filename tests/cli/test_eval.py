@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ttd
-from tests.benchmarks.layouts import write
-from tests.benchmarks.oracle import Oracle
+from tests.evaluation.layouts import write
+from tests.evaluation.oracle import Oracle
 from tests.cli.test_start import HEAVY, LOOK
 from ttd.cli import cli
 from ttd.cli.eval import SECTIONS
@@ -22,8 +22,8 @@ from ttd.model import TTD
 KILLED_AT_THE_THIRD = """
 import os, signal, sys
 import ttd
-from tests.benchmarks.oracle import Oracle
-from ttd.benchmarks.classes import read_classes
+from tests.evaluation.oracle import Oracle
+from ttd.evaluation.datasets.classes import read_classes
 from ttd.model import TTD
 model, segment, asked = TTD(Oracle(read_classes("voc").titles)), TTD.segment, []
 def kill(self, *args, **options):

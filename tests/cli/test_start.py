@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from ttd._version import __version__
-from ttd.encoders.catalogue import known_models
+from ttd.encoders.loading.catalogue import known_models
 
 HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "scipy", "peft", "tqdm", "importlib.metadata")
 LOOK = """

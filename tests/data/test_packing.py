@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.data.samples import caption, picture
 from ttd.data.packing import pack
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.errors import InputError
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.samples import picture, sample, write_shards, write_tar
-from ttd.data.damage import BROKEN_IMAGE, DamagedPair
-from ttd.data.pairs import PairSource
+from ttd.data.bad_samples import BROKEN_IMAGE, DamagedPair
+from ttd.data.sources import PairSource
 from ttd.data.ranks import ranks
 from ttd.data.shard_jobs import ShardJob, read_ahead, run_shards, table_path, whole_report
 from ttd.data.tables import SCORES

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.data.samples import json_bytes, picture, write_shards, write_tar
-from ttd.data.damage import DamagedPair
-from ttd.data.pairs import INSIDE, PairSource
+from ttd.data.bad_samples import DamagedPair
+from ttd.data.sources import INSIDE, PairSource
 from ttd.data.tables import WORDS, write_table
 from ttd.data.tagged_shards import TaggedShards
 from ttd.errors import InputError

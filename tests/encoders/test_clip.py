@@ -11,7 +11,7 @@ from transformers import CLIPModel
 
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model
 from ttd.encoders import CLIPEncoder
-from ttd.encoders.openai_names import clip_to_hf, clip_to_openai
+from ttd.encoders.loading.openai_names import clip_to_hf, clip_to_openai
 from ttd.errors import InputError, ModelError
 
 WORDS = ["dog", "grass", "the quick brown fox jumps over it", "spider's web"]

@@ -16,13 +16,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from tests.encoders.hub_stand_in import StandIn
-from tests.encoders.test_adapters import differences, make_adapter, outputs
-from tests.encoders.test_folders import openai_tensors
-from tests.encoders.test_hub import publish
+from tests.encoders.loading.test_adapters import differences, make_adapter, outputs
+from tests.encoders.loading.test_formats import openai_tensors
+from tests.encoders.loading.test_hub import publish
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_siglip_model
 from ttd.encoders import registry
 from ttd.encoders.base import Encoder
-from ttd.encoders.folders import Card, write_card
+from ttd.encoders.loading.formats import Card, write_card
 from ttd.encoders.registry import known_models, load_encoder
 from ttd.encoders.siglip import SigLIPEncoder
 from ttd.errors import InputError, ModelError
@@ -99,7 +99,7 @@ class TestNames:
         assert load_encoder().vocabulary == {"dog", "grass"}
 
     def test_listing_needs_no_torch(self) -> None:
-        code = "import sys; from ttd.encoders.catalogue import known_models; print('torch' in sys.modules)"
+        code = "import sys; from ttd.encoders.loading.catalogue import known_models; print('torch' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "False"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.scenes.oracle import CHANNELS, Oracle
-from ttd.benchmarks.metrics import auc
+from ttd.evaluation.metrics import auc
 from ttd.encoders.base import ImageFeatures
 from ttd.scenes import NOUNS, Scenes
 from ttd.scenes.measure import (
@@ -22,7 +22,7 @@ from ttd.scenes.measure import (
     segmentation,
     tag_selection,
 )
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 
 @pytest.fixture(scope="module")

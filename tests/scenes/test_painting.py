@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ttd.scenes.atlas import load_atlas
-from ttd.scenes.draws import Draws
+from ttd.scenes.rng import Draws
 from ttd.scenes.painting import draw_sprite, paste
 
 

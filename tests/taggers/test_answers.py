@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttd.taggers.answers import LONGEST, choose_words, read_answer
-from ttd.taggers.text_tagger import Caption
-from ttd.words import split_words
+from ttd.taggers.base import Caption
+from ttd.text.words import split_words
 
 
 def caption(text: str) -> Caption:

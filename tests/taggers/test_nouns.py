@@ -11,7 +11,7 @@ import pytest
 
 from ttd.errors import InputError, MissingExtra
 from ttd.taggers.nouns import open_nouns
-from ttd.taggers.text_tagger import Caption, Chosen
+from ttd.taggers.base import Caption, Chosen
 
 CAPTION = Caption("A small dog runs on the grass.", ("A", "small", "dog", "runs", "on", "the", "grass", "."))
 NOUNS = Chosen((False, False, True, False, False, False, True, False))

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 
-import ttd.atomic
-from ttd.training.batches import StepData
+import ttd.files
+from ttd.training.dataset import StepData
 from ttd.training.config import from_dict
-from ttd.training.loop import Trainer, train
-from ttd.training.stopping import Stopped
+from ttd.training.trainer import Trainer, train
+from ttd.training.signals import Stopped
 
 
 def train_slowly(settings: dict[str, dict[str, object]], out: str, pause: float, write_pause: float) -> None:
     """Train with pauses in every step and in every write, so that a kill may hit any of them."""
     torch.set_num_threads(1)
-    to_disk, advance = ttd.atomic._to_disk, Trainer.advance
+    to_disk, advance = ttd.files._to_disk, Trainer.advance
 
     def slow_to_disk(path: Path) -> None:
         time.sleep(write_pause)
@@ -30,7 +30,7 @@ def train_slowly(settings: dict[str, dict[str, object]], out: str, pause: float,
         time.sleep(pause)
         return advance(self, data, signal)
 
-    ttd.atomic._to_disk = slow_to_disk
+    ttd.files._to_disk = slow_to_disk
     Trainer.advance = slow_advance  # type: ignore[assignment, method-assign]
     try:
         train(from_dict(settings), out, quiet=True)

@@ -12,13 +12,13 @@ from torch.nn.functional import normalize
 
 from tests.tiny_models import tiny_clip, tiny_siglip_model, tiny_tcl
 from tests.training.conftest import tiny_config
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.losses import l_rank
-from ttd.training.adapter import Adapter
+from ttd.training.lora import Adapter
 from ttd.training.augment import normalised
-from ttd.training.batches import Batch, Steps
+from ttd.training.dataset import Batch, Steps
 from ttd.training.config import Config
 from ttd.training.objective import NonFiniteLoss, Objective
 

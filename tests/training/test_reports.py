@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.training.conftest import tiny_config
 from ttd.errors import InputError, MissingExtra
-from ttd.training.card import write_model_card
-from ttd.training.journal import Journal, read_log
-from ttd.training.loop import train
-from ttd.training.record import settle_record
+from ttd.training.export import write_model_card
+from ttd.training.logging import Journal, read_log
+from ttd.training.trainer import train
+from ttd.training.run_record import settle_record
 
 
 def entry(step: int) -> dict[str, float]:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ttd.annotate.names import word_file
-from ttd.benchmarks.label_files import read_mask
-from ttd.benchmarks.metrics import mask_counts
-from ttd.benchmarks.tagmask_set import TagMaskRow, read_tagmask
+from ttd.annotate.export import word_file
+from ttd.evaluation.datasets.labels import read_mask
+from ttd.evaluation.metrics import mask_counts
+from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask
 from ttd.errors import InputError
-from ttd.words import is_stop_word
+from ttd.text.words import is_stop_word
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
+from ttd.annotate.prompts import Box, Point, Prompts
+from ttd.refine.sam import SAMEmbedding, SAMRefiner
+import threading
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-
-from ttd.annotate.own_maps import Mask, mask_from_map, painted
+from ttd.annotate.map_masks import Mask, mask_from_map, painted
 from ttd.annotate.prompts import Prompts
-from ttd.words import is_stop_word, split_words
+from ttd.text.words import is_stop_word, split_words
 
 if TYPE_CHECKING:
     from ttd.model import TTD
     from ttd.refine.sam import SAMEmbedding, SAMRefiner
-    from ttd.views import EncodedImage
+    from ttd.inference.views import EncodedImage
+
+def mask_from_sam(sam: SAMRefiner, embedding: SAMEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
+    """The mask bool [H,W] for at least one point inside or one box."""
+    mask = np.zeros(embedding.size, np.bool_)
+    outside = [point for point in prompts.points if not point.inside]
+    for box, inside in _questions(prompts):
+        points = [*inside, *outside]
+        spots = [[(point.x, point.y) for point in points]] if points else None
+        labels = [[int(point.inside) for point in points]] if points else None
+        boxes = [(box.left, box.top, box.right, box.bottom)] if box else None
+        # A lone point leaves open whether a part or the whole is meant: then SAM-HQ may draw three and take its best.
+        answer = sam.predict(embedding, spots, labels, boxes, multimask=box is None and len(points) == 1)
+        mask |= answer.masks[0]
+    return mask
+
+
+def _questions(prompts: Prompts) -> list[tuple[Box | None, Sequence[Point]]]:
+    """Each box (or none) with the points inside the word that belong to it."""
+    inside = [point for point in prompts.points if point.inside]
+    free = [point for point in inside if not any(_holds(box, point) for box in prompts.boxes)]
+    questions: list[tuple[Box | None, Sequence[Point]]] = [
+        (box, [point for point in inside if _holds(box, point)]) for box in prompts.boxes
+    ]
+    return [*questions, (None, free)] if free else questions
+
+
+def _holds(box: Box, point: Point) -> bool:
+    return box.left <= point.x <= box.right and box.top <= point.y <= box.bottom
 
 
 @dataclass(frozen=True)
@@ -56,13 +84,13 @@ class Proposer:
         model: scores the words and maps them.
         sam: draws the masks; None: they are cut from the model's own maps.
         model_lock: held while the model is asked, where others ask it, too.
-        **options: how the model looks, see `ttd.inference.Options`; stop words and refinement are decided here.
+        **options: how the model looks, see `ttd.inference.options.Options`; stop words and refinement are decided here.
     """
 
     def __init__(
         self, model: TTD, sam: SAMRefiner | None = None, *, model_lock: Lock | None = None, **options: Any
     ) -> None:
-        from ttd.inference import resolve
+        from ttd.inference.options import resolve
 
         self._model, self._sam = model, sam
         self._options = {**options, "refine": "none"}
@@ -118,7 +146,7 @@ class Proposer:
             return np.zeros(look.size, np.bool_)
         asked = bool(prompts.boxes) or any(point.inside for point in prompts.points)
         if self._sam is not None and look._sam_seen is not None and asked:
-            from ttd.annotate.sam_prompts import mask_from_sam
+            from ttd.annotate.proposals import mask_from_sam
 
             return mask_from_sam(self._sam, look._sam_seen, prompts)
         self.prepare(look, [word])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ttd.annotate.own_maps import Mask
+from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.errors import InputError
 

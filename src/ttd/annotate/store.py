@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ttd.annotate.records import Record
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.errors import InputError
 
 _SECONDS_FOR_LOCK = 30.0

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ttd.app.choices import NO_ADAPTER
-from ttd.app.model_pool import Asked, ModelPool, Seen
+from ttd.app.models import NO_ADAPTER
+from ttd.app.models import Asked, ModelPool, Seen
 from ttd.errors import InputError
-from ttd.inference import resolve
+from ttd.inference.options import resolve
 from ttd.results import Segmentation, Tagging
-from ttd.tag_pictures import MOST_PANELS
-from ttd.tagging import SCORES
-from ttd.words import distinct
+from ttd.viz.figures import MOST_PANELS
+from ttd.scoring import SCORES
+from ttd.text.words import distinct
 
 AS_PRESET = "as the preset"
 LONGEST_CAPTION = 2000
@@ -36,7 +36,7 @@ class Question:
         model, adapter: labels of `Choices`.
         preset, refine: names; `AS_PRESET` leaves the refinement to the preset.
         threshold: 0..1, cuts the caption's map and decides what is background.
-        score: one of `ttd.tagging.SCORES`.
+        score: one of `ttd.scoring.SCORES`.
         stop_words: score stop words too.
         background: whether a segmentation has one.
     """

@@ -11,15 +11,15 @@ from typing import Any
 
 import gradio as gr
 
-from ttd.app import drawing
+from ttd.app import html as drawing
 from ttd.app.answers import AS_PRESET, LONGEST_CAPTION, Answer, Question, answer, download, threshold_of
-from ttd.app.choices import NO_ADAPTER
-from ttd.app.downloads import FILES
-from ttd.app.examples import Example
-from ttd.app.model_pool import ModelPool
-from ttd.app.pieces import notice
+from ttd.app.models import NO_ADAPTER
+from ttd.app.html import FILES
+from ttd.app.server import Example
+from ttd.app.models import ModelPool
+from ttd.app.html import notice
 from ttd.errors import TTDError
-from ttd.tagging import SCORES
+from ttd.scoring import SCORES
 
 _log = logging.getLogger(__name__)
 

@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from PIL import Image
+from ttd.viz.overlays import save_png
+from ttd.scenes.examples import telling_scenes
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from ttd.app.access import Access
-from ttd.app.guard import Guard
-from ttd.app.model_pool import ModelPool
+from ttd.app.security import Access
+from ttd.app.security import Guard
+from ttd.app.models import ModelPool
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from ttd.annotate.desk import Desk
+    from ttd.annotate.annotation_set import Desk
+
+NUMBER = 6
+SEED = 1  # as `ttd demo`
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture on disk, its caption, and what is in it, apart by commas."""
+
+    path: Path
+    caption: str
+    tags: str
+
+
+def write_examples(folder: Path, number: int = NUMBER) -> list[Example]:
+    """Draw `number` scenes whose caption names two things that are there and one that is not.
+
+    Args:
+        folder: where the PNGs go; made where it is missing.
+        number: how many.
+    """
+    found = []
+    for scene in islice(telling_scenes(SEED), number):
+        path = folder / f"scene-{scene.index}.png"
+        save_png(Image.fromarray(scene.image), path)
+        found.append(Example(path, scene.caption, ", ".join((*scene.nouns, scene.background))))
+    return found
+
 
 _HOUR = 3600
 
@@ -53,9 +85,9 @@ def build(pool: ModelPool, folder: Path, annotate: Desk | None = None) -> tuple[
     _prepare_gradio(folder)
     import gradio as gr
 
-    from ttd.app.examples import write_examples
+    from ttd.app.server import write_examples
     from ttd.app.explore import explore_tab
-    from ttd.app.look import CSS, theme
+    from ttd.app.theme import CSS, theme
 
     examples = write_examples(folder / "examples")
     with gr.Blocks(title="ttd", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as blocks:
@@ -67,7 +99,7 @@ def build(pool: ModelPool, folder: Path, annotate: Desk | None = None) -> tuple[
         if annotate is None:
             on_load = explore_tab(pool, examples)
         else:
-            from ttd.app.annotate_page import annotate_tab
+            from ttd.app.annotate.page import annotate_tab
 
             with gr.Tabs(selected="annotate"):
                 with gr.Tab("Explore"):

@@ -16,9 +16,9 @@ from ttd.cli.errors import PipeClosed, exit_code
 
 COMMANDS = {
     "tag": "ttd.cli.tag:tag",
-    "heatmap": "ttd.cli.maps:heatmap",
-    "mask": "ttd.cli.maps:mask",
-    "segment": "ttd.cli.maps:segment",
+    "heatmap": "ttd.cli.segment:heatmap",
+    "mask": "ttd.cli.segment:mask",
+    "segment": "ttd.cli.segment:segment",
     "models": "ttd.cli.models:models",
     "demo": "ttd.cli.demo:demo",
     "scenes": "ttd.cli.scenes:scenes",

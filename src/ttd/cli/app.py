@@ -14,8 +14,8 @@ from ttd.cli.options import ENCODER_OPTIONS, start_logging
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
-    from ttd.app.access import Access
-    from ttd.app.model_pool import ModelPool
+    from ttd.app.security import Access
+    from ttd.app.models import ModelPool
 
 PASSWORD_VARIABLE = "TTD_APP_PASSWORD"
 # --adapter is the page's own: there it may be named several times, and is chosen on the page.
@@ -91,7 +91,7 @@ def app(
     """
     start_logging(verbose)
     password = _password(user, password_file)
-    from ttd.app.access import Access
+    from ttd.app.security import Access
 
     access = Access(host, port, user, password)
     if (annotate is None) != (out is None):
@@ -114,8 +114,8 @@ def _pool(
 ) -> ModelPool:
     """The models, the first of them loaded, so that a wrong name ends the command before a page opens."""
     import ttd
-    from ttd.app.choices import Choices
-    from ttd.app.model_pool import ModelPool
+    from ttd.app.models import Choices
+    from ttd.app.models import ModelPool
 
     choices = Choices.of(models, adapters, sam_model)
     pool = ModelPool(choices, lambda name, adapter: ttd.load(name, adapter=adapter, **encoder))
@@ -128,7 +128,7 @@ def _serve(pool: ModelPool, access: Access, annotate: dict[str, Any] | None) -> 
 
     desk = None
     if annotate is not None:
-        from ttd.annotate.desk import Desk
+        from ttd.annotate.annotation_set import Desk
 
         choices = pool.choices
         held = pool.hold(next(iter(choices.models)), next(iter(choices.adapters), ""))

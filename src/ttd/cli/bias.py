@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import Model, model_options
-from ttd.cli.measuring import run_settings, skipped_of, write_results
+from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import start_logging
 from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 
 if TYPE_CHECKING:
-    from ttd.benchmarks.bias_set import SingleTagBias
-    from ttd.benchmarks.runner import Outcome
+    from ttd.evaluation.tasks.bias import SingleTagBias
+    from ttd.evaluation.runner import Outcome
     from ttd.model import TTD
 
 COLUMNS = (
@@ -73,9 +73,9 @@ def bias(
     With --adapter the model is measured without it ("before") and with it ("after"). docs/bias.md defines the
     measures. Run the same command again after an interruption: what was measured is kept.
     """
-    from ttd.benchmarks.bias_set import SingleTagBias
-    from ttd.benchmarks.presets import mask_options, tag_options
-    from ttd.benchmarks.tagmask_set import read_tagmask
+    from ttd.evaluation.tasks.bias import SingleTagBias
+    from ttd.evaluation.protocols import mask_options, tag_options
+    from ttd.evaluation.datasets.tagmask import read_tagmask
 
     start_logging(verbose)
     benchmark = SingleTagBias(read_tagmask(Path(root)), tag_options(preset, {}), mask_options(preset, {}), regions)
@@ -98,7 +98,7 @@ def _measure(
     benchmark: SingleTagBias, model: Model, loaded: TTD, place: Path, preset: str, limit: int | None
 ) -> dict[str, Any]:
     """Measures one model; gives the content of its `results.json`."""
-    from ttd.benchmarks.runner import run
+    from ttd.evaluation.runner import run
 
     settings = run_settings(benchmark, model, loaded, preset)
     with ResultsFile(place / "measurements.jsonl", settings) as store:
@@ -110,12 +110,12 @@ def _measure(
 
 def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: int) -> None:
     """`bias-even-1.png` and so on: chosen by the first model's map entropy, so that no choice flatters training."""
-    from ttd.benchmarks.bias import bias as measures
-    from ttd.benchmarks.bias_looks import draw
-    from ttd.benchmarks.bias_set import of_record
-    from ttd.benchmarks.shares import Shares
-    from ttd.benchmarks.showing import best_median_worst
-    from ttd.pictures import save_png
+    from ttd.evaluation.tasks.bias import bias as measures
+    from ttd.evaluation.report.bias_figure import draw
+    from ttd.evaluation.tasks.bias import of_record
+    from ttd.evaluation.runner import Shares
+    from ttd.evaluation.report.panels import best_median_worst
+    from ttd.viz.overlays import save_png
 
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
     lines = Shares(place / "before").records(numbers)
@@ -128,7 +128,7 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: 
 
 def _tell(results: dict[str, dict[str, Any]], place: Path, as_json: bool) -> None:
     """The table, on the terminal and as `bias.md`."""
-    from ttd.atomic import whole_file
+    from ttd.files import whole_file
 
     rows = [(name, *(_cell(found["numbers"][column]) for column in COLUMNS)) for name, found in results.items()]
     first = results["before"]["numbers"]

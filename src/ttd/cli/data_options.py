@@ -20,8 +20,8 @@ from ttd.cli.output import printable
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ttd.data.damage import DamageReport
-    from ttd.data.pairs import PairSource
+    from ttd.data.bad_samples import DamageReport
+    from ttd.data.sources import PairSource
     from ttd.model import TTD
 
 MOST_LISTED = 10  # damaged pairs named on the terminal; the report names them all
@@ -40,7 +40,7 @@ class Pairs:
 
     def open(self, keep: str | None = None) -> PairSource:
         """The pairs; raises `InputError` where what is named does not exist."""
-        from ttd.data.pairs import PairSource
+        from ttd.data.sources import PairSource
 
         return PairSource(self.sources, images=self.images, keep=keep)
 
@@ -143,7 +143,7 @@ def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """A JSON file, whole or not at all, with the command and the version that made it."""
-    from ttd.atomic import whole_file
+    from ttd.files import whole_file
 
     text = json.dumps({"command": sys.argv, "version": __version__, **record}, indent=1)
     with whole_file(path) as part:

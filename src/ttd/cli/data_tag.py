@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.borrowing import Selection, selection_options
+from ttd.cli.negatives import Selection, selection_options
 from ttd.cli.data_options import (
     Model,
     Pairs,
@@ -26,8 +26,8 @@ from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
-    from ttd.data.chosen_words import Chooser
-    from ttd.data.pairs import PairSource
+    from ttd.data.tag_table import Chooser
+    from ttd.data.sources import PairSource
 
 _TEXTS_AT_ONCE = 256
 
@@ -82,7 +82,7 @@ def tag(
     words_by.check((tagger,) if tagger else ())
     rank, world = ranks()
     source = pairs.open(keep)
-    from ttd.data.chosen_words import TagJob
+    from ttd.data.tag_table import TagJob
 
     at_once = batch or (_TEXTS_AT_ONCE if tagger else 16)
     if tagger:
@@ -122,9 +122,9 @@ def _place(out: str | None, shards: str | None) -> Path:
 def _model_chooser(
     model: Model, selection: Selection, how: dict[str, Any], source: PairSource, batch: int
 ) -> Chooser[Any]:
-    from ttd.data.chosen_words import ModelChooser, some_captions
+    from ttd.data.tag_table import ModelChooser, some_captions
     from ttd.data.ranks import ranks
-    from ttd.inference import resolve
+    from ttd.inference.options import resolve
 
     if not model.model:
         raise InputError("give --model, whose words are taken, or --tagger for words by the text alone")
@@ -150,8 +150,8 @@ def _model_chooser(
 def _text_chooser(
     tagger: str, words_by: TaggerChoice, model: Model, how: dict[str, Any], *, look: bool
 ) -> Chooser[Any]:
-    from ttd.data.chosen_words import TextChooser
-    from ttd.taggers.catalogue import open_tagger
+    from ttd.data.tag_table import TextChooser
+    from ttd.taggers.registry import open_tagger
 
     given = click.get_current_context().get_parameter_source
     names = ("model", "adapter", "score", "selection_name", "threshold", "share", "borrowed", "preset", "size")

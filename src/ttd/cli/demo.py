@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.cli.options import start_logging
 from ttd.cli.output import printable, table, writable_folder
 from ttd.cli.results_file import json_line
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ttd.model import TTD
     from ttd.results import Tagging
     from ttd.scenes import Scene
-    from ttd.views import EncodedImage
+    from ttd.inference.views import EncodedImage
 
 WHOLE = "whole picture"
 # Not blind luck: with seed 1 `mini` is right on all of the first five scenes, with seed 0 on four of them.
@@ -86,7 +86,7 @@ def demo(
     names at least two things that are there and one that is not, and leaves a fifth of the picture out.
     """
     import ttd
-    from ttd.scenes.telling import telling_scenes
+    from ttd.scenes.examples import telling_scenes
 
     start_logging(False)
     folder = writable_folder(Path(out)) if out else None
@@ -112,14 +112,14 @@ def demo(
 
 
 def _show(model: TTD, scene: Scene, folder: Path | None) -> DemoScene:
-    from ttd.benchmarks.metrics import overlap
+    from ttd.evaluation.metrics import overlap
 
     encoded = model.encode(scene.image)
     tagging = model.tag(encoded, scene.caption)
     found = model.caption_mask(encoded, scene.caption)
     path = folder / f"scene-{scene.index}.png" if folder else None
     if path:
-        from ttd.pictures import save_png
+        from ttd.viz.overlays import save_png
 
         save_png(_draw(model, encoded, scene, tagging, found), path)
     words = tuple(DemoWord(w.text, w.score, w.selected, _truth(scene, w.text)) for w in tagging.ranked())
@@ -147,8 +147,8 @@ def _draw(
     from PIL import Image
 
     from ttd.cli.tag import drawings
-    from ttd.pictures import mask_overlay, side_by_side, stack
-    from ttd.tag_pictures import PANEL, heading, indented
+    from ttd.viz.overlays import mask_overlay, side_by_side, stack
+    from ttd.viz.figures import PANEL, heading, indented
 
     photo = Image.fromarray(scene.image)
     masks = {"what the caption describes, found": found, "what it describes, truth": scene.union_mask}

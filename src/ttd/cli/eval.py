@@ -6,11 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
 import click
-
 from ttd.cli.data_options import Model, model_options
-from ttd.cli.measuring import run_settings, write_results
 from ttd.cli.options import REFINERS, SCORES, start_logging, threshold_or_none
 from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
@@ -18,9 +15,40 @@ from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
 
 if TYPE_CHECKING:
-    from ttd.benchmarks.benchmark import Benchmark
-    from ttd.benchmarks.runner import Outcome
+    from ttd.evaluation.benchmark import Benchmark
+    from ttd.evaluation.runner import Outcome
+    from ttd.cli.data_options import Model
     from ttd.model import TTD
+
+def run_settings(benchmark: Benchmark, model: Model, loaded: TTD, preset: str) -> dict[str, Any]:
+    """What decides the result: a run goes on only where all of this is the same."""
+    from ttd.inference.options import resolve
+
+    options = benchmark.options
+    parts = {"": options} if "preset" in options else options
+    return {
+        "benchmark": benchmark.name,
+        "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
+        "model": {"name": model.model, "fingerprint": loaded.encoder.fingerprint(), **model.settings()},
+        "preset": preset,
+        "options": {part: asdict(resolve(**given)) for part, given in parts.items()},
+        "protocol": benchmark.settings(),
+    }
+
+
+def write_results(place: Path, outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
+    """Writes `results.json` and the tables; gives what `results.json` holds."""
+    from ttd.evaluation.runner import write_outcome
+
+    write_outcome(place, outcome, facts)
+    found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
+    return found
+
+
+def skipped_of(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Id and reason of the items that could not be used."""
+    return [(item["id"], item["reason"]) for item in results["skipped"]]
+
 
 _FOR_CLASSES = ("--classes", "--synonyms")
 _FOR_MASKS = ("--background", "--refine", "--sam-model")
@@ -143,9 +171,9 @@ def evaluate(
     interruption: what was measured is kept. Items that cannot be used are skipped and named, and the exit code is 1
     unless --allow-skips.
     """
-    from ttd.benchmarks.catalogue import open_benchmark
-    from ttd.benchmarks.runner import run
-    from ttd.benchmarks.shares import share_name
+    from ttd.evaluation.registry import open_benchmark
+    from ttd.evaluation.runner import run
+    from ttd.evaluation.runner import share_name
     from ttd.data.ranks import ranks
 
     start_logging(verbose)
@@ -179,8 +207,8 @@ def evaluate(
 
 def _refuse_others(name: str, part: str | None) -> None:
     """Raises `InputError` where an option was given that says nothing about this benchmark, or this part of it."""
-    from ttd.benchmarks.catalogue import LABELS
-    from ttd.benchmarks.refer import PARTITIONS
+    from ttd.evaluation.registry import LABELS
+    from ttd.evaluation.datasets.refcoco import PARTITIONS
     from ttd.errors import InputError
 
     strange: tuple[str, ...] = () if name == "tagmask" else (*_FOR_TAGMASK, *_FOR_TAGGERS)
@@ -196,8 +224,8 @@ def _refuse_others(name: str, part: str | None) -> None:
 
 
 def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
-    from ttd.benchmarks.catalogue import Choices
-    from ttd.benchmarks.tagmask import PARTS
+    from ttd.evaluation.registry import Choices
+    from ttd.evaluation.tasks.tagmask import PARTS
 
     names = ("refine", "sam_model", "size", "background")
     return Choices(
@@ -223,8 +251,8 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
     """`results.json`, the tables and the plot; gives what `results.json` holds."""
     from dataclasses import replace
 
-    from ttd.benchmarks.catalogue import sample_note
-    from ttd.benchmarks.sweep import plot_sweep
+    from ttd.evaluation.registry import sample_note
+    from ttd.evaluation.tasks.tag_tables import plot_sweep
 
     notes = [sample_note(benchmark.name, outcome.measured, benchmark.settings())]
     if outcome.items < (every := len(benchmark.samples)):
@@ -239,9 +267,9 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
 
 def _show(place: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
     """`pictures.html`, where the benchmark shows any."""
-    from ttd.benchmarks.finished_run import read_run
-    from ttd.benchmarks.pictures_page import write_pictures
-    from ttd.benchmarks.run_pictures import PictureSource, sections
+    from ttd.evaluation.report.finished_run import read_run
+    from ttd.evaluation.report.gallery import write_pictures
+    from ttd.evaluation.report.gallery import PictureSource, sections
 
     title = read_run(place).title
     parts = sections([PictureSource(title, place, benchmark, lambda: (model, benchmark))], count)
@@ -251,7 +279,7 @@ def _show(place: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
 
 def _tell(results: dict[str, Any], model: Model, as_json: bool, place: Path) -> None:
     """The numbers beside the published ones."""
-    from ttd.benchmarks.comparison import comparisons
+    from ttd.evaluation.report.tables import comparisons
 
     if as_json:
         click.echo(json_line({name: results[name] for name in ("benchmark", "items", "measured", "numbers", "notes")}))

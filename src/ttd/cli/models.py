@@ -14,7 +14,7 @@ from ttd.cli.results_file import json_line
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def models(as_json: bool) -> None:
     """List the models and adapters that have a short name, with size, licence and source."""
-    from ttd.encoders.catalogue import known_models
+    from ttd.encoders.loading.catalogue import known_models
 
     entries = known_models()
     if as_json:

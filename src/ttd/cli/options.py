@@ -43,7 +43,7 @@ class Settings:
     def load(self) -> TTD:
         """The model; raises `TTDError` where it or an option is wrong, before a picture is looked at."""
         import ttd
-        from ttd.inference import resolve
+        from ttd.inference.options import resolve
 
         resolve(**self.options())
         return ttd.load(

@@ -91,7 +91,7 @@ def writable_folder(folder: Path) -> Path:
 
 def write_pictures(pictures: Mapping[str, Callable[[], Image.Image]], place: Place) -> list[str]:
     """Draws and saves; gives the paths. The main picture has the plain name, the others an ending."""
-    from ttd.pictures import save_png
+    from ttd.viz.overlays import save_png
 
     assert place.folder is not None
     written = []

@@ -58,7 +58,7 @@ def prune(
     place = writable_folder(Path(out))
     rank, world = ranks()
     source = pairs.open()
-    from ttd.data.scoring import ScoreJob
+    from ttd.data.pair_scores import ScoreJob
 
     job = ScoreJob(
         model.load().encoder,
@@ -84,9 +84,9 @@ def prune(
         click.echo(f"Rank {rank} is done; the rank that ends last writes the keep-list.", err=True)
         tell_damage(report, None)
         return 0
-    from ttd.data.histogram import score_histogram
+    from ttd.data.pruning import score_histogram
     from ttd.data.pruning import prune as keep_best
-    from ttd.pictures import save_png
+    from ttd.viz.overlays import save_png
 
     files = [table_path(scores, shard) for shard in source.shards]
     pruned = keep_best(files, place / "keep.parquet", k, per_set=per_set)

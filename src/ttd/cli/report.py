@@ -10,7 +10,7 @@ import click
 from ttd.cli.output import printable, writable_folder
 
 if TYPE_CHECKING:
-    from ttd.benchmarks.finished_run import FinishedRun
+    from ttd.evaluation.report.finished_run import FinishedRun
 
 
 @click.command()
@@ -36,8 +36,8 @@ def report(folders: tuple[str, ...], count: int, device: str | None, out: str) -
     Pictures stand in the order of the folders: best, median and worst are those of the last one, and what changed
     most is against the first. Runs on other data get a page of their own.
     """
-    from ttd.benchmarks.finished_run import read_run
-    from ttd.benchmarks.report import by_benchmark, write_report
+    from ttd.evaluation.report.finished_run import read_run
+    from ttd.evaluation.report.page import by_benchmark, write_report
 
     runs = [read_run(Path(folder)) for folder in folders]
     place = writable_folder(Path(out))
@@ -55,8 +55,8 @@ def _pictures(
     benchmark: str, runs: list[FinishedRun], count: int, device: str | None, place: Path
 ) -> Path | None:
     """The page of one benchmark's runs; None, and a word about it, where it shows no pictures."""
-    from ttd.benchmarks.pictures_page import write_pictures
-    from ttd.benchmarks.run_pictures import PictureSource, sections
+    from ttd.evaluation.report.gallery import write_pictures
+    from ttd.evaluation.report.gallery import PictureSource, sections
     from ttd.errors import InputError
 
     if len({run.data for run in runs}) > 1:

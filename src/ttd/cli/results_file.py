@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.errors import InputError
 
 MOST_SHOWN = 60  # characters of a setting in a message

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.batch import run_job
-from ttd.cli.borrowing import Selection, selection_options
-from ttd.cli.jobs import Answer, Job, text_notes
+from ttd.cli.negatives import Selection, selection_options
+from ttd.cli.batch import Answer, Job, text_notes
 from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import Item
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ttd.model import TTD
     from ttd.results import TaggedWord, Tagging
-    from ttd.views import EncodedImage
+    from ttd.inference.views import EncodedImage
 
 MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 
@@ -132,7 +132,7 @@ def drawings(
     model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging
 ) -> dict[str, Callable[[], Image.Image]]:
     """The page, the sorted scores (Figure 4a), and every pixel's most similar word (Figure 2)."""
-    from ttd.tag_pictures import best_word_picture, score_plot
+    from ttd.viz.figures import best_word_picture, score_plot
 
     words = tagging.distinct()
     texts = [word.text for word in words]
@@ -148,7 +148,7 @@ def drawings(
 def _page(
     model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging, best: npt.NDArray[np.integer]
 ) -> Image.Image:
-    from ttd.tag_pictures import MOST_PANELS, caption_chips, tag_chips, tagging_picture
+    from ttd.viz.figures import MOST_PANELS, caption_chips, tag_chips, tagging_picture
 
     words = tagging.distinct()
     picked = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
@@ -163,7 +163,7 @@ def small_heatmaps(
     model: TTD, encoded: EncodedImage, image: Image.Image, texts: Sequence[str]
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Heatmaps [h,w] bounded for pictures; those of a huge photo never lie in memory all at once."""
-    from ttd.pictures import SIDE, on_grid
+    from ttd.viz.overlays import SIDE, on_grid
 
     factor = min(1.0, SIDE / max(image.size))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
@@ -175,7 +175,7 @@ def small_heatmaps(
 
 def tag_table(tagging: Tagging) -> str:
     """The words from the highest to the lowest score, selected ones starred, with the gap between."""
-    from ttd.tag_pictures import rows_to_show
+    from ttd.viz.figures import rows_to_show
 
     order = tagging.ranked()
     picked = sum(word.selected for word in order)

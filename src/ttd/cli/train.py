@@ -63,8 +63,8 @@ def train(
     start_logging(verbose)
     from ttd.data.ranks import ranks
     from ttd.training.config import read_config
-    from ttd.training.loop import train as run
-    from ttd.training.stopping import Stopped
+    from ttd.training.trainer import train as run
+    from ttd.training.signals import Stopped
 
     settings = [f"{_SHORT[name]}={_toml(value)}" for name, value in short.items() if value is not None]
     if short["tags"]:
@@ -73,14 +73,14 @@ def train(
         settings.append(f"data.sources={_toml(list(data))}")
     config = read_config(source, [*settings, *overrides])
     if dry_run:
-        from ttd.training.plan import plan
+        from ttd.training.dry_run import plan
 
         click.echo(str(plan(config)))
         return 0
     rank, _ = ranks()
     pushes = repo is not None and rank == 0
     if pushes:
-        from ttd.training.publish import check_hub, push_to_hub
+        from ttd.training.export import check_hub, push_to_hub
 
         check_hub(str(repo))
     try:
@@ -101,7 +101,7 @@ def train(
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
 def merge(model: str, adapter: str, adapter_scale: float, out: Path) -> None:
     """Write base and adapter as one plain model: a Hugging Face folder, for TCL safetensors in its own names."""
-    from ttd.training.merge import merge as write
+    from ttd.training.export import merge as write
 
     click.echo(str(write(model, adapter, out, scale=adapter_scale)))
 

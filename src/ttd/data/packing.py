@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from ttd.atomic import whole_file
-from ttd.data.damage import DamagedPair, DamageReport
-from ttd.data.pairs import PairSource, decode_image
+from ttd.files import whole_file
+from ttd.data.bad_samples import DamagedPair, DamageReport
+from ttd.data.sources import PairSource, decode_image
 from ttd.data.shard_jobs import read_ahead
 from ttd.errors import InputError
 

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from ttd.data.damage import DamagedPair, DamageReport
-from ttd.data.pairs import PairSource
-from ttd.data.shards import Shard
+from ttd.data.bad_samples import DamagedPair, DamageReport
+from ttd.data.sources import PairSource
+from ttd.data.tar_shard import Shard
 from ttd.data.tables import read_about, write_table
 from ttd.errors import InputError
 

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ttd.atomic import whole_file
-from ttd.data.damage import NO_ANSWER, DamagedPair
-from ttd.data.shards import Shard
+from ttd.files import whole_file
+from ttd.data.bad_samples import NO_ANSWER, DamagedPair
+from ttd.data.tar_shard import Shard
 from ttd.errors import InputError
 
 SCORES = pa.schema([("shard", pa.string()), ("key", pa.string()), ("score", pa.float32())])

@@ -9,10 +9,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ttd.atomic import whole_file
-from ttd.data.damage import DamagedPair
+from ttd.files import whole_file
+from ttd.data.bad_samples import DamagedPair
 from ttd.data.packing import add_sample, claim, storable_image
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.data.shard_jobs import read_ahead, table_path
 from ttd.data.tables import batches
 from ttd.errors import InputError

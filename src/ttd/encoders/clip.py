@@ -15,7 +15,7 @@ from transformers import CLIPModel
 from ttd.encoders.base import ImageFeatures
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
 from ttd.encoders.last_block import LastBlock, class_token, last_block
-from ttd.encoders.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.loading.pretrained import load_pretrained, load_statistics, load_tokenizer
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
 

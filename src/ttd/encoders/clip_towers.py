@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.openai_names import clip_to_hf, text_sizes, under, vision_sizes
+from ttd.encoders.loading.openai_names import clip_to_hf, text_sizes, under, vision_sizes
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 

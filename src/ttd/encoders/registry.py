@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from ttd.device import find_device
-from ttd.encoders.adapters import add_to_tensors, attach_adapter, read_adapter_file
+from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.base import Encoder
-from ttd.encoders.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
-from ttd.encoders.downloads import cache_folder, tcl_weights
-from ttd.encoders.folders import (
+from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
+from ttd.encoders.loading.downloads import cache_folder, tcl_weights
+from ttd.encoders.loading.formats import (
     OPEN_CLIP_WEIGHTS,
     Source,
     read_card,
@@ -24,7 +24,7 @@ from ttd.encoders.folders import (
     recognise,
     weights_file,
 )
-from ttd.encoders.hub import hub_adapter, hub_model
+from ttd.encoders.loading.hub import hub_adapter, hub_model
 from ttd.encoders.last_block import PRESETS
 from ttd.errors import InputError, ModelError, OutOfMemory
 
@@ -203,7 +203,7 @@ def _construct(source: Source, options: dict[str, Any]) -> Encoder:
 
 
 def _open_clip_parts(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    from ttd.encoders.checkpoints import read_tensors
+    from ttd.encoders.loading.checkpoints import read_tensors
 
     weights = weights_file(folder, OPEN_CLIP_WEIGHTS)
     assert weights is not None  # recognise() has looked

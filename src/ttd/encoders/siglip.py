@@ -20,7 +20,7 @@ from transformers import SiglipModel
 
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.encoders.clip_towers import as_map, run_blocks
-from ttd.encoders.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.loading.pretrained import load_pretrained, load_statistics, load_tokenizer
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 

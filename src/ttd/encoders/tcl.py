@@ -18,11 +18,11 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import CLIPModel
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from ttd.encoders import tcl_names
+from ttd.encoders.loading import tcl_names
 from ttd.encoders.base import ImageFeatures, cosine_maps
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
 from ttd.encoders.last_block import PRESETS, class_token
-from ttd.encoders.openai_names import clip_to_openai, under
+from ttd.encoders.loading.openai_names import clip_to_openai, under
 from ttd.encoders.tcl_decoder import TCLDecoder
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import InputError, ModelError

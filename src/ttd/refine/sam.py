@@ -78,7 +78,7 @@ class SAMRefiner:
         from safetensors import SafetensorError
         from transformers import AutoConfig, SamHQModel
 
-        from ttd.encoders.pretrained import without_bars
+        from ttd.encoders.loading.pretrained import without_bars
 
         try:
             config = AutoConfig.from_pretrained(name_or_folder)

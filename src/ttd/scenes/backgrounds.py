@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from ttd.scenes.draws import Draws
+from ttd.scenes.rng import Draws
 from ttd.scenes.nouns import BACKGROUNDS
 
 SIDE = 256

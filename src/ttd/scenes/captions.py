@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ttd.scenes.draws import Draws
+from ttd.scenes.rng import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 
 ABSENT_PERCENT = 25

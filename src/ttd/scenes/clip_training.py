@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
 from ttd.scenes.clip_model import GRID, contrastive_loss, embed_captions, embed_patches, new_mini

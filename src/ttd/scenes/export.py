@@ -10,8 +10,8 @@ import torch
 from transformers import CLIPModel
 
 from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.folders import Card, write_card
-from ttd.encoders.pretrained import without_bars
+from ttd.encoders.loading.formats import Card, write_card
+from ttd.encoders.loading.pretrained import without_bars
 from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.scenes.captions import FILLER

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ttd.benchmarks.metrics import (
+from ttd.evaluation.metrics import (
     Overlap,
     TagCounts,
     auc,
@@ -26,7 +26,7 @@ from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.maps import norm
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.scene import Scene, Scenes
-from ttd.tagging import (
+from ttd.scoring import (
     SCORES,
     default_selection,
     mean_feature,
@@ -38,7 +38,7 @@ from ttd.tagging import (
     scale_scores,
     select_tags,
 )
-from ttd.words import distinct, is_stop_word, split_words
+from ttd.text.words import distinct, is_stop_word, split_words
 
 WORDS = (*NOUNS, *BACKGROUNDS)
 RETRIEVAL_AMONG = 256

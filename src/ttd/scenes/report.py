@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.encoders.base import Encoder
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.last_block import PRESETS, last_block
 from ttd.errors import InputError
 from ttd.model import TTD
-from ttd.pictures import save_png, side_by_side, stack
+from ttd.viz.overlays import save_png, side_by_side, stack
 from ttd.scenes.measure import (
     RETRIEVAL_AMONG,
     EncodedScenes,
@@ -32,7 +32,7 @@ from ttd.scenes.measure import (
     tag_selection,
 )
 from ttd.scenes.scene import Scene, Scenes
-from ttd.tag_pictures import best_word_picture, heading, heatmap_panels, score_plot
+from ttd.viz.figures import best_word_picture, heading, heatmap_panels, score_plot
 
 GATE = {"mIoU, words that are there": 0.45, "s_pixel F1": 0.85, "AUC per picture": 0.90, "AUC per word": 0.90}
 """What a model must reach before TTD is tried on it."""

@@ -9,7 +9,7 @@ import numpy as np
 from ttd.errors import InputError
 from ttd.scenes.backgrounds import SIDE, VARIANTS, textures
 from ttd.scenes.captions import Caption, draw_caption
-from ttd.scenes.draws import Draws
+from ttd.scenes.rng import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS, STYLES
 from ttd.scenes.painting import ANGLE_STEP, MAX_ANGLE, draw_sprite, paste
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.errors import InputError, TTDError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ttd.errors import InputError
-from ttd.training.sections import Augment, Choice, Data, Loss, Model, Optimiser, Run
+from ttd.training.config_sections import Augment, Choice, Data, Loss, Model, Optimiser, Run
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.errors import InputError, TTDError
 from ttd.losses import above_others, borrowed_floor, l_distill, l_rank, l_tag, targets
-from ttd.tagging import (
+from ttd.scoring import (
     mean_feature,
     s_image,
     s_pixel,
@@ -27,9 +27,9 @@ from ttd.tagging import (
     select_threshold,
     softmax_scores,
 )
-from ttd.training.adapter import Adapter
+from ttd.training.lora import Adapter
 from ttd.training.augment import inside_cells, normalised
-from ttd.training.batches import Batch
+from ttd.training.dataset import Batch
 from ttd.training.config import Config
 
 

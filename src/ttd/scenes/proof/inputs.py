@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ttd.atomic import whole_file
-from ttd.data.pairs import PairSource
+from ttd.files import whole_file
+from ttd.data.sources import PairSource
 from ttd.data.pruning import prune
-from ttd.data.scoring import ScoreJob
+from ttd.data.pair_scores import ScoreJob
 from ttd.data.shard_jobs import run_shards, table_path
 from ttd.scenes.measure import WORDS
 from ttd.scenes.proof.plan import Run
 from ttd.scenes.scene import Scenes
 from ttd.scenes.write import write_shards
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 WRONG_PERCENT = 40
 PAIRS: dict[str, dict[str, int]] = {"clean": {}, "several": {"captions": 3}, "mixed": {"wrong_percent": WRONG_PERCENT}}

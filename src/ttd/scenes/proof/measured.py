@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ttd.atomic import whole_file
-from ttd.benchmarks.metrics import class_scores
+from ttd.files import whole_file
+from ttd.evaluation.metrics import class_scores
 from ttd.encoders.base import Encoder
 from ttd.scenes.measure import (
     CaptionRow,

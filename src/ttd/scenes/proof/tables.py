@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.scenes.proof.inputs import wrong_share
 from ttd.scenes.proof.measured import PAIRED, Measured
 from ttd.scenes.proof.plan import BASES, RUNS, TABLES, Table

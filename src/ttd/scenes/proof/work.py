@@ -17,13 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.errors import InputError, TTDError
 from ttd.scenes.proof.inputs import prepare
 from ttd.scenes.proof.measured import Measured, measure, validation_miou
 from ttd.scenes.proof.plan import BASES, BEST, RUNS, Run
-from ttd.training.card import RESULTS, write_model_card
-from ttd.training.stopping import Stopped
+from ttd.training.export import RESULTS, write_model_card
+from ttd.training.signals import Stopped
 
 SEEDS = (0, 1, 2)
 MEASURED = "measured.json"
@@ -107,7 +107,7 @@ def train_and_measure(job: Job) -> None:
 
     import ttd
     from ttd.training.config import read_config
-    from ttd.training.loop import train  # loads PEFT and transformers
+    from ttd.training.trainer import train  # loads PEFT and transformers
 
     torch.set_num_threads(1)
     run, data = job.run, job.folder / "data"

@@ -1,0 +1,1 @@
+"""The tab Annotate of the page."""

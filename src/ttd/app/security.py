@@ -1,0 +1,328 @@
+"""What stands before the page's server: only the addresses that the page needs, files from one folder alone,
+requests of bounded size, answers that tell the browser to load nothing from elsewhere.
+
+An ASGI middleware of plain functions; it knows gradio's addresses but does not import it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+from ttd.errors import InputError
+import json
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+SHORTEST = 8
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the page is served and to whom.
+
+    Attributes:
+        host: a name or an address to bind to.
+        port: 1 to 65535.
+        user, password: None where nobody is asked.
+    """
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.user is None) != (self.password is None):
+            raise InputError("a user needs a password, and a password a user: give both or neither")
+        if self.user is None and not self.local:
+            raise InputError(
+                f"{self.host} can be reached from other machines: name a user with --user, and give a password"
+            )
+        if self.user is not None and not self.user.strip():
+            raise InputError("the user's name is empty: write one after --user")
+        if self.password is not None and len(self.password) < SHORTEST:
+            raise InputError(f"the password has fewer than {SHORTEST} characters: choose a longer one")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return is_local(self.host)
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """The names that the page answers to; None: any, because it may be reached by names unknown here."""
+        names = {"localhost", "127.0.0.1", "[::1]", f"[{self.host}]" if ":" in self.host else self.host}
+        return frozenset(names) if self.local else None
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.port}/"
+
+    def check_free(self) -> None:
+        """Raises `InputError` where the page could not be served here: the port is taken, or the address is none
+        of this machine's."""
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family, socket.SOCK_STREAM) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind((self.host, self.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(f"port {self.port} is taken: choose another with --port") from error
+            raise InputError(
+                f"{self.host} port {self.port} cannot be used here ({error.strerror or error}): "
+                "choose another with --host and --port"
+            ) from error
+
+    def allows(self, user: str, password: str) -> bool:
+        """Whether these are the ones, compared in a time that tells nothing."""
+        right = (self.user or "", self.password or "")
+        same = [
+            hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))
+            for given, wanted in zip((user, password), right, strict=True)
+        ]
+        return self.user is not None and all(same)
+
+
+def is_local(host: str) -> bool:
+    """Whether an address to bind to is one that only this machine can reach; other names than localhost count
+    as not."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+API = "/gradio_api"
+FILE = f"{API}/file="
+UPLOAD = f"{API}/upload"
+JOIN = f"{API}/queue/join"
+_READ = frozenset(
+    {
+        "/",
+        "/config",
+        "/favicon.ico",
+        "/login_check",
+        "/logout",
+        "/robots.txt",
+        "/theme.css",
+        "/user",
+        f"{API}/app_id",
+        f"{API}/login_check",
+        f"{API}/queue/data",
+        f"{API}/startup-events",
+        f"{API}/theme.css",
+        f"{API}/upload_progress",
+        f"{API}/user",
+    }
+)
+_READ_BELOW = ("/assets/", "/static/", "/svelte/", f"{API}/heartbeat/", FILE)
+_WRITE = frozenset({"/login", UPLOAD, JOIN, f"{API}/cancel", f"{API}/reset"})
+
+BODY_BYTES = 4 << 20  # of every request but an upload
+_MULTIPART_BYTES = 1 << 16  # what surrounds an uploaded file
+
+_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # gradio's page does not start without them
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self' data: blob:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode("ascii")),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class Guard:
+    """Answers what is not allowed with a sentence and hands the rest on.
+
+    Args:
+        app: the server behind.
+        folder: the only one whose files are served, through no link that leaves it.
+        hosts: the names that the page answers to (a web page elsewhere could point its own name here); None: to
+            any.
+        upload_bytes: largest file that may be sent.
+    """
+
+    def __init__(self, app: App, folder: Path, hosts: frozenset[str] | None, upload_bytes: int) -> None:
+        self._app = app
+        self._folder = folder.resolve()
+        self._hosts = hosts
+        self._upload_bytes = upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008})
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        refused = self._refusal(scope["method"], scope["path"], headers)
+        if refused:
+            return await _say(send, *refused)
+        limit = self._limit(scope["path"])
+        too_large = 413, f"This is more than {limit >> 20} MB, the most that this page takes."
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > limit:
+            return await _say(send, *too_large)
+        if scope["path"] == JOIN:
+            body = await _whole(receive, limit)
+            if body is None or not _names_only_local_files(body):
+                return await _say(send, 403, "This request names a file that the page did not send.")
+            receive = _replay(body, receive)
+        else:
+            receive = _counted(receive, limit)
+        answer = _Answer(send)
+        try:
+            await self._app(scope, receive, answer.send)
+        except _TooLargeError:
+            if not answer.begun:
+                await _say(send, *too_large)
+
+    def _refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            return 403, f"This page answers only to {', '.join(sorted(self._hosts))}."
+        if method in ("GET", "HEAD"):
+            if path not in _READ and not path.startswith(_READ_BELOW):
+                return 404, "There is nothing here."
+            if path.startswith(FILE) and not self._may_serve(path[len(FILE) :]):
+                return 403, "This file is not part of the page."
+            return None
+        if method != "POST" or path not in _WRITE:
+            return 404, "There is nothing here."
+        origin = headers.get("origin")
+        if origin is not None and origin.split("://")[-1] != host:
+            return 403, "This request comes from another page."
+        return None
+
+    def _may_serve(self, name: str) -> bool:
+        try:
+            return Path(name).resolve(strict=True).is_relative_to(self._folder)
+        except (OSError, ValueError, RuntimeError):
+            return False
+
+    def _limit(self, path: str) -> int:
+        return self._upload_bytes + _MULTIPART_BYTES if path == UPLOAD else BODY_BYTES
+
+
+class _TooLargeError(Exception):
+    """A body went on beyond what its header said."""
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    return host if host.endswith("]") else host.rsplit(":", 1)[0]
+
+
+def _names_only_local_files(body: bytes) -> bool:
+    """Whether a question to the queue is JSON in which every file is one on this server's disk.
+
+    Gradio itself compares these with its upload folder; a web address it would fetch.
+    """
+    try:
+        return not any("://" in path or path.startswith("//") for path in _paths(json.loads(body)))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        path = value.get("path")
+        if isinstance(path, str) and ("meta" in value or "url" in value or "orig_name" in value):
+            yield path
+        for inner in value.values():
+            yield from _paths(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _paths(inner)
+
+
+async def _whole(receive: Receive, limit: int) -> bytes | None:
+    """The body of a request; None where it is larger than `limit` or breaks off."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > limit:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def again() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    count = 0
+
+    async def counting() -> Message:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count > limit:
+            raise _TooLargeError
+        return message
+
+    return counting
+
+
+class _Answer:
+    """Sends an answer on, with our headers in the place of those of the same name."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        """ASGI."""
+        if message["type"] == "http.response.start":
+            self.begun = True
+            ours = {name for name, _ in _HEADERS}
+            kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
+            message = {**message, "headers": [*kept, *_HEADERS]}
+        await self._send(message)
+
+
+async def _say(send: Send, status: int, sentence: str) -> None:
+    body = sentence.encode("utf-8")
+    head = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode("ascii"))]
+    await send({"type": "http.response.start", "status": status, "headers": [*head, *_HEADERS]})
+    await send({"type": "http.response.body", "body": body})

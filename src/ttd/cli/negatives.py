@@ -1,0 +1,112 @@
+"""The options of the selection by borrowed words, and where these words come from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from ttd.cli.options import SELECTIONS
+from ttd.errors import InputError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How words are selected; None leaves it to the score, or to the package.
+
+    Attributes:
+        name: the selection.
+        threshold: for "softmax", "min-max" and "share".
+        share: for "borrowed", of the borrowed words that a word must beat.
+        source: for "borrowed": "captions", "list" or a file; None: captions where there are enough of them.
+        words: the borrowed words, once they are known; None: the package's list.
+    """
+
+    name: str | None
+    threshold: float | None
+    share: float | None
+    source: str | None
+    words: tuple[str, ...] | None = None
+
+    def check(self, score: str) -> None:
+        """Raises `InputError` where an option is for another selection, or the selection for another score."""
+        if self.name == "borrowed" and score != "s_pixel":
+            raise InputError(f"--selection borrowed compares s_pixel, not {score}; leave one of them out.")
+        if self.threshold is not None and (self.name or {"s_pixel": "gap"}.get(score)) in ("gap", "borrowed"):
+            raise InputError(
+                "--threshold cuts scores that were scaled; add --selection softmax, min-max or share, or leave it out."
+            )
+        if self.name != "borrowed" and (self.share is not None or self.source is not None):
+            raise InputError("--share and --borrowed belong to --selection borrowed; add it, or leave them out.")
+
+    def options(self) -> dict[str, Any]:
+        """Those for `TTD.tag` that were given."""
+        given = {"selection": self.name, "threshold": self.threshold, "share": self.share, "borrowed": self.words}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def question(self) -> dict[str, Any]:
+        """What decides the results, for `run.json`; nothing where all is usual, as in earlier runs."""
+        from ttd.negatives import SHARE, digest
+
+        if self.name != "borrowed":
+            return self.options()
+        share = SHARE if self.share is None else self.share
+        return {"selection": self.name, "share": share, "borrowed": digest(self.words)}
+
+    def borrow(self, captions: Iterable[str], stop_words: bool) -> tuple[tuple[str, ...] | None, str]:
+        """The words to compare with, None for the package's list, and a line that says which they are.
+
+        Args:
+            captions: of all pictures.
+            stop_words: leave stop words out of the captions'.
+        """
+        from ttd.negatives import CAPTIONS, MOST, caption_words, words_to_borrow
+
+        words = words_to_borrow(self.source, caption_words(captions, stop_words=stop_words))
+        if words is None:
+            return None, "Words are compared with the package's list of visible things."
+        count = f"{len(words)}" if len(words) <= MOST else f"{MOST} of {len(words):,}"
+        whose = "the other captions" if self.source in (None, CAPTIONS) else self.source
+        return tuple(words), f"Words are compared with {count} words of {whose}."
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options to a command with a `--score`; it gets them together as its argument `selection`."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        values = [given.pop(name) for name in ("selection_name", "threshold", "share", "borrowed")]
+        selection = Selection(*values)
+        selection.check(given["score"])
+        return function(selection=selection, **given)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option(
+        "--selection",
+        "selection_name",
+        type=click.Choice(SELECTIONS),
+        help="Which scored words count: those above the largest gap, ...; by default the score's own.",
+    ),
+    click.option(
+        "--threshold", type=click.FloatRange(0.0, 1.0), help="For softmax, min-max and share; by default 0.5."
+    ),
+    click.option(
+        "--share",
+        type=click.FloatRange(0.0, 1.0),
+        help="For borrowed: of the borrowed words that a word must beat; by default 0.9.",
+    ),
+    click.option(
+        "--borrowed",
+        metavar="SOURCE",
+        help="For borrowed: captions (the others'), list (the package's) or a file of words; by default captions where "
+        "they hold 64 words, else list.",
+    ),
+)

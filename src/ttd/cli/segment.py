@@ -1,0 +1,214 @@
+"""`ttd heatmap`, `ttd mask`, `ttd segment`: where in the picture something is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.batch import run_job
+from ttd.cli.batch import Answer, Job, shortened, text_notes
+from ttd.cli.options import ListCommand, Settings, clean_text, shared_options, tag_list
+from ttd.cli.output import table
+from ttd.cli.sources import Item
+from ttd.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    from ttd.model import TTD
+
+
+@click.command()
+@click.argument("image")
+@click.argument("texts", nargs=-1, metavar="TEXT...")
+@shared_options
+def heatmap(settings: Settings, image: str, texts: tuple[str, ...]) -> int:
+    """Show where each TEXT is in the picture.
+
+    \b
+    ttd heatmap photo.jpg dog grass "a dog on the grass" --out dog.png
+    ttd heatmap photos/ dog grass --out maps
+    ttd heatmap list.jsonl --out maps    (lines: {"image": ..., "tags": [...]})
+    """
+    return run_job(HeatmapJob(settings), settings, image, None, [clean_text(text) for text in texts])
+
+
+@click.command()
+@click.argument("image")
+@click.argument("caption", required=False)
+@click.option(
+    "--caption", "for_all", metavar="TEXT", help="The caption of every picture that has none of its own."
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0.0, 1.0), help="Cut of the caption's map; by default the model's."
+)
+@shared_options
+def mask(
+    settings: Settings, image: str, caption: str | None, for_all: str | None, threshold: float | None
+) -> int:
+    """Find the part of the picture that the caption describes.
+
+    \b
+    ttd mask photo.jpg "a dog on the grass" --out dog.png
+    ttd mask photos/ --out masks         (captions: photos/NAME.txt, or --caption)
+    """
+    return run_job(MaskJob(settings, threshold), settings, image, caption or for_all)
+
+
+@click.command(cls=ListCommand)
+@click.argument("image")
+@click.option(
+    "--tags", multiple=True, callback=tag_list, metavar="WORD...", help="The classes, e.g. --tags dog grass."
+)
+@shared_options
+def segment(settings: Settings, image: str, tags: tuple[str, ...]) -> int:
+    """Label every pixel with one of the classes or as background.
+
+    \b
+    ttd segment photo.jpg --tags dog grass "traffic light" --out dog.png
+    ttd segment photos/ --tags dog grass --out labels
+    ttd segment list.csv --out labels    (columns: image,tags with tags apart by ;)
+    """
+    return run_job(SegmentJob(settings), settings, image, None, tags)
+
+
+@dataclass(frozen=True)
+class MapJob(Job):
+    """Looks at one picture after the other, by the shared options."""
+
+    settings: Settings
+
+    def question(self) -> dict[str, Any]:
+        """Nothing beyond the shared options."""
+        return {}
+
+    def answers(
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
+    ) -> list[Answer]:
+        """One picture after the other."""
+        return [self.answer(model, image, item) for image, item in zip(images, items, strict=True)]
+
+    @abstractmethod
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """The answer for one picture."""
+
+
+@dataclass(frozen=True)
+class HeatmapJob(MapJob):
+    """One heatmap per text."""
+
+    name = "heatmap"
+
+    def check(self, item: Item) -> None:
+        """At least one text, none of them empty."""
+        if not item.tags or not all(text.strip() for text in item.tags):
+            raise InputError(f"There is no text to look for in {item.id}; name what the heatmaps are for.")
+
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """See `MapJob`."""
+        from ttd.viz.overlays import heatmap_overlay
+        from ttd.viz.figures import heatmap_panels
+
+        texts = list(item.tags)
+        maps = model.heatmaps(image, texts, **self.settings.options())
+        found = [_peak(heat) for heat in maps]
+        record = {
+            "height": image.height,
+            "width": image.width,
+            "maps": [
+                {"text": text, "peak": [x, y], "half": half}
+                for text, (x, y, half) in zip(texts, found, strict=True)
+            ],
+        }
+        rows = [(text, f"{x}, {y}", f"{half:.1%}") for text, (x, y, half) in zip(texts, found, strict=True)]
+        drawn: dict[str, Callable[[], Image.Image]] = {
+            "": lambda: heatmap_panels(image, dict(zip(texts, maps, strict=True)))
+        }
+        for number, heat in enumerate(maps, 1):
+            drawn[f"map{number}"] = lambda heat=heat: heatmap_overlay(image, heat)  # type: ignore[misc]
+        brief = "; ".join(f"{text} at {where}" for text, where, _ in rows)
+        notes = text_notes((), model.unknown_words(texts))
+        return Answer(record, table(("text", "peak (x, y)", "above 0.5"), rows), brief, notes, drawn)
+
+
+def _peak(heat: npt.NDArray[np.float32]) -> tuple[int, int, float]:
+    """Column and row of the highest value, and the share of pixels above 0.5."""
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    return column, row, round(float((heat > 0.5).mean()), 4)
+
+
+@dataclass(frozen=True)
+class MaskJob(MapJob):
+    """The mask of a caption."""
+
+    threshold: float | None
+    name = "mask"
+
+    def check(self, item: Item) -> None:
+        """A caption."""
+        if not (item.caption or "").strip():
+            raise InputError(f"There is no caption for {item.id}; say what the mask should show.")
+
+    def question(self) -> dict[str, Any]:
+        """The threshold."""
+        return {"threshold": self.threshold}
+
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """See `MapJob`."""
+        from ttd.viz.overlays import mask_overlay, mask_png
+
+        caption = item.caption or ""
+        found = model.caption_mask(image, caption, threshold=self.threshold, **self.settings.options())
+        share, box = round(float(found.mean()), 4), _box(found)
+        record = {
+            "caption": caption,
+            "height": image.height,
+            "width": image.width,
+            "share": share,
+            "box": box,
+        }
+        where = f"x {box[0]} to {box[2]}, y {box[1]} to {box[3]}" if box else "nowhere"
+        line = f"{shortened([caption], length=60)}: {share:.1%} of the picture, {where}"
+        drawn = {"": lambda: mask_overlay(image, found), "mask": lambda: mask_png(found)}
+        notes = text_notes((), model.unknown_words([caption]))
+        return Answer(record, line, f"{share:.1%}, {where}", notes, drawn)
+
+
+def _box(found: npt.NDArray[np.bool_]) -> list[int] | None:
+    """Left, top, right, bottom of the true pixels, the last two included; None where there are none."""
+    rows, columns = found.nonzero()
+    return [int(f) for f in (columns.min(), rows.min(), columns.max(), rows.max())] if len(rows) else None
+
+
+@dataclass(frozen=True)
+class SegmentJob(MapJob):
+    """A label for every pixel."""
+
+    name = "segment"
+
+    def check(self, item: Item) -> None:
+        """At least one class."""
+        if not item.tags:
+            raise InputError(f"There are no classes for {item.id}; name them with --tags dog grass.")
+
+    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+        """See `MapJob`."""
+        from ttd.viz.overlays import label_overlay, label_png
+
+        found = model.segment(image, list(item.tags), **self.settings.options())
+        behind = found.background is not None
+        shares = sorted(found.shares().items(), key=lambda pair: -pair[1])
+        rows = [(name, f"{share:.1%}") for name, share in shares]
+        drawn = {
+            "": lambda: label_overlay(image, found.label_map, found.names, background=behind),
+            "labels": lambda: label_png(found.label_map, background=behind),
+        }
+        brief = ", ".join(f"{name} {share}" for name, share in rows if share != "0.0%")
+        notes = text_notes((), found.unknown)
+        return Answer(found.to_dict(), table(("class", "share"), rows), brief, notes, drawn)

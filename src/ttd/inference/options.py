@@ -1,0 +1,170 @@
+"""Test-time options, their named presets, and the sizes that pictures are brought to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ttd.encoders.base import Encoder
+from ttd.errors import InputError
+from ttd.text.templates import templates
+
+REFINEMENTS = ("none", "pamr", "crf", "sam")
+
+# The longer side is at most this many times `size`: 2048 for 448, as in TCL's protocol.
+MAX_STRETCH = 2048 / 448
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a picture is looked at and how questions are put; sizes in pixels.
+
+    Attributes:
+        size: the shorter side before `scales`; None: the encoder's own `image_size`.
+        scales: the picture is seen once at each of these multiples of `size`.
+        flip: each scale also mirrored.
+        window: side of the sliding window; None: the whole picture at once.
+        stride: step of the window, at most `window`; None: half of it.
+        templates: for heatmaps, masks and classes, also around whole captions; None: the encoder's usual
+            ("tcl9" for TCL, "none" for a closed vocabulary, else OpenAI's 80).
+        tag_templates: for scoring a caption's words.
+        background: threshold in 0..1 under which a map means background; True: the encoder's own; None or
+            False: no background.
+        refine: "none", "pamr", "crf" or "sam"; "auto": PAMR for TCL, none elsewhere (the paper's evaluation).
+        sam_model: SAM-HQ's short name, hub id or folder for `refine="sam"`; None: "sam-hq".
+        clip_weight: TCL's k, the weight of the frozen CLIP branch in its maps.
+        stop_words: leave stop words and punctuation out when tagging.
+    """
+
+    size: int | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    window: int | None = None
+    stride: int | None = None
+    templates: str | tuple[str, ...] | None = None
+    tag_templates: str | tuple[str, ...] = "none"
+    background: float | bool | None = True
+    refine: str = "none"
+    sam_model: str | None = None
+    clip_weight: float = 0.3
+    stop_words: bool = True
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The options that decide what is encoded; the others only matter when a question is put."""
+        return {name: getattr(self, name) for name in VIEW_OPTIONS}
+
+    @property
+    def one_view(self) -> bool:
+        """Whether the picture is seen once, as a whole."""
+        return len(self.scales) == 1 and not self.flip and self.window is None
+
+    def threshold(self, encoder: Encoder) -> float | None:
+        """The background threshold, None for no background."""
+        if self.background is None or self.background is False:
+            return None
+        return encoder.background if self.background is True else float(self.background)
+
+    def refinement(self, encoder: Encoder) -> str:
+        """`refine` with "auto" decided."""
+        if self.refine != "auto":
+            return self.refine
+        return "pamr" if encoder.calibrated else "none"
+
+    def text_templates(self, encoder: Encoder) -> tuple[str, ...]:
+        """`templates` with None decided."""
+        if self.templates is not None:
+            return templates(self.templates)
+        if encoder.vocabulary is not None:
+            return templates("none")
+        return templates("tcl9" if encoder.kind == "tcl" else "openai80")
+
+
+VIEW_OPTIONS = ("size", "scales", "flip", "window", "stride")
+
+_PAPER = Options(
+    size=448,
+    scales=(1.0, 0.5, 1.5, 2.0),
+    flip=True,
+    window=448,
+    stride=224,
+    templates="openai80",
+    refine="auto",
+)
+_TCL = Options(size=448, window=448, stride=224, templates="tcl9", refine="pamr", background=0.4)
+
+PRESETS = {
+    "default": Options(),
+    # The authors' settings for tags: 224 px, one scale, mirrored too, every word of the caption.
+    "paper-tags": Options(size=224, flip=True, stop_words=False),
+    # For caption masks and for classes; the threshold is 0.40 for TCL, 0.5 elsewhere; data sets may differ.
+    "paper-captions": _PAPER,
+    "paper-classes": _PAPER,
+    # TCL's own protocol, with PAMR and without.
+    "tcl": _TCL,
+    "tcl-plain": replace(_TCL, refine="none", background=0.5),
+}
+
+
+def resolve(preset: str | None = None, base: Options | None = None, **changes: Any) -> Options:
+    """Options from a preset (or `base`) with single values changed.
+
+    Raises:
+        InputError: an unknown preset or option, or a value out of range.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    known = {field.name for field in fields(Options)}
+    if unknown := sorted(set(changes) - known):
+        raise InputError(f"unknown option {unknown[0]!r}: choose from {', '.join(sorted(known))}")
+    start = PRESETS[preset] if preset is not None else base or PRESETS["default"]
+    for name in ("scales", "templates", "tag_templates"):
+        if isinstance(changes.get(name), list):
+            changes[name] = tuple(changes[name])
+    options = replace(start, **changes)
+    _check(options)
+    return options
+
+
+def prepared_size(picture: tuple[int, int], size: int, multiple: int, scale: float = 1.0) -> tuple[int, int]:
+    """The height and width a picture is resized to.
+
+    The shorter side becomes `size * scale` and the ratio is kept, unless the longer side would exceed
+    `MAX_STRETCH * size * scale`: then that is the longer side, and the shorter one follows the ratio down to
+    one patch (so a picture of 1 x 10000 works). Both sides are rounded to multiples of `multiple`.
+    So no encoder needs to pad, and the windows' cells fall on one grid.
+
+    Args:
+        picture: (H, W) of the picture.
+        size: the shorter side in pixels.
+        multiple: the patch size.
+        scale: multiplies `size`.
+    """
+    short, long = size * scale, size * scale * MAX_STRETCH
+    factor = min(short / min(picture), long / max(picture))
+    height, width = (max(1, int(side * factor / multiple + 0.5)) * multiple for side in picture)
+    return height, width
+
+
+def _check(options: Options) -> None:
+    for name in ("size", "window", "stride"):
+        value = getattr(options, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise InputError(f"{name} must be a number of pixels of at least 1, not {value!r}")
+    if not options.scales or not all(0 < scale <= 16 for scale in options.scales):
+        raise InputError(f"scales must be one or more numbers above 0 and up to 16, not {options.scales!r}")
+    if options.stride is not None and (options.window is None or options.stride > options.window):
+        raise InputError("stride needs a window that is at least as large: pixels in between would be missed")
+    if options.refine not in (*REFINEMENTS, "auto"):
+        raise InputError(f"unknown refinement {options.refine!r}: choose from {', '.join(REFINEMENTS)}, auto")
+    if not isinstance(options.background, bool) and options.background is not None:
+        _check_unit("background", options.background)
+    _check_unit("clip_weight", options.clip_weight)
+    templates(options.tag_templates)
+    if options.templates is not None:
+        templates(options.templates)
+
+
+def _check_unit(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number between 0 and 1, not {value!r}")

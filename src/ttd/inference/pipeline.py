@@ -1,0 +1,76 @@
+"""From pictures in any form to views that can be asked, by one encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ttd.encoders.base import Encoder
+from ttd.errors import InputError
+from ttd.inference.feature_cache import FeatureCache
+from ttd.images import Picture, read_image
+from ttd.inference.options import resolve
+from ttd.inference.views import EncodedImage, View, ViewsOnDemand, prepare
+
+
+class Looker:
+    """Reads and prepares pictures, and encodes them now or while a question is answered.
+
+    Attributes:
+        encoder: what encodes.
+        cache: features that are kept on disk; None: none are.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.cache: FeatureCache | None = None
+
+    def look(self, image: Picture | EncodedImage, options: dict[str, Any], *, keep: bool) -> EncodedImage:
+        """A picture ready for questions; without `keep` views are encoded while a question is answered.
+
+        Raises:
+            InputError: an unusable picture, or one that was encoded by another encoder or with other options.
+        """
+        if isinstance(image, EncodedImage):
+            return self._with_options(image, options)
+        settings = resolve(**options)
+        picture = read_image(image)
+        if self.cache is not None:
+            cached = self.cache.views(picture, settings)
+            return EncodedImage(picture, tuple(cached) if keep else cached, settings, self.encoder)
+        pixels = [scaled[None] for scaled in prepare(picture, self.encoder, settings)]
+        views: Iterable[View] = ViewsOnDemand(self.encoder, pixels, settings)
+        if keep:
+            views = tuple(views)
+        return EncodedImage(picture, views, settings, self.encoder)
+
+    def batches(
+        self, images: dict[int, Picture | EncodedImage], options: dict[str, Any], batch_size: int
+    ) -> Iterable[tuple[list[int], Iterable[View]]]:
+        """Numbers and views of pictures that share all shapes; encoded ones come alone."""
+        waiting: dict[tuple[Any, ...], list[tuple[int, list[Tensor]]]] = {}
+        settings = resolve(**options)
+        for i, image in images.items():
+            if isinstance(image, EncodedImage):
+                yield [i], self._with_options(image, options).views
+                continue
+            pixels = prepare(read_image(image), self.encoder, settings)
+            waiting.setdefault(tuple(scaled.shape for scaled in pixels), []).append((i, pixels))
+        for same in waiting.values():
+            for first in range(0, len(same), batch_size):
+                chunk = same[first : first + batch_size]
+                scales = [torch.stack(pixels) for pixels in zip(*(p for _, p in chunk), strict=True)]
+                yield [i for i, _ in chunk], ViewsOnDemand(self.encoder, scales, settings)
+
+    def _with_options(self, encoded: EncodedImage, options: dict[str, Any]) -> EncodedImage:
+        if encoded.encoder is not self.encoder:
+            raise InputError("the encoded picture comes from another model: encode it with this one")
+        settings = resolve(base=encoded.options, **options)
+        changed = [name for name, value in settings.view.items() if value != encoded.options.view[name]]
+        if changed:
+            raise InputError(f"the picture was encoded with another {changed[0]}: encode it again")
+        return replace(encoded, options=settings)

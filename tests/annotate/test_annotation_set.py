@@ -1,0 +1,360 @@
+"""A session from the first item to the evaluation, with the ways in which it may be interrupted."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from tests.annotate.samples import COLOURS, halves, left_half, open_desk, write_folder
+from tests.data.samples import write_tar
+from ttd.annotate.annotation_set import Desk
+from ttd.annotate.proposals import candidate_words
+from ttd.annotate.queue import Queue
+from ttd.annotate.records import KEPT, REJECTED
+from ttd.annotate.store import Changed, Unpublished
+from ttd.annotate.item import Work
+from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.cli import cli
+from ttd.data.bad_samples import DamagedPair
+from ttd.errors import InputError
+from ttd.images import read_image
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return open_desk(tmp_path / "data", tmp_path / "set")
+
+
+def opened(desk: Desk, after: int = -1, tab: str = "tab") -> Work:
+    work, notes = desk.open_next(after, tab)
+    assert work is not None
+    assert notes == []
+    return work
+
+
+def test_our_scores_choose_the_words_and_our_maps_the_masks(desk: Desk) -> None:
+    work = opened(desk)
+    assert [token.text for token in work.tokens][-1] == "."
+    assert work.words == ["a", "red", "wall", "beside", "green", "door"]
+    assert work.true == work.proposed == ["red", "green"]
+    assert work.active == "red"
+    masks = work.masks()
+    # The colours' maps are exact up to the cells that are enlarged bilinearly.
+    assert (masks["red"] == left_half()).mean() > 0.95
+    assert (masks["green"] == ~left_half()).mean() > 0.95
+
+
+def test_words_are_pressed_and_dropped(desk: Desk) -> None:
+    work = opened(desk)
+    work.press("wall")
+    assert (work.true, work.active) == (["red", "wall", "green"], "wall")
+    work.press("red")
+    assert (work.true, work.active) == (["red", "wall", "green"], "red")
+    work.press("red")
+    assert (work.true, work.active) == (["wall", "green"], "wall")
+    work.activate(1)
+    assert work.active == "green"
+    work.activate(1)
+    assert work.active == "wall"
+    work.activate(-1)
+    work.drop("green")
+    work.drop("wall")
+    assert (work.true, work.active, work.masks()) == ([], None, {})
+    with pytest.raises(InputError, match="no word is active"):
+        work.point(1, 1, True)
+    with pytest.raises(InputError, match="no word is chosen"):
+        work.activate(1)
+    with pytest.raises(InputError, match="not a word of this caption"):
+        work.press("cat")
+    for _ in range(5):
+        work.undo()
+    assert (work.true, work.active) == (["red", "green"], "red")
+    with pytest.raises(InputError, match="nothing to take back"):
+        work.undo()
+
+
+def test_steps_on_the_picture_and_back(desk: Desk) -> None:
+    work = opened(desk)
+    first = work.masks()["red"]
+    work.box(0, 0, 10, 31)
+    boxed = work.masks()["red"]
+    assert boxed[:, :11].all()
+    assert not boxed[:, 11:].any()
+    work.stroke([(40, 5), (41, 5)], 3, True)
+    assert work.masks()["red"][5, 40]
+    work.clear()
+    assert not work.masks()["red"].any()
+    work.point(3, 3, True)
+    assert work.masks()["red"][3, 3]
+    work.propose_again()
+    assert np.array_equal(work.masks()["red"], first)
+    work.set_cut(1.0)
+    assert work.cut == 1.0
+    assert work.masks()["red"].sum() < first.sum()
+    with pytest.raises(InputError, match="between 0 and 1"):
+        work.set_cut(1.5)
+    assert work.steps == 6
+    for _ in range(4):
+        work.undo()
+    assert work.masks()["red"][5, 40]
+    work.undo()
+    assert np.array_equal(work.masks()["red"], boxed)
+
+
+def accept_all(desk: Desk, tab: str = "tab") -> int:
+    count = 0
+    while (work := desk.open_next(-1, tab)[0]) is not None:
+        desk.accept(work)
+        count += 1
+    return count
+
+
+def test_accepted_items_are_a_tagmask_set_that_eval_reads(desk: Desk, tmp_path: Path) -> None:
+    work = opened(desk)
+    work.press("wall")
+    work.clear()
+    record = desk.accept(work)
+    assert (record.version, work.seen) == (1, 1)
+    # On disk when `accept` returns, the picture with its own bytes.
+    rows = read_tagmask(tmp_path / "set").rows
+    assert [row.true for row in rows] == [{"red", "wall", "green"}]
+    assert rows[0].sample.image.read_bytes() == (tmp_path / "data" / "000.png").read_bytes()
+    assert np.array_equal(rows[0].mask(), work.masks()["red"] | work.masks()["green"])
+    folder = tmp_path / "set" / "masks" / record.id
+    assert sorted(path.name for path in folder.iterdir()) == ["green.png", "red.png"]
+    assert accept_all(desk) == 2
+    assert desk.progress().left == 0
+    out = tmp_path / "run"
+    options = ["--data", str(tmp_path / "set"), "--model", "mini", "--preset", "default", "--out", str(out)]
+    result = CliRunner().invoke(cli, ["eval", "tagmask", *options])
+    assert result.exit_code == 0, result.output
+    numbers = json.loads((out / "results.json").read_text())
+    assert "Masks of 3 captions." in json.dumps(numbers)
+
+
+def test_resume_where_it_was_left(desk: Desk, tmp_path: Path) -> None:
+    desk.accept(opened(desk))
+    work = opened(desk)
+    assert work.item.number == 1
+    work.press("wall")
+    work.box(0, 0, 5, 5)
+    desk.keep_draft(work, "tab")
+    again = open_desk(tmp_path / "data", tmp_path / "set")  # as after a kill: nothing was closed
+    assert again.progress().accepted == 1
+    desk.leave("tab")
+    back = opened(again)
+    assert back.item.number == 1
+    assert "is back" in back.note
+    assert (back.true, back.active) == (["green", "wall", "blue"], "wall")
+    assert back.prompts == work.prompts
+    again.accept(back)
+    assert again.store.draft(back.item.id) is None
+    assert opened(again).item.number == 2
+
+
+def test_an_accepted_item_opens_as_it_was_accepted(desk: Desk, tmp_path: Path) -> None:
+    work = opened(desk)
+    work.press("wall")
+    work.stroke([(4, 4)], 3, True)
+    work.drop("green")
+    desk.accept(work)
+    # Another model would propose something else, but what was drawn stays.
+    other = open_desk(tmp_path / "data", tmp_path / "set")
+    other.proposer.cut = 0.99
+    back = other.open(0, "tab")
+    assert back.true == ["red", "wall"]
+    assert (back.status, back.seen) == ("accepted", 1)
+    for word, mask in work.masks().items():
+        assert np.array_equal(back.masks()[word], mask)
+    other.skip(back)  # going on without a change takes nothing away
+    assert other.progress().accepted == 1
+    back.drop("wall")
+    assert other.accept(back).version == 2
+    assert read_tagmask(tmp_path / "set").rows[0].true == {"red"}
+    assert not (tmp_path / "set" / "masks" / back.item.id / "wall.png").exists()
+
+
+def test_skipped_items_do_not_come_back_by_themselves(desk: Desk, tmp_path: Path) -> None:
+    work = opened(desk)
+    desk.keep_draft(work, "tab")
+    desk.skip(work)
+    assert desk.store.draft(work.item.id) is None
+    assert (desk.progress().skipped, desk.progress().left) == (1, 2)
+    assert opened(desk).item.number == 1
+    assert not (tmp_path / "set" / "tags.jsonl").exists()
+    back = desk.open(0, "tab")
+    assert back.true == ["red", "green"]
+    desk.accept(back)
+    assert (desk.progress().skipped, desk.progress().accepted) == (0, 1)
+
+
+def test_two_tabs_get_different_items(desk: Desk, tmp_path: Path) -> None:
+    one, two = opened(desk, tab="one"), opened(desk, tab="two")
+    other_process = open_desk(tmp_path / "data", tmp_path / "set")
+    three = opened(other_process, tab="one")
+    assert [work.item.number for work in (one, two, three)] == [0, 1, 2]
+    fourth = opened(desk, tab="four")
+    assert fourth.item.number == 0
+    assert "also open in another tab" in fourth.note
+    desk.leave("one")
+    assert "also open" not in opened(desk, tab="four").note
+
+
+def test_two_tabs_on_one_item_lose_nothing(desk: Desk, tmp_path: Path) -> None:
+    mine = opened(desk, tab="one")
+    theirs = desk.open(mine.item.number, "two")
+    assert "also open in another tab" in theirs.note
+    mine.drop("green")
+    theirs.press("wall")
+    desk.accept(mine)
+    with pytest.raises(Changed, match=r"changed in another tab meanwhile \(accepted, true: red\)"):
+        desk.accept(theirs)
+    assert read_tagmask(tmp_path / "set").rows[0].true == {"red"}
+    assert theirs.true == ["red", "wall", "green"]  # still on the page
+    desk.skip(theirs)  # skipping keeps the other's
+    assert read_tagmask(tmp_path / "set").rows[0].true == {"red"}
+    assert desk.accept(theirs).version == 2
+    assert read_tagmask(tmp_path / "set").rows[0].true == {"red", "wall", "green"}
+
+
+def test_second_pass_keeps_and_rejects(desk: Desk, tmp_path: Path) -> None:
+    assert desk.to_review() is None
+    accept_all(desk)
+    seen, record = [], desk.to_review()
+    while record is not None:
+        seen.append(record.id)
+        assert desk.picture_of(record).size == (48, 32)
+        desk.judge(record, REJECTED if len(seen) == 2 else KEPT)
+        record = desk.to_review(after=record.id)
+    assert len(seen) == 3
+    progress = desk.progress()
+    assert (progress.accepted, progress.kept, progress.rejected) == (3, 2, 1)
+    assert {row.sample.id for row in read_tagmask(tmp_path / "set").rows} == {seen[0], seen[2]}
+    assert not (tmp_path / "set" / "masks" / f"{seen[1]}.png").exists()
+    assert desk.to_review() is None
+    back = desk.to_review(again=True)
+    assert back is not None
+    rejected = desk.store.get(seen[1])
+    assert rejected is not None
+    desk.judge(rejected, None)
+    assert len(read_tagmask(tmp_path / "set").rows) == 3
+    with pytest.raises(Changed):
+        desk.judge(rejected, KEPT)
+    # Accepting an item again asks for another look.
+    work = desk.open(desk.queue.number(seen[0]) or 0, "tab")
+    desk.accept(work)
+    waiting = {name for name, stand in desk.store.stands().items() if stand.verdict is None}
+    assert waiting == {seen[0], seen[1]}
+
+
+def test_damaged_pictures_are_passed_over_and_told(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data")
+    (data / "000.png").write_bytes(b"no picture")
+    desk = open_desk(data, tmp_path / "set")
+    work, notes = desk.open_next(-1, "tab")
+    assert work is not None
+    assert work.item.number == 1
+    assert len(notes) == 1
+    assert "000.png" in notes[0]
+    with pytest.raises(DamagedPair):
+        desk.open(0, "tab")
+    with pytest.raises(InputError, match="the queue has 3"):
+        desk.open(3, "tab")
+
+
+def test_a_full_disk_after_the_record_is_told_and_not_lost(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = opened(desk)
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(desk.store, "_publish", full)
+    with pytest.raises(Unpublished):
+        desk.accept(work)
+    monkeypatch.undo()
+    assert open_desk(tmp_path / "data", tmp_path / "set").progress().accepted == 1
+    assert len(read_tagmask(tmp_path / "set").rows) == 1
+    assert desk.accept(work).version == 2
+
+
+def test_odd_captions(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data", 4)
+    captions = ["1/2 of a red/green wall .. con", "!!! ...", "the of and", "Red red RED"]
+    lines = [json.dumps({"image": f"{i:03d}.png", "caption": text}) for i, text in enumerate(captions)]
+    (data / "captions.jsonl").write_text("\n".join(lines))
+    desk = open_desk(data, tmp_path / "set")
+    odd = opened(desk)
+    for word in odd.words:
+        if word != odd.active:
+            odd.press(word)
+        odd.stroke([(5, 5)], 2, True)
+    desk.accept(odd)
+    marks = opened(desk)
+    assert (marks.words, marks.true, marks.active) == ([], [], None)
+    desk.accept(marks)
+    stops = opened(desk)
+    assert candidate_words("the of and") == []
+    stops.press("the")
+    desk.accept(stops)
+    repeated = opened(desk)
+    assert repeated.words == ["red"]
+    desk.accept(repeated)
+    rows = {row.caption: row for row in read_tagmask(tmp_path / "set").rows}
+    assert rows[captions[0]].true == set(odd.words)
+    assert rows[captions[1]].sample.truth == ()
+    assert rows[captions[2]].true == {"the"}
+    assert rows[captions[3]].words == ("red", "red", "red")
+    everything = {path.resolve() for path in tmp_path.rglob("*")}
+    assert all(path.is_relative_to(tmp_path.resolve()) for path in everything)
+    files = {path.name for path in (tmp_path / "set" / "masks" / odd.item.id).iterdir()}
+    assert {"1%2F2.png", "red.png", "%63on.png"} <= files
+    assert len(files) == len(odd.words)
+
+
+def test_queue_of_shards_and_of_coco_captions(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(halves(*list(COLOURS)[:2])).save(stream, "JPEG", exif=exif, quality=95)
+    members = {"jpg": stream.getvalue(), "txt": b"a red wall and a green door"}
+    write_tar(tmp_path / "data" / "0.tar", {"x/y": members, "b": members})
+    desk = open_desk(tmp_path / "data", tmp_path / "set")
+    assert accept_all(desk) == 2
+    row = read_tagmask(tmp_path / "set").rows[0]
+    assert row.mask().shape == (48, 32)
+    assert read_image(row.sample.image).size == (32, 48)
+    coco = {
+        "images": [{"id": 7, "file_name": "000.png"}, {"id": 9, "file_name": "001.png"}],
+        "annotations": [{"image_id": 7, "caption": f"a red thing {i}"} for i in range(5)]
+        + [{"image_id": 9, "caption": "a green thing"}],
+    }
+    pictures = write_folder(tmp_path / "pictures")
+    (tmp_path / "captions_val.json").write_text(json.dumps(coco))
+    assert len(Queue.open(tmp_path / "captions_val.json", pictures)) == 2
+    queue = Queue.open(tmp_path / "captions_val.json", pictures, every_caption=True)
+    assert [queue.read(item).caption for item in queue.items][4:] == ["a red thing 4", "a green thing"]
+    assert [queue.number(item.id) for item in queue.items] == list(range(6))
+    assert queue.number("other") is None
+
+
+def test_ids_do_not_move_when_data_are_added(tmp_path: Path) -> None:
+    before = [item.id for item in Queue.open(write_folder(tmp_path / "data", 3)).items]
+    after = [item.id for item in Queue.open(write_folder(tmp_path / "data", 9)).items]
+    assert after[:3] == before
+
+
+def test_a_caption_that_changed_is_told(desk: Desk, tmp_path: Path) -> None:
+    desk.accept(opened(desk))
+    text = (tmp_path / "data" / "captions.jsonl").read_text().replace("A red wall", "The red wall")
+    (tmp_path / "data" / "captions.jsonl").write_text(text)
+    work = open_desk(tmp_path / "data", tmp_path / "set").open(0, "tab")
+    assert "caption has changed" in work.note
+    assert work.true == ["red", "green"]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ttd.data.listing import data_files, expand_braces
+from ttd.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("a-{00..02}.tar", ["a-00.tar", "a-01.tar", "a-02.tar"]),
+        ("{8..10}", ["8", "9", "10"]),
+        ("{08..10}", ["08", "09", "10"]),
+        ("{2..0}", ["2", "1", "0"]),
+        ("{x,y}/{0..1}", ["x/0", "x/1", "y/0", "y/1"]),
+    ],
+)
+def test_braces_expand_as_in_a_shell(text: str, names: list[str]) -> None:
+    assert expand_braces(text) == names
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/00.tar", "a/01.tar", "a/02.tar", "a/.hidden.tar", "b/pairs.csv", "b/photo.jpg", "c.tar.gz"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("empty").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        ("a/00.tar", ["a/00.tar"]),
+        ("a", ["a/00.tar", "a/01.tar", "a/02.tar"]),
+        ("a/{01..02}.tar", ["a/01.tar", "a/02.tar"]),
+        ("a/0[02].tar", ["a/00.tar", "a/02.tar"]),
+        (["b", "a/00.tar"], ["b/pairs.csv", "a/00.tar"]),
+        ("{b,a}", ["b/pairs.csv", "a/00.tar", "a/01.tar", "a/02.tar"]),
+    ],
+)
+def test_what_a_user_names(place: Path, sources: str | list[str], names: list[str]) -> None:
+    assert data_files(sources) == [place / name for name in names]
+
+
+def test_absolute_wildcards(place: Path) -> None:
+    assert data_files(str(place / "*" / "01.tar")) == [place / "a/01.tar"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "no data"),
+        ("a/{01..05}.tar", r"3 of the 5 .* first a/03\.tar"),
+        ("nowhere", "does not exist"),
+        ("*.nothing", "does not exist"),
+        (["a", "a/01.tar"], "named twice"),
+        ("c.tar.gz", "unpack"),
+        ("empty", "0 captions files"),
+        ("b/photo.jpg", "neither"),
+        ("s3://bucket/a.tar", "local"),
+        ("pipe:cat a.tar", "local"),
+    ],
+)
+def test_what_cannot_be_meant(place: Path, sources: str | list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        data_files(sources)

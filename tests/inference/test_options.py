@@ -1,0 +1,111 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.colour_encoder import ColourEncoder
+from ttd.errors import InputError
+from ttd.inference.options import MAX_STRETCH, PRESETS, prepared_size, resolve
+from ttd.text.templates import templates
+
+SIDES = st.integers(1, 20_000)
+
+
+@given(
+    SIDES,
+    SIDES,
+    st.sampled_from([32, 224, 448]),
+    st.sampled_from([1, 14, 16]),
+    st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_prepared_sizes(height: int, width: int, size: int, multiple: int, scale: float) -> None:
+    found = prepared_size((height, width), size, multiple, scale)
+    assert all(side >= multiple and side % multiple == 0 for side in found)
+    assert min(found) <= size * scale + multiple
+    assert max(found) <= size * scale * MAX_STRETCH + multiple
+    if max(height, width) <= MAX_STRETCH * min(height, width):
+        factor = size * scale / min(height, width)
+        assert all(
+            abs(side - factor * o) <= multiple / 2 + 1 for side, o in zip(found, (height, width), strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        ((480, 640), (448, 597)),
+        ((640, 480), (597, 448)),
+        ((100, 1000), (205, 2048)),
+        ((1, 10_000), (1, 2048)),
+    ],
+)
+def test_sizes_of_tcl(picture: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert prepared_size(picture, 448, 1) == expected  # before rounding to patches
+
+
+def test_presets_of_the_authors() -> None:
+    tcl, clip = ColourEncoder(padding=16, calibrated=True), ColourEncoder()
+    tcl.background = 0.4
+    tags = PRESETS["paper-tags"]
+    assert (tags.size, tags.scales, tags.flip, tags.window) == (224, (1.0,), True, None)
+    masks = PRESETS["paper-captions"]
+    assert (masks.scales, masks.flip, masks.window, masks.stride) == ((1.0, 0.5, 1.5, 2.0), True, 448, 224)
+    assert (masks.threshold(tcl), masks.refinement(tcl)) == (0.4, "pamr")
+    assert (masks.threshold(clip), masks.refinement(clip)) == (0.5, "none")
+    assert len(masks.text_templates(tcl)) == 80
+    assert PRESETS["paper-classes"] == masks
+    assert (PRESETS["tcl"].background, PRESETS["tcl"].refine) == (0.4, "pamr")
+    assert (PRESETS["tcl-plain"].background, PRESETS["tcl-plain"].refine) == (0.5, "none")
+
+
+def test_templates_follow_the_encoder() -> None:
+    encoder = ColourEncoder()
+    assert resolve().text_templates(encoder) == templates("openai80")
+    encoder.vocabulary = frozenset({"red"})
+    assert resolve().text_templates(encoder) == ("{}",)
+    assert resolve().text_templates(ColourEncoder(padding=16)) == templates("tcl9")
+    assert resolve(templates="a {}").text_templates(encoder) == ("a {}",)
+    assert [len(templates(name)) for name in ("openai80", "maskclip85", "tcl9", "simple", "none")] == [
+        80,
+        85,
+        9,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("background", [None, False])
+def test_no_background(background: bool | None) -> None:
+    assert resolve(background=background).threshold(ColourEncoder()) is None
+    assert resolve(background=0.0).threshold(ColourEncoder()) == 0.0
+    assert resolve().threshold(ColourEncoder()) == 0.5
+
+
+def test_changes_go_over_presets() -> None:
+    options = resolve("tcl", size=96, scales=[0.5, 1.0])
+    assert (options.size, options.window, options.scales) == (96, 448, (0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preset": "best"},
+        {"colour": 1},
+        {"size": 0},
+        {"size": 2.5},
+        {"scales": ()},
+        {"scales": (0.0,)},
+        {"stride": 8},
+        {"window": 8, "stride": 9},
+        {"refine": "paint"},
+        {"background": 1.5},
+        {"background": float("nan")},
+        {"background": "much"},
+        {"templates": "nothing here"},
+        {"templates": ()},
+        {"tag_templates": ["a photo"]},
+        {"clip_weight": 2},
+    ],
+)
+def test_options_that_cannot_be(changes: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        resolve(**changes)  # type: ignore[arg-type]
