@@ -1,6 +1,6 @@
-"""Tagging photos (files in, JSON out) against the bare vision tower on the same pictures: ViT-B/16, 448 px.
+"""Tagging photos (files in, JSON out) against the bare vision tower on the same images: ViT-B/16, 448 px.
 
-Expected on 2 CPU cores: 0.9 to 1.0 of the bare tower's pictures per second; wanted: at least 0.85.
+Expected on 2 CPU cores: 0.9 to 1.0 of the bare tower's images per second; wanted: at least 0.85.
 The weights are random, which changes no time. Photos are COCO's where they lie beside the repository, else
 noise.
 """

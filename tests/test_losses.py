@@ -12,10 +12,10 @@ from ttd.errors import InputError
 from ttd.losses import (
     RANK_SHARPNESS,
     above_others,
-    borrowed_floor,
     l_distill,
     l_rank,
     l_tag,
+    negatives_floor,
     targets,
 )
 
@@ -40,7 +40,7 @@ def plain_losses(
     captions: np.ndarray, sim: np.ndarray, selected: np.ndarray, weight: np.ndarray, member: np.ndarray,
     inside: np.ndarray, mean: bool, zero: float = -np.inf,
 ) -> tuple[float, float]:  # fmt: skip
-    """One picture: captions [M,h,w], sim [N,h,w]."""
+    """One image: captions [M,h,w], sim [N,h,w]."""
     scaled = [plain_norm(one, inside, zero) for one in sim]
     distances = []
     for m, caption in enumerate(captions):
@@ -183,7 +183,7 @@ def test_one_word_is_its_own_union() -> None:
 
 
 @pytest.mark.parametrize("words", [0, 3])
-def test_a_picture_without_words_costs_nothing(words: int) -> None:
+def test_a_image_without_words_costs_nothing(words: int) -> None:
     sim = torch.rand(2, words, 3, 3)
     nothing = torch.zeros(2, words)
     wanted = targets(sim)
@@ -211,7 +211,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert l_tag(low, wanted, t["selected"], t["weight"]).dtype == torch.float32
 
 
-# ------------------------------------------------------------------ borrowed words
+# ------------------------------------------------------------------ negative words
 
 
 @settings(deadline=None, max_examples=40)
@@ -221,20 +221,20 @@ def test_the_floor_is_a_quantile(seed: int, share: float, number: int) -> None:
     null = draw.uniform(-1, 1, (2, number)).astype(np.float32)
     there = draw.random((2, number)) < 0.7
     there[:, 0] = True
-    floor = borrowed_floor(torch.tensor(null), share, torch.tensor(there))
+    floor = negatives_floor(torch.tensor(null), share, torch.tensor(there))
     for i in range(2):
         rest = [null[i, k] for k in range(number) if there[i, k]]
         assert floor[i].item() == pytest.approx(np.quantile(rest, share), abs=1e-6)
 
 
-def test_no_borrowed_words() -> None:
-    assert borrowed_floor(torch.zeros(2, 0), 0.5).tolist() == [-np.inf, -np.inf]
-    assert borrowed_floor(torch.zeros(1, 2), 0.5, torch.tensor([[False, False]])).item() == -np.inf
+def test_no_negative_words() -> None:
+    assert negatives_floor(torch.zeros(2, 0), 0.5).tolist() == [-np.inf, -np.inf]
+    assert negatives_floor(torch.zeros(1, 2), 0.5, torch.tensor([[False, False]])).item() == -np.inf
 
 
 def test_a_share_lies_in_0_to_1() -> None:
     with pytest.raises(InputError, match=r"0\.\.1"):
-        borrowed_floor(torch.zeros(1, 2), 1.5)
+        negatives_floor(torch.zeros(1, 2), 1.5)
 
 
 # ------------------------------------------------------------------ relative maps and ranks, ours
@@ -247,14 +247,14 @@ def test_relative_maps_and_ranks_in_loops(seed: int, others: int) -> None:
     sim, null = rng.normal(size=(2, 3, 2, 4)), rng.normal(size=(2, others, 2, 4))
     valid = rng.random((2, others)) < 0.6
     found = above_others(torch.tensor(sim), torch.tensor(null), torch.tensor(valid)).numpy()
-    scores, borrowed, selected = rng.normal(size=(2, 3)), rng.normal(size=(2, others)), rng.random((2, 3)) < 0.6
-    ranked = l_rank(*(torch.tensor(value) for value in (scores, borrowed, selected, valid))).numpy()
+    scores, negatives, selected = rng.normal(size=(2, 3)), rng.normal(size=(2, others)), rng.random((2, 3)) < 0.6
+    ranked = l_rank(*(torch.tensor(value) for value in (scores, negatives, selected, valid))).numpy()
     for b in range(2):
         counted = [null[b, k] for k in range(others) if valid[b, k]]
         base = np.mean(counted, axis=0) if counted else 0.0
         assert np.allclose(found[b], sim[b] - base, atol=1e-6)
         pairs = [
-            np.log1p(np.exp(RANK_SHARPNESS * (borrowed[b, k] - scores[b, n]))) / RANK_SHARPNESS
+            np.log1p(np.exp(RANK_SHARPNESS * (negatives[b, k] - scores[b, n]))) / RANK_SHARPNESS
             for n in range(3)
             for k in range(others)
             if selected[b, n] and valid[b, k]

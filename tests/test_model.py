@@ -14,10 +14,10 @@ import ttd
 from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import tiny_clip, tiny_sam_model, tiny_tcl
 from ttd import TTD, InputError, OutOfMemory
-from ttd.inference import resizing as resample
 from ttd.encoders import TCLEncoder, tcl
 from ttd.images import prepare_pixels
-from ttd.inference.options import PRESETS
+from ttd.inference import resizing as resample
+from ttd.inference.options import PROTOCOLS
 from ttd.refine import SAMRefiner
 
 CAPTION = "Red and blue, the red one on grass"
@@ -36,7 +36,7 @@ def model() -> TTD:
     return TTD(ColourEncoder())
 
 
-def test_tagging_selects_what_the_picture_shows(model: TTD) -> None:
+def test_tagging_selects_what_the_image_shows(model: TTD) -> None:
     tagging = model.tag(scene(), CAPTION, tags=None)
     assert [word.text for word in tagging.words] == ["Red", "blue", "red", "one", "grass"]
     assert tagging.selected == ["Red", "blue"]
@@ -79,7 +79,7 @@ def test_other_scores(model: TTD, score: str) -> None:
     assert tagging.threshold == 0.5
 
 
-def test_many_pictures_give_what_each_gives_alone() -> None:
+def test_many_images_give_what_each_gives_alone() -> None:
     model = TTD(tiny_clip())
     rng = np.random.default_rng(0)
     shapes = [(70, 100), (64, 64), (70, 100), (100, 70), (70, 100)]
@@ -95,14 +95,14 @@ def test_many_pictures_give_what_each_gives_alone() -> None:
             assert tagging.selected == alone.selected
 
 
-def test_many_pictures_encode_each_distinct_word_once() -> None:
+def test_many_images_encode_each_distinct_word_once() -> None:
     encoder = ColourEncoder()
     TTD(encoder).tag_many([scene()] * 6, ["red dog", "Red cat", "blue dog"] * 2, batch_size=4)
     assert sorted(encoder.texts_seen) == ["blue", "cat", "dog", "red"]
     assert encoder.images_seen == 6
 
 
-def test_an_encoded_picture_is_never_encoded_again(model: TTD) -> None:
+def test_an_encoded_image_is_never_encoded_again(model: TTD) -> None:
     encoded = model.encode(scene(), flip=True)
     seen = model.encoder.images_seen
     direct = TTD(ColourEncoder())
@@ -118,7 +118,7 @@ def test_an_encoded_picture_is_never_encoded_again(model: TTD) -> None:
     assert encoded.pooled.shape == (4,)
 
 
-def test_an_encoded_picture_refuses_other_views_and_models(model: TTD) -> None:
+def test_an_encoded_image_refuses_other_views_and_models(model: TTD) -> None:
     encoded = model.encode(scene())
     with pytest.raises(InputError, match="another size"):
         model.tag(encoded, "red", size=64)
@@ -126,7 +126,7 @@ def test_an_encoded_picture_refuses_other_views_and_models(model: TTD) -> None:
         TTD(ColourEncoder()).tag(encoded, "red")
 
 
-def test_heatmaps_are_at_the_pictures_size_in_zero_to_one(model: TTD) -> None:
+def test_heatmaps_are_at_the_images_size_in_zero_to_one(model: TTD) -> None:
     maps = model.heatmaps(scene(50, 90), ["red", "blue"])
     assert maps.shape == (2, 50, 90)
     assert maps.dtype == np.float32
@@ -238,7 +238,7 @@ def test_pamr_leaves_out_what_the_threshold_cuts(
     cut = float(np.median(heats))
     refined: list[int] = []
     pamr = tcl.refine_with_pamr
-    monkeypatch.setattr(tcl, "refine_with_pamr", lambda picture, m: refined.append(m.shape[1]) or pamr(picture, m))
+    monkeypatch.setattr(tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m))
     found = model.segment(image, names, background=cut, **how).label_map
     masks = model.caption_masks(image, names, cut, **how)
     assert (min(refined) < 12) == skips
@@ -253,11 +253,11 @@ def test_pamr_leaves_out_what_the_threshold_cuts(
 
 
 @pytest.mark.parametrize("refine", ["none", "pamr"])
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_every_preset_answers(preset: str, refine: str) -> None:
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_every_protocol_answers(protocol: str, refine: str) -> None:
     for encoder in (ColourEncoder(), ColourEncoder(padding=16, calibrated=True)):
         model = TTD(encoder)
-        options = {"preset": preset, "size": 32, "refine": refine}
+        options = {"protocol": protocol, "size": 32, "refine": refine}
         assert model.tag(scene(), "red and blue and green", **options).selected == ["red", "blue"]
         mask = model.caption_mask(scene(), "red", **options)
         assert mask[:, :24].all()
@@ -291,7 +291,7 @@ def test_sam_redraws_masks_segments_and_heatmaps_with_one_loaded_model(model: TT
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 7)])
 @pytest.mark.parametrize("padding", [0, 16])
-def test_tiny_and_thin_pictures_work(shape: tuple[int, int], padding: int) -> None:
+def test_tiny_and_thin_images_work(shape: tuple[int, int], padding: int) -> None:
     model = TTD(ColourEncoder(padding=padding, calibrated=bool(padding)))
     image = np.full((*shape, 3), (255, 0, 0), np.uint8)
     assert model.tag(image, "red green").selected == ["red"]
@@ -299,7 +299,7 @@ def test_tiny_and_thin_pictures_work(shape: tuple[int, int], padding: int) -> No
         assert model.segment(image, ["red", "blue"], refine=refine).label_map.shape == shape
 
 
-def test_large_pictures_are_segmented_in_bounded_memory(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_segmented_in_bounded_memory(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
     def recorded(maps: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, slice, torch.Tensor]]:
@@ -308,9 +308,9 @@ def test_large_pictures_are_segmented_in_bounded_memory(model: TTD, monkeypatch:
             yield piece
 
     monkeypatch.setattr("ttd.inference.masks.tiles", recorded)
-    picture = Image.new("RGB", (3000, 2000), "red")
+    image = Image.new("RGB", (3000, 2000), "red")
     names = [f"thing {i}" for i in range(20)] + ["red"]
-    found = model.segment(picture, names, background=None, templates="none")
+    found = model.segment(image, names, background=None, templates="none")
     assert found.label_map.shape == (2000, 3000)
     assert (found.label_map == 20).all()
     assert sum(held) == 21 * 2000 * 3000
@@ -340,7 +340,7 @@ def test_other_wrong_calls(model: TTD) -> None:
     for options in (
         {"score": "best"},
         {"selection": "best"},
-        {"preset": "best"},
+        {"protocol": "best"},
         {"colour": 1},
         {"tags": []},
     ):

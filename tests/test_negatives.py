@@ -1,4 +1,4 @@
-"""Words that were never said of a picture: the rule against counting, what is borrowed, and tagging with it."""
+"""Words that were never said of an image: the rule against counting, what is negatives, and tagging with it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.colour_encoder import COLOURS, ColourEncoder
 from ttd import TTD, InputError
 from ttd.evaluation.datasets.classes import read_classes
 from ttd.evaluation.datasets.tagmask_from_coco import WordList
-from ttd.negatives import MOST, BorrowedWords, akin, caption_words, listed_words, read_words
-from ttd.scenes.nouns import BACKGROUNDS, NOUNS
-from ttd.scoring import SELECTIONS, select_above_borrowed, select_tags, share_beaten
 from ttd.inference.views import encode_views
+from ttd.negatives import MOST, NegativeWords, akin, caption_words, listed_words, read_words
+from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scoring import SELECTIONS, select_above_negatives, select_tags, share_beaten
 from ttd.text.words import is_stop_word
 
 # ------------------------------------------------------------------ the rule
@@ -36,7 +36,7 @@ def test_a_word_counts_that_beats_enough(seed: int, share: float, number: int) -
     there[:, 0] = True
     scores[~valid], null[~there] = np.nan, np.inf  # padding may hold anything
     masks = torch.tensor(valid), torch.tensor(there)
-    chosen = select_above_borrowed(torch.tensor(scores), torch.tensor(null), share, *masks)
+    chosen = select_above_negatives(torch.tensor(scores), torch.tensor(null), share, *masks)
     beaten = share_beaten(torch.tensor(scores), torch.tensor(null), *masks)
     for i, t in np.ndindex(2, 4):
         rest = null[i][there[i]]
@@ -46,15 +46,15 @@ def test_a_word_counts_that_beats_enough(seed: int, share: float, number: int) -
         assert chosen[i, t].item() == bool(valid[i, t] and expected >= np.float32(share))
 
 
-def test_one_picture_needs_no_batch_axis() -> None:
+def test_one_image_needs_no_batch_axis() -> None:
     scores, null = torch.tensor([0.3, 0.1]), torch.tensor([0.0, 0.2, 0.1])
-    assert select_above_borrowed(scores, null, 0.5).tolist() == [True, False]
+    assert select_above_negatives(scores, null, 0.5).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
     ("scores", "null", "share", "message"),
     [
-        ([[0.1, 0.2]], [[]], 0.5, "no borrowed words"),
+        ([[0.1, 0.2]], [[]], 0.5, "no negative words"),
         ([[0.1, np.nan]], [[0.1]], 0.5, "NaN"),
         ([[0.1, 0.2]], [[np.inf]], 0.5, "NaN or infinite"),
         ([[0.1]], [[0.1]], 1.5, r"0\.\.1"),
@@ -63,18 +63,18 @@ def test_one_picture_needs_no_batch_axis() -> None:
 )
 def test_damage_is_named(scores: list[list[float]], null: list[list[float]], share: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        select_above_borrowed(torch.tensor(scores), torch.tensor(null), share)
+        select_above_negatives(torch.tensor(scores), torch.tensor(null), share)
 
 
-def test_a_picture_whose_borrowed_words_are_all_left_out() -> None:
+def test_a_image_whose_negative_words_are_all_left_out() -> None:
     nothing = torch.zeros(1, 3, dtype=torch.bool)
-    with pytest.raises(InputError, match="no borrowed words"):
-        select_above_borrowed(torch.zeros(1, 2), torch.zeros(1, 3), 0.5, None, nothing)
-    with pytest.raises(InputError, match="select_above_borrowed"):
-        select_tags([0.1], "borrowed")
+    with pytest.raises(InputError, match="no negative words"):
+        select_above_negatives(torch.zeros(1, 2), torch.zeros(1, 3), 0.5, None, nothing)
+    with pytest.raises(InputError, match="select_above_negatives"):
+        select_tags([0.1], "negatives")
 
 
-# ------------------------------------------------------------------ what is borrowed
+# ------------------------------------------------------------------ what is negatives
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_akin(word: str, other: str, alike: bool) -> None:
     assert akin(other, word) is alike
 
 
-def test_own_words_are_not_borrowed() -> None:
-    pool = BorrowedWords(["Dog", "dog", "cats", "tree", "fire truck"])
+def test_own_words_are_not_negatives() -> None:
+    pool = NegativeWords(["Dog", "dog", "cats", "tree", "fire truck"])
     assert pool.texts == ["dog", "cats", "tree", "fire truck"]
     assert pool.others(["DOGS", "on"]) == [False, True, True, True]
     assert pool.others(["cat", "trucks"]) == [True, False, True, False]
@@ -112,10 +112,10 @@ def test_own_words_are_not_borrowed() -> None:
 
 def test_of_very_many_words_the_same_are_drawn() -> None:
     words = [f"word{i}" for i in range(3 * MOST)]
-    pool = BorrowedWords(words)
+    pool = NegativeWords(words)
     random.Random(1).shuffle(words)
     assert len(pool) == MOST == len(set(pool.texts))
-    assert BorrowedWords(words).texts == pool.texts
+    assert NegativeWords(words).texts == pool.texts
 
 
 def test_words_of_captions() -> None:
@@ -152,7 +152,7 @@ def test_files_of_words(tmp_path: Path, content: bytes, message: str) -> None:
 @pytest.mark.parametrize("words", [[], ["dog", " "]])
 def test_no_words(words: list[str]) -> None:
     with pytest.raises(InputError, match="at least one"):
-        BorrowedWords(words)
+        NegativeWords(words)
 
 
 # ------------------------------------------------------------------ tagging
@@ -168,15 +168,15 @@ def model() -> TTD:
 
 
 def test_words_are_compared_with_others(model: TTD) -> None:
-    tagging = model.tag(RED, "a red barn, green door", selection="borrowed", borrowed=OTHERS, share=0.5)
+    tagging = model.tag(RED, "a red barn, green door", selection="negatives", negatives=OTHERS, share=0.5)
     assert tagging.selected == ["red", "barn", "door"]  # unknown words look grey, greyer than blue is red
     by_name = {word.text: word.beaten for word in tagging.words}
     assert by_name["red"] == 1.0
     assert by_name["green"] == 0.0
-    assert (tagging.selection, tagging.share, tagging.borrowed) == ("borrowed", 0.5, 2)  # "green field" is its own
+    assert (tagging.selection, tagging.share, tagging.negatives) == ("negatives", 0.5, 2)  # "green field" is its own
     record = json.loads(json.dumps(tagging.to_dict()))
     assert record["words"][0]["beaten"] == 1.0
-    assert record["borrowed"] == 2
+    assert record["negatives"] == 2
     assert "beats 100%" in str(tagging)
     assert "beaten" not in model.tag(RED, "a red barn").to_dict()["words"][0]
 
@@ -184,28 +184,28 @@ def test_words_are_compared_with_others(model: TTD) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_the_cut_says_what_the_selection_did(model: TTD, share: float) -> None:
     for caption in ("red", "red blue door", "green green"):
-        tagging = model.tag(RED, caption, selection="borrowed", borrowed=["sea", *COLOURS], share=share)
+        tagging = model.tag(RED, caption, selection="negatives", negatives=["sea", *COLOURS], share=share)
         for word in tagging.words:
             assert word.selected == (tagging.threshold is None or word.score > tagging.threshold)
 
 
-def test_tags_and_pictures_without_a_caption(model: TTD) -> None:
-    tagging = model.tag(RED, None, tags=["red", "blue sky"], selection="borrowed", borrowed=["green", "sky"])
+def test_tags_and_images_without_a_caption(model: TTD) -> None:
+    tagging = model.tag(RED, None, tags=["red", "blue sky"], selection="negatives", negatives=["green", "sky"])
     assert tagging.selected == ["red"]
-    assert tagging.borrowed == 1  # "sky" is a part of a tag
-    tagging = model.tag(RED, "green fog", tags=["red"], selection="borrowed", borrowed=["green", "blue"])
-    assert tagging.borrowed == 1  # what the caption says is not borrowed though only the tags are scored
+    assert tagging.negatives == 1  # "sky" is a part of a tag
+    tagging = model.tag(RED, "green fog", tags=["red"], selection="negatives", negatives=["green", "blue"])
+    assert tagging.negatives == 1  # what the caption says is not negatives though only the tags are scored
 
 
 def test_one_word_may_be_selected_or_not(model: TTD) -> None:
-    assert model.tag(RED, "red", selection="borrowed", borrowed=["blue"]).selected == ["red"]
-    assert model.tag(RED, "blue", selection="borrowed", borrowed=["fog"]).selected == []
+    assert model.tag(RED, "red", selection="negatives", negatives=["blue"]).selected == ["red"]
+    assert model.tag(RED, "blue", selection="negatives", negatives=["fog"]).selected == []
 
 
-def test_a_batch_gives_what_single_pictures_do_and_encodes_each_word_once(model: TTD) -> None:
+def test_a_batch_gives_what_single_images_do_and_encodes_each_word_once(model: TTD) -> None:
     captions = ["a red barn", "green hills and a blue lake", "blue", "barns"]
-    borrowed = caption_words(captions)
-    options = {"selection": "borrowed", "share": 0.5, "borrowed": borrowed}
+    negatives = caption_words(captions)
+    options = {"selection": "negatives", "share": 0.5, "negatives": negatives}
     images = [RED, RED[:, :, [1, 0, 2]], RED[:24], RED]
     many = model.tag_many(images, captions, batch_size=2, **options)
     assert len(model.encoder.texts_seen) == len(set(model.encoder.texts_seen))  # type: ignore[arg-type]
@@ -214,11 +214,11 @@ def test_a_batch_gives_what_single_pictures_do_and_encodes_each_word_once(model:
         alone = model.tag(image, caption, **options)
         assert alone.selected == tagging.selected
         assert [w.beaten for w in alone.words] == [w.beaten for w in tagging.words]
-        assert alone.borrowed == tagging.borrowed < len(borrowed)
+        assert alone.negatives == tagging.negatives < len(negatives)
 
 
 def test_more_words_than_one_look_holds(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"selection": "borrowed", "share": 0.5, "borrowed": OTHERS}
+    options = {"selection": "negatives", "share": 0.5, "negatives": OTHERS}
     whole = model.tag(RED, "infrared red", **options)
     monkeypatch.setattr("ttd.tagger.WORDS_AT_ONCE", 2)
     model.encoder.images_seen = 0  # type: ignore[assignment]
@@ -230,42 +230,42 @@ def test_the_tensors_under_it(model: TTD) -> None:
     encoder = model.encoder
     views = tuple(encode_views(encoder, [torch.rand(2, 3, 16, 24)], model.encode(RED).options))
     text, null = encoder.encode_text(["red", "green"]), encoder.encode_text(["blue", "fog"])
-    scores, selected = model.score_words(views, text, selection="borrowed", share=0.9, borrowed=null)
+    scores, selected = model.score_words(views, text, selection="negatives", share=0.9, negatives=null)
     others, _ = model.score_words(views, null)
-    assert torch.equal(selected, select_above_borrowed(scores, others, 0.9))
+    assert torch.equal(selected, select_above_negatives(scores, others, 0.9))
     with pytest.raises(InputError, match="embeddings"):
-        model.score_words(views, text, selection="borrowed")
+        model.score_words(views, text, selection="negatives")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"share": 1.5}, r"0\.\.1"),
-        ({"borrowed": []}, "at least one"),
-        ({"borrowed": "dog"}, "list of words"),
-        ({"borrowed": ["reds", "infrared"]}, "caption's own"),
+        ({"negatives": []}, "at least one"),
+        ({"negatives": "dog"}, "list of words"),
+        ({"negatives": ["reds", "infrared"]}, "caption's own"),
         ({"score": "s_image"}, "compares s_pixel"),
-        ({"selection": "gap", "borrowed": ["dog"]}, 'for selection="borrowed"'),
+        ({"selection": "gap", "negatives": ["dog"]}, 'for selection="negatives"'),
     ],
 )
 def test_wrong_use(model: TTD, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        model.tag(RED, "a red barn", **{"selection": "borrowed", **options})
+        model.tag(RED, "a red barn", **{"selection": "negatives", **options})
 
 
 def test_nan_is_an_error(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = torch.full((1, 4), torch.nan)
     monkeypatch.setattr(model.encoder, "encode_text", lambda texts, templates=(): broken.expand(len(texts), -1))
     with pytest.raises(InputError, match="NaN"):
-        model.tag(RED, "a red barn", selection="borrowed", borrowed=["sea"])
+        model.tag(RED, "a red barn", selection="negatives", negatives=["sea"])
 
 
 def test_a_closed_vocabulary(model: TTD, caplog: pytest.LogCaptureFixture) -> None:
     model.encoder.vocabulary = frozenset({"red", "dog", "cat", "photo"})
-    assert model.tag(RED, "a red dog", selection="borrowed").borrowed == 1  # of the list it knows cat besides
+    assert model.tag(RED, "a red dog", selection="negatives").negatives == 1  # of the list it knows cat besides
     assert not caplog.records
-    model.tag(RED, "a red dog", selection="borrowed", borrowed=["cat", "zeppelin"])
-    assert "1 of the 2 borrowed words lie outside this model's world, such as zeppelin" in caplog.text
+    model.tag(RED, "a red dog", selection="negatives", negatives=["cat", "zeppelin"])
+    assert "1 of the 2 negative words lie outside this model's world, such as zeppelin" in caplog.text
 
 
 def test_the_command_line_knows_every_selection() -> None:

@@ -124,7 +124,7 @@ def test_s_seg_leaves_padding_out() -> None:
     assert torch.equal(s_seg(SIM, inside=inside), s_seg(SIM[..., :2]))
 
 
-def test_scores_of_whole_pictures_and_captions_are_cosines() -> None:
+def test_scores_of_whole_images_and_captions_are_cosines() -> None:
     dense, text = torch.randn(2, 6, 3, 4), torch.randn(2, 5, 6)
     weight = torch.rand(2, 3, 4)
     mean = (dense.numpy() * weight.numpy()[:, None]).sum((2, 3)) / weight.numpy().sum((1, 2))[:, None]

@@ -1,4 +1,4 @@
-"""Captions against pictures: what is scored, and the scores of a batch against plain NumPy."""
+"""Captions against images: what is scored, and the scores of a batch against plain NumPy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ttd.tagger import Rule, candidates, score_words, tag_batch
 GAP = Rule("s_pixel", "gap", 0.5)
 
 
-def two_pictures(seed: int = 0) -> Tensor:
+def two_images(seed: int = 0) -> Tensor:
     return torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(seed))
 
 
@@ -65,7 +65,7 @@ def test_nothing_to_score(caption: str | None, tags: list[str] | None, message: 
     ],
 )  # fmt: skip
 def test_a_batch_with_captions_of_two_lengths(score: str, selection: str) -> None:
-    encoder, pixels = ColourEncoder(), two_pictures()
+    encoder, pixels = ColourEncoder(), two_images()
     text = normalize(torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
     caption = normalize(torch.randn(2, 4, generator=torch.Generator().manual_seed(2)), dim=-1)
     valid = torch.tensor([[True] * 4, [True, True, False, False]])
@@ -82,7 +82,7 @@ def test_a_batch_with_captions_of_two_lengths(score: str, selection: str) -> Non
 def by_numpy(
     score: str, selection: str, dense: np.ndarray, words: np.ndarray, caption: np.ndarray, logit_scale: float
 ) -> np.ndarray:
-    """One picture: dense [C,cells], words [N,C]."""
+    """One image: dense [C,cells], words [N,C]."""
     if score == "s_pixel":
         parts = [(words @ dense).max(1)]
     elif score == "s_seg":
@@ -100,10 +100,10 @@ def by_numpy(
 
 
 @pytest.mark.parametrize("at_once", [100, 3, 1])
-def test_words_in_parts_score_alike_and_pictures_are_encoded_once(
+def test_words_in_parts_score_alike_and_images_are_encoded_once(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    encoder, pixels = ColourEncoder(), two_pictures()
+    encoder, pixels = ColourEncoder(), two_images()
     text = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
     whole = score_words(encoder, views_of(encoder, pixels), text, GAP)
     encoder.images_seen = 0
@@ -116,7 +116,7 @@ def test_words_in_parts_score_alike_and_pictures_are_encoded_once(
 def test_a_batch_of_captions_encodes_every_distinct_word_once() -> None:
     encoder = ColourEncoder()
     pixels = torch.full((2, 3, 16, 24), -1.0)
-    pixels[0, 0] = pixels[1, 2] = 1.0  # a red picture and a blue one
+    pixels[0, 0] = pixels[1, 2] = 1.0  # a red image and a blue one
     asked: list[list[str]] = []
 
     def encode(texts: Sequence[str]) -> Tensor:
@@ -144,7 +144,7 @@ def test_the_callers_tags_stand_in_no_caption() -> None:
     words = [candidates(None, ["red", "blue"], True)]
     rule = Rule("s_seg", "share", 0.25)
     (tagging,) = tag_batch(
-        encoder, views_of(encoder, two_pictures()[:1]), [None], words, rule, encoder.encode_text
+        encoder, views_of(encoder, two_images()[:1]), [None], words, rule, encoder.encode_text
     )
     assert tagging.threshold == 0.25
     assert all(word.start is None and word.end is None for word in tagging.words)

@@ -66,9 +66,9 @@ def tiny_clip_model(
     return model
 
 
-def tiny_clip(*, variant: str = "maskclip", **sizes: int) -> CLIPEncoder:
+def tiny_clip(*, method: str = "maskclip", **sizes: int) -> CLIPEncoder:
     """A CLIP encoder with the shipped tokenizer; 4 x 4 patches at its native 64 pixels."""
-    return CLIPEncoder(tiny_clip_model(**sizes), clip_tokenizer(), variant=variant).eval()
+    return CLIPEncoder(tiny_clip_model(**sizes), clip_tokenizer(), method=method).eval()
 
 
 def tiny_siglip_model(*, width: int = 64, vocab: int = 300, seed: int = 0) -> SiglipModel:

@@ -2,7 +2,7 @@
 
     python -m tools.screenshots [--adapter NAME]
 
-The second picture shows a caption's map before and after TTD.
+The second image shows a caption's map before and after TTD.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from PIL import Image
 
 import ttd
 from tests.app.browser import Visit, browser, visit
+from ttd.app.models import Choices, ModelPool
 from ttd.app.security import Access
-from ttd.app.models import Choices
-from ttd.app.models import ModelPool
 from ttd.app.server import page
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

@@ -1,4 +1,4 @@
-"""Text-Tag Self-Distillation: tag and segment a picture from its caption, with any CLIP-like encoder.
+"""Text-Tag Self-Distillation: tag and segment an image from its caption, with any CLIP-like encoder.
 
     import ttd
     model = ttd.load("mini")

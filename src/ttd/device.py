@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from ttd.errors import InputError
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
-from ttd.errors import OutOfMemory
+
+import torch
+
+from ttd.errors import InputError, OutOfMemory
+
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
     """A device by name; None or "" is CUDA where there is one, else the CPU.
@@ -52,6 +54,6 @@ def inference(method: Callable[P, R]) -> Callable[P, R]:
 
 
 _SENTENCE = (
-    "not enough memory: lower size, scales, batch_size or the number of texts, shrink the picture, "
+    "not enough memory: lower size, scales, batch_size or the number of texts, shrink the image, "
     "or load the model with dtype='bfloat16'"
 )

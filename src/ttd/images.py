@@ -1,4 +1,4 @@
-"""Pictures: a path, PIL image or array in, an upright RGB picture out; and the pixels for an encoder."""
+"""Images: a path, PIL image or array in, an upright RGB image out; and the pixels for an encoder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 
 # A path, a PIL image, or a uint8 array [H,W,3].
-Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
 
-def read_image(source: Picture) -> Image.Image:
-    """Read a picture as upright 8-bit RGB at its own size.
+def read_image(source: ImageLike) -> Image.Image:
+    """Read an image as upright 8-bit RGB at its own size.
 
     The EXIF orientation is honoured, transparency is laid on white, of an animated file the first frame
     is taken (of a PIL image the current one), 16-bit and floating point greys are scaled to 8 bits.
@@ -36,8 +36,8 @@ def read_image(source: Picture) -> Image.Image:
         source: a path, a PIL image, or a uint8 array `[H,W,3]`.
 
     Raises:
-        InputError: missing, not a picture, damaged, or above 178 megapixels (checked before decoding).
-        OutOfMemory: the decoded picture does not fit into memory.
+        InputError: missing, not an image, damaged, or above 178 megapixels (checked before decoding).
+        OutOfMemory: the decoded image does not fit into memory.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -45,11 +45,11 @@ def read_image(source: Picture) -> Image.Image:
         return _guarded(lambda: _upright_rgb(source), "the PIL image")
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
-            f"a picture must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}"
+            f"an image must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}"
         )
     path = Path(source)
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not a picture: give one of the files in it")
+        raise InputError(f"{path} is a folder, not an image: give one of the files in it")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name and the folder")
     return _guarded(lambda: _open(path), str(path))
@@ -61,7 +61,7 @@ def prepare_pixels(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Tensor:
-    """Resize (bicubic, antialiased) and normalise an RGB picture.
+    """Resize (bicubic, antialiased) and normalise an RGB image.
 
     Args:
         image: RGB.
@@ -87,14 +87,14 @@ def _guarded(read: Any, name: str) -> Image.Image:
     except InputError:
         raise
     except MemoryError as error:
-        raise OutOfMemory(f"{name} does not fit into memory: make the picture smaller first") from error
+        raise OutOfMemory(f"{name} does not fit into memory: make the image smaller first") from error
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(name)) from error
     except PermissionError as error:
         raise InputError(f"{name} may not be read: change its permissions") from error
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{name} is not a picture in a format that Pillow knows: convert it to PNG or JPEG"
+            f"{name} is not an image in a format that Pillow knows: convert it to PNG or JPEG"
         ) from error
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error, IndexError ...
     except Exception as error:
@@ -126,7 +126,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise InputError(_too_large(name))
     if min(size) < 1:
-        raise InputError(f"{name} has no pixels: give a picture of at least 1x1")
+        raise InputError(f"{name} has no pixels: give an image of at least 1x1")
 
 
 def _too_large(name: str) -> str:
@@ -146,7 +146,7 @@ def _upright(image: Image.Image) -> Image.Image:
     # Broken EXIF data says nothing about the pixels, which are fine: show them as they are stored.
     except Exception as error:
         _log.warning(
-            "the EXIF data cannot be read (%s); the picture is taken as it is stored", _one_line(error)
+            "the EXIF data cannot be read (%s); the image is taken as it is stored", _one_line(error)
         )
         return image
     return upright
@@ -168,7 +168,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
         raise InputError(
-            "the picture's grey values are negative, above 65535 or not finite: convert it to 8 bits"
+            "the image's grey values are negative, above 65535 or not finite: convert it to 8 bits"
         )
     ranges = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
     white = next(top for top in ranges if values.max() <= top)

@@ -1,7 +1,7 @@
-"""`TTD`: a loaded model that tags and segments pictures from their captions.
+"""`TTD`: a loaded model that tags and segments images from their captions.
 
-Plain methods take a picture and strings and return NumPy arrays and records; `encode_text`, `similarity` and
-`score_words` under them work on tensors. A picture is encoded once for many questions with `encode`.
+Plain methods take an image and strings and return NumPy arrays and records; `encode_text`, `similarity` and
+`score_words` under them work on tensors. An image is encoded once for many questions with `encode`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttd.negatives import SHARE, BorrowedWords, listed_words
+from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.images import ImageLike, prepare_pixels
 from ttd.inference.feature_cache import FeatureCache
-from ttd.images import Picture, prepare_pixels
+from ttd.inference.masks import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
 from ttd.inference.options import Options, prepared_size, resolve
 from ttd.inference.pipeline import Looker
-from ttd.maps import joint_norm, norm
-from ttd.device import inference
-from ttd.inference.masks import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
-from ttd.refine import SAMRefiner, pamr
 from ttd.inference.resizing import resize
+from ttd.inference.views import EncodedImage, View, average
+from ttd.maps import joint_norm, norm
+from ttd.negatives import SHARE, NegativeWords, listed_words
+from ttd.refine import SAMRefiner, pamr
 from ttd.results import Segmentation, Tagging
 from ttd.scoring import SELECTIONS, check_share, default_selection
-from ttd.text.templates import templates
-from ttd.text.embeddings import Texts
-from ttd.inference.views import EncodedImage, View, average
 from ttd.tagger import Rule, candidates, compare, score_words, tag_batch
+from ttd.text.embeddings import Texts
+from ttd.text.templates import templates
 
 _log = logging.getLogger(__name__)
 
-# `tag_many` reads this many batches of pictures ahead, to find some of the same shape.
+# `tag_many` reads this many batches of images ahead, to find some of the same shape.
 _BATCHES_AHEAD = 8
 _MOST_NAMES = 65_534
 
@@ -48,7 +48,7 @@ def load(
     *,
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
-    variant: str | None = None,
+    method: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> TTD:
@@ -61,17 +61,17 @@ def load(
 
     return TTD(
         load_encoder(
-            name, adapter=adapter, adapter_scale=adapter_scale, variant=variant, device=device, dtype=dtype
+            name, adapter=adapter, adapter_scale=adapter_scale, method=method, device=device, dtype=dtype
         )
     )
 
 
 class TTD:
-    """Tags and segments pictures with any encoder.
+    """Tags and segments images with any encoder.
 
-    Every method that looks at a picture takes a path, a PIL image, a uint8 array `[H,W,3]`, or what `encode`
-    returned; and `**options`: `preset="..."` and single values of `ttd.inference.options.Options`. All may raise
-    `InputError` (an unusable picture, text or option) and `OutOfMemory`.
+    Every method that looks at an image takes a path, a PIL image, a uint8 array `[H,W,3]`, or what `encode`
+    returned; and `**options`: `protocol="..."` and single values of `ttd.inference.options.Options`. All may raise
+    `InputError` (an unusable image, text or option) and `OutOfMemory`.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -79,25 +79,25 @@ class TTD:
         self._looker = Looker(self.encoder)
         self._texts = Texts(self.encoder)
         self._sams: dict[str, SAMRefiner] = {}
-        self._borrowed: tuple[tuple[str, ...] | None, BorrowedWords] | None = None  # the last one asked for
+        self._negatives: tuple[tuple[str, ...] | None, NegativeWords] | None = None  # the last one asked for
 
     def encode_texts_alone(self) -> None:
         """From now on an embedding does not depend on which texts were asked for together (`Texts.alone`)."""
         self._texts.alone = True
 
     def keep_features(self, folder: str | Path) -> None:
-        """Read features of pictures from a folder, and keep there what is encoded; see `ttd.inference.feature_cache`."""
+        """Read features of images from a folder, and keep there what is encoded; see `ttd.inference.feature_cache`."""
         self._looker.cache = FeatureCache(Path(folder), self.encoder)
 
     @inference
-    def encode(self, image: Picture | EncodedImage, **options: Any) -> EncodedImage:
-        """Encode a picture for many questions."""
+    def encode(self, image: ImageLike | EncodedImage, **options: Any) -> EncodedImage:
+        """Encode an image for many questions."""
         return self._looker.look(image, options, keep=True)
 
     @inference
     def tag(
         self,
-        image: Picture | EncodedImage,
+        image: ImageLike | EncodedImage,
         caption: str | None,
         *,
         tags: Sequence[str] | None = None,
@@ -105,26 +105,26 @@ class TTD:
         selection: str | None = None,
         threshold: float = 0.5,
         share: float = SHARE,
-        borrowed: Sequence[str] | None = None,
+        negatives: Sequence[str] | None = None,
         **options: Any,
     ) -> Tagging:
-        """Score a caption's words, or the caller's `tags`, and select those that the picture shows.
+        """Score a caption's words, or the caller's `tags`, and select those that the image shows.
 
         Args:
             image: see the class.
             caption: may be None where `tags` are given and the score does not need it.
             tags: words or phrases to score in place of the caption's words.
             score: "s_pixel", "s_image", "s_text", "s_image+s_text" or "s_seg".
-            selection: "gap", "softmax", "min-max" or "share"; "borrowed": what beats words that were not said of the
-                picture (not in the paper; for "s_pixel"); None: the paper's for this score.
-            threshold: for all selections but "gap" and "borrowed".
-            share: for "borrowed": of the borrowed words that a word must beat, 0..1.
-            borrowed: for "borrowed": the words to compare with, without those that are akin to the caption's own; None:
+            selection: "gap", "softmax", "min-max" or "share"; "negatives": what beats words that were not said of the
+                image (not in the paper; for "s_pixel"); None: the paper's for this score.
+            threshold: for all selections but "gap" and "negatives".
+            share: for "negatives": of the negative words that a word must beat, 0..1.
+            negatives: for "negatives": the words to compare with, without those that are akin to the caption's own; None:
                 the package's list of visible things. See `ttd.negatives`.
             **options: `stop_words=False` keeps stop words.
         """
         rule = _rule(score, selection, threshold, share)
-        null = self._null(rule, borrowed)
+        null = self._null(rule, negatives)
         seen = self._looker.look(image, options, keep=False)
         words = candidates(caption, tags, seen.options.stop_words)
         return self._tag_batch(seen.views, [caption], [words], rule, seen.options, null)[0]
@@ -132,27 +132,27 @@ class TTD:
     @inference
     def tag_many(
         self,
-        images: Sequence[Picture | EncodedImage],
+        images: Sequence[ImageLike | EncodedImage],
         captions: Sequence[str],
         *,
         score: str = "s_pixel",
         selection: str | None = None,
         threshold: float = 0.5,
         share: float = SHARE,
-        borrowed: Sequence[str] | None = None,
+        negatives: Sequence[str] | None = None,
         batch_size: int = 4,
         **options: Any,
     ) -> list[Tagging]:
-        """`tag` for many pictures, one caption each; pictures of the same prepared shape share a batch.
+        """`tag` for many images, one caption each; images of the same prepared shape share a batch.
 
-        To borrow from the captions themselves: `borrowed=ttd.negatives.caption_words(captions)`.
+        To borrow from the captions themselves: `negatives=ttd.negatives.caption_words(captions)`.
         """
         if len(images) != len(captions):
             raise InputError(f"{len(images)} images came with {len(captions)} captions: give one for each")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         rule = _rule(score, selection, threshold, share)
-        null = self._null(rule, borrowed)
+        null = self._null(rule, negatives)
         settings = resolve(**options)
         words = [candidates(caption, None, settings.stop_words) for caption in captions]
         found: dict[int, Tagging] = {}
@@ -168,9 +168,9 @@ class TTD:
 
     @inference
     def heatmaps(
-        self, image: Picture | EncodedImage, texts: Sequence[str], **options: Any
+        self, image: ImageLike | EncodedImage, texts: Sequence[str], **options: Any
     ) -> NDArray[np.float32]:
-        """Where each text is: float32 `[N,H,W]` in 0..1 at the picture's size.
+        """Where each text is: float32 `[N,H,W]` in 0..1 at the image's size.
 
         TCL's maps are calibrated; others are scaled from each map's lowest to its highest cell.
         """
@@ -179,7 +179,7 @@ class TTD:
         return self._heat(seen, texts)
 
     @inference
-    def caption_map(self, image: Picture | EncodedImage, caption: str, **options: Any) -> NDArray[np.float32]:
+    def caption_map(self, image: ImageLike | EncodedImage, caption: str, **options: Any) -> NDArray[np.float32]:
         """Where the whole caption is: float32 `[H,W]` in 0..1."""
         seen = self._looker.look(image, options, keep=False)
         self._texts.check([caption], seen.options.text_templates(self.encoder))
@@ -188,7 +188,7 @@ class TTD:
 
     @inference
     def caption_mask(
-        self, image: Picture | EncodedImage, caption: str, threshold: float | None = None, **options: Any
+        self, image: ImageLike | EncodedImage, caption: str, threshold: float | None = None, **options: Any
     ) -> NDArray[np.bool_]:
         """What the caption describes: bool `[H,W]`, where its map reaches the threshold.
 
@@ -203,11 +203,11 @@ class TTD:
 
     @inference
     def caption_masks(
-        self, image: Picture | EncodedImage, captions: Sequence[str], threshold: float | None = None, **options: Any
+        self, image: ImageLike | EncodedImage, captions: Sequence[str], threshold: float | None = None, **options: Any
     ) -> NDArray[np.bool_]:
         """What each of several captions describes, each by itself: bool `[N,H,W]`; see `caption_mask`.
 
-        The picture is looked at once for all of them.
+        The image is looked at once for all of them.
         """
         if threshold is not None:
             options = {**options, "background": threshold}
@@ -217,20 +217,20 @@ class TTD:
         maps = self._maps(seen, captions, cut=cut)
         refinement = seen.options.refinement(self.encoder)
         if refinement == "crf":
-            found = [pixel_labels(crf_maps(seen.picture, one[None], cut), seen.size, None) for one in maps]
+            found = [pixel_labels(crf_maps(seen.image, one[None], cut), seen.size, None) for one in maps]
         elif refinement == "sam":
             refiner = self._sam(seen.options)
-            found = [sam_labels(refiner, seen.picture, one[None], cut) for one in maps]
+            found = [sam_labels(refiner, seen.image, one[None], cut) for one in maps]
         else:
             return np.stack([pixel_mask(one, seen.size, cut) for one in maps])
         return np.stack(found).astype(np.bool_)
 
     @inference
-    def segment(self, image: Picture | EncodedImage, names: Sequence[str], **options: Any) -> Segmentation:
+    def segment(self, image: ImageLike | EncodedImage, names: Sequence[str], **options: Any) -> Segmentation:
         """Give every pixel one of the names, or background.
 
         The highest map wins. Background is where the winner's map stays below `background`: TCL's own
-        calibrated map, elsewhere cosines scaled over all names and cells of the picture together.
+        calibrated map, elsewhere cosines scaled over all names and cells of the image together.
 
         Args:
             image: see the class.
@@ -245,9 +245,9 @@ class TTD:
         maps = self._maps(seen, names, joint=True, cut=threshold)
         refinement = seen.options.refinement(self.encoder)
         if refinement == "crf":
-            labels = pixel_labels(crf_maps(seen.picture, maps, threshold), seen.size, None)
+            labels = pixel_labels(crf_maps(seen.image, maps, threshold), seen.size, None)
         elif refinement == "sam":
-            labels = sam_labels(self._sam(seen.options), seen.picture, maps, threshold)
+            labels = sam_labels(self._sam(seen.options), seen.image, maps, threshold)
         else:
             labels = pixel_labels(maps, seen.size, threshold)
         all_names = tuple(names) if threshold is None else ("background", *names)
@@ -265,7 +265,7 @@ class TTD:
 
     @inference
     def similarity(
-        self, image: Picture | EncodedImage, texts: Sequence[str] | Tensor, **options: Any
+        self, image: ImageLike | EncodedImage, texts: Sequence[str] | Tensor, **options: Any
     ) -> Tensor:
         """Raw cosines `[N,h,w]` on the finest view's grid, averaged over the views: the paper's `sim`.
 
@@ -293,23 +293,23 @@ class TTD:
         selection: str | None = None,
         threshold: float = 0.5,
         share: float = SHARE,
-        borrowed: Tensor | None = None,
+        negatives: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and selection of a batch, each `[B,N]`; the tensors under `tag`.
 
         Args:
-            views: of B pictures: `EncodedImage.views`, or `ttd.inference.views.encode_views` of a batch.
-            text: `[N,C]` for all pictures or `[B,N,C]`.
+            views: of B images: `EncodedImage.views`, or `ttd.inference.views.encode_views` of a batch.
+            text: `[N,C]` for all images or `[B,N,C]`.
             caption: `[B,C]` for the scores that need it.
             valid: bool `[B,N]`, False where a caption has fewer words.
             score, selection, threshold, share: as for `tag`.
-            borrowed: `[K,C]`, embeddings of the words to compare with, for the selection "borrowed".
+            negatives: `[K,C]`, embeddings of the words to compare with, for the selection "negatives".
         """
         rule = _rule(score, selection, threshold, share)
-        if rule.selection == "borrowed":
-            if borrowed is None:
-                raise InputError('the selection "borrowed" needs the embeddings of borrowed words')
-            scores, compared = compare(self.encoder, views, text, borrowed, rule, valid)
+        if rule.selection == "negatives":
+            if negatives is None:
+                raise InputError('the selection "negatives" needs the embeddings of negative words')
+            scores, compared = compare(self.encoder, views, text, negatives, rule, valid)
             return scores, rule.select(compared.beaten, valid)
         if rule.needs_caption and caption is None:
             raise InputError(f"the score {score} needs the caption's embedding")
@@ -324,28 +324,28 @@ class TTD:
         """Those texts of which, with their longest template, only the beginning fits into the text tower."""
         return self._texts.cut(texts, templates(which))
 
-    def _null(self, rule: Rule, borrowed: Sequence[str] | None) -> BorrowedWords | None:
+    def _null(self, rule: Rule, negatives: Sequence[str] | None) -> NegativeWords | None:
         """The words that a rule compares with, prepared once for all calls with the same ones."""
-        if rule.selection != "borrowed":
-            if borrowed is not None:
-                raise InputError('borrowed words are for selection="borrowed"')
+        if rule.selection != "negatives":
+            if negatives is not None:
+                raise InputError('negative words are for selection="negatives"')
             return None
-        if isinstance(borrowed, str):
-            raise InputError("borrowed must be a list of words")
-        asked = None if borrowed is None else tuple(borrowed)
-        if self._borrowed is None or self._borrowed[0] != asked:
+        if isinstance(negatives, str):
+            raise InputError("negatives must be a list of words")
+        asked = None if negatives is None else tuple(negatives)
+        if self._negatives is None or self._negatives[0] != asked:
             vocabulary = self.encoder.vocabulary
-            null = BorrowedWords(listed_words(vocabulary) if asked is None else asked)
+            null = NegativeWords(listed_words(vocabulary) if asked is None else asked)
             unknown = self.unknown_words(null.texts)
             if unknown:
                 _log.warning(
-                    "%d of the %d borrowed words lie outside this model's world, such as %s",
+                    "%d of the %d negative words lie outside this model's world, such as %s",
                     len(unknown),
                     len(null),
                     ", ".join(unknown[:3]),
                 )
-            self._borrowed = asked, null
-        return self._borrowed[1]
+            self._negatives = asked, null
+        return self._negatives[1]
 
     def _tag_batch(
         self,
@@ -354,7 +354,7 @@ class TTD:
         words: Any,
         rule: Rule,
         options: Options,
-        borrowed: BorrowedWords | None,
+        negatives: NegativeWords | None,
     ) -> list[Tagging]:
         taggings = tag_batch(
             self.encoder,
@@ -363,7 +363,7 @@ class TTD:
             words,
             rule,
             lambda texts: self.encode_text(texts, options.tag_templates),
-            borrowed,
+            negatives,
         )
         notes = []
         for tagging in taggings:
@@ -394,7 +394,7 @@ class TTD:
             return maps
         grid = prepared_size(seen.size, options.size or encoder.image_size, 4)
         grid = (grid[0] // 4, grid[1] // 4)
-        small = prepare_pixels(seen.picture, grid, encoder.mean, encoder.std).to(maps.device)
+        small = prepare_pixels(seen.image, grid, encoder.mean, encoder.std).to(maps.device)
         return pamr(small[None], resize(maps, grid)[None])[0]
 
     def _heat(self, seen: EncodedImage, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -404,9 +404,9 @@ class TTD:
         if refinement in ("crf", "sam"):
             cut = _threshold(seen.options, self.encoder)
             if refinement == "crf":
-                maps = torch.cat([crf_maps(seen.picture, one[None], cut)[1:] for one in maps])
+                maps = torch.cat([crf_maps(seen.image, one[None], cut)[1:] for one in maps])
             else:
-                drawn = sam_masks(self._sam(seen.options), seen.picture, maps, cut)
+                drawn = sam_masks(self._sam(seen.options), seen.image, maps, cut)
                 maps = torch.from_numpy(drawn).float()
         return pixel_values(maps, seen.size)
 
@@ -423,8 +423,8 @@ def _rule(score: str, selection: str | None, threshold: float, share: float) -> 
     usual = default_selection(score)
     if selection is not None and selection not in SELECTIONS:
         raise InputError(f"unknown selection {selection!r}: choose from {', '.join(SELECTIONS)}")
-    if selection == "borrowed" and score != "s_pixel":
-        raise InputError(f'selection="borrowed" compares s_pixel, not {score}: leave one of them out')
+    if selection == "negatives" and score != "s_pixel":
+        raise InputError(f'selection="negatives" compares s_pixel, not {score}: leave one of them out')
     check_share(share)
     return Rule(score, selection or usual, threshold, share)
 

@@ -1,8 +1,8 @@
-"""Borrowed words: words that were never said of a picture, with which its caption's words are compared.
+"""Negative words: words that were never said of an image, with which its caption's words are compared.
 
-A word of the caption counts when it fits the picture better than most words of other captions, or of a list, do: a
-permutation test (`ttd.scoring.select_above_borrowed`; not in the paper). Words that may be true because the caption
-says something like them are not borrowed: see `akin`.
+A word of the caption counts when it fits the image better than most words of other captions, or of a list, do: a
+permutation test (`ttd.scoring.select_above_negatives`; not in the paper). Words that may be true because the caption
+says something like them are not negatives: see `akin`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 from ttd.errors import InputError
 from ttd.text.words import distinct, is_stop_word, singulars, split_words
 
-SHARE = 0.9  # of the borrowed words that a word must beat, unless said otherwise
+SHARE = 0.9  # of the negative words that a word must beat, unless said otherwise
 FEWEST = 64  # with fewer words of other captions the list is the better choice
-MOST = 500  # words that a picture is compared with; of more, so many are drawn
+MOST = 500  # words that an image is compared with; of more, so many are drawn
 CAPTIONS, LIST = "captions", "list"
 _SHORTEST_PART = 3  # letters: "sun" is a part of "sunflower"
 _REMEMBERED = 50_000  # words of captions
 
 
-class BorrowedWords:
+class NegativeWords:
     """Distinct words, lower case, at most `MOST`, and which of them a caption may borrow.
 
     Of more words so many are drawn, the same ones whatever their order.
@@ -40,7 +40,7 @@ class BorrowedWords:
     def __init__(self, words: Iterable[str]) -> None:
         given = [word.strip() for word in words]
         if not given or not all(given):
-            raise InputError("the borrowed words: give at least one, none of them empty")
+            raise InputError("the negative words: give at least one, none of them empty")
         texts = distinct(given)[0]
         if len(texts) > MOST:
             texts = sorted(random.Random(0).sample(sorted(texts), MOST))
@@ -52,7 +52,7 @@ class BorrowedWords:
         return len(self.texts)
 
     def others(self, own: Iterable[str]) -> list[bool]:
-        """For each word whether it may be borrowed by a caption with these words of its own, as written."""
+        """For each word whether it may be a negative by a caption with these words of its own, as written."""
         barred: set[int] = set()
         for word in {word.lower() for word in own}:
             if word not in self._akin:
@@ -86,7 +86,7 @@ def _parts(text: str) -> frozenset[str]:
 
 
 def caption_words(captions: Iterable[str], *, stop_words: bool = True) -> list[str]:
-    """The distinct words of captions, lower case, in order: what their pictures borrow from each other.
+    """The distinct words of captions, lower case, in order: what their images borrow from each other.
 
     Args:
         captions: any texts.
@@ -101,7 +101,7 @@ def listed_words(known: frozenset[str] | None = None) -> list[str]:
     return words if known is None else [word for word in words if word in known]
 
 
-def words_to_borrow(source: str | None, said: Iterable[str]) -> list[str] | None:
+def find_negatives(source: str | None, said: Iterable[str]) -> list[str] | None:
     """The words to compare with, by name; None stands for the package's list.
 
     Args:
@@ -117,7 +117,7 @@ def words_to_borrow(source: str | None, said: Iterable[str]) -> list[str] | None
         return None
     words = distinct(said)[0]
     if source == CAPTIONS and not words:
-        raise InputError("there are no captions to borrow words from: choose the list, or a file of words")
+        raise InputError("there are no captions to take negative words from: choose the list, or a file of words")
     return words if source == CAPTIONS or len(words) >= FEWEST else None
 
 

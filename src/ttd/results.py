@@ -18,8 +18,8 @@ class TaggedWord:
         index: position among all tokens of the caption, or in the caller's list.
         start, end: characters `caption[start:end]`, None for the caller's own tags.
         score: of the distinct word; repeated words share it.
-        selected: whether the word counts as a tag of the picture.
-        beaten: the share of the borrowed words that this word beats, for the selection "borrowed".
+        selected: whether the word counts as a tag of the image.
+        beaten: the share of the negative words that this word beats, for the selection "negatives".
     """
 
     text: str
@@ -33,19 +33,19 @@ class TaggedWord:
 
 @dataclass(frozen=True)
 class Tagging:
-    """The words of a caption, scored against a picture.
+    """The words of a caption, scored against an image.
 
     Attributes:
         caption: None where the caller gave tags alone.
         words: every occurrence, in caption order (stop words left out where asked).
         score: name of the score, e.g. "s_pixel".
-        selection: "gap", "softmax", "min-max", "share" or "borrowed".
-        threshold: the cut of a selection by threshold, None for the largest gap. For "borrowed" the score that a
-            selected word exceeds on this picture, None where it need not exceed any.
+        selection: "gap", "softmax", "min-max", "share" or "negatives".
+        threshold: the cut of a selection by threshold, None for the largest gap. For "negatives" the score that a
+            selected word exceeds on this image, None where it need not exceed any.
         cut: texts that were longer than the text tower takes; their beginning was used.
         unknown: words that a model with a closed vocabulary does not know.
-        share: of the borrowed words that a word had to beat, None for other selections.
-        borrowed: how many words the caption's were compared with.
+        share: of the negative words that a word had to beat, None for other selections.
+        negatives: how many words the caption's were compared with.
     """
 
     caption: str | None
@@ -56,7 +56,7 @@ class Tagging:
     cut: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     share: float | None = None
-    borrowed: int = 0
+    negatives: int = 0
 
     @property
     def selected(self) -> list[str]:
@@ -75,7 +75,7 @@ class Tagging:
         return sorted(self.distinct(), key=lambda word: -word.score)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON; what concerns borrowed words only where there are some."""
+        """Plain values only, ready for JSON; what concerns negative words only where there are some."""
         compared = self.share is not None
         words = [{k: v for k, v in asdict(word).items() if compared or k != "beaten"} for word in self.words]
         return {
@@ -87,7 +87,7 @@ class Tagging:
             "threshold": self.threshold,
             "cut": list(self.cut),
             "unknown": list(self.unknown),
-            **({"share": self.share, "borrowed": self.borrowed} if compared else {}),
+            **({"share": self.share, "negatives": self.negatives} if compared else {}),
         }
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ class Segmentation:
     """A label for every pixel.
 
     Attributes:
-        label_map: uint16 `[H,W]` at the picture's size, indices into `names`.
+        label_map: uint16 `[H,W]` at the image's size, indices into `names`.
         names: "background" first where there is one, then the classes in the caller's order.
         background: the threshold under which a pixel is background, None without background.
         cut: names that were longer than the text tower takes; their beginning was used.
@@ -116,7 +116,7 @@ class Segmentation:
     unknown: tuple[str, ...] = ()
 
     def shares(self) -> dict[str, float]:
-        """The share of the picture's pixels that each name got; names that occur twice are added up."""
+        """The share of the image's pixels that each name got; names that occur twice are added up."""
         counts = np.bincount(self.label_map.ravel(), minlength=len(self.names)) / self.label_map.size
         shares: dict[str, float] = {}
         for name, share in zip(self.names, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Which words of a caption are tags of the picture: five scores and two selections (paper, section 3.1), and a
+"""Which words of a caption are tags of the image: five scores and two selections (paper, section 3.1), and a
 third selection that compares with words of other captions.
 
 All functions take leading batch axes: N words, C channels, h x w cells of a cosine map. Captions of different
@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from ttd.errors import InputError
 
 SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-SELECTIONS = ("gap", "softmax", "min-max", "share", "borrowed")
+SELECTIONS = ("gap", "softmax", "min-max", "share", "negatives")
 
 
 def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -26,7 +26,7 @@ def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
 
     Args:
         sim: raw cosines `[...,N,h,w]`.
-        inside: bool, broadcastable to `sim`: cells that belong to the picture.
+        inside: bool, broadcastable to `sim`: cells that belong to the image.
 
     Returns:
         `[...,N]` in -1..1.
@@ -37,7 +37,7 @@ def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
 
 
 def mean_feature(dense: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The mean of normalised dense features, the picture's embedding for `s_image`.
+    """The mean of normalised dense features, the image's embedding for `s_image`.
 
     Args:
         dense: `[...,C,h,w]`, L2-normalised over C.
@@ -73,7 +73,7 @@ def s_seg(sim: Tensor, valid: Tensor | None = None, inside: Tensor | None = None
     Args:
         sim: raw cosines `[...,N,h,w]`; of equal words the first gets the cell.
         valid: bool `[...,N]`.
-        inside: bool `[...,h,w]`: cells that belong to the picture.
+        inside: bool `[...,h,w]`: cells that belong to the image.
 
     Returns:
         `[...,N]` in 0..1, the sum over the valid words is 1.
@@ -166,43 +166,43 @@ def select_threshold(scores: Tensor, threshold: float = 0.5, valid: Tensor | Non
 
 
 def share_beaten(
-    scores: Tensor, borrowed: Tensor, valid: Tensor | None = None, borrowed_valid: Tensor | None = None
+    scores: Tensor, negatives: Tensor, valid: Tensor | None = None, negatives_valid: Tensor | None = None
 ) -> Tensor:
-    """The share of a picture's borrowed words whose score a word exceeds (not in the paper).
+    """The share of an image's negative words whose score a word exceeds (not in the paper).
 
     Args:
         scores: `[...,N]`, s_pixel of the captions' words.
-        borrowed: `[...,K]`, s_pixel of words from other captions on the same pictures.
+        negatives: `[...,K]`, s_pixel of words from other captions on the same images.
         valid: bool `[...,N]`.
-        borrowed_valid: bool `[...,K]`.
+        negatives_valid: bool `[...,K]`.
 
     Returns:
         `[...,N]` in 0..1, float32; 0 where not valid.
 
     Raises:
-        InputError: a picture has no borrowed word, or a score is NaN or infinite.
+        InputError: an image has no negative word, or a score is NaN or infinite.
     """
-    counts = torch.ones_like(borrowed, dtype=torch.bool) if borrowed_valid is None else borrowed_valid
-    if borrowed.shape[-1] == 0 or not bool(counts.any(-1).all()):
-        raise InputError("a picture has no borrowed words to compare with: give words that its caption does not have")
-    scores, null = _checked(scores, valid), _checked(borrowed, counts)
+    counts = torch.ones_like(negatives, dtype=torch.bool) if negatives_valid is None else negatives_valid
+    if negatives.shape[-1] == 0 or not bool(counts.any(-1).all()):
+        raise InputError("an image has no negative words to compare with: give words that its caption does not have")
+    scores, null = _checked(scores, valid), _checked(negatives, counts)
     beaten = (scores[..., None] > null[..., None, :]) & counts[..., None, :]  # (..., N, K)
     shares = beaten.sum(-1).float() / counts.sum(-1, keepdim=True).float()
     return shares if valid is None else shares.masked_fill(~valid, 0.0)
 
 
-def select_above_borrowed(
+def select_above_negatives(
     scores: Tensor,
-    borrowed: Tensor,
+    negatives: Tensor,
     share: float,
     valid: Tensor | None = None,
-    borrowed_valid: Tensor | None = None,
+    negatives_valid: Tensor | None = None,
 ) -> Tensor:
-    """A selection by permutation test (not in the paper): a word counts when it beats enough borrowed words.
+    """A selection by permutation test (not in the paper): a word counts when it beats enough negative words.
 
     Args:
-        scores, borrowed, valid, borrowed_valid: as for `share_beaten`.
-        share: in 0..1: the share of a picture's borrowed words that a word must exceed.
+        scores, negatives, valid, negatives_valid: as for `share_beaten`.
+        share: in 0..1: the share of an image's negative words that a word must exceed.
 
     Returns:
         bool `[...,N]`; possibly none of a caption, and with one word or equal scores no exception is made.
@@ -211,14 +211,14 @@ def select_above_borrowed(
         InputError: as `share_beaten`; or the share is none.
     """
     check_share(share)
-    selected = share_beaten(scores, borrowed, valid, borrowed_valid) >= share
+    selected = share_beaten(scores, negatives, valid, negatives_valid) >= share
     return selected if valid is None else selected & valid
 
 
 def check_share(share: float) -> None:
-    """Raise `InputError` where `share` is no share of the borrowed words."""
+    """Raise `InputError` where `share` is no share of the negative words."""
     if not 0 <= share <= 1:
-        raise InputError(f"a share of the borrowed words lies in 0..1, not {share}")
+        raise InputError(f"a share of the negative words lies in 0..1, not {share}")
 
 
 def select_tags(
@@ -234,7 +234,7 @@ def select_tags(
     Args:
         scores: `[...,N]`; raw cosines, or shares for "share".
         selection: "gap"; or a threshold on "softmax" or "min-max" scaled scores, or on the scores as they are
-            ("share"). For "borrowed" there is `select_above_borrowed`.
+            ("share"). For "negatives" there is `select_above_negatives`.
         threshold: for all but "gap".
         logit_scale: for "softmax".
         valid: bool `[...,N]`.
@@ -246,8 +246,8 @@ def select_tags(
         InputError: an unknown selection, or a score that is NaN or infinite.
     """
     scores = torch.as_tensor(scores)
-    if selection == "borrowed":
-        raise InputError("this selection needs the borrowed words' scores: use select_above_borrowed")
+    if selection == "negatives":
+        raise InputError("this selection needs the negative words' scores: use select_above_negatives")
     if selection == "gap":
         return select_largest_gap(scores, valid)
     return select_threshold(scale_scores(scores, selection, logit_scale, valid), threshold, valid)
@@ -259,7 +259,7 @@ def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | N
         return softmax_scores(scores, logit_scale, valid)
     if how == "min-max":
         return min_max_scores(scores, valid)
-    if how in ("share", "gap", "borrowed"):
+    if how in ("share", "gap", "negatives"):
         return scores
     raise InputError(f"unknown selection {how!r}: choose from {', '.join(SELECTIONS)}")
 
@@ -286,7 +286,7 @@ def _checked(scores: Tensor, valid: Tensor | None) -> Tensor:
     if valid is not None:
         scores = scores.masked_fill(~valid, 0.0)
     if not bool(scores.isfinite().all()):
-        raise InputError("a score is NaN or infinite: the model's weights or the picture's pixels are damaged")
+        raise InputError("a score is NaN or infinite: the model's weights or the image's pixels are damaged")
     return scores
 
 

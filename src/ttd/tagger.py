@@ -1,4 +1,4 @@
-"""A batch of captions scored against a batch of pictures: words in, `Tagging` out."""
+"""A batch of captions scored against a batch of images: words in, `Tagging` out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ttd.negatives import SHARE, BorrowedWords
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.inference.views import View, average, average_feature
+from ttd.negatives import SHARE, NegativeWords
 from ttd.results import TaggedWord, Tagging
 from ttd.scoring import (
     s_image,
@@ -24,7 +25,6 @@ from ttd.scoring import (
     share_beaten,
 )
 from ttd.text.embeddings import shortened
-from ttd.inference.views import View, average, average_feature
 from ttd.text.words import Word, distinct, split_words
 
 # Cosine maps of this many words are held at a time (s_pixel), however long the caption is; a caption's words
@@ -39,8 +39,8 @@ class Rule:
     Attributes:
         score: one of `ttd.scoring.SCORES`.
         selection: one of `ttd.scoring.SELECTIONS`.
-        threshold: for all selections but "gap" and "borrowed".
-        share: for "borrowed", of the borrowed words that a word must beat.
+        threshold: for all selections but "gap" and "negatives".
+        share: for "negatives", of the negative words that a word must beat.
     """
 
     score: str
@@ -54,10 +54,10 @@ class Rule:
         return self.score in ("s_text", "s_image+s_text")
 
     def select(self, scores: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The selection among scores `[...,N]` that `score_words` made; for "borrowed" of shares beaten."""
+        """The selection among scores `[...,N]` that `score_words` made; for "negatives" of shares beaten."""
         if self.selection == "gap":
             return select_largest_gap(scores, valid)
-        if self.selection == "borrowed":
+        if self.selection == "negatives":
             selected = scores >= self.share
             return selected if valid is None else selected & valid
         return select_threshold(scores, self.threshold, valid)
@@ -65,12 +65,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Compared:
-    """Captions' words against borrowed ones.
+    """Captions' words against negatives ones.
 
     Attributes:
-        beaten: `[B,N]`, the share of the borrowed words that each word beats.
-        count: `[B]`, how many words each picture borrowed.
-        cut: the score that a word must exceed to be selected, by picture; None where none is needed.
+        beaten: `[B,N]`, the share of the negative words that each word beats.
+        count: `[B]`, how many words each image negatives.
+        cut: the score that a word must exceed to be selected, by image; None where none is needed.
     """
 
     beaten: Tensor
@@ -90,7 +90,7 @@ def candidates(caption: str | None, tags: Sequence[str] | None, stop_words: bool
             raise InputError("tags: give at least one, none of them empty")
         return words
     if caption is None or not caption.strip():
-        raise InputError("the caption is empty: write what the picture shows")
+        raise InputError("the caption is empty: write what the image shows")
     words = split_words(caption, stop_words=stop_words)
     if not words:
         raise InputError(
@@ -115,8 +115,8 @@ def score_words(
 
     Args:
         encoder: made the views.
-        views: of B pictures.
-        text: `[N,C]` for all pictures or `[B,N,C]`.
+        views: of B images.
+        text: `[N,C]` for all images or `[B,N,C]`.
         rule: which score, and which scaling its selection needs.
         caption: `[B,C]`, where `rule.needs_caption`.
         valid: bool `[B,N]`.
@@ -143,11 +143,11 @@ def tag_batch(
     words: Sequence[list[Word]],
     rule: Rule,
     encode_text: Callable[[list[str]], Tensor],
-    borrowed: BorrowedWords | None = None,
+    negatives: NegativeWords | None = None,
 ) -> list[Tagging]:
-    """Tag B pictures; every distinct word of the batch is encoded once, by `encode_text`.
+    """Tag B images; every distinct word of the batch is encoded once, by `encode_text`.
 
-    `borrowed` is needed where the rule's selection is "borrowed".
+    `negatives` is needed where the rule's selection is "negatives".
     """
     per_caption = [distinct(word.text for word in found) for found in words]
     every, _ = distinct(text for texts, _ in per_caption for text in texts)
@@ -158,14 +158,14 @@ def tag_batch(
     valid = valid.to(encoder.device)
     text = encode_text(every)[rows.to(encoder.device)]  # (B, N, C)
     caption = encode_text([c or "" for c in captions]) if rule.needs_caption else None
-    if borrowed is None:
+    if negatives is None:
         scores, compared = score_words(encoder, views, text, rule, caption=caption, valid=valid), None
         selected = rule.select(scores, valid)
     else:
         own = [[*_words(c), *(word.text for word in found)] for c, found in zip(captions, words, strict=True)]
-        may = torch.tensor([borrowed.others(row) for row in own], device=encoder.device)  # (B, K)
+        may = torch.tensor([negatives.others(row) for row in own], device=encoder.device)  # (B, K)
         _check_some(may, captions)
-        scores, compared = compare(encoder, views, text, encode_text(borrowed.texts), rule, valid, may)
+        scores, compared = compare(encoder, views, text, encode_text(negatives.texts), rule, valid, may)
         selected = rule.select(compared.beaten, valid)
     return [
         _tagging(captions[i], words[i], per_caption[i][1], scores[i], selected[i], rule, compared, i)
@@ -177,28 +177,28 @@ def compare(
     encoder: Encoder,
     views: Iterable[View],
     text: Tensor,
-    borrowed: Tensor,
+    negatives: Tensor,
     rule: Rule,
     valid: Tensor | None = None,
-    borrowed_valid: Tensor | None = None,
+    negatives_valid: Tensor | None = None,
 ) -> tuple[Tensor, Compared]:
-    """Score words and borrowed words by s_pixel in one look at the views.
+    """Score words and negative words by s_pixel in one look at the views.
 
     Args:
         encoder, views, rule: as for `score_words`.
         text: `[N,C]` or `[B,N,C]`.
-        borrowed: `[K,C]`.
+        negatives: `[K,C]`.
         valid: bool `[B,N]`.
-        borrowed_valid: bool `[B,K]`, False where a picture must not be compared with a word.
+        negatives_valid: bool `[B,K]`, False where an image must not be compared with a word.
 
     Returns:
         the words' scores `[B,N]`, and how they compare.
     """
     number = text.shape[-2]
-    null = borrowed.expand(*text.shape[:-2], *borrowed.shape)
+    null = negatives.expand(*text.shape[:-2], *negatives.shape)
     both = score_words(encoder, views, torch.cat([text, null], -2), rule)
     scores, others = both[:, :number], both[:, number:]
-    there = torch.ones_like(others, dtype=torch.bool) if borrowed_valid is None else borrowed_valid
+    there = torch.ones_like(others, dtype=torch.bool) if negatives_valid is None else negatives_valid
     beaten = share_beaten(scores, others, valid, there)
     counts = there.sum(-1).tolist()
     cuts = [_cut(row[may], rule.share) for row, may in zip(others, there, strict=True)]
@@ -220,7 +220,7 @@ def _check_some(may: Tensor, captions: Sequence[str | None]) -> None:
     for caption, some in zip(captions, may.any(-1).tolist(), strict=True):
         if not some:
             raise InputError(
-                f"every borrowed word is one of the caption's own, or akin to one ({shortened(caption or '')!r}): "
+                f"every negative word is one of the caption's own, or akin to one ({shortened(caption or '')!r}): "
                 "give others to compare with"
             )
 
@@ -247,7 +247,7 @@ def _tagging(
     compared: Compared | None,
     row: int,
 ) -> Tagging:
-    """One picture's record; `scores` and `selected` `[N]` of its distinct words, `row` its place in `compared`."""
+    """One image's record; `scores` and `selected` `[N]` of its distinct words, `row` its place in `compared`."""
     values, kept = scores.tolist(), selected.tolist()
     beaten = [None] * len(values) if compared is None else compared.beaten[row].tolist()
     tagged = tuple(
@@ -264,5 +264,5 @@ def _tagging(
     )
     if compared is not None:
         found = Tagging(caption, tagged, rule.score, rule.selection, compared.cut[row])
-        return replace(found, share=rule.share, borrowed=compared.count[row])
+        return replace(found, share=rule.share, negatives=compared.count[row])
     return Tagging(caption, tagged, rule.score, rule.selection, None if rule.selection == "gap" else rule.threshold)

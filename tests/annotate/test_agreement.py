@@ -114,13 +114,13 @@ def ask(*arguments: object) -> Result:
 
 def test_command_on_annotated_sets(tmp_path: Path) -> None:
     for who in ("anna", "ben"):
-        desk = open_desk(tmp_path / "data", tmp_path / who)
-        while (work := desk.open_next(-1, "tab")[0]) is not None:
+        annotations = open_desk(tmp_path / "data", tmp_path / who)
+        while (work := annotations.open_next(-1, "tab")[0]) is not None:
             if who == "ben" and work.item.number == 1:
                 work.press("wall")
                 work.clear()
                 work.stroke([(5, 5)], 3, True)
-            desk.accept(work)
+            annotations.accept(work)
     result = ask(tmp_path / "anna", tmp_path / "ben", "--out", tmp_path / "found.json")
     assert result.exit_code == 0
     assert "only the second: wall" in result.stdout

@@ -13,33 +13,33 @@ from PIL import Image
 
 from tests.annotate.samples import COLOURS, halves, left_half, open_desk, write_folder
 from tests.data.samples import write_tar
-from ttd.annotate.annotation_set import Desk
+from ttd.annotate.annotation_set import AnnotationSet
+from ttd.annotate.item import Work
 from ttd.annotate.proposals import candidate_words
 from ttd.annotate.queue import Queue
 from ttd.annotate.records import KEPT, REJECTED
 from ttd.annotate.store import Changed, Unpublished
-from ttd.annotate.item import Work
-from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.cli import cli
-from ttd.data.bad_samples import DamagedPair
+from ttd.data.bad_samples import BadSample
 from ttd.errors import InputError
+from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.images import read_image
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def annotations(tmp_path: Path) -> AnnotationSet:
     return open_desk(tmp_path / "data", tmp_path / "set")
 
 
-def opened(desk: Desk, after: int = -1, tab: str = "tab") -> Work:
-    work, notes = desk.open_next(after, tab)
+def opened(annotations: AnnotationSet, after: int = -1, tab: str = "tab") -> Work:
+    work, notes = annotations.open_next(after, tab)
     assert work is not None
     assert notes == []
     return work
 
 
-def test_our_scores_choose_the_words_and_our_maps_the_masks(desk: Desk) -> None:
-    work = opened(desk)
+def test_our_scores_choose_the_words_and_our_maps_the_masks(annotations: AnnotationSet) -> None:
+    work = opened(annotations)
     assert [token.text for token in work.tokens][-1] == "."
     assert work.words == ["a", "red", "wall", "beside", "green", "door"]
     assert work.true == work.proposed == ["red", "green"]
@@ -50,8 +50,8 @@ def test_our_scores_choose_the_words_and_our_maps_the_masks(desk: Desk) -> None:
     assert (masks["green"] == ~left_half()).mean() > 0.95
 
 
-def test_words_are_pressed_and_dropped(desk: Desk) -> None:
-    work = opened(desk)
+def test_words_are_pressed_and_dropped(annotations: AnnotationSet) -> None:
+    work = opened(annotations)
     work.press("wall")
     assert (work.true, work.active) == (["red", "wall", "green"], "wall")
     work.press("red")
@@ -79,8 +79,8 @@ def test_words_are_pressed_and_dropped(desk: Desk) -> None:
         work.undo()
 
 
-def test_steps_on_the_picture_and_back(desk: Desk) -> None:
-    work = opened(desk)
+def test_steps_on_the_image_and_back(annotations: AnnotationSet) -> None:
+    work = opened(annotations)
     first = work.masks()["red"]
     work.box(0, 0, 10, 31)
     boxed = work.masks()["red"]
@@ -107,47 +107,47 @@ def test_steps_on_the_picture_and_back(desk: Desk) -> None:
     assert np.array_equal(work.masks()["red"], boxed)
 
 
-def accept_all(desk: Desk, tab: str = "tab") -> int:
+def accept_all(annotations: AnnotationSet, tab: str = "tab") -> int:
     count = 0
-    while (work := desk.open_next(-1, tab)[0]) is not None:
-        desk.accept(work)
+    while (work := annotations.open_next(-1, tab)[0]) is not None:
+        annotations.accept(work)
         count += 1
     return count
 
 
-def test_accepted_items_are_a_tagmask_set_that_eval_reads(desk: Desk, tmp_path: Path) -> None:
-    work = opened(desk)
+def test_accepted_items_are_a_tagmask_set_that_eval_reads(annotations: AnnotationSet, tmp_path: Path) -> None:
+    work = opened(annotations)
     work.press("wall")
     work.clear()
-    record = desk.accept(work)
+    record = annotations.accept(work)
     assert (record.version, work.seen) == (1, 1)
-    # On disk when `accept` returns, the picture with its own bytes.
+    # On disk when `accept` returns, the image with its own bytes.
     rows = read_tagmask(tmp_path / "set").rows
     assert [row.true for row in rows] == [{"red", "wall", "green"}]
     assert rows[0].sample.image.read_bytes() == (tmp_path / "data" / "000.png").read_bytes()
     assert np.array_equal(rows[0].mask(), work.masks()["red"] | work.masks()["green"])
     folder = tmp_path / "set" / "masks" / record.id
     assert sorted(path.name for path in folder.iterdir()) == ["green.png", "red.png"]
-    assert accept_all(desk) == 2
-    assert desk.progress().left == 0
+    assert accept_all(annotations) == 2
+    assert annotations.progress().left == 0
     out = tmp_path / "run"
-    options = ["--data", str(tmp_path / "set"), "--model", "mini", "--preset", "default", "--out", str(out)]
+    options = ["--data", str(tmp_path / "set"), "--model", "mini", "--protocol", "default", "--out", str(out)]
     result = CliRunner().invoke(cli, ["eval", "tagmask", *options])
     assert result.exit_code == 0, result.output
     numbers = json.loads((out / "results.json").read_text())
     assert "Masks of 3 captions." in json.dumps(numbers)
 
 
-def test_resume_where_it_was_left(desk: Desk, tmp_path: Path) -> None:
-    desk.accept(opened(desk))
-    work = opened(desk)
+def test_resume_where_it_was_left(annotations: AnnotationSet, tmp_path: Path) -> None:
+    annotations.accept(opened(annotations))
+    work = opened(annotations)
     assert work.item.number == 1
     work.press("wall")
     work.box(0, 0, 5, 5)
-    desk.keep_draft(work, "tab")
+    annotations.keep_draft(work, "tab")
     again = open_desk(tmp_path / "data", tmp_path / "set")  # as after a kill: nothing was closed
     assert again.progress().accepted == 1
-    desk.leave("tab")
+    annotations.leave("tab")
     back = opened(again)
     assert back.item.number == 1
     assert "is back" in back.note
@@ -158,12 +158,12 @@ def test_resume_where_it_was_left(desk: Desk, tmp_path: Path) -> None:
     assert opened(again).item.number == 2
 
 
-def test_an_accepted_item_opens_as_it_was_accepted(desk: Desk, tmp_path: Path) -> None:
-    work = opened(desk)
+def test_an_accepted_item_opens_as_it_was_accepted(annotations: AnnotationSet, tmp_path: Path) -> None:
+    work = opened(annotations)
     work.press("wall")
     work.stroke([(4, 4)], 3, True)
     work.drop("green")
-    desk.accept(work)
+    annotations.accept(work)
     # Another model would propose something else, but what was drawn stays.
     other = open_desk(tmp_path / "data", tmp_path / "set")
     other.proposer.cut = 0.99
@@ -180,109 +180,109 @@ def test_an_accepted_item_opens_as_it_was_accepted(desk: Desk, tmp_path: Path) -
     assert not (tmp_path / "set" / "masks" / back.item.id / "wall.png").exists()
 
 
-def test_skipped_items_do_not_come_back_by_themselves(desk: Desk, tmp_path: Path) -> None:
-    work = opened(desk)
-    desk.keep_draft(work, "tab")
-    desk.skip(work)
-    assert desk.store.draft(work.item.id) is None
-    assert (desk.progress().skipped, desk.progress().left) == (1, 2)
-    assert opened(desk).item.number == 1
+def test_skipped_items_do_not_come_back_by_themselves(annotations: AnnotationSet, tmp_path: Path) -> None:
+    work = opened(annotations)
+    annotations.keep_draft(work, "tab")
+    annotations.skip(work)
+    assert annotations.store.draft(work.item.id) is None
+    assert (annotations.progress().skipped, annotations.progress().left) == (1, 2)
+    assert opened(annotations).item.number == 1
     assert not (tmp_path / "set" / "tags.jsonl").exists()
-    back = desk.open(0, "tab")
+    back = annotations.open(0, "tab")
     assert back.true == ["red", "green"]
-    desk.accept(back)
-    assert (desk.progress().skipped, desk.progress().accepted) == (0, 1)
+    annotations.accept(back)
+    assert (annotations.progress().skipped, annotations.progress().accepted) == (0, 1)
 
 
-def test_two_tabs_get_different_items(desk: Desk, tmp_path: Path) -> None:
-    one, two = opened(desk, tab="one"), opened(desk, tab="two")
+def test_two_tabs_get_different_items(annotations: AnnotationSet, tmp_path: Path) -> None:
+    one, two = opened(annotations, tab="one"), opened(annotations, tab="two")
     other_process = open_desk(tmp_path / "data", tmp_path / "set")
     three = opened(other_process, tab="one")
     assert [work.item.number for work in (one, two, three)] == [0, 1, 2]
-    fourth = opened(desk, tab="four")
+    fourth = opened(annotations, tab="four")
     assert fourth.item.number == 0
     assert "also open in another tab" in fourth.note
-    desk.leave("one")
-    assert "also open" not in opened(desk, tab="four").note
+    annotations.leave("one")
+    assert "also open" not in opened(annotations, tab="four").note
 
 
-def test_two_tabs_on_one_item_lose_nothing(desk: Desk, tmp_path: Path) -> None:
-    mine = opened(desk, tab="one")
-    theirs = desk.open(mine.item.number, "two")
+def test_two_tabs_on_one_item_lose_nothing(annotations: AnnotationSet, tmp_path: Path) -> None:
+    mine = opened(annotations, tab="one")
+    theirs = annotations.open(mine.item.number, "two")
     assert "also open in another tab" in theirs.note
     mine.drop("green")
     theirs.press("wall")
-    desk.accept(mine)
+    annotations.accept(mine)
     with pytest.raises(Changed, match=r"changed in another tab meanwhile \(accepted, true: red\)"):
-        desk.accept(theirs)
+        annotations.accept(theirs)
     assert read_tagmask(tmp_path / "set").rows[0].true == {"red"}
     assert theirs.true == ["red", "wall", "green"]  # still on the page
-    desk.skip(theirs)  # skipping keeps the other's
+    annotations.skip(theirs)  # skipping keeps the other's
     assert read_tagmask(tmp_path / "set").rows[0].true == {"red"}
-    assert desk.accept(theirs).version == 2
+    assert annotations.accept(theirs).version == 2
     assert read_tagmask(tmp_path / "set").rows[0].true == {"red", "wall", "green"}
 
 
-def test_second_pass_keeps_and_rejects(desk: Desk, tmp_path: Path) -> None:
-    assert desk.to_review() is None
-    accept_all(desk)
-    seen, record = [], desk.to_review()
+def test_second_pass_keeps_and_rejects(annotations: AnnotationSet, tmp_path: Path) -> None:
+    assert annotations.to_review() is None
+    accept_all(annotations)
+    seen, record = [], annotations.to_review()
     while record is not None:
         seen.append(record.id)
-        assert desk.picture_of(record).size == (48, 32)
-        desk.judge(record, REJECTED if len(seen) == 2 else KEPT)
-        record = desk.to_review(after=record.id)
+        assert annotations.image_of(record).size == (48, 32)
+        annotations.judge(record, REJECTED if len(seen) == 2 else KEPT)
+        record = annotations.to_review(after=record.id)
     assert len(seen) == 3
-    progress = desk.progress()
+    progress = annotations.progress()
     assert (progress.accepted, progress.kept, progress.rejected) == (3, 2, 1)
     assert {row.sample.id for row in read_tagmask(tmp_path / "set").rows} == {seen[0], seen[2]}
     assert not (tmp_path / "set" / "masks" / f"{seen[1]}.png").exists()
-    assert desk.to_review() is None
-    back = desk.to_review(again=True)
+    assert annotations.to_review() is None
+    back = annotations.to_review(again=True)
     assert back is not None
-    rejected = desk.store.get(seen[1])
+    rejected = annotations.store.get(seen[1])
     assert rejected is not None
-    desk.judge(rejected, None)
+    annotations.judge(rejected, None)
     assert len(read_tagmask(tmp_path / "set").rows) == 3
     with pytest.raises(Changed):
-        desk.judge(rejected, KEPT)
+        annotations.judge(rejected, KEPT)
     # Accepting an item again asks for another look.
-    work = desk.open(desk.queue.number(seen[0]) or 0, "tab")
-    desk.accept(work)
-    waiting = {name for name, stand in desk.store.stands().items() if stand.verdict is None}
+    work = annotations.open(annotations.queue.number(seen[0]) or 0, "tab")
+    annotations.accept(work)
+    waiting = {name for name, stand in annotations.store.stands().items() if stand.verdict is None}
     assert waiting == {seen[0], seen[1]}
 
 
-def test_damaged_pictures_are_passed_over_and_told(tmp_path: Path) -> None:
+def test_damaged_images_are_passed_over_and_told(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data")
-    (data / "000.png").write_bytes(b"no picture")
-    desk = open_desk(data, tmp_path / "set")
-    work, notes = desk.open_next(-1, "tab")
+    (data / "000.png").write_bytes(b"no image")
+    annotations = open_desk(data, tmp_path / "set")
+    work, notes = annotations.open_next(-1, "tab")
     assert work is not None
     assert work.item.number == 1
     assert len(notes) == 1
     assert "000.png" in notes[0]
-    with pytest.raises(DamagedPair):
-        desk.open(0, "tab")
+    with pytest.raises(BadSample):
+        annotations.open(0, "tab")
     with pytest.raises(InputError, match="the queue has 3"):
-        desk.open(3, "tab")
+        annotations.open(3, "tab")
 
 
 def test_a_full_disk_after_the_record_is_told_and_not_lost(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    annotations: AnnotationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = opened(desk)
+    work = opened(annotations)
 
     def full(_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(desk.store, "_publish", full)
+    monkeypatch.setattr(annotations.store, "_publish", full)
     with pytest.raises(Unpublished):
-        desk.accept(work)
+        annotations.accept(work)
     monkeypatch.undo()
     assert open_desk(tmp_path / "data", tmp_path / "set").progress().accepted == 1
     assert len(read_tagmask(tmp_path / "set").rows) == 1
-    assert desk.accept(work).version == 2
+    assert annotations.accept(work).version == 2
 
 
 def test_odd_captions(tmp_path: Path) -> None:
@@ -290,23 +290,23 @@ def test_odd_captions(tmp_path: Path) -> None:
     captions = ["1/2 of a red/green wall .. con", "!!! ...", "the of and", "Red red RED"]
     lines = [json.dumps({"image": f"{i:03d}.png", "caption": text}) for i, text in enumerate(captions)]
     (data / "captions.jsonl").write_text("\n".join(lines))
-    desk = open_desk(data, tmp_path / "set")
-    odd = opened(desk)
+    annotations = open_desk(data, tmp_path / "set")
+    odd = opened(annotations)
     for word in odd.words:
         if word != odd.active:
             odd.press(word)
         odd.stroke([(5, 5)], 2, True)
-    desk.accept(odd)
-    marks = opened(desk)
+    annotations.accept(odd)
+    marks = opened(annotations)
     assert (marks.words, marks.true, marks.active) == ([], [], None)
-    desk.accept(marks)
-    stops = opened(desk)
+    annotations.accept(marks)
+    stops = opened(annotations)
     assert candidate_words("the of and") == []
     stops.press("the")
-    desk.accept(stops)
-    repeated = opened(desk)
+    annotations.accept(stops)
+    repeated = opened(annotations)
     assert repeated.words == ["red"]
-    desk.accept(repeated)
+    annotations.accept(repeated)
     rows = {row.caption: row for row in read_tagmask(tmp_path / "set").rows}
     assert rows[captions[0]].true == set(odd.words)
     assert rows[captions[1]].sample.truth == ()
@@ -326,8 +326,8 @@ def test_queue_of_shards_and_of_coco_captions(tmp_path: Path) -> None:
     Image.fromarray(halves(*list(COLOURS)[:2])).save(stream, "JPEG", exif=exif, quality=95)
     members = {"jpg": stream.getvalue(), "txt": b"a red wall and a green door"}
     write_tar(tmp_path / "data" / "0.tar", {"x/y": members, "b": members})
-    desk = open_desk(tmp_path / "data", tmp_path / "set")
-    assert accept_all(desk) == 2
+    annotations = open_desk(tmp_path / "data", tmp_path / "set")
+    assert accept_all(annotations) == 2
     row = read_tagmask(tmp_path / "set").rows[0]
     assert row.mask().shape == (48, 32)
     assert read_image(row.sample.image).size == (32, 48)
@@ -336,10 +336,10 @@ def test_queue_of_shards_and_of_coco_captions(tmp_path: Path) -> None:
         "annotations": [{"image_id": 7, "caption": f"a red thing {i}"} for i in range(5)]
         + [{"image_id": 9, "caption": "a green thing"}],
     }
-    pictures = write_folder(tmp_path / "pictures")
+    images = write_folder(tmp_path / "images")
     (tmp_path / "captions_val.json").write_text(json.dumps(coco))
-    assert len(Queue.open(tmp_path / "captions_val.json", pictures)) == 2
-    queue = Queue.open(tmp_path / "captions_val.json", pictures, every_caption=True)
+    assert len(Queue.open(tmp_path / "captions_val.json", images)) == 2
+    queue = Queue.open(tmp_path / "captions_val.json", images, every_caption=True)
     assert [queue.read(item).caption for item in queue.items][4:] == ["a red thing 4", "a green thing"]
     assert [queue.number(item.id) for item in queue.items] == list(range(6))
     assert queue.number("other") is None
@@ -351,8 +351,8 @@ def test_ids_do_not_move_when_data_are_added(tmp_path: Path) -> None:
     assert after[:3] == before
 
 
-def test_a_caption_that_changed_is_told(desk: Desk, tmp_path: Path) -> None:
-    desk.accept(opened(desk))
+def test_a_caption_that_changed_is_told(annotations: AnnotationSet, tmp_path: Path) -> None:
+    annotations.accept(opened(annotations))
     text = (tmp_path / "data" / "captions.jsonl").read_text().replace("A red wall", "The red wall")
     (tmp_path / "data" / "captions.jsonl").write_text(text)
     work = open_desk(tmp_path / "data", tmp_path / "set").open(0, "tab")

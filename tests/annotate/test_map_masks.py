@@ -103,7 +103,7 @@ def test_points_inside_are_in_and_points_outside_are_not() -> None:
     assert not mask[20, 21]
 
 
-def test_coordinates_outside_the_picture_are_held_in() -> None:
+def test_coordinates_outside_the_image_are_held_in() -> None:
     assert mask_from_map(two_hills(), Prompts().with_point(99, -5, True).with_box(-9, -9, 99, 99), 0.5).all()
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tests.annotate.writer import record
-from ttd.annotate.queue import Claims
 from ttd.annotate.export import Exporter
+from ttd.annotate.queue import Claims
 from ttd.annotate.records import SKIPPED, Record
 from ttd.annotate.store import Changed, Store, Unpublished
 from ttd.errors import InputError

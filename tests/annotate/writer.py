@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ttd.annotate.queue import Claims
 from ttd.annotate.export import Exporter
+from ttd.annotate.queue import Claims
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.annotate.store import Changed, Store
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import ttd
 from tests.app.conftest import new_pool
-from ttd.app.answers import AS_PRESET, Question, answer, download, threshold_of
+from ttd.app.answers import AS_PROTOCOL, Question, answer, download, threshold_of
 from ttd.app.models import SHOWN_SIDE, ModelPool
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError, ModelError
@@ -18,13 +18,13 @@ from ttd.scenes import Scene
 
 
 @pytest.fixture
-def question(picture: str, scene: Scene) -> Question:
-    return Question(picture, scene.caption)
+def question(image: str, scene: Scene) -> Question:
+    return Question(image, scene.caption)
 
 
 @pytest.fixture
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows with every batch of pictures that a CLIP encodes."""
+    """Grows with every batch of images that a CLIP encodes."""
     seen: list[int] = []
     encode = CLIPEncoder.encode_image
 
@@ -36,23 +36,23 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_it_is_what_the_model_says(pool: ModelPool, question: Question, picture: str, scene: Scene) -> None:
+def test_it_is_what_the_model_says(pool: ModelPool, question: Question, image: str, scene: Scene) -> None:
     found = answer(pool, question)
     model = ttd.load("mini")
     assert found.words is not None
-    assert found.words.tagging == model.tag(picture, scene.caption)
+    assert found.words.tagging == model.tag(image, scene.caption)
     assert found.words.tagging.selected == ["lion", "couch"]
     assert list(found.words.maps) == ["lion", "couch"]
-    for heat, expected in zip(found.words.maps.values(), model.heatmaps(picture, ["lion", "couch"]), strict=True):
+    for heat, expected in zip(found.words.maps.values(), model.heatmaps(image, ["lion", "couch"]), strict=True):
         np.testing.assert_allclose(heat, expected, atol=1e-5)
     (view,) = found.captions
-    np.testing.assert_array_equal(view.mask, model.caption_mask(picture, scene.caption, threshold=0.5))
+    np.testing.assert_array_equal(view.mask, model.caption_mask(image, scene.caption, threshold=0.5))
     assert found.segmentation is not None
-    np.testing.assert_array_equal(found.segmentation.label_map, model.segment(picture, ["lion", "couch"]).label_map)
+    np.testing.assert_array_equal(found.segmentation.label_map, model.segment(image, ["lion", "couch"]).label_map)
     assert found.closed == len(model.encoder.vocabulary or ())
 
 
-def test_a_picture_is_encoded_once_for_all_that_concerns_no_view(
+def test_a_image_is_encoded_once_for_all_that_concerns_no_view(
     adapter: Path, question: Question, encodings: list[int]
 ) -> None:
     pool = new_pool(adapter)
@@ -71,7 +71,7 @@ def test_a_picture_is_encoded_once_for_all_that_concerns_no_view(
         assert not answer(pool, replace(question, **change)).fresh  # type: ignore[arg-type]
         assert not answer(pool, replace(question, **change), only_cut=True).fresh  # type: ignore[arg-type]
     assert len(encodings) == 1
-    assert answer(pool, replace(question, preset="paper-tags")).fresh
+    assert answer(pool, replace(question, protocol="paper-tags")).fresh
     both = len(encodings)
     assert answer(pool, replace(question, adapter="changed")).fresh
     assert len(encodings) == both + 1  # the base had seen it
@@ -88,13 +88,13 @@ def test_before_and_after_stand_side_by_side(pool: ModelPool, question: Question
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("refine", [AS_PRESET, "pamr"])
+@pytest.mark.parametrize("refine", [AS_PROTOCOL, "pamr"])
 def test_the_threshold_cuts(pool: ModelPool, question: Question, threshold: float, refine: str) -> None:
     asked = replace(question, threshold=threshold, refine=refine)
     found = answer(pool, asked, only_cut=True)
     assert found.words is None
     model = ttd.load("mini")
-    refined = {} if refine == AS_PRESET else {"refine": refine}
+    refined = {} if refine == AS_PROTOCOL else {"refine": refine}
     expected = model.caption_mask(asked.path or "", asked.caption, threshold=threshold, **refined)
     np.testing.assert_array_equal(found.captions[0].mask, expected)
     assert found.segmentation is not None
@@ -119,15 +119,15 @@ def test_two_visitors_at_once_get_what_one_gets(adapter: Path, question: Questio
         np.testing.assert_allclose(one.captions[-1].heat, other.captions[-1].heat, atol=1e-6)
 
 
-def test_large_pictures_are_shown_small_and_downloaded_whole(
+def test_large_images_are_shown_small_and_downloaded_whole(
     pool: ModelPool, question: Question, tmp_path: Path
 ) -> None:
     path = tmp_path / "large.png"
     assert question.path
     Image.open(question.path).resize((1500, 1200)).save(path)
     found = answer(pool, replace(question, path=str(path)))
-    assert found.picture.size == (SHOWN_SIDE, round(SHOWN_SIDE * 1200 / 1500))
-    assert found.captions[0].heat.shape == found.picture.size[::-1]
+    assert found.image.size == (SHOWN_SIDE, round(SHOWN_SIDE * 1200 / 1500))
+    assert found.captions[0].heat.shape == found.image.size[::-1]
     taken = download(pool, replace(question, path=str(path), tags="lion, couch, LION, "))
     assert taken.segmentation is not None
     assert taken.segmentation.label_map.shape == (1200, 1500)
@@ -138,12 +138,12 @@ def test_large_pictures_are_shown_small_and_downloaded_whole(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"path": None}, "no picture yet"),
+        ({"path": None}, "no image yet"),
         ({"caption": "  "}, "no caption yet"),
         ({"caption": "a" * 2001}, "longer than 2000"),
         ({"caption": "the of and"}, "no words are left"),
         ({"tags": ",".join(map(str, range(200)))}, "200 tags are too many"),
-        ({"preset": "none such"}, "unknown preset"),
+        ({"protocol": "none such"}, "unknown protocol"),
         ({"refine": "magic"}, "unknown refinement"),
         ({"score": "magic"}, "no score"),
         ({"threshold": 7.0}, "between 0 and 1"),
@@ -164,6 +164,6 @@ def test_an_adapter_of_another_model_is_a_sentence(adapter: Path, question: Ques
     assert answer(pool, question).words
 
 
-def test_each_preset_brings_its_threshold(pool: ModelPool) -> None:
+def test_each_protocol_brings_its_threshold(pool: ModelPool) -> None:
     assert threshold_of(pool, "mini", "none", "default") == ttd.load("mini").encoder.background
     assert threshold_of(pool, "mini", "none", "tcl") == 0.4

@@ -14,11 +14,11 @@ from PIL import Image
 from ttd.app import html as drawing
 from ttd.app.answers import CaptionView, Words
 from ttd.app.html import ink, notice, text
+from ttd.results import Segmentation, TaggedWord, Tagging
 from ttd.viz.colours import scale
 from ttd.viz.overlays import label_overlay
-from ttd.results import Segmentation, TaggedWord, Tagging
 
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
 NASTY = '<img src=x onerror="alert(1)">`${alert(2)}`&'
 
 
@@ -49,7 +49,7 @@ class Page(HTMLParser):
         return [attrs for _, attrs in self.elements if name in attrs.get("class", "").split()]
 
 
-def pictures(html: str) -> list[Image.Image]:
+def images(html: str) -> list[Image.Image]:
     found = re.findall(r'src="data:image/webp;base64,([^"]+)"', html)
     return [Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB") for data in found]
 
@@ -82,9 +82,9 @@ def test_nothing_a_visitor_writes_becomes_an_element(parts: list[str]) -> None:
     words = tuple(TaggedWord(part, i, None, None, float(i), i % 2 == 0) for i, part in enumerate(parts))
     found = Tagging(caption, words, unknown=tuple(parts), cut=tuple(parts))
     html = drawing.words_html(words_of(found, {}), 170) + notice(caption, "error")
-    html += drawing.segmentation_html(Segmentation(np.zeros((6, 8), np.uint16), tuple(parts)), PICTURE)
+    html += drawing.segmentation_html(Segmentation(np.zeros((6, 8), np.uint16), tuple(parts)), IMAGE)
     view = CaptionView(caption, np.zeros((6, 8), np.float32), np.zeros((6, 8), np.bool_))
-    html += drawing.captions_html([view], PICTURE, 0.5)
+    html += drawing.captions_html([view], IMAGE, 0.5)
     page = Page(html)
     known = {"p", "span", "small", "div", "section", "h4", "figure", "figcaption", "b", "ul", "li", "img"}
     assert {name for name, _ in page.elements} <= known
@@ -95,13 +95,13 @@ def test_nothing_a_visitor_writes_becomes_an_element(parts: list[str]) -> None:
 def test_one_heatmap_for_each_chosen_word() -> None:
     found = tagging("dog cat tree", {"dog": 0.5, "cat": 0.4, "tree": 0.1}, {"dog", "cat"})
     heat = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
-    html = drawing.maps_html(words_of(found, {"dog": heat, "cat": heat[::-1]}), PICTURE)
+    html = drawing.maps_html(words_of(found, {"dog": heat, "cat": heat[::-1]}), IMAGE)
     page = Page(html)
     assert [attributes["alt"] for name, attributes in page.elements if name == "img"] == [
-        "the picture", "where dog is", "where cat is",
+        "the image", "where dog is", "where cat is",
     ]  # fmt: skip
     assert "more chosen words" not in html
-    assert "1 more chosen words" in drawing.maps_html(words_of(found, {"dog": heat}), PICTURE)
+    assert "1 more chosen words" in drawing.maps_html(words_of(found, {"dog": heat}), IMAGE)
 
 
 def test_before_and_after_have_their_titles_and_shares() -> None:
@@ -109,7 +109,7 @@ def test_before_and_after_have_their_titles_and_shares() -> None:
     mask = np.zeros((6, 8), dtype=np.bool_)
     mask[:3] = True
     views = [CaptionView("before", heat, mask), CaptionView("after", heat, ~mask[::-1])]
-    page = Page(drawing.captions_html(views, PICTURE, 0.25))
+    page = Page(drawing.captions_html(views, IMAGE, 0.25))
     assert [word for word in page.words if word in ("before", "after")] == ["before", "after"]
     assert page.words.count("50.0%") == 2
     assert page.words.count("mask at 0.25") == 2
@@ -121,9 +121,9 @@ def test_the_two_layers_give_the_overlay_at_every_opacity(opacity: float) -> Non
     labels[:, 40:] = 1
     labels[30:, 60:] = 2
     names = ("background", "dog", "cat")
-    lower, upper = pictures(drawing.labelled_html(PICTURE, labels, names, background=True))
+    lower, upper = images(drawing.labelled_html(IMAGE, labels, names, background=True))
     wanted = label_overlay(
-        PICTURE, labels, names, background=True, opacity=opacity, legend=0, side=drawing.LARGE, enlarge=True
+        IMAGE, labels, names, background=True, opacity=opacity, legend=0, side=drawing.LARGE, enlarge=True
     )
     blended = Image.blend(lower, upper, opacity)
     difference = np.abs(np.asarray(blended, np.float32) - np.asarray(wanted, np.float32)).mean()
@@ -133,7 +133,7 @@ def test_the_two_layers_give_the_overlay_at_every_opacity(opacity: float) -> Non
 def test_the_legend_names_all_and_regions_carry_their_names() -> None:
     labels = np.zeros((60, 80), dtype=np.uint16)
     labels[5:15, 5:25] = 2
-    html = drawing.labelled_html(PICTURE, labels, ("background", "dog", "cat"), background=True)
+    html = drawing.labelled_html(IMAGE, labels, ("background", "dog", "cat"), background=True)
     page = Page(html)
     assert "not found: dog" in page.words
     assert {"cat", "4.2%", "background", "95.8%"} <= set(page.words)
@@ -151,7 +151,7 @@ def test_a_long_thin_ring_is_named_on_itself() -> None:
 
 
 def test_nothing_to_segment_is_said() -> None:
-    assert "No word was chosen" in drawing.segmentation_html(None, PICTURE)
+    assert "No word was chosen" in drawing.segmentation_html(None, IMAGE)
 
 
 def test_words_are_readable_on_every_colour() -> None:
@@ -166,7 +166,7 @@ def test_words_are_readable_on_every_colour() -> None:
 
 
 def test_sentences_are_sentences() -> None:
-    assert "The picture is damaged." in notice("the picture is damaged", "error")
+    assert "The image is damaged." in notice("the image is damaged", "error")
     assert "The file." in notice("the file")
     assert "pic.png is damaged." in notice("pic.png is damaged")
     assert 'role="alert"' in notice("x", "error")

@@ -15,8 +15,7 @@ import pytest
 pytest.importorskip("gradio", reason="the page's extra is not installed")
 
 from tests.app.conftest import new_pool
-from ttd.app.security import Access
-from ttd.app.security import API, FILE, UPLOAD
+from ttd.app.security import API, FILE, UPLOAD, Access
 from ttd.app.server import page
 from ttd.errors import InputError
 

@@ -1,6 +1,6 @@
 """A model without torch, so that tests of the command line are fast; as a module it is `ttd` with that model.
 
-A word's score is the share of its letters that are vowels; everything is where the picture is dark.
+A word's score is the share of its letters that are vowels; everything is where the image is dark.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def test_the_password_comes_from_a_file_or_the_environment(
         (["--password-file", "x"], "--user"),
         (["--user", "anna", "--password-file", "/none/such"], "/none/such"),
         (["--user", "anna", "--password-file", os.devnull], "fewer than 8"),
-        (["--annotate", "pictures"], "--out"),
+        (["--annotate", "images"], "--out"),
         (["--out", "set"], "--annotate"),
         (["--port", "0"], "--port"),
     ],

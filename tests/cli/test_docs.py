@@ -34,7 +34,7 @@ def test_the_examples_run_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest
         result = CliRunner().invoke(cli, shlex.split(line.split(";")[0])[1:])
         skips_some = line.startswith("ttd tag photos")
         assert result.exit_code == (1 if skips_some else 0), (line, result.output)
-    assert (tmp_path / "results" / "pictures" / "a.png-scores.png").is_file()
+    assert (tmp_path / "results" / "images" / "a.png-scores.png").is_file()
 
 
 def test_every_option_is_described_and_none_is_made_up() -> None:
@@ -48,5 +48,5 @@ def test_every_option_is_described_and_none_is_made_up() -> None:
             assert f"ttd {name}" in PAGE
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE))
     assert told <= known
-    shared = {"--model", "--adapter", "--adapter-scale", "--variant", "--preset", "--size", "--refine", "--sam-model"}
+    shared = {"--model", "--adapter", "--adapter-scale", "--method", "--protocol", "--size", "--refine", "--sam-model"}
     assert shared | {"--device", "--dtype", "--out", "--json", "--batch", "--background", "--tags", "--score"} <= told

@@ -1,4 +1,4 @@
-"""`--selection borrowed`: where the words come from, what is remembered of them, what is refused."""
+"""`--selection negatives`: where the words come from, what is remembered of them, what is refused."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ def asked(model: FakeModel) -> dict[str, object]:
 
 def test_a_folder_lends_its_own_words(run: Run, model: FakeModel, tmp_path: Path, photo: Path) -> None:
     write_captions(tmp_path / "photos", photo, FEWEST // 2)
-    result = run("tag", tmp_path / "photos", "--selection", "borrowed", "--share", "0.8", "--out", tmp_path / "o.jsonl")
+    result = run("tag", tmp_path / "photos", "--selection", "negatives", "--share", "0.8", "--out", tmp_path / "o.jsonl")
     assert result.exit_code == 0
     assert f"compared with {FEWEST} words of the other captions" in result.stderr
     assert asked(model)["share"] == 0.8
-    words = asked(model)["borrowed"]
+    words = asked(model)["negatives"]
     assert {"thing0", "stuff1"} <= set(words)  # type: ignore[call-overload]
     assert "the" not in words  # type: ignore[operator]
 
 
 def test_too_few_words_give_way_to_the_list(run: Run, model: FakeModel, folder: Path) -> None:
-    result = run("tag", folder, "--selection", "borrowed")
+    result = run("tag", folder, "--selection", "negatives")
     assert "compared with the package's list" in result.stderr
-    assert "borrowed" not in asked(model)
-    assert asked(model)["selection"] == "borrowed"
-    run("tag", folder, "--selection", "borrowed", "--borrowed", "captions")
-    assert {"queue", "sky"} <= set(asked(model)["borrowed"])  # type: ignore[call-overload]
+    assert "negatives" not in asked(model)
+    assert asked(model)["selection"] == "negatives"
+    run("tag", folder, "--selection", "negatives", "--negatives", "captions")
+    assert {"queue", "sky"} <= set(asked(model)["negatives"])  # type: ignore[call-overload]
 
 
 def test_words_from_a_file(run: Run, model: FakeModel, photo: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("# mine\ncat\nhot dog\n")
-    result = run("tag", photo, "a queue", "--selection", "borrowed", "--borrowed", words)
-    assert asked(model)["borrowed"] == ("cat", "hot dog")
+    result = run("tag", photo, "a queue", "--selection", "negatives", "--negatives", words)
+    assert asked(model)["negatives"] == ("cat", "hot dog")
     assert f"2 words of {words}" in result.stderr
     words.write_text("")
-    assert "holds no word" in one_sentence(run("tag", photo, "a queue", "--selection", "borrowed", "--borrowed", words))
-    assert "cannot be read" in one_sentence(run("tag", photo, "a", "--selection", "borrowed", "--borrowed", "no.txt"))
+    assert "holds no word" in one_sentence(run("tag", photo, "a queue", "--selection", "negatives", "--negatives", words))
+    assert "cannot be read" in one_sentence(run("tag", photo, "a", "--selection", "negatives", "--negatives", "no.txt"))
 
 
 def test_results_of_other_words_are_not_mixed(run: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    base = ("tag", folder, "--selection", "borrowed", "--out", out)
-    assert run(*base).exit_code == 1  # one picture is broken
+    base = ("tag", folder, "--selection", "negatives", "--out", out)
+    assert run(*base).exit_code == 1  # one image is broken
     settings = json.loads((tmp_path / "out.run.json").read_text())["settings"]
-    assert (settings["selection"], settings["share"], settings["borrowed"]) == ("borrowed", 0.9, "list")
+    assert (settings["selection"], settings["share"], settings["negatives"]) == ("negatives", 0.9, "list")
     assert run(*base, "--share", "0.9").exit_code == 1
     assert "share was 0.9, now 0.5" in one_sentence_of_many(run(*base, "--share", "0.5"))
-    assert "borrowed was 'list'" in one_sentence_of_many(run(*base, "--borrowed", "captions"))
+    assert "negatives was 'list'" in one_sentence_of_many(run(*base, "--negatives", "captions"))
 
 
 def one_sentence_of_many(result: object) -> str:
@@ -75,12 +75,12 @@ def one_sentence_of_many(result: object) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--share", "0.5"), "belong to --selection borrowed"),
-        (("--selection", "gap", "--borrowed", "list"), "belong to --selection borrowed"),
-        (("--selection", "borrowed", "--score", "s_image"), "compares s_pixel"),
+        (("--share", "0.5"), "belong to --selection negatives"),
+        (("--selection", "gap", "--negatives", "list"), "belong to --selection negatives"),
+        (("--selection", "negatives", "--score", "s_image"), "compares s_pixel"),
         (("--threshold", "0.5"), "--threshold cuts"),
-        (("--selection", "borrowed", "--threshold", "0.5"), "--threshold cuts"),
-        (("--selection", "borrowed", "--share", "1.5"), "0.0<=x<=1.0"),
+        (("--selection", "negatives", "--threshold", "0.5"), "--threshold cuts"),
+        (("--selection", "negatives", "--share", "1.5"), "0.0<=x<=1.0"),
     ],
 )
 def test_options_that_do_not_go_together(run: Run, photo: Path, options: tuple[str, ...], message: str) -> None:

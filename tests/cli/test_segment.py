@@ -1,4 +1,4 @@
-"""`ttd heatmap`, `ttd mask`, `ttd segment` on one picture."""
+"""`ttd heatmap`, `ttd mask`, `ttd segment` on one image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_heatmap_draws_all_maps_and_each(run: Run, photo: Path, tmp_path: Path) 
 
 def test_mask_is_written_as_data(run: Run, photo: Path, tmp_path: Path) -> None:
     result = run("mask", photo, "a dark wall", "--out", tmp_path / "m.png")
-    assert "33.3% of the picture, x 0 to 19, y 0 to 39" in result.stdout
+    assert "33.3% of the image, x 0 to 19, y 0 to 39" in result.stdout
     mask = np.asarray(Image.open(tmp_path / "m-mask.png"))
     assert mask.shape == (40, 60)
     assert (mask[:, :20] == 255).all()

@@ -27,8 +27,8 @@ def test_a_folder_is_read_in_order_with_its_captions(folder: Path) -> None:
 
 
 def test_results_inside_the_folder_are_not_read_again(folder: Path) -> None:
-    (folder / "out" / "pictures").mkdir(parents=True)
-    (folder / "out" / "pictures" / "a.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / "out" / "images").mkdir(parents=True)
+    (folder / "out" / "images" / "a.png").write_bytes((folder / "a.png").read_bytes())
     assert len(read_items(str(folder), "x", (), str(folder / "out"))) == 5
     assert len(read_items(str(folder), "x", (), str(folder))) == 6
 
@@ -62,7 +62,7 @@ def test_csv(tmp_path: Path) -> None:
         ("a.jsonl", '{"image": "a.png", "caption": 5}\n', "line 1"),
         ("a.jsonl", '{"image": "a.png", "tags": [5]}\n', "line 1"),
         ("a.jsonl", '{"image": "a.png"}\n{"image": "a.png"}\n', "twice"),
-        ("a.jsonl", "", "no picture"),
+        ("a.jsonl", "", "no image"),
         ("a.csv", "name,caption\na.png,x\n", 'no "image"'),
         ("a.csv", "image\n" + "x" * 200_000 + "\n", "cannot be read as CSV"),
     ],
@@ -80,5 +80,5 @@ def test_what_counts_as_many(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(InputError, match="no list file"):
         read_items("missing.jsonl", None, ())
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="no image"):
         read_items(str(tmp_path / "nothing"), None, ())

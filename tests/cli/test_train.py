@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.data.samples import picture, sample, write_tar
+from tests.data.samples import image, sample, write_tar
 from tests.tiny_models import tiny_clip_model
 from ttd.cli import cli
 from ttd.encoders.registry import load_encoder
@@ -88,7 +88,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
 
 
 def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: Path, tmp_path: Path) -> None:
-    shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": picture(n, 400), "txt": b"a cat"} for n in range(40)})
+    shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": image(n, 400), "txt": b"a cat"} for n in range(40)})
     out = tmp_path / "run"
     command = [sys.executable, "-m", "ttd", "train", str(shard), "--model", str(base), "--out", str(out), *SMALL]
     command += ["--set", "run.log_every=1", "--set", "optimiser.epochs=100"]

@@ -2,7 +2,7 @@
 
     python -m tests.data.colour_model KILL_AFTER ARGUMENTS...
 
-KILL_AFTER pictures (0: never) were encoded, it kills itself with SIGKILL.
+KILL_AFTER images (0: never) were encoded, it kills itself with SIGKILL.
 """
 
 from __future__ import annotations

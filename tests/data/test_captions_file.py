@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.samples import picture
+from tests.data.samples import image
+from ttd.data.bad_samples import EMPTY_CAPTION, ENCODING, MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.captions_file import FolderShard
-from ttd.data.bad_samples import EMPTY_CAPTION, ENCODING, MISSING_CAPTION, MISSING_IMAGE, DamagedPair
 from ttd.data.sources import PairSource
 from ttd.errors import InputError
 
@@ -18,7 +18,7 @@ WANTED = {"one.png": ("a dog", "a hound"), "sub/two.png": ('a "cat", sleeping',)
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     for i, name in enumerate(WANTED):
-        (tmp_path / name).write_bytes(picture(i))
+        (tmp_path / name).write_bytes(image(i))
     return tmp_path
 
 
@@ -54,7 +54,7 @@ COCO = {
         ("p.json", json.dumps(COCO)),
     ],
 )
-def test_captions_of_a_picture_are_kept_together(folder: Path, name: str, text: str) -> None:
+def test_captions_of_a_image_are_kept_together(folder: Path, name: str, text: str) -> None:
     (folder / name).write_bytes(text.encode())
     assert read(folder / name) == WANTED
     source = PairSource(folder / name)
@@ -63,13 +63,13 @@ def test_captions_of_a_picture_are_kept_together(folder: Path, name: str, text: 
     assert source[0].shard == f"{folder.name}/{name}"
 
 
-def test_pictures_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_images_elsewhere(folder: Path, tmp_path: Path) -> None:
     (folder / "lists").mkdir()
     (folder / "lists/p.csv").write_text(CSV)
     assert len(PairSource(folder / "lists/p.csv", images=folder)[0].captions) == 2
 
 
-def test_damage_costs_only_its_picture(folder: Path) -> None:
+def test_damage_costs_only_its_image(folder: Path) -> None:
     lines = ["image,caption", "one.png,a dog", "gone.png,a cat", "blank.png, ", "none.png", "old.png,K\xe4tzchen"]
     (folder / "p.csv").write_bytes("\n".join(lines).encode("latin-1"))
     source = PairSource(folder / "p.csv")
@@ -77,7 +77,7 @@ def test_damage_costs_only_its_picture(folder: Path) -> None:
     for i in range(len(source)):
         try:
             reasons.append(source[i].captions)
-        except DamagedPair as damage:
+        except BadSample as damage:
             reasons.append((damage.key, damage.reason))
     assert reasons == [
         ("a dog",),
@@ -88,10 +88,10 @@ def test_damage_costs_only_its_picture(folder: Path) -> None:
     ]
 
 
-def test_a_coco_picture_without_captions(folder: Path) -> None:
+def test_a_coco_image_without_captions(folder: Path) -> None:
     (folder / "p.json").write_text(json.dumps({**COCO, "annotations": COCO["annotations"][1:]}))
     shard = FolderShard(folder / "p.json")
-    with pytest.raises(DamagedPair, match=MISSING_CAPTION):
+    with pytest.raises(BadSample, match=MISSING_CAPTION):
         shard.captions(1)
 
 
@@ -102,11 +102,11 @@ def test_a_coco_picture_without_captions(folder: Path) -> None:
         ("p.json", "[1, 2]", "COCO"),
         ("p.json", "{", "COCO"),
         ("p.json", '{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}', "COCO"),
-        ("p.json", '{"images": [], "annotations": []}', "names no picture"),
-        ("p.csv", "", "names no picture"),
-        ("p.csv", "photo,caption\na.jpg,x\n", "line 2 names no picture"),
+        ("p.json", '{"images": [], "annotations": []}', "names no image"),
+        ("p.csv", "", "names no image"),
+        ("p.csv", "photo,caption\na.jpg,x\n", "line 2 names no image"),
         ("p.jsonl", '{"image": "a.jpg"}\nnonsense\n', "line 2 is no JSON object"),
-        ("p.jsonl", '{"image": 3}\n', "line 1 names no picture"),
+        ("p.jsonl", '{"image": 3}\n', "line 1 names no image"),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -9,17 +9,17 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from tests.colour_encoder import ColourEncoder
-from tests.data.samples import json_bytes, picture, write_shards, write_tar
+from tests.data.samples import image, json_bytes, write_shards, write_tar
 from tests.tiny_models import tiny_clip
-from ttd.data.bad_samples import BROKEN_IMAGE, DamagedPair
-from ttd.data.sources import PairSource
+from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
 from ttd.data.pair_scores import ScoreJob, centre_square
 from ttd.data.shard_jobs import run_shards, whole_report
+from ttd.data.sources import PairSource
 from ttd.errors import InputError
 
 
-def scored(job: ScoreJob, source: PairSource) -> tuple[dict[str, float], list[DamagedPair]]:
-    damaged: list[DamagedPair] = []
+def scored(job: ScoreJob, source: PairSource) -> tuple[dict[str, float], list[BadSample]]:
+    damaged: list[BadSample] = []
     table = job.table(source, range(len(source)), damaged.append)
     return dict(zip(table["key"].to_pylist(), table["score"].to_pylist(), strict=True)), damaged
 
@@ -27,11 +27,11 @@ def scored(job: ScoreJob, source: PairSource) -> tuple[dict[str, float], list[Da
 @pytest.fixture
 def source(tmp_path: Path) -> PairSource:
     samples = {
-        "right": {"png": picture(0), "txt": b"red"},
-        "wrong": {"png": picture(0), "txt": b"blue"},
-        "both": {"png": picture(0), "json": json_bytes({"captions": ["red", "blue"]})},
-        "broken": {"png": picture(0)[:60], "txt": b"red"},
-        "green": {"png": picture(1), "txt": b"green"},
+        "right": {"png": image(0), "txt": b"red"},
+        "wrong": {"png": image(0), "txt": b"blue"},
+        "both": {"png": image(0), "json": json_bytes({"captions": ["red", "blue"]})},
+        "broken": {"png": image(0)[:60], "txt": b"red"},
+        "green": {"png": image(1), "txt": b"green"},
     }
     return PairSource(write_tar(tmp_path / "x.tar", samples))
 
@@ -67,7 +67,7 @@ def test_equals_the_towers_of_clip_called_by_hand(tmp_path: Path, flip: bool) ->
         assert found[pair.key] == pytest.approx(float((image @ text.T).mean()), abs=1e-5)
 
 
-def test_the_middle_square_of_a_picture() -> None:
+def test_the_middle_square_of_a_image() -> None:
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 255
     assert np.asarray(centre_square(Image.fromarray(pixels), 20)).min() == 255
@@ -84,7 +84,7 @@ def test_sizes() -> None:
 
 
 def test_captions_that_are_cut_are_counted_also_when_a_job_goes_on(tmp_path: Path) -> None:
-    samples = {name: {"png": picture(0), "txt": b"dog " * count} for name, count in (("long", 80), ("short", 3))}
+    samples = {name: {"png": image(0), "txt": b"dog " * count} for name, count in (("long", 80), ("short", 3))}
     write_tar(tmp_path / "a.tar", samples)
     source, job = PairSource(tmp_path / "a.tar"), ScoreJob(tiny_clip(), size=64)
     for _ in range(2):  # the second time it reads what the first wrote

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.data.samples import caption, number_of, picture, write_shards, write_tar
-from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, DamagedPair
+from tests.data.samples import caption, image, number_of, write_shards, write_tar
+from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample
 from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
 
@@ -154,7 +154,7 @@ def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_jpeg_cut_anywhere_never_passes_as_whole() -> None:
     data = jpeg()
     for end in range(0, len(data) - 2, 37):
-        with pytest.raises(DamagedPair) as found:
+        with pytest.raises(BadSample) as found:
             decode_image(data[:end], "s", "k")
         assert found.value.reason == BROKEN_IMAGE
     assert decode_image(data, "s", "k").size == (64, 64)
@@ -162,25 +162,25 @@ def test_a_jpeg_cut_anywhere_never_passes_as_whole() -> None:
 
 @pytest.mark.parametrize("side", [13_400, 60_000, 2**31 - 1])
 def test_a_bomb_is_never_decoded(side: int) -> None:
-    with pytest.raises(DamagedPair) as found:
+    with pytest.raises(BadSample) as found:
         decode_image(bomb(side), "s", "k")
     assert found.value.reason == BOMB
 
 
-def test_a_picture_between_pillows_two_limits_is_no_bomb() -> None:
-    with pytest.raises(DamagedPair) as found:  # 100 megapixels claimed, none there
+def test_a_image_between_pillows_two_limits_is_no_bomb() -> None:
+    with pytest.raises(BadSample) as found:  # 100 megapixels claimed, none there
         decode_image(bomb(10_000), "s", "k")
     assert found.value.reason == BROKEN_IMAGE
 
 
-@pytest.mark.parametrize("data", [b"<html>403</html>", b"\xff\xd8\xff", b"GIF89a", b"\x00" * 100, picture(0)[:40]])
-def test_what_is_no_picture(data: bytes) -> None:
-    with pytest.raises(DamagedPair) as found:
+@pytest.mark.parametrize("data", [b"<html>403</html>", b"\xff\xd8\xff", b"GIF89a", b"\x00" * 100, image(0)[:40]])
+def test_what_is_no_image(data: bytes) -> None:
+    with pytest.raises(BadSample) as found:
         decode_image(data, "s.tar", "k")
     assert (found.value.reason, found.value.shard, found.value.key) == (BROKEN_IMAGE, "s.tar", "k")
 
 
-def test_pictures_come_as_upright_rgb(tmp_path: Path) -> None:
+def test_images_come_as_upright_rgb(tmp_path: Path) -> None:
     stream = io.BytesIO()
     grey = Image.new("L", (30, 20), 90)
     exif = Image.Exif()

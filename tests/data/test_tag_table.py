@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from tests.data.colour_model import ColourModelEncoder
-from tests.data.samples import json_bytes, picture, write_tar
-from ttd.data.tag_table import ModelChooser, TagJob, TextChooser, some_captions
-from ttd.data.bad_samples import NO_ANSWER, DamagedPair
-from ttd.data.sources import PairSource
+from tests.data.samples import image, json_bytes, write_tar
+from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import run_shards
+from ttd.data.sources import PairSource
+from ttd.data.tag_table import ModelChooser, TagJob, TextChooser, some_captions
 from ttd.model import TTD
 from ttd.taggers.base import Caption, Chosen, TextTagger
 
 SAMPLES = {
-    "one": {"png": picture(0), "txt": b"red and blue"},
-    "five": {"png": picture(1), "json": json_bytes({"captions": ["a green red", "blue or green", "of the"]})},
+    "one": {"png": image(0), "txt": b"red and blue"},
+    "five": {"png": image(1), "json": json_bytes({"captions": ["a green red", "blue or green", "of the"]})},
     "broken": {"png": b"no", "txt": b"red"},
-    "stop": {"png": picture(2), "txt": b"on the"},
-    "large": {"png": picture(2, side=40), "txt": b"blue red"},
+    "stop": {"png": image(2), "txt": b"on the"},
+    "large": {"png": image(2, side=40), "txt": b"blue red"},
 }
 
 
@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> PairSource:
 
 @pytest.mark.parametrize("batch", [1, 16])
 def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> None:
-    damaged: list[DamagedPair] = []
+    damaged: list[BadSample] = []
     job = TagJob(ModelChooser(TTD(ColourModelEncoder()), stop_words=True), batch=batch)
     table = job.table(source, range(len(source)), damaged.append)
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
@@ -52,16 +52,16 @@ def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
         assert tags == [model.tag(pair.image, c, stop_words=False).selected for c in pair.captions]
 
 
-def test_borrowed_words_decide(source: PairSource) -> None:
+def test_negative_words_decide(source: PairSource) -> None:
     model = TTD(ColourModelEncoder())
-    how: dict[str, Any] = {"selection": "borrowed", "borrowed": ["green", "zebra"]}
+    how: dict[str, Any] = {"selection": "negatives", "negatives": ["green", "zebra"]}
     found = {}
     for share in (0.0, 1.0):
         chooser = ModelChooser(model, share=share, stop_words=True, **how)
         found[share] = TagJob(chooser).table(source, range(1), lambda damage: None)["tags"].to_pylist()
         assert found[share] == [[model.tag(source[0].image, "red and blue", share=share, **how).selected]]
         assert chooser.settings["share"] == share
-        assert len(chooser.settings["borrowed"]) == 16
+        assert len(chooser.settings["negatives"]) == 16
     assert found == {0.0: [[["red", "blue"]]], 1.0: [[["red"]]]}
     assert "share" not in ModelChooser(model).settings
 
@@ -71,7 +71,7 @@ def test_some_captions_are_spread_evenly(source: PairSource, tmp_path: Path) -> 
     assert list(some_captions(source)) == every
     assert list(some_captions(source, most=2)) == ["red and blue", "on the"]
     assert list(some_captions(source, most=1)) == ["red and blue"]
-    write_tar(tmp_path / "bad/x.tar", {"a": {"png": picture(0), "txt": b" "}, "b": {"png": picture(0), "txt": b"blue"}})
+    write_tar(tmp_path / "bad/x.tar", {"a": {"png": image(0), "txt": b" "}, "b": {"png": image(0), "txt": b"blue"}})
     assert list(some_captions(PairSource(tmp_path / "bad"))) == ["blue"]
 
 
@@ -100,7 +100,7 @@ class FirstWord(TextTagger):
 
 @pytest.mark.parametrize("look", [False, True])
 def test_a_tagger_of_the_text_chooses_too(source: PairSource, look: bool) -> None:
-    damaged: list[DamagedPair] = []
+    damaged: list[BadSample] = []
     tagger = FirstWord()
     table = TagJob(TextChooser(tagger, stop_words=True, look=look), batch=3).table(source, range(5), damaged.append)
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
@@ -120,11 +120,11 @@ def test_pairs_without_an_answer_are_damaged_for_training(source: PairSource, tm
     run_shards(TagJob(TextChooser(FirstWord())), source, tmp_path / "tags", limit=1)
     read = PairSource(source.shards[0].path, tags=tmp_path / "tags")
     assert read[0].tags == (("red", "xyz"),)
-    with pytest.raises(DamagedPair, match="no answer of the tagger"):
+    with pytest.raises(BadSample, match="no answer of the tagger"):
         read[1]
     lines = [{"shard": "cc/x.tar", "key": "one", "tags": None}, {"shard": "cc/x.tar", "key": "five", "tags": ["a"]}]
     (tmp_path / "tags.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(DamagedPair, match="no answer of the tagger"):
+    with pytest.raises(BadSample, match="no answer of the tagger"):
         PairSource(source.shards[0].path, tags=tmp_path / "tags.jsonl")[0]
 
 

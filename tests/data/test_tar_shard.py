@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.samples import caption, number_of, picture, sample, write_shards, write_tar
+from tests.data.samples import caption, image, number_of, sample, write_shards, write_tar
 from ttd.data import tar_shard as shards
 from ttd.data.bad_samples import (
     BROKEN_JSON,
@@ -19,7 +19,7 @@ from ttd.data.bad_samples import (
     MISSING_IMAGE,
     TRUNCATED,
     UNREADABLE,
-    DamagedPair,
+    BadSample,
 )
 from ttd.data.sources import PairSource, decode_image
 from ttd.data.tar_shard import TarShard
@@ -37,7 +37,7 @@ def whole_pairs(shard: TarShard) -> set[int]:
         try:
             captions, data = shard.captions(row), shard.image_bytes(row)
             number = number_of(decode_image(data, shard.name, shard.key(row)))
-        except DamagedPair:
+        except BadSample:
             continue
         assert captions == (caption(number),)
         assert shard.key(row) == f"{number:09d}"
@@ -63,8 +63,8 @@ def test_long_names_folders_and_foreign_members(tmp_path: Path, form: int) -> No
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
         members = {
-            f"{key}.PNG": picture(5), f"{key}.txt": caption(5).encode(), f"{key}.seg.png": b"other",
-            "./b.webp": picture(6, kind="WEBP"), "b.JSON": json.dumps({"caption": "six"}).encode(),
+            f"{key}.PNG": image(5), f"{key}.txt": caption(5).encode(), f"{key}.seg.png": b"other",
+            "./b.webp": image(6, kind="WEBP"), "b.JSON": json.dumps({"caption": "six"}).encode(),
             "README.md": b"", ".jpg": b"", "c.cls": b"3",
         }  # fmt: skip
         for name, data in members.items():
@@ -76,7 +76,7 @@ def test_long_names_folders_and_foreign_members(tmp_path: Path, form: int) -> No
         tar.addfile(link)
     shard = TarShard(path)
     assert shard.keys().to_pylist() == [key, "b"]
-    assert shard.image_bytes(0) == picture(5)
+    assert shard.image_bytes(0) == image(5)
     assert shard.captions(1) == ("six",)
 
 
@@ -85,25 +85,25 @@ def test_long_names_folders_and_foreign_members(tmp_path: Path, form: int) -> No
     [
         ({"txt": b"a dog"}, MISSING_IMAGE),
         ({"png": b"", "txt": b"a dog"}, MISSING_IMAGE),
-        ({"png": picture(0)}, MISSING_CAPTION),
-        ({"png": picture(0), "json": b'{"url": "x"}'}, MISSING_CAPTION),
-        ({"png": picture(0), "json": b'{"caption": null}'}, MISSING_CAPTION),
-        ({"png": picture(0), "txt": b" \n\t"}, EMPTY_CAPTION),
-        ({"png": picture(0), "json": b'{"captions": ["", " "]}'}, EMPTY_CAPTION),
-        ({"png": picture(0), "txt": "ein Kätzchen".encode("latin-1")}, ENCODING),
-        ({"png": picture(0), "json": '{"caption": "ä"}'.encode("latin-1")}, ENCODING),
-        ({"png": picture(0), "json": b'{"caption": "\\ud800"}'}, ENCODING),
-        ({"png": picture(0), "json": b"{"}, BROKEN_JSON),
-        ({"png": picture(0), "json": b"[1]"}, BROKEN_JSON),
-        ({"png": picture(0), "json": b"[" * 100_000}, BROKEN_JSON),
-        ({"png": picture(0), "json": b'{"caption": 7}'}, BROKEN_JSON),
+        ({"png": image(0)}, MISSING_CAPTION),
+        ({"png": image(0), "json": b'{"url": "x"}'}, MISSING_CAPTION),
+        ({"png": image(0), "json": b'{"caption": null}'}, MISSING_CAPTION),
+        ({"png": image(0), "txt": b" \n\t"}, EMPTY_CAPTION),
+        ({"png": image(0), "json": b'{"captions": ["", " "]}'}, EMPTY_CAPTION),
+        ({"png": image(0), "txt": "ein Kätzchen".encode("latin-1")}, ENCODING),
+        ({"png": image(0), "json": '{"caption": "ä"}'.encode("latin-1")}, ENCODING),
+        ({"png": image(0), "json": b'{"caption": "\\ud800"}'}, ENCODING),
+        ({"png": image(0), "json": b"{"}, BROKEN_JSON),
+        ({"png": image(0), "json": b"[1]"}, BROKEN_JSON),
+        ({"png": image(0), "json": b"[" * 100_000}, BROKEN_JSON),
+        ({"png": image(0), "json": b'{"caption": 7}'}, BROKEN_JSON),
     ],
 )  # fmt: skip
 def test_damage_has_its_reason_and_costs_only_its_sample(
     tmp_path: Path, members: dict[str, bytes], reason: str
 ) -> None:
     shard = TarShard(write_tar(tmp_path / "x.tar", {"bad": members, "good": sample(1)}))
-    with pytest.raises(DamagedPair) as found:
+    with pytest.raises(BadSample) as found:
         shard.captions(0), shard.image_bytes(0)
     assert (found.value.reason, found.value.key) == (reason, "bad")
     assert shard.captions(1) == (caption(1),)
@@ -122,7 +122,7 @@ def test_damage_has_its_reason_and_costs_only_its_sample(
     ],
 )
 def test_where_captions_come_from(tmp_path: Path, members: dict[str, bytes], captions: tuple[str, ...]) -> None:
-    shard = TarShard(write_tar(tmp_path / "x.tar", {"k": {"png": picture(0), **members}}))
+    shard = TarShard(write_tar(tmp_path / "x.tar", {"k": {"png": image(0), **members}}))
     assert shard.captions(0) == captions
 
 
@@ -234,5 +234,5 @@ def test_more_shards_than_indices_are_held(tmp_path: Path, monkeypatch: pytest.M
 def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = write_shards(tmp_path, [1])
     monkeypatch.setattr(shards, "MOST_BYTES", 10)
-    with pytest.raises(DamagedPair, match="a member of"):
+    with pytest.raises(BadSample, match="a member of"):
         TarShard(path).image_bytes(0)

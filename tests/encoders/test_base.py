@@ -110,7 +110,7 @@ def test_padding_is_cropped_and_known_per_cell() -> None:
 
 
 @pytest.mark.parametrize(
-    "encoder", [tiny_clip(variant="naclip"), tiny_siglip(), tiny_tcl(), tiny_tcl(first_trained=1), ColourEncoder()]
+    "encoder", [tiny_clip(method="naclip"), tiny_siglip(), tiny_tcl(), tiny_tcl(first_trained=1), ColourEncoder()]
 )
 @torch.no_grad()
 def test_the_pooled_embedding_alone_is_the_same(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,15 +101,15 @@ def test_half_precision_stays_close_and_gives_float32(dtype: torch.dtype) -> Non
 
 
 def test_gradients_reach_every_layer_that_lora_adapts() -> None:
-    for variant in ("maskclip", "sclip", "naclip"):
-        encoder = tiny_clip(variant=variant)
+    for method in ("maskclip", "sclip", "naclip"):
+        encoder = tiny_clip(method=method)
         text = encoder.encode_text(["dog", "a cat"])
         encoder.similarity(encoder.encode_image(random_pixels()), text).square().sum().backward()
         modules = dict(encoder.backbone.named_modules())
         targets = encoder.lora_targets()
         assert all(modules[name].weight.grad.abs().max() > 0 for name in targets)
         last_query = "vision_model.encoder.layers.1.self_attn.q_proj"
-        assert (last_query in targets) == (variant == "sclip")
+        assert (last_query in targets) == (method == "sclip")
         if last_query not in targets:
             assert modules[last_query].weight.grad is None
 
@@ -210,14 +210,14 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(
         '{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 2]}'
     )
-    loaded = CLIPEncoder.from_pretrained(tmp_path, variant="values")
+    loaded = CLIPEncoder.from_pretrained(tmp_path, method="values")
     assert loaded.dtype == torch.float32
     assert (loaded.mean, loaded.std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))
     assert loaded.fingerprint() == encoder.fingerprint()
     assert loaded.tokenize(["dog"])[0].tolist() == [[49406, 1929, 49407]]
     assert not loaded.training
     pixels = random_pixels(1)
-    expected = tiny_clip(variant="values").encode_pixels(pixels)
+    expected = tiny_clip(method="values").encode_pixels(pixels)
     assert (loaded.encode_pixels(pixels) - expected).abs().max() < 0.02
 
 

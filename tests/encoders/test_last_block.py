@@ -7,7 +7,7 @@ import torch
 from tests.encoders import numpy_clip
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model
 from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.last_block import PRESETS, LastBlock, gaussian_window, last_block
+from ttd.encoders.last_block import METHODS, LastBlock, gaussian_window, last_block
 from ttd.errors import InputError
 
 GRID = (3, 5)
@@ -23,7 +23,7 @@ def window(sigma: float) -> np.ndarray:
     return out
 
 
-VARIANTS = {
+CASES = {
     "maskclip": ("maskclip", "identity", True, 0),
     "sclip": ("sclip", "qq+kk", True, 0),
     "clearclip": ("clearclip", "qq", False, 0),
@@ -33,11 +33,11 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_variant_is_the_formula(name: str) -> None:
-    variant, weights, keep, bias = VARIANTS[name]
-    encoder = CLIPEncoder(tiny_clip_model(layers=3, vocab=64), variant=variant)
+def test_method_is_the_formula(name: str) -> None:
+    method, weights, keep, bias = CASES[name]
+    encoder = CLIPEncoder(tiny_clip_model(layers=3, vocab=64), method=method)
     p = {n: v.double().numpy() for n, v in encoder.backbone.state_dict().items()}
     pixels = random_pixels(2, GRID[0] * 16, GRID[1] * 16)
     features = encoder.encode_image(pixels)
@@ -50,7 +50,7 @@ def test_variant_is_the_formula(name: str) -> None:
 @torch.no_grad()
 def test_presets_differ_from_each_other() -> None:
     pixels = random_pixels(1)
-    dense = [tiny_clip(variant=name).encode_pixels(pixels) for name in PRESETS]
+    dense = [tiny_clip(method=name).encode_pixels(pixels) for name in METHODS]
     for i, a in enumerate(dense):
         assert all((a - b).abs().max() > 1e-3 for b in dense[:i])
 

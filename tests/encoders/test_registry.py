@@ -118,10 +118,10 @@ class TestFolders:
         assert (encoder.image_size, encoder.background) == (48, 0.3)
         assert encoder.vocabulary == {"dog", "grass"}
         dense = encoder.encode_pixels(random_pixels())
-        half = tiny_clip(variant="values")
+        half = tiny_clip(method="values")
         half.backbone.half().float()
         assert torch.allclose(dense, half.encode_pixels(random_pixels()), atol=1e-6)
-        overruled = load_encoder(mini_folder, variant="maskclip").encode_pixels(random_pixels())
+        overruled = load_encoder(mini_folder, method="maskclip").encode_pixels(random_pixels())
         assert not torch.allclose(dense, overruled, atol=1e-3)
 
     def test_openai_and_open_clip(self, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "said"),
         [
-            ({"variant": "maskclap"}, ModelError, "unknown variant: maskclap, known: maskclip, sclip"),
+            ({"method": "maskclap"}, ModelError, "unknown method: maskclap, known: maskclip, sclip"),
             ({"device": "gpu0"}, InputError, 'unknown device "gpu0"'),
             ({"device": "cuda:99"}, InputError, "no device cuda:99"),
             ({"dtype": "float8"}, InputError, "unknown dtype float8: use float32"),
@@ -227,12 +227,12 @@ class TestAdapters:
         )
         assert differences(adapted, outputs(load_encoder(clip_folder, adapter=str(lora), merge=False))) < 1e-5
 
-    def test_the_adapters_card_brings_its_variant(self, clip_folder: Path, tmp_path: Path) -> None:
+    def test_the_adapters_card_brings_its_method(self, clip_folder: Path, tmp_path: Path) -> None:
         lora = make_adapter(tmp_path / "lora")
-        write_card(lora, Card("clip", variant="values", fingerprint=tiny_clip().fingerprint()))
+        write_card(lora, Card("clip", method="values", fingerprint=tiny_clip().fingerprint()))
         values = outputs(load_encoder(clip_folder, adapter=lora, adapter_scale=0))
-        assert differences(values, outputs(load_encoder(clip_folder, variant="values"))) < 1e-6
-        maskclip = load_encoder(clip_folder, adapter=lora, adapter_scale=0, variant="maskclip")
+        assert differences(values, outputs(load_encoder(clip_folder, method="values"))) < 1e-6
+        maskclip = load_encoder(clip_folder, adapter=lora, adapter_scale=0, method="maskclip")
         assert differences(outputs(maskclip), outputs(load_encoder(clip_folder))) < 1e-6
 
     def test_a_single_file_is_for_tcl_only(self, clip_folder: Path, tmp_path: Path) -> None:
@@ -248,8 +248,8 @@ class TestTCL:
         return tmp_path / "tcl.pth"
 
     def test_has_one_last_block_only(self, checkpoint: Path) -> None:
-        with pytest.raises(ModelError, match="leave the variant out"):
-            load_encoder(checkpoint, variant="sclip")
+        with pytest.raises(ModelError, match="leave the method out"):
+            load_encoder(checkpoint, method="sclip")
 
     def test_single_file_adapter(self, checkpoint: Path, tmp_path: Path) -> None:
         gate = "masker.image_encoder.decoder.decoder.net.0.conv.gate.gate"

@@ -18,7 +18,7 @@ Eval = Callable[..., Result]
 
 @pytest.fixture
 def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Eval:
-    """Runs `ttd eval NAME --data ROOT --model oracle --out tmp/out ...` (a page of pictures only where it is asked for)
+    """Runs `ttd eval NAME --data ROOT --model oracle --out tmp/out ...` (a page of images only where it is asked for)
     and raises what is no exit.
     """
 
@@ -27,8 +27,8 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Eval:
         options = [str(value) for value in more]
         if "--out" not in options:
             options += ["--out", str(tmp_path / "out")]
-        if "--pictures" not in options:
-            options += ["--pictures", "0"]
+        if "--images" not in options:
+            options += ["--images", "0"]
         arguments = ["eval", name, "--data", str(root), "--model", "oracle", *options]
         result = CliRunner().invoke(cli, arguments, prog_name="ttd")
         if result.exception is not None and not isinstance(result.exception, SystemExit):

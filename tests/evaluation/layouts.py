@@ -1,4 +1,4 @@
-"""Writes each data set's layout with tiny pictures: random blocks of some classes, and their label files."""
+"""Writes each data set's layout with tiny images: random blocks of some classes, and their label files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.evaluation.oracle import blocks, painted, save, without_edges
 from ttd.evaluation.datasets.classes import read_classes
 
 CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
-# name: benchmark, folder of pictures, their ending, folder of labels, their ending, list of ids
+# name: benchmark, folder of images, their ending, folder of labels, their ending, list of ids
 LAYOUTS = {
     "voc": ("voc", "VOCdevkit/VOC2012/JPEGImages/{}.png", "VOCdevkit/VOC2012/SegmentationClass/{}.png"),
     "voc20": ("voc20", "JPEGImages/{}.png", "SegmentationClass/{}.png"),
@@ -65,9 +65,9 @@ def write(root: Path, name: str, count: int = 3, edges: bool = True) -> tuple[st
     truths = []
     for number in range(count):
         truth = blocks(rng, [*rng.choice(len(titles), 5), 255])
-        picture = painted(np.where(truth == 255, 0, truth), len(titles))
+        image = painted(np.where(truth == 255, 0, truth), len(titles))
         truth = truth if edges else without_edges(truth)
-        save(picture, root / images.format(f"item{number}"))
+        save(image, root / images.format(f"item{number}"))
         save(stored(benchmark, name, truth), root / labels.format(f"item{number}"))
         truths.append(truth)
     return benchmark, truths, titles

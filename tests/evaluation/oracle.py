@@ -1,7 +1,7 @@
-"""Data sets that a test writes, and an encoder that reads their truth off the picture's colours.
+"""Data sets that a test writes, and an encoder that reads their truth off the image's colours.
 
-Every class has a colour of its own; an item's picture is its label map painted in these colours. The encoder's
-feature of a cell is the colour at its centre as a one-hot vector, so with pictures at their own size a
+Every class has a colour of its own; an item's image is its label map painted in these colours. The encoder's
+feature of a cell is the colour at its centre as a one-hot vector, so with images at their own size a
 benchmark must give full marks, and whatever is lost is lost to resizing: pixels that touch another class.
 """
 
@@ -107,7 +107,7 @@ class Constant(Oracle):
 
 
 def painted(labels: np.ndarray, classes: int) -> Image.Image:
-    """The picture of class numbers [H,W]."""
+    """The image of class numbers [H,W]."""
     return Image.fromarray(palette(classes)[labels])
 
 

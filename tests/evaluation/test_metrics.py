@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from ttd.errors import InputError
 from ttd.evaluation.metrics import (
     TagCounts,
     auc,
@@ -22,7 +23,6 @@ from ttd.evaluation.metrics import (
     mean_of_known,
     overlap,
 )
-from ttd.errors import InputError
 
 
 def test_iou_agrees_with_torchmetrics() -> None:
@@ -37,7 +37,7 @@ def test_iou_agrees_with_torchmetrics() -> None:
     np.testing.assert_allclose(scores.iou + scores.fpr + scores.fnr, 1)
 
 
-def test_confusion_adds_up_over_pictures_and_counts_unpredicted_pixels_as_missed() -> None:
+def test_confusion_adds_up_over_images_and_counts_unpredicted_pixels_as_missed() -> None:
     truth = np.array([[0, 1], [1, 255]], np.uint8)
     predicted = np.array([[0, 9], [0, 1]], np.uint8)
     matrix = confusion_matrix(predicted, truth, 2)
@@ -96,10 +96,10 @@ def test_ranking_measures_agree_with_scikit_learn(words: list[tuple[float, bool]
 
 @settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**32 - 1), st.booleans())
-def test_class_wise_map_agrees_with_scikit_learn(pictures: int, classes: int, seed: int, ties: bool) -> None:
+def test_class_wise_map_agrees_with_scikit_learn(images: int, classes: int, seed: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
-    scores = rng.integers(0, 3, (pictures, classes)) / 4 if ties else rng.random((pictures, classes))
-    true = rng.random((pictures, classes)) < 0.3
+    scores = rng.integers(0, 3, (images, classes)) / 4 if ties else rng.random((images, classes))
+    true = rng.random((images, classes)) < 0.3
     found = class_average_precisions(scores, true)
     known = true.any(0)
     assert np.isnan(found[~known]).all()

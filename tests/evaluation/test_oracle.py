@@ -1,4 +1,4 @@
-"""Encoders whose scores are known, through `ttd eval` as the papers look at pictures: resized, in windows, mirrored.
+"""Encoders whose scores are known, through `ttd eval` as the papers look at images: resized, in windows, mirrored.
 
 An oracle may only be wrong where a pixel touches another class, so without these pixels it gets full marks. A constant
 one cannot tell classes apart: arithmetic says what it scores.
@@ -29,17 +29,17 @@ def results(folder: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize(("name", "preset"), [*((name, "paper") for name in SETS), ("voc", "tcl-plain")])
+@pytest.mark.parametrize(("name", "protocol"), [*((name, "paper") for name in SETS), ("voc", "tcl-plain")])
 def test_resizing_and_windows_cost_an_oracle_nothing_but_edges(
-    name: str, preset: str, tmp_path: Path, evaluate: Eval
+    name: str, protocol: str, tmp_path: Path, evaluate: Eval
 ) -> None:
     benchmark, truths, titles = write(tmp_path / "data", name, count=1, edges=False)
-    done = evaluate(Oracle(titles, patch=16), benchmark, tmp_path / "data", "--preset", preset)
+    done = evaluate(Oracle(titles, patch=16), benchmark, tmp_path / "data", "--protocol", protocol)
     assert done.exit_code == 0, done.output
     found = results(tmp_path / "out")
     options = found["settings"]["options"][""]
     assert (options["size"], options["window"], options["stride"]) == (448, 448, 224)
-    assert (len(options["scales"]), options["flip"]) == ((4, True) if preset == "paper" else (1, False))
+    assert (len(options["scales"]), options["flip"]) == ((4, True) if protocol == "paper" else (1, False))
     counted = sum(int((truth != 255).sum()) for truth in truths)
     assert counted > 100
     assert found["numbers"]["pixel accuracy"] == 1.0
@@ -48,25 +48,25 @@ def test_resizing_and_windows_cost_an_oracle_nothing_but_edges(
 
 def test_pamr_keeps_what_an_oracle_finds(tmp_path: Path, evaluate: Eval) -> None:
     benchmark, _, titles = write(tmp_path / "data", "cityscapes", count=1, edges=False)
-    done = evaluate(Oracle(titles, patch=16), benchmark, tmp_path / "data", "--preset", "tcl")
+    done = evaluate(Oracle(titles, patch=16), benchmark, tmp_path / "data", "--protocol", "tcl")
     assert done.exit_code == 0, done.output
     assert results(tmp_path / "out")["numbers"]["mIoU"] == 1.0
 
 
-def test_a_folder_and_windows_that_overlap_a_wide_picture(tmp_path: Path, evaluate: Eval) -> None:
+def test_a_folder_and_windows_that_overlap_a_wide_image(tmp_path: Path, evaluate: Eval) -> None:
     truth = blocks(np.random.default_rng(5), [0, 1, 2], (24, 72))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "classes.txt").write_text("cat\ndog\nsky\n")
     save(painted(truth, 3), tmp_path / "data" / "images" / "a.png")
     save(without_edges(truth), tmp_path / "data" / "labels" / "a.png")
-    done = evaluate(Oracle(["cat", "dog", "sky"], patch=16), "folder", tmp_path / "data", "--preset", "paper")
+    done = evaluate(Oracle(["cat", "dog", "sky"], patch=16), "folder", tmp_path / "data", "--protocol", "paper")
     assert done.exit_code == 0, done.output
     assert results(tmp_path / "out")["numbers"]["mIoU"] == 1.0
 
 
 def test_masks_and_words_of_captions_with_the_papers_looks(tmp_path: Path, evaluate: Eval) -> None:
     rows = write_set(tmp_path / "data", count=2)
-    done = evaluate(Oracle(TITLES, patch=16), "tagmask", tmp_path / "data", "--preset", "paper")
+    done = evaluate(Oracle(TITLES, patch=16), "tagmask", tmp_path / "data", "--protocol", "paper")
     assert done.exit_code == 0, done.output
     numbers = results(tmp_path / "out")["numbers"]
     for measure in ("precision", "recall", "F1", "accuracy", "mAP"):
@@ -91,7 +91,7 @@ def test_a_constant_encoder_scores_what_arithmetic_says(name: str, tmp_path: Pat
     first = 1 if name in WITH_BACKGROUND else 0
     for options, label in ((("--background", "none"), first), (("--background", "0.5"), 0 if first else None)):
         out = tmp_path / str(label)
-        done = evaluate(encoder, benchmark, tmp_path / "data", "--preset", "default", *options, "--out", out)
+        done = evaluate(encoder, benchmark, tmp_path / "data", "--protocol", "default", *options, "--out", out)
         assert done.exit_code == 0, done.output
         numbers = results(out)["numbers"]
         hit = int(counts[label]) if label is not None else 0
@@ -104,7 +104,7 @@ def test_a_constant_encoder_scores_what_arithmetic_says(name: str, tmp_path: Pat
 
 def test_a_constant_encoder_selects_every_word_and_masks_nothing(tmp_path: Path, evaluate: Eval) -> None:
     rows = write_set(tmp_path / "data")
-    arguments = ("--preset", "default", "--score", "s_pixel")
+    arguments = ("--protocol", "default", "--score", "s_pixel")
     assert evaluate(Constant(TITLES), "tagmask", tmp_path / "data", *arguments).exit_code == 0
     numbers = results(tmp_path / "out")["numbers"]
     words = [(word in row["true"], not is_stop_word(word)) for row in rows for word in row["words"]]
@@ -112,5 +112,5 @@ def test_a_constant_encoder_selects_every_word_and_masks_nothing(tmp_path: Path,
     assert numbers["s_pixel: recall"] == 1.0
     assert numbers["s_pixel: precision"] == pytest.approx(right / sum(asked for _, asked in words))
     assert numbers["s_pixel: accuracy"] == pytest.approx(sum(true == asked for true, asked in words) / len(words))
-    assert (numbers["AUC per picture"], numbers["AUC per word"]) == (0.5, 0.5)
+    assert (numbers["AUC per image"], numbers["AUC per word"]) == (0.5, 0.5)
     assert (numbers["CaptionIoU"], numbers["mFPR"], numbers["mFNR"]) == (0.0, 0.0, 1.0)

@@ -19,13 +19,13 @@ from tests.evaluation.conftest import Eval
 from tests.evaluation.layouts import write
 from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
-from ttd.evaluation.datasets.classes import read_classes
-from ttd.evaluation.runner import Shares, share_name
 from ttd.cli.results_file import ResultsFile
 from ttd.errors import InputError
+from ttd.evaluation.datasets.classes import read_classes
+from ttd.evaluation.runner import Shares, share_name
 from ttd.model import TTD
 
-# `ttd ...` with the oracle; with KILL=n it is killed when it is asked about its n-th picture.
+# `ttd ...` with the oracle; with KILL=n it is killed when it is asked about its n-th image.
 ORACLE = """
 import os, signal, sys
 import torch
@@ -68,15 +68,15 @@ def test_any_number_of_processes_in_any_order_gives_one_processs_result(
     world: int, tmp_path: Path, evaluate: Eval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_set(tmp_path / "data", count=7)
-    (tmp_path / "data" / "images" / "004.png").write_text("no picture")
+    (tmp_path / "data" / "images" / "004.png").write_text("no image")
     one = tmp_path / "one"
-    alone = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default", "--out", one)
+    alone = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default", "--out", one)
     assert alone.exit_code == 1
     assert not list(one.glob("ended*"))
     for rank in reversed(range(world)):
         assert not (tmp_path / "out" / "results.json").exists()
         as_rank(monkeypatch, rank, world)
-        done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default")
+        done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default")
         assert done.exit_code == (0 if rank else 1), done.output
         assert ("the one that ends last" in done.stderr) == bool(rank)
     assert done.stdout == alone.stdout
@@ -88,7 +88,7 @@ def test_any_number_of_processes_in_any_order_gives_one_processs_result(
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("measurements*.jsonl")}
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
-    evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default")
+    evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default")
     assert numbers(tmp_path / "out") == numbers(one)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -97,9 +97,9 @@ def test_any_number_of_processes_in_any_order_gives_one_processs_result(
 def test_scores_of_a_real_model_do_not_depend_on_who_measured_what(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from ttd.evaluation.datasets.tagmask import read_tagmask
     from ttd.evaluation.runner import run
     from ttd.evaluation.tasks.tagmask import TagMask
-    from ttd.evaluation.datasets.tagmask import read_tagmask
     from ttd.scenes import Scenes
     from ttd.scenes.write import write_tagmask
 
@@ -121,7 +121,7 @@ def test_killed_processes_go_on_as_another_number_of_them(
     tmp_path: Path, evaluate: Eval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "data", "voc", count=11)
-    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--preset", "default"]
+    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--protocol", "default"]
     line = [sys.executable, "-c", ORACLE, *arguments, "--out", str(tmp_path / "out")]
     kills = {"0": "2", "1": "4"}
     processes = [
@@ -138,11 +138,11 @@ def test_killed_processes_go_on_as_another_number_of_them(
     monkeypatch.setattr(TTD, "segment", lambda *args, **options: asked.append(1) or segment(*args, **options))
     for rank in (1, 2, 0):
         as_rank(monkeypatch, rank, 3)
-        evaluate(Oracle(titles), "voc", tmp_path / "data", "--preset", "default", "--pictures", 0)
+        evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "default", "--images", 0)
     assert len(asked) == 11 - sum(counts)
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
-    evaluate(Oracle(titles), "voc", tmp_path / "data", "--preset", "default", "--out", tmp_path / "one")
+    evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "default", "--out", tmp_path / "one")
     assert numbers(tmp_path / "out") == numbers(tmp_path / "one")
     assert tables(tmp_path / "out") == tables(tmp_path / "one")
 
@@ -150,7 +150,7 @@ def test_killed_processes_go_on_as_another_number_of_them(
 def test_under_torchrun(tmp_path: Path, evaluate: Eval) -> None:
     _, _, titles = write(tmp_path / "data", "voc", count=5)
     (tmp_path / "oracle.py").write_text(ORACLE)
-    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--preset", "default", "--json"]
+    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--protocol", "default", "--json"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29533"]
     done = subprocess.run(
         [*torchrun, str(tmp_path / "oracle.py"), *arguments, "--out", str(tmp_path / "out")],
@@ -162,7 +162,7 @@ def test_under_torchrun(tmp_path: Path, evaluate: Eval) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["measured"] == 5  # one of the two answers, not both
-    evaluate(Oracle(titles), "voc", tmp_path / "data", "--preset", "default", "--out", tmp_path / "one")
+    evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "default", "--out", tmp_path / "one")
     assert numbers(tmp_path / "out") == numbers(tmp_path / "one")
 
 
@@ -171,9 +171,9 @@ def test_other_settings_are_refused_whichever_process_wrote_the_files(
 ) -> None:
     _, _, titles = write(tmp_path / "data", "voc", count=3)
     as_rank(monkeypatch, 1, 2)
-    evaluate(Oracle(titles), "voc", tmp_path / "data", "--preset", "default")
+    evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "default")
     as_rank(monkeypatch, 0, 3)
-    other = evaluate(Oracle(titles), "voc", tmp_path / "data", "--preset", "tcl-plain")
+    other = evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "tcl-plain")
     assert other.exit_code == 2
     assert "holds results of another run" in other.stderr
     assert not (tmp_path / "out" / share_name(0, 3)).exists()

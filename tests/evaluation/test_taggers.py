@@ -33,7 +33,7 @@ class StandInNltk:
 def test_nltk_nouns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, evaluate: Eval) -> None:
     monkeypatch.setitem(sys.modules, "nltk", StandInNltk())
     write_set(tmp_path / "data")
-    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default", "--tagger", "nltk", "--json")
+    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default", "--tagger", "nltk", "--json")
     assert done.exit_code == 0, done.output
     numbers = json.loads(done.stdout)["numbers"]
     for measure in ("precision", "recall", "F1", "absent selected"):
@@ -72,7 +72,7 @@ def test_a_language_model_counted_by_hand(tmp_path: Path, evaluate: Eval) -> Non
             llm = ["--tagger", "llm", "--llm-url", stub.url, "--llm-model", "qwen", "--llm-cache", tmp_path / "cache"]
             more = [] if others else ["--llm-ignore-others"]
             out = tmp_path / f"out-{others}"
-            command = ["--preset", "default", "--part", "tags", *llm, *more, "--out", out, "--json"]
+            command = ["--protocol", "default", "--part", "tags", *llm, *more, "--out", out, "--json"]
             done = evaluate(Oracle(TITLES), "tagmask", data, *command)
             assert done.exit_code == 0, done.output
             told = json.loads(done.stdout)
@@ -100,7 +100,7 @@ def test_mistakes_with_taggers_are_said_in_a_sentence(tmp_path: Path, evaluate: 
         (("--spacy-model", "m"), "--spacy-model needs --tagger spacy"),
         (("--tagger", "brill"), "brill"),
     ):
-        done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default", *options)
+        done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default", *options)
         assert done.exit_code == 2, options
         assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr

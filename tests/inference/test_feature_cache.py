@@ -1,4 +1,4 @@
-"""The folder of encoded pictures: the same bits with it, without it, and whatever is broken in it."""
+"""The folder of encoded images: the same bits with it, without it, and whatever is broken in it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from click.testing import CliRunner
 from PIL import Image
 
 import ttd
+from tests.colour_encoder import ColourEncoder
 from tests.evaluation.layouts import write
 from tests.evaluation.oracle import Oracle
-from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import tiny_clip, tiny_tcl
 from ttd.cli import cli
 from ttd.encoders.base import Encoder
 from ttd.inference.feature_cache import encoder_key
 from ttd.inference.options import resolve
-from ttd.model import TTD
 from ttd.inference.views import View
+from ttd.model import TTD
 
 LOOK: dict[str, Any] = {"size": 32, "scales": (1.0, 0.5), "flip": True, "window": 32, "stride": 16}
 
 
-def picture(seed: int = 0) -> Image.Image:
+def image(seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 56, 3), dtype=np.uint8))
 
 
@@ -50,9 +50,9 @@ def test_what_is_read_back_is_what_was_encoded(make: Any, tmp_path: Path) -> Non
     encoder = make()
     plain, cached = TTD(encoder), TTD(encoder)
     cached.keep_features(tmp_path)
-    fresh = tensors(plain.encode(picture(), **LOOK).views)
+    fresh = tensors(plain.encode(image(), **LOOK).views)
     for _ in range(2):
-        assert same(tensors(cached.encode(picture(), **LOOK).views), fresh)
+        assert same(tensors(cached.encode(image(), **LOOK).views), fresh)
     assert len(list(tmp_path.rglob("*.safetensors"))) == len(fresh)
     if make is tiny_tcl:
         assert fresh[0][2] is not None
@@ -61,18 +61,18 @@ def test_what_is_read_back_is_what_was_encoded(make: Any, tmp_path: Path) -> Non
 def test_the_second_time_nothing_is_encoded(tmp_path: Path) -> None:
     model = TTD(ColourEncoder())
     model.keep_features(tmp_path)
-    first = model.segment(picture(), ["red", "blue"], **LOOK)
+    first = model.segment(image(), ["red", "blue"], **LOOK)
     seen = model.encoder.images_seen
-    again = model.segment(picture(), ["red", "blue"], **LOOK, background=0.9)
-    model.tag(model.encode(picture(), **LOOK), "red and blue")
+    again = model.segment(image(), ["red", "blue"], **LOOK, background=0.9)
+    model.tag(model.encode(image(), **LOOK), "red and blue")
     assert model.encoder.images_seen == seen > 0
     assert not np.array_equal(first.label_map, again.label_map)
     for change in ({"size": 24}, {"flip": False}, {"stride": 8}):
         before = model.encoder.images_seen
-        model.segment(picture(), ["red"], **{**LOOK, **change})
+        model.segment(image(), ["red"], **{**LOOK, **change})
         assert model.encoder.images_seen > before, change
     before = model.encoder.images_seen
-    model.segment(picture(1), ["red"], **LOOK)
+    model.segment(image(1), ["red"], **LOOK)
     assert model.encoder.images_seen > before
 
 
@@ -80,16 +80,16 @@ def test_the_second_time_nothing_is_encoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["missing", "short", "one bit", "empty"])
 def test_a_damaged_entry_is_made_anew(damage: str, number: int, tmp_path: Path) -> None:
     encoder = tiny_clip()
-    fresh = tensors(TTD(encoder).encode(picture(), **LOOK).views)
+    fresh = tensors(TTD(encoder).encode(image(), **LOOK).views)
     model = TTD(encoder)
     model.keep_features(tmp_path)
-    model.encode(picture(), **LOOK)
+    model.encode(image(), **LOOK)
     for path in (sorted(tmp_path.rglob("*.safetensors"))[number], next(tmp_path.rglob("views.json"))):
         content = path.read_bytes()
         flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
         broken = {"short": content[:-3], "one bit": flipped, "empty": b""}
         path.unlink() if damage == "missing" else path.write_bytes(broken[damage])
-        assert same(tensors(model.encode(picture(), **LOOK).views), fresh)
+        assert same(tensors(model.encode(image(), **LOOK).views), fresh)
         assert path.read_bytes() == content
 
 
@@ -97,7 +97,7 @@ def test_a_look_that_stops_early_leaves_no_entry(tmp_path: Path) -> None:
     model = TTD(tiny_clip())
     model.keep_features(tmp_path)
     assert model._looker.cache is not None
-    next(iter(model._looker.cache.views(picture(), resolve(**LOOK))))
+    next(iter(model._looker.cache.views(image(), resolve(**LOOK))))
     assert not list(tmp_path.rglob("views.json"))
 
 
@@ -113,12 +113,12 @@ def test_every_encoder_has_its_own_entries() -> None:
             parameter = next(encoder.parameters())
             parameter.view(-1)[0] = torch.nextafter(parameter.view(-1)[0], torch.tensor(9.0))
 
-    def variant(encoder: Any) -> None:
+    def method(encoder: Any) -> None:
         from ttd.encoders.last_block import last_block
 
-        encoder.variant = last_block("naclip")
+        encoder.method = last_block("naclip")
 
-    changes = [lambda e: None, nudge, variant, lambda e: e.to(torch.bfloat16), lambda e: setattr(e, "mean", (0, 0, 0))]
+    changes = [lambda e: None, nudge, method, lambda e: e.to(torch.bfloat16), lambda e: setattr(e, "mean", (0, 0, 0))]
     keys = [encoder_key(changed(change)) for change in changes]
     assert len(set(keys)) == len(keys)
     assert encoder_key(changed(changes[0])) == keys[0]
@@ -130,8 +130,8 @@ def test_eval_with_another_threshold_encodes_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setitem(ttd.__dict__, "load", lambda *args, **options: TTD(encoder))
 
     def run(out: str, *more: str) -> dict[str, bytes]:
-        arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "o", "--preset", "default", *more]
-        done = CliRunner().invoke(cli, [*arguments, "--pictures", "0", "--out", str(tmp_path / out)], prog_name="ttd")
+        arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "o", "--protocol", "default", *more]
+        done = CliRunner().invoke(cli, [*arguments, "--images", "0", "--out", str(tmp_path / out)], prog_name="ttd")
         assert done.exit_code == 0, done.output
         names = ("measurements.jsonl", "per_class.csv")
         return {name: (tmp_path / out / name).read_bytes() for name in names}

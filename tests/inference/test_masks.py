@@ -9,7 +9,7 @@ from ttd.inference.masks import (
     pixel_values,
     sam_labels,
     sam_masks,
-    working_picture,
+    working_image,
 )
 from ttd.inference.resizing import resize
 
@@ -46,24 +46,24 @@ def test_nearest_takes_the_cell_under_the_centre() -> None:
     assert np.array_equal(nearest(labels, (1, 1)), [[4]])
 
 
-def test_large_pictures_are_refined_at_a_bounded_size() -> None:
-    assert working_picture(Image.new("RGB", (3000, 10))).size == (1024, 3)
-    assert working_picture(Image.new("RGB", (1, 9000))).size == (1, 1024)
+def test_large_images_are_refined_at_a_bounded_size() -> None:
+    assert working_image(Image.new("RGB", (3000, 10))).size == (1024, 3)
+    assert working_image(Image.new("RGB", (1, 9000))).size == (1, 1024)
     small = Image.new("RGB", (100, 50))
-    assert working_picture(small) is small
+    assert working_image(small) is small
 
 
 def test_what_sam_leaves_over_is_background_or_keeps_its_label() -> None:
-    picture = Image.new("RGB", (40, 20))
+    image = Image.new("RGB", (40, 20))
     maps = torch.zeros(2, 1, 2)
     maps[0, 0, 0] = maps[1, 0, 1] = 1.0
-    with_background = sam_labels(Eraser(), picture, maps, 0.5)  # type: ignore[arg-type]
+    with_background = sam_labels(Eraser(), image, maps, 0.5)  # type: ignore[arg-type]
     assert with_background[0, 0] == 1
     assert with_background[-1, 0] == 0
     assert with_background[-1, -1] == 2
-    without = sam_labels(Eraser(), picture, maps, None)  # type: ignore[arg-type]
+    without = sam_labels(Eraser(), image, maps, None)  # type: ignore[arg-type]
     assert without[0, 0] == without[-1, 0] == 0
     assert without[-1, -1] == 1
-    masks = sam_masks(Eraser(), picture, maps, 0.5)  # type: ignore[arg-type]
+    masks = sam_masks(Eraser(), image, maps, 0.5)  # type: ignore[arg-type]
     assert masks[0, 0, 0]
     assert not masks[0, -1, 0]

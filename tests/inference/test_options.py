@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.colour_encoder import ColourEncoder
 from ttd.errors import InputError
-from ttd.inference.options import MAX_STRETCH, PRESETS, prepared_size, resolve
+from ttd.inference.options import MAX_STRETCH, PROTOCOLS, prepared_size, resolve
 from ttd.text.templates import templates
 
 SIDES = st.integers(1, 20_000)
@@ -30,7 +30,7 @@ def test_prepared_sizes(height: int, width: int, size: int, multiple: int, scale
 
 
 @pytest.mark.parametrize(
-    ("picture", "expected"),
+    ("image", "expected"),
     [
         ((480, 640), (448, 597)),
         ((640, 480), (597, 448)),
@@ -38,23 +38,23 @@ def test_prepared_sizes(height: int, width: int, size: int, multiple: int, scale
         ((1, 10_000), (1, 2048)),
     ],
 )
-def test_sizes_of_tcl(picture: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert prepared_size(picture, 448, 1) == expected  # before rounding to patches
+def test_sizes_of_tcl(image: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert prepared_size(image, 448, 1) == expected  # before rounding to patches
 
 
 def test_presets_of_the_authors() -> None:
     tcl, clip = ColourEncoder(padding=16, calibrated=True), ColourEncoder()
     tcl.background = 0.4
-    tags = PRESETS["paper-tags"]
+    tags = PROTOCOLS["paper-tags"]
     assert (tags.size, tags.scales, tags.flip, tags.window) == (224, (1.0,), True, None)
-    masks = PRESETS["paper-captions"]
+    masks = PROTOCOLS["paper-captions"]
     assert (masks.scales, masks.flip, masks.window, masks.stride) == ((1.0, 0.5, 1.5, 2.0), True, 448, 224)
     assert (masks.threshold(tcl), masks.refinement(tcl)) == (0.4, "pamr")
     assert (masks.threshold(clip), masks.refinement(clip)) == (0.5, "none")
     assert len(masks.text_templates(tcl)) == 80
-    assert PRESETS["paper-classes"] == masks
-    assert (PRESETS["tcl"].background, PRESETS["tcl"].refine) == (0.4, "pamr")
-    assert (PRESETS["tcl-plain"].background, PRESETS["tcl-plain"].refine) == (0.5, "none")
+    assert PROTOCOLS["paper-classes"] == masks
+    assert (PROTOCOLS["tcl"].background, PROTOCOLS["tcl"].refine) == (0.4, "pamr")
+    assert (PROTOCOLS["tcl-plain"].background, PROTOCOLS["tcl-plain"].refine) == (0.5, "none")
 
 
 def test_templates_follow_the_encoder() -> None:
@@ -80,7 +80,7 @@ def test_no_background(background: bool | None) -> None:
     assert resolve().threshold(ColourEncoder()) == 0.5
 
 
-def test_changes_go_over_presets() -> None:
+def test_changes_go_over_protocols() -> None:
     options = resolve("tcl", size=96, scales=[0.5, 1.0])
     assert (options.size, options.window, options.scales) == (96, 448, (0.5, 1.0))
 
@@ -88,7 +88,7 @@ def test_changes_go_over_presets() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"preset": "best"},
+        {"protocol": "best"},
         {"colour": 1},
         {"size": 0},
         {"size": 2.5},

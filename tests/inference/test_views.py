@@ -11,8 +11,8 @@ from tests.colour_encoder import ColourEncoder
 from ttd.encoders.base import ImageFeatures
 from ttd.images import prepare_pixels
 from ttd.inference.options import Options, resolve
-from ttd.scoring import mean_feature
 from ttd.inference.views import Axis, average, average_feature, encode_views, prepare
+from ttd.scoring import mean_feature
 
 TEXT = ["red", "blue", "padding"]
 
@@ -88,7 +88,7 @@ def test_window_positions_reach_the_end_and_match_their_coverage() -> None:
     assert torch.allclose(ones, torch.ones(1, 1, 10, 16))
 
 
-def test_a_window_larger_than_the_picture_is_the_picture() -> None:
+def test_a_window_larger_than_the_image_is_the_image() -> None:
     encoder = ColourEncoder()
     assert len(list(encode_views(encoder, [torch.zeros(1, 3, 8, 40)], resolve(window=448)))) == 1
 
@@ -99,7 +99,7 @@ def test_windows_fill_patches() -> None:
     assert all(view.rows.length % 4 == 0 and view.rows.start % 4 == 0 for view in views)
 
 
-def test_batches_are_pictures_side_by_side() -> None:
+def test_batches_are_images_side_by_side() -> None:
     encoder = ColourEncoder()
     options = resolve(flip=True, window=16, stride=8)
     pixels = torch.stack([prepare(scene(32, 48, seed), encoder, options)[0] for seed in range(3)])
@@ -142,7 +142,7 @@ def test_an_axis_samples_where_the_window_lies() -> None:
     assert found.low[:2].tolist() == [1, 0]
 
 
-def test_mirrored_windows_are_windows_of_the_mirrored_picture() -> None:
+def test_mirrored_windows_are_windows_of_the_mirrored_image() -> None:
     seen: list[Tensor] = []
 
     class Watched(ColourEncoder):

@@ -115,7 +115,7 @@ def test_properties_of_an_averaging(size: tuple[int, int], seed: int) -> None:
     order = torch.randperm(4, generator=generator)
     torch.testing.assert_close(pamr(images, masks[:, order], 4), out[:, order], atol=1e-6, rtol=0)
     torch.testing.assert_close(pamr(images[1:], masks[1:], 4), out[1:], atol=1e-6, rtol=0)
-    # The scale of the picture cancels out; mirroring the input mirrors the output.
+    # The scale of the image cancels out; mirroring the input mirrors the output.
     torch.testing.assert_close(pamr(images * 255, masks, 4), out, atol=1e-4, rtol=0)
     torch.testing.assert_close(pamr(images.flip(3), masks.flip(3), 4), out.flip(3), atol=1e-5, rtol=0)
 
@@ -138,7 +138,7 @@ def test_computes_in_float32_and_returns_the_masks_dtype(dtype: torch.dtype) -> 
     assert torch.equal(out, pamr(images.float(), masks.float()).to(dtype))
 
 
-def test_takes_uint8_pictures_and_boolean_masks() -> None:
+def test_takes_uint8_images_and_boolean_masks() -> None:
     images = torch.randint(0, 256, (1, 3, 6, 6), dtype=torch.uint8)
     masks = torch.rand(1, 2, 6, 6) > 0.5
     assert torch.equal(pamr(images, masks), pamr(images.float(), masks.float()))

@@ -52,7 +52,7 @@ def test_it_passes_the_gate_on_validation_scenes(mini: TTD) -> None:
     assert tags["s_pixel"]["F1"] >= 0.85
     assert tags["s_pixel"]["F1"] > max(tags[score]["F1"] for score in ("s_image", "s_text", "s_seg"))
     for row in captions.values():
-        assert row["CaptionIoU"] > row["whole picture IoU"]
+        assert row["CaptionIoU"] > row["whole image IoU"]
 
 
 def test_its_adapter_is_better_in_everything_that_text_alone_cannot_give(mini: TTD) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from ttd.errors import InputError, MissingExtra
-from ttd.taggers.nouns import open_nouns
 from ttd.taggers.base import Caption, Chosen
+from ttd.taggers.nouns import open_nouns
 
 CAPTION = Caption("A small dog runs on the grass.", ("A", "small", "dog", "runs", "on", "the", "grass", "."))
 NOUNS = Chosen((False, False, True, False, False, False, True, False))
 
 
-TAGS = {"dog": "NN", "grass": "NNS", "paris": "NNP", "picture": "NN", "small": "JJ"}
+TAGS = {"dog": "NN", "grass": "NNS", "paris": "NNP", "image": "NN", "small": "JJ"}
 
 
 class StandInNltk:

@@ -9,8 +9,8 @@ import torch
 
 from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import tiny_clip
-from ttd.text import embeddings as room
 from ttd.errors import InputError
+from ttd.text import embeddings as room
 from ttd.text.embeddings import Texts, check_texts, shortened
 
 NONE = ("{}",)

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 import ttd.files
-from ttd.training.dataset import StepData
 from ttd.training.config import from_dict
-from ttd.training.trainer import Trainer, train
+from ttd.training.dataset import StepData
 from ttd.training.signals import Stopped
+from ttd.training.trainer import Trainer, train
 
 
 def train_slowly(settings: dict[str, dict[str, object]], out: str, pause: float, write_pause: float) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.samples import json_bytes, picture, sample, write_tar
+from tests.data.samples import image, json_bytes, sample, write_tar
 from tests.training.conftest import tiny_config
 from ttd.data.sources import PairSource
 from ttd.errors import InputError, MissingExtra
 from ttd.taggers.nouns import open_nouns
-from ttd.training.dataset import Batch, Steps, load_steps
 from ttd.training.config import Config
+from ttd.training.dataset import Batch, Steps, load_steps
 
 
 def steps_of(config: Config, rank: int = 0, world: int = 1) -> Steps:
@@ -54,7 +54,7 @@ def test_every_pair_once_per_epoch_whatever_the_number_of_processes(base: Path, 
         assert sorted(i for r in ranks for i in r.items(step)[1]) == sorted(alone.items(step)[1])
 
 
-def test_a_batch_says_what_each_picture_needs(config: Config) -> None:
+def test_a_batch_says_what_each_image_needs(config: Config) -> None:
     data = steps_of(config)[0]
     assert len(data.batches) == 1
     batch = data.batches[0]
@@ -62,14 +62,14 @@ def test_a_batch_says_what_each_picture_needs(config: Config) -> None:
     assert len(set(batch.words)) == len(batch.words)
     for b, item in enumerate(data.items):
         colour = ["red", "green", "blue", "grey"][item % 4]
-        assert strings(batch, b) == ["a", colour, "picture", "number", str(item)]
-        assert batch.captions[batch.caption_rows[b, 0]] == f"a {colour} picture number {item}"
+        assert strings(batch, b) == ["a", colour, "image", "number", str(item)]
+        assert batch.captions[batch.caption_rows[b, 0]] == f"a {colour} image number {item}"
         assert batch.keys[b].endswith(f":{item:09d}")
         assert batch.member[b, 0].tolist() == batch.word_valid[b].tolist()
         others = batch.other_captions()[b]
         assert others.tolist() == [text != batch.captions[batch.caption_rows[b, 0]] for text in batch.captions]
     assert not batch.given.any()
-    assert not batch.borrowed_valid.any()
+    assert not batch.negatives_valid.any()
 
 
 def test_micro_batches_are_the_batch_in_parts(base: Path, shards: Path) -> None:
@@ -80,30 +80,30 @@ def test_micro_batches_are_the_batch_in_parts(base: Path, shards: Path) -> None:
     assert parts.items == whole.items
 
 
-def test_borrowed_words_come_from_other_pictures(base: Path, shards: Path) -> None:
-    config = tiny_config(base, shards, "loss.borrowed=3", "optimiser.batch=8")
+def test_negative_words_come_from_other_images(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "loss.negatives=3", "optimiser.batch=8")
     batch = steps_of(config)[0].batches[0]
-    assert batch.borrowed_rows.shape == (8, 3)
+    assert batch.negative_rows.shape == (8, 3)
     for b in range(8):
         own = set(strings(batch, b))
-        others = {batch.words[row] for row, v in zip(batch.borrowed_rows[b], batch.borrowed_valid[b], strict=True) if v}
+        others = {batch.words[row] for row, v in zip(batch.negative_rows[b], batch.negatives_valid[b], strict=True) if v}
         assert len(others) == 3
         assert not others & own
         assert others <= {word for c in range(8) for word in strings(batch, c)}
     again = steps_of(config)[0].batches[0]
-    assert torch.equal(batch.borrowed_rows, again.borrowed_rows)
+    assert torch.equal(batch.negative_rows, again.negative_rows)
     compared = steps_of(tiny_config(base, shards, "loss.floor=0.5", "loss.compared=5"))[0].batches[0]
-    assert compared.borrowed_rows.shape[1] == 5
+    assert compared.negative_rows.shape[1] == 5
 
 
 def test_a_batch_of_one_has_nothing_to_borrow(base: Path, shards: Path) -> None:
-    config = tiny_config(base, shards, "loss.borrowed=3", "optimiser.batch=1")
-    assert not steps_of(config)[0].batches[0].borrowed_valid.any()
+    config = tiny_config(base, shards, "loss.negatives=3", "optimiser.batch=1")
+    assert not steps_of(config)[0].batches[0].negatives_valid.any()
 
 
-def test_several_captions_of_a_picture(base: Path, tmp_path: Path) -> None:
+def test_several_captions_of_a_image(base: Path, tmp_path: Path) -> None:
     captions = ["a dog", "Dog and cat", "the cat sleeps"]
-    pairs = {"x": {"png": picture(1), "json": json_bytes({"captions": captions})}}
+    pairs = {"x": {"png": image(1), "json": json_bytes({"captions": captions})}}
     shard = write_tar(tmp_path / "several.tar", pairs)
     together = steps_of(tiny_config(base, shard, "data.captions=together"))[0].batches[0]
     assert strings(together, 0) == ["a", "dog", "and", "cat", "the", "sleeps"]
@@ -117,11 +117,11 @@ def test_several_captions_of_a_picture(base: Path, tmp_path: Path) -> None:
 def test_stop_words_can_be_left_out(base: Path, shards: Path) -> None:
     batch = steps_of(tiny_config(base, shards, "data.stop_words=false"))[0].batches[0]
     assert "a" not in batch.words
-    assert "picture" in batch.words
+    assert "image" in batch.words
 
 
 def test_a_caption_without_words_is_no_obstacle(base: Path, tmp_path: Path) -> None:
-    shard = write_tar(tmp_path / "dots.tar", {"x": {"png": picture(1), "txt": b"the"}})
+    shard = write_tar(tmp_path / "dots.tar", {"x": {"png": image(1), "txt": b"the"}})
     batch = steps_of(tiny_config(base, shard, "data.stop_words=false"))[0].batches[0]
     assert not batch.word_valid.any()
 
@@ -132,7 +132,7 @@ def test_given_words_are_the_datas(base: Path, shards: Path, tmp_path: Path) -> 
     source = PairSource(shards)
     tags = tmp_path / "tags.jsonl"
     lines = [
-        {"shard": source.locate(i)[0], "key": source.locate(i)[1], "tags": [["Picture", "big thing"]]}
+        {"shard": source.locate(i)[0], "key": source.locate(i)[1], "tags": [["Image", "big thing"]]}
         for i in range(len(source))
     ]
     tags.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
@@ -142,7 +142,7 @@ def test_given_words_are_the_datas(base: Path, shards: Path, tmp_path: Path) -> 
         words = strings(batch, b)
         assert words[-1] == "big thing"
         chosen = [w for w, g in zip(words, batch.given[b].tolist(), strict=False) if g]
-        assert chosen == ["picture", "big thing"]
+        assert chosen == ["image", "big thing"]
 
 
 @pytest.mark.parametrize("parser", ["spacy", "nltk"])
@@ -156,14 +156,14 @@ def test_nouns_by_a_parser_or_a_sentence(base: Path, shards: Path, parser: str) 
         return
     batch = steps[0].batches[0]
     chosen = {w for w, g in zip(strings(batch, 0), batch.given[0].tolist(), strict=False) if g}
-    assert "picture" in chosen
+    assert "image" in chosen
     assert "a" not in chosen
 
 
 def test_damaged_pairs_are_left_out_and_reported(base: Path, tmp_path: Path) -> None:
     pairs = {f"{n}": sample(n) for n in range(4)}
-    pairs["1"] = {"png": b"not a picture", "txt": b"a cat"}
-    pairs["2"] = {"png": picture(2), "txt": b"   "}
+    pairs["1"] = {"png": b"not an image", "txt": b"a cat"}
+    pairs["2"] = {"png": image(2), "txt": b"   "}
     shard = write_tar(tmp_path / "damaged.tar", pairs)
     data = steps_of(tiny_config(base, shard))[0]
     assert sorted(data.items) == [0, 3]

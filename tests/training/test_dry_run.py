@@ -11,13 +11,13 @@ from transformers import CLIPConfig, CLIPModel
 
 from tests.tiny_models import tcl_shapes
 from tests.training.conftest import tiny_config
-from ttd.encoders.loading.adapters import with_layers
 from ttd.encoders.base import Encoder
 from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.loading.adapters import with_layers
 from ttd.encoders.tcl import TCLEncoder
-from ttd.training.lora import lora_config, parameter_counts
 from ttd.training.config import Model
 from ttd.training.dry_run import plan
+from ttd.training.lora import lora_config, parameter_counts
 
 
 def clip_vit_b16() -> Encoder:

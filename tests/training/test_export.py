@@ -14,8 +14,8 @@ import pytest
 from tests.encoders.hub_stand_in import COMMIT
 from tests.training.conftest import tiny_config
 from ttd.errors import InputError
-from ttd.training.trainer import train
 from ttd.training.export import FILES, check_hub, push_to_hub
+from ttd.training.trainer import train
 
 REPO = "someone/adapter"
 

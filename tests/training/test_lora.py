@@ -14,22 +14,22 @@ from transformers import CLIPModel
 import ttd
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_tcl, tiny_tcl_tensors
 from tests.training.conftest import tiny_config
-from ttd.encoders.loading.adapters import attach_adapter
 from ttd.encoders.base import Encoder
+from ttd.encoders.loading.adapters import attach_adapter
 from ttd.encoders.registry import load_encoder
 from ttd.encoders.tcl import TCLEncoder
 from ttd.errors import InputError, ModelError
-from ttd.training.lora import Adapter
 from ttd.training.config import Model
-from ttd.training.trainer import train
 from ttd.training.export import merge
+from ttd.training.lora import Adapter
+from ttd.training.trainer import train
 
 
 @pytest.fixture(scope="module")
 def run(base: Path, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three steps."""
     out = tmp_path_factory.mktemp("run") / "adapter"
-    return train(tiny_config(base, shards, "optimiser.steps=3", "model.variant=values"), out, quiet=True).folder
+    return train(tiny_config(base, shards, "optimiser.steps=3", "model.method=values"), out, quiet=True).folder
 
 
 def trained(encoder: Encoder, options: Model, seed: int = 0) -> Adapter:
@@ -42,9 +42,9 @@ def trained(encoder: Encoder, options: Model, seed: int = 0) -> Adapter:
 
 
 def test_a_run_loads_as_an_adapter(run: Path, base: Path) -> None:
-    model, plain = ttd.load(str(base), adapter=run), ttd.load(str(base), variant="values")
+    model, plain = ttd.load(str(base), adapter=run), ttd.load(str(base), method="values")
     pixels = random_pixels()
-    assert model.encoder.variant == plain.encoder.variant  # type: ignore[attr-defined]
+    assert model.encoder.method == plain.encoder.method  # type: ignore[attr-defined]
     after, before = model.encoder.encode_pixels(pixels), plain.encoder.encode_pixels(pixels)
     assert (after - before).abs().max() > 1e-4
     assert not torch.allclose(model.encode_text(["a dog"]), plain.encode_text(["a dog"]), atol=1e-5)
@@ -149,7 +149,7 @@ def test_a_merged_model_is_plain(run: Path, base: Path, tmp_path: Path) -> None:
     adapted, merged = load_encoder(base, adapter=run), load_encoder(out)
     assert torch.allclose(merged.encode_pixels(pixels), adapted.encode_pixels(pixels), atol=1e-6)
     assert torch.allclose(merged.encode_text(texts), adapted.encode_text(texts), atol=1e-6)
-    assert merged.variant == adapted.variant  # type: ignore[attr-defined]
+    assert merged.method == adapted.method  # type: ignore[attr-defined]
     plain: Any = CLIPModel.from_pretrained(out)  # nothing of this package or PEFT is needed
     assert not any("lora" in name for name in plain.state_dict())
     card = json.loads((out / "ttd.json").read_text("utf-8"))

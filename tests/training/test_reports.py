@@ -1,4 +1,4 @@
-"""What people read of a run: log, card, pictures."""
+"""What people read of a run: log, card, images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.training.conftest import tiny_config
 from ttd.errors import InputError, MissingExtra
 from ttd.training.export import write_model_card
 from ttd.training.logging import Journal, read_log
-from ttd.training.trainer import train
 from ttd.training.run_record import settle_record
+from ttd.training.trainer import train
 
 
 def entry(step: int) -> dict[str, float]:
@@ -48,7 +48,7 @@ def test_tensorboard_or_a_sentence(tmp_path: Path) -> None:
     assert any((tmp_path / "tensorboard").iterdir())
 
 
-def test_pictures_of_fixed_samples(base: Path, shards: Path, tmp_path: Path) -> None:
+def test_images_of_fixed_samples(base: Path, shards: Path, tmp_path: Path) -> None:
     config = tiny_config(base, shards, "run.watch_every=2", "run.watch_samples=3", "optimiser.steps=3")
     train(config, tmp_path, quiet=True)
     names = sorted(path.name for path in (tmp_path / "watch").iterdir())

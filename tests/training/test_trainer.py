@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.data.samples import picture, sample, write_tar
+from tests.data.samples import image, sample, write_tar
 from tests.training.conftest import tiny_config
 from tests.training.stand_ins import train_and_tell, train_slowly
 from ttd.errors import InputError
 from ttd.training import checkpoint
 from ttd.training.config import Config, Optimiser
 from ttd.training.logging import read_log
-from ttd.training.trainer import learning_rate, train
 from ttd.training.objective import NonFiniteLoss
+from ttd.training.trainer import learning_rate, train
 
 
 def adapter_bytes(folder: Path) -> bytes:
@@ -100,7 +100,7 @@ def test_recomputing_changes_nothing_and_seeds_do(base: Path, shards: Path, tmp_
 def test_another_run_in_the_folder_is_refused(base: Path, shards: Path, tmp_path: Path) -> None:
     train(tiny_config(base, shards, "optimiser.steps=1"), tmp_path, quiet=True)
     before = adapter_bytes(tmp_path)
-    for change in ("optimiser.rate=0.5", "run.seed=3", "loss.borrowed=2"):
+    for change in ("optimiser.rate=0.5", "run.seed=3", "loss.negatives=2"):
         with pytest.raises(InputError, match=change.partition("=")[0]):
             train(tiny_config(base, shards, change), tmp_path, quiet=True)
     with pytest.raises(InputError, match="another data"):
@@ -115,19 +115,19 @@ def test_damage_is_counted_and_too_much_of_it_stops(base: Path, tmp_path: Path) 
     pairs = {f"{n}": sample(n) for n in range(8)}
     pairs["3"] = {"png": b"nothing", "txt": b"a cat"}
     shard = write_tar(tmp_path / "some.tar", pairs)
-    train(tiny_config(base, shard, "data.most_damaged=0.2", "optimiser.epochs=2"), tmp_path / "run", quiet=True)
+    train(tiny_config(base, shard, "data.max_bad_samples=0.2", "optimiser.epochs=2"), tmp_path / "run", quiet=True)
     assert sum(entry["images"] for entry in read_log(tmp_path / "run")) == 14
     report = json.loads((tmp_path / "run" / "damage.json").read_text("utf-8"))
     assert report["damaged"] == 1
     assert report["samples"][0]["key"] == "3"
     with pytest.raises(InputError, match="damaged"):
-        train(tiny_config(base, shard, "data.most_damaged=0.05"), tmp_path / "strict", quiet=True)
+        train(tiny_config(base, shard, "data.max_bad_samples=0.05"), tmp_path / "strict", quiet=True)
 
 
 def test_captions_that_are_cut_are_counted_once_over_a_break(
     base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    samples = {f"{n}": {"png": picture(n), "txt": b"dog " * (80 if n % 4 == 0 else 5)} for n in range(8)}
+    samples = {f"{n}": {"png": image(n), "txt": b"dog " * (80 if n % 4 == 0 else 5)} for n in range(8)}
     data = write_tar(tmp_path / "pairs.tar", samples)
     train(tiny_config(base, data, "optimiser.steps=1"), tmp_path / "run", quiet=True)
     train(tiny_config(base, data, "optimiser.steps=2"), tmp_path / "run", quiet=True)
@@ -139,7 +139,7 @@ def test_captions_that_are_cut_are_counted_once_over_a_break(
 def test_a_step_of_damaged_pairs_only_is_no_step(base: Path, tmp_path: Path) -> None:
     broken = {f"{n}": {"png": b"x", "txt": b"a cat"} for n in range(3)}
     shard = write_tar(tmp_path / "bad.tar", broken)
-    train(tiny_config(base, shard, "data.most_damaged=1"), tmp_path / "run", quiet=True)
+    train(tiny_config(base, shard, "data.max_bad_samples=1"), tmp_path / "run", quiet=True)
     assert read_log(tmp_path / "run")[0]["images"] == 0
     tensors = load_file(tmp_path / "run" / "adapter_model.safetensors")
     assert not any(values.any() for name, values in tensors.items() if "lora_B" in name)
@@ -285,7 +285,7 @@ def test_two_processes_lose_and_double_nothing(processes: Any, base: Path, tmp_p
     pairs = {f"{n:02d}": sample(n) for n in range(22)}
     pairs["07"] = {"png": b"nothing", "txt": b"a cat"}
     shard = write_tar(tmp_path / "pairs.tar", pairs)
-    config = tiny_config(base, shard, "run.checkpoint_every=2", "loss.borrowed=1")
+    config = tiny_config(base, shard, "run.checkpoint_every=2", "loss.negatives=1")
     out = tmp_path / "run"
     assert run_two(processes, config, out, crash_at=3) == [-signal.SIGKILL] * 2
     assert run_two(processes, config, out) == [0, 0]

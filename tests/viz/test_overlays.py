@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, label maps as data, atomic writing, hostile sizes and words."""
+"""Images: what is drawn where, label maps as data, atomic writing, hostile sizes and words."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ttd.viz.colours import class_colours, colour_values
 from ttd.errors import InputError
-from ttd.viz.typography import Chip, cut, font, paragraph
+from ttd.results import TaggedWord
+from ttd.viz.colours import class_colours, colour_values
+from ttd.viz.figures import (
+    caption_chips,
+    heatmap_panels,
+    rows_to_show,
+    score_plot,
+    tag_chips,
+    tagging_image,
+)
 from ttd.viz.overlays import (
     SIDE,
     bounded,
@@ -25,15 +33,7 @@ from ttd.viz.overlays import (
     mask_png,
     save_png,
 )
-from ttd.results import TaggedWord
-from ttd.viz.figures import (
-    caption_chips,
-    heatmap_panels,
-    rows_to_show,
-    score_plot,
-    tag_chips,
-    tagging_picture,
-)
+from ttd.viz.typography import Chip, cut, font, paragraph
 
 GREY = Image.new("RGB", (40, 30), (128, 128, 128))
 
@@ -54,7 +54,7 @@ def reopened(image: Image.Image) -> Image.Image:
     return Image.open(io.BytesIO(stream.getvalue()))
 
 
-# ---- single pictures
+# ---- single images
 
 
 def test_heat_is_bright_where_the_map_is_high() -> None:
@@ -100,7 +100,7 @@ def test_without_background_label_0_is_a_class() -> None:
     np.testing.assert_allclose(np.asarray(drawn)[9, 9], 0.4 * 128 + 0.6 * class_colours(1)[0], atol=1)
 
 
-def test_the_legend_stands_beside_the_picture() -> None:
+def test_the_legend_stands_beside_the_image() -> None:
     labels = np.ones((30, 40), np.uint16)
     names = ["background", "dog"]
     plain = label_overlay(GREY, labels, names, background=True, legend=0)
@@ -167,7 +167,7 @@ def test_save_makes_folders_and_leaves_no_parts(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["b.png"]
 
 
-def test_a_full_disk_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "a.png"
     save_png(GREY, target)
     before = target.read_bytes()
@@ -208,7 +208,7 @@ def test_what_has_no_score_stays_plain_and_punctuation_keeps_to_its_word() -> No
 
 def test_equal_scores_and_no_words_can_be_drawn() -> None:
     same = words_of("a b c", [0.5, 0.5, 0.5], 3)
-    assert tagging_picture(GREY, caption_chips("a b c", same), same, {}).width > 0
+    assert tagging_image(GREY, caption_chips("a b c", same), same, {}).width > 0
     assert score_plot([]).width > 0
 
 
@@ -256,7 +256,7 @@ def test_many_words_and_maps_are_counted_not_drawn() -> None:
     words = [TaggedWord(f"w{i} 😀", i, None, None, i / 200, i >= 150) for i in range(200)]
     heat = np.zeros((4, 4), np.float32)
     maps = {word.text: heat for word in words if word.selected}
-    page = tagging_picture(GREY, tag_chips(words), words, maps, best=np.zeros((4, 4), int))
+    page = tagging_image(GREY, tag_chips(words), words, maps, best=np.zeros((4, 4), int))
     few = heatmap_panels(GREY, dict(list(maps.items())[:11]))
     assert heatmap_panels(GREY, maps).height == few.height + 26
     assert page.height < 4000

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ttd.annotate.export import word_file
-from ttd.evaluation.datasets.labels import read_mask
-from ttd.evaluation.metrics import mask_counts
-from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask
 from ttd.errors import InputError
+from ttd.evaluation.datasets.labels import read_mask
+from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask
+from ttd.evaluation.metrics import mask_counts
 from ttd.text.words import is_stop_word
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ttd.annotate.queue import Claims
-from ttd.annotate.export import Exporter, picture_file, write_picture
+from ttd.annotate.export import Exporter, image_file, write_image
+from ttd.annotate.item import Work
 from ttd.annotate.proposals import Proposer
-from ttd.annotate.queue import Queue, QueueItem
+from ttd.annotate.queue import Claims, Queue, QueueItem
 from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, SKIPPED, Record
 from ttd.annotate.store import Changed, Store, Unpublished
-from ttd.annotate.item import Work
-from ttd.data.bad_samples import DamagedPair
+from ttd.data.bad_samples import BadSample
 from ttd.errors import InputError
 from ttd.images import read_image
 
@@ -49,7 +48,7 @@ class Progress:
         return self.total - self.accepted - self.skipped
 
 
-class Desk:
+class AnnotationSet:
     """Shared by all tabs of a server; a tab is named by any string of its own.
 
     Args:
@@ -81,15 +80,15 @@ class Desk:
         every_caption: bool = False,
         sam: str | None = None,
         model_lock: Lock | None = None,
-    ) -> Desk:
-        """The desk for what a user named.
+    ) -> AnnotationSet:
+        """The annotations for what a user named.
 
         Args:
             model: scores the words and maps them.
             data: shards, a folder with a captions file, or COCO captions.
             out: folder of the set.
-            images: the folder that a captions file's picture paths start from.
-            every_caption: an item for each caption of a picture, not only for the first.
+            images: the folder that a captions file's image paths start from.
+            every_caption: an item for each caption of an image, not only for the first.
             sam: SAM-HQ's short name, hub id or folder; None: our own maps are the masks.
             model_lock: held by whoever asks the model.
 
@@ -122,7 +121,7 @@ class Desk:
         """Opens an item, decided or not, as it was left.
 
         Raises:
-            DamagedPair: it cannot be read.
+            BadSample: it cannot be read.
             InputError: there is no such item, or its annotation is damaged.
         """
         if not 0 <= number < len(self.queue):
@@ -149,7 +148,7 @@ class Desk:
         for item in self._undecided(after, tab):
             try:
                 return self.open(item.number, tab), notes
-            except DamagedPair as error:
+            except BadSample as error:
                 notes.append(str(error))
         self.claims.give_back(tab)
         return None, notes
@@ -167,9 +166,9 @@ class Desk:
             Unpublished: the decision is safe, the set's other files are not written yet.
             OSError: it could not be written; nothing has changed.
         """
-        name, encoded = picture_file(work.item.id, work.content.encoded, work.picture)
+        name, encoded = image_file(work.item.id, work.content.encoded, work.image)
         record = work.record(ACCEPTED, name)
-        return self._put(work, record, lambda: write_picture(self.store.root, name, encoded))
+        return self._put(work, record, lambda: write_image(self.store.root, name, encoded))
 
     def skip(self, work: Work) -> None:
         """Sets an item aside, forgetting what was clicked; what was accepted before stays as it is."""
@@ -204,8 +203,8 @@ class Desk:
             raise InputError("only accepted items can be kept or rejected")
         return self.store.put(replace(record, verdict=verdict), record.version)
 
-    def picture_of(self, record: Record) -> Image.Image:
-        """The picture of an accepted item, from the set itself."""
+    def image_of(self, record: Record) -> Image.Image:
+        """The image of an accepted item, from the set itself."""
         return read_image(self.store.root / "images" / record.image)
 
     def _put(self, work: Work, record: Record, first: Callable[[], None] | None) -> Record:

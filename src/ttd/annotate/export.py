@@ -9,17 +9,19 @@ these files; `repair`, called when a set is opened, writes them again.
 from __future__ import annotations
 
 import hashlib
-import re
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
+
 import numpy as np
 from PIL import Image
+
 from ttd.annotate.records import Record, mask_png
-from ttd.files import whole_file
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 _MOST_BYTES = 120
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
@@ -61,18 +63,18 @@ def _percent(char: str) -> str:
 _AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
 
-def picture_file(identifier: str, encoded: bytes, picture: Image.Image) -> tuple[str, bytes]:
-    """Name and content of an item's picture: its own bytes, or a PNG where `ttd eval` would not know the format."""
+def image_file(identifier: str, encoded: bytes, image: Image.Image) -> tuple[str, bytes]:
+    """Name and content of an item's image: its own bytes, or a PNG where `ttd eval` would not know the format."""
     with Image.open(BytesIO(encoded)) as opened:
         ending = _AS_THEY_ARE.get(opened.format or "")
     if ending is not None:
         return f"{identifier}{ending}", encoded
     stream = BytesIO()
-    picture.save(stream, format="PNG")
+    image.save(stream, format="PNG")
     return f"{identifier}.png", stream.getvalue()
 
 
-def write_picture(root: Path, name: str, content: bytes) -> None:
+def write_image(root: Path, name: str, content: bytes) -> None:
     """Writes `images/NAME` where it is not there yet."""
     path = root / "images" / name
     if not path.is_file() or path.stat().st_size != len(content):

@@ -12,7 +12,7 @@ from PIL import Image
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.proposals import Look, Proposer
-from ttd.annotate.queue import QueueItem, QueuePicture
+from ttd.annotate.queue import QueueImage, QueueItem
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.errors import InputError
 from ttd.text.words import Word, is_stop_word, split_words
@@ -22,7 +22,7 @@ _STEPS_KEPT = 200
 
 @dataclass(frozen=True)
 class State:
-    """One moment: the true words, what was said about each, and the word that clicks on the picture are about."""
+    """One moment: the true words, what was said about each, and the word that clicks on the image are about."""
 
     true: frozenset[str]
     prompts: tuple[tuple[str, Prompts], ...] = ()
@@ -51,7 +51,7 @@ class Work:
     """
 
     item: QueueItem
-    content: QueuePicture
+    content: QueueImage
     seen: int
     status: str
     verdict: str | None
@@ -66,13 +66,13 @@ class Work:
     def start(
         cls,
         item: QueueItem,
-        content: QueuePicture,
+        content: QueueImage,
         proposer: Proposer,
         record: Record | None = None,
         draft: dict[str, Any] | None = None,
     ) -> Work:
         """Opens an item as it was left: by a draft, else by its record, else with the words that we propose."""
-        look = proposer.look(content.picture, content.caption)
+        look = proposer.look(content.image, content.caption)
         note = ""
         state = State(frozenset(word.text for word in look.candidates if word.proposed))
         if record is not None and record.caption != content.caption:
@@ -95,9 +95,9 @@ class Work:
         return work
 
     @property
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         """Upright RGB."""
-        return self.content.picture
+        return self.content.image
 
     @property
     def words(self) -> list[str]:
@@ -112,7 +112,7 @@ class Work:
 
     @property
     def active(self) -> str | None:
-        """The word that clicks on the picture are about."""
+        """The word that clicks on the image are about."""
         return self._state.active
 
     @property
@@ -161,12 +161,12 @@ class Work:
         """Makes the next (`step` 1) or the previous (-1) chosen word active."""
         order = self.true
         if not order:
-            raise InputError("no word is chosen: click those that the picture shows")
+            raise InputError("no word is chosen: click those that the image shows")
         place = order.index(self.active) if self.active in order else -1
         self._state = replace(self._state, active=order[(place + step) % len(order)])
 
     def point(self, x: float, y: float, inside: bool) -> None:
-        """A point of the active word, in pixels of the picture."""
+        """A point of the active word, in pixels of the image."""
         self._say(self._current().with_point(x, y, inside))
 
     def box(self, x: float, y: float, other_x: float, other_y: float) -> None:
@@ -200,7 +200,7 @@ class Work:
     def undo(self) -> None:
         """Takes the last step back."""
         if not self._past:
-            raise InputError("there is nothing to take back on this picture")
+            raise InputError("there is nothing to take back on this image")
         self._state = self._past.pop()
 
     def masks(self) -> dict[str, Mask]:
@@ -241,7 +241,7 @@ class Work:
 
     def _current(self) -> Prompts:
         if self.active is None:
-            raise InputError("no word is active: click a word that the picture shows, then the picture")
+            raise InputError("no word is active: click a word that the image shows, then the image")
         return self.prompts
 
     def _say(self, prompts: Prompts) -> None:

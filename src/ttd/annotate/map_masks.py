@@ -5,7 +5,7 @@ The rule: the map counts where it reaches the cut.
 - Boxes: the map is looked at inside them only. In a box where nothing reaches the cut, the cut is half-way between
   the box's lowest and highest value.
 - Points inside: of all that, the connected parts in which they lie (corners connect). A point on a lower value lowers
-  the cut to that value for its own part; a point outside all boxes is answered by the whole picture.
+  the cut to that value for its own part; a point outside all boxes is answered by the whole image.
 - Points outside: take away what is nearer to them than to any point inside; without a point inside, the connected
   part they lie in.
 """
@@ -27,7 +27,7 @@ def mask_from_map(heat: NDArray[np.float32], prompts: Prompts, cut: float) -> Ma
 
     Args:
         heat: [H,W] in 0..1.
-        prompts: coordinates are rounded to pixels and held within the picture.
+        prompts: coordinates are rounded to pixels and held within the image.
         cut: in 0..1; `prompts.cut` goes before it.
     """
     cut = cut if prompts.cut is None else prompts.cut
@@ -51,7 +51,7 @@ def painted(mask: Mask, dabs: Sequence[Dab]) -> Mask:
     out = mask.copy()
     height, width = mask.shape
     for dab in dabs:
-        # Only the square around the disc: a picture of many megapixels stays quick.
+        # Only the square around the disc: an image of many megapixels stays quick.
         top, bottom = max(0, int(dab.y - dab.radius)), min(height, int(dab.y + dab.radius) + 2)
         left, right = max(0, int(dab.x - dab.radius)), min(width, int(dab.x + dab.radius) + 2)
         rows, columns = np.ogrid[top:bottom, left:right]
@@ -111,6 +111,6 @@ def _nearer(shape: tuple[int, ...], these: Sequence[tuple[int, int]], than: Sequ
 
 
 def _pixel(point: Point, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Row and column of the pixel a point lies on, held within the picture."""
+    """Row and column of the pixel a point lies on, held within the image."""
     row, column = int(np.floor(point.y + 0.5)), int(np.floor(point.x + 0.5))
     return min(max(row, 0), shape[0] - 1), min(max(column, 0), shape[1] - 1)

@@ -1,4 +1,4 @@
-"""What a person says about where one word is: points, boxes, and dabs of a brush, in pixels of the picture."""
+"""What a person says about where one word is: points, boxes, and dabs of a brush, in pixels of the image."""
 
 from __future__ import annotations
 

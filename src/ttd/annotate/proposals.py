@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-import numpy as np
-from numpy.typing import NDArray
-from ttd.annotate.prompts import Box, Point, Prompts
-from ttd.refine.sam import SAMEmbedding, SAMRefiner
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+
 from ttd.annotate.map_masks import Mask, mask_from_map, painted
-from ttd.annotate.prompts import Prompts
+from ttd.annotate.prompts import Box, Point, Prompts
+from ttd.refine.sam import SAMEmbedding, SAMRefiner
 from ttd.text.words import is_stop_word, split_words
 
 if TYPE_CHECKING:
+    from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.refine.sam import SAMEmbedding, SAMRefiner
-    from ttd.inference.views import EncodedImage
 
 def mask_from_sam(sam: SAMRefiner, embedding: SAMEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
     """The mask bool [H,W] for at least one point inside or one box."""
@@ -67,7 +68,7 @@ class Candidate:
 
 @dataclass(eq=False)
 class Look:
-    """A picture as the models see it, encoded once; made by `Proposer.look`, asked with `Proposer.mask`."""
+    """An image as the models see it, encoded once; made by `Proposer.look`, asked with `Proposer.mask`."""
 
     size: tuple[int, int]
     candidates: tuple[Candidate, ...]
@@ -104,17 +105,17 @@ class Proposer:
         """What draws the masks: "sam-hq" or "own map"."""
         return "own map" if self._sam is None else "sam-hq"
 
-    def look(self, picture: Image.Image, caption: str) -> Look:
-        """Encodes a picture for both models and scores the caption's words, those that are no stop words."""
+    def look(self, image: Image.Image, caption: str) -> Look:
+        """Encodes an image for both models and scores the caption's words, those that are no stop words."""
         with self._lock:
             candidates: tuple[Candidate, ...] = ()
             with self._model_lock:
-                seen = self._model.encode(picture, **self._options)
+                seen = self._model.encode(image, **self._options)
                 if words := candidate_words(caption):
                     scored = self._model.tag(seen, None, tags=words).words
                     candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)
-            sam_seen = None if self._sam is None else self._sam.encode(picture)
-            return Look((picture.height, picture.width), candidates, seen, sam_seen)
+            sam_seen = None if self._sam is None else self._sam.encode(image)
+            return Look((image.height, image.width), candidates, seen, sam_seen)
 
     def prepare(self, look: Look, words: Sequence[str]) -> None:
         """Maps of several words at once, which is quicker than one by one."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
 from filelock import FileLock, Timeout
-from collections.abc import Iterator
 from PIL import Image
+
 from ttd.annotate.export import item_id
-from ttd.data.bad_samples import DamagedPair
+from ttd.data.bad_samples import BadSample
 from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
 
@@ -71,13 +73,13 @@ class Claims:
 
 @dataclass(frozen=True)
 class QueueItem:
-    """A picture and one of its captions, not read yet.
+    """An image and one of its captions, not read yet.
 
     Attributes:
         number: place in the queue, from 0.
         id: stable, and a safe file name; see `ttd.annotate.export.item_id`.
         pair: number of the pair in the source.
-        which: number of the caption among the picture's captions.
+        which: number of the caption among the image's captions.
         shard, key: where the pair lies.
     """
 
@@ -90,17 +92,17 @@ class QueueItem:
 
 
 @dataclass(frozen=True, eq=False)
-class QueuePicture:
+class QueueImage:
     """What was read of an item.
 
     Attributes:
         caption: as written.
-        picture: upright RGB.
+        image: upright RGB.
         encoded: the file's own bytes, to be handed on as they are.
     """
 
     caption: str
-    picture: Image.Image
+    image: Image.Image
     encoded: bytes
 
 
@@ -109,7 +111,7 @@ class Queue:
 
     Args:
         source: shards, a folder with a captions file, or COCO captions: see `PairSource`.
-        every_caption: an item for each caption of a picture; else for its first.
+        every_caption: an item for each caption of an image; else for its first.
 
     Raises:
         InputError: the source holds no pair.
@@ -139,12 +141,12 @@ class Queue:
         """The place of an id; None where it belongs to other data."""
         return self._numbers.get(identifier)
 
-    def read(self, item: QueueItem) -> QueuePicture:
-        """Reads and decodes one item; raises `DamagedPair` where it cannot be used."""
+    def read(self, item: QueueItem) -> QueueImage:
+        """Reads and decodes one item; raises `BadSample` where it cannot be used."""
         shard, row = self.source.place(item.pair)
         caption = shard.captions(row)[item.which]
         encoded = shard.image_bytes(row)
-        return QueuePicture(caption, decode_image(encoded, shard.name, item.key), encoded)
+        return QueueImage(caption, decode_image(encoded, shard.name, item.key), encoded)
 
 
 def _places(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int, str, str]]:
@@ -155,7 +157,7 @@ def _places(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int,
         if every_caption:
             try:
                 count = len(shard.captions(row))
-            except DamagedPair:
+            except BadSample:
                 count = 1
         for which in range(count):
             yield pair, which, shard.name, shard.key(row)

@@ -30,16 +30,16 @@ class Record:
         version: 1 for the first, one more with every change.
         status: "accepted" or "skipped".
         verdict: of the second pass over accepted items: "kept", "rejected", or None before it.
-        shard, key, which: where picture and caption come from.
+        shard, key, which: where image and caption come from.
         caption: as it was annotated.
         words: every token in order, lower case.
-        true: those that the picture shows, distinct, in the caption's order.
+        true: those that the image shows, distinct, in the caption's order.
         proposed: those that our scores had chosen.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
         masks: a mask bool [H,W] for every true word that has pixels.
         prompts: what was said about each true word.
         by: what drew the masks: "sam-hq" or "own map".
-        image: file name of the picture in the set.
+        image: file name of the image in the set.
         time: when, ISO 8601 in UTC.
     """
 

@@ -24,8 +24,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ttd.annotate.records import Record
-from ttd.files import whole_file
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 _SECONDS_FOR_LOCK = 30.0
 _SECONDS_FOR_DRAFT = 60.0

@@ -1,4 +1,4 @@
-"""What a visitor asks about a picture, and what the model answers; arrays in and out, no gradio."""
+"""What a visitor asks about an image, and what the model answers; arrays in and out, no gradio."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ttd.app.models import NO_ADAPTER
-from ttd.app.models import Asked, ModelPool, Seen
+from ttd.app.models import NO_ADAPTER, Asked, ModelPool, Seen
 from ttd.errors import InputError
 from ttd.inference.options import resolve
 from ttd.results import Segmentation, Tagging
-from ttd.viz.figures import MOST_PANELS
 from ttd.scoring import SCORES
 from ttd.text.words import distinct
+from ttd.viz.figures import MOST_PANELS
 
-AS_PRESET = "as the preset"
+AS_PROTOCOL = "as the protocol"
 LONGEST_CAPTION = 2000
 MOST_TAGS = 150
 
@@ -30,11 +29,11 @@ class Question:
     """What the page's fields say.
 
     Attributes:
-        path: of the sent picture, None where there is none yet.
+        path: of the sent image, None where there is none yet.
         caption: any text.
         tags: names to segment by, apart by commas; empty: the caption's chosen words.
         model, adapter: labels of `Choices`.
-        preset, refine: names; `AS_PRESET` leaves the refinement to the preset.
+        protocol, refine: names; `AS_PROTOCOL` leaves the refinement to the protocol.
         threshold: 0..1, cuts the caption's map and decides what is background.
         score: one of `ttd.scoring.SCORES`.
         stop_words: score stop words too.
@@ -46,8 +45,8 @@ class Question:
     tags: str = ""
     model: str = "mini"
     adapter: str = NO_ADAPTER
-    preset: str = "default"
-    refine: str = AS_PRESET
+    protocol: str = "default"
+    refine: str = AS_PROTOCOL
     threshold: float = 0.5
     score: str = "s_pixel"
     stop_words: bool = False
@@ -55,23 +54,23 @@ class Question:
 
     def options(self, sam_model: str | None) -> dict[str, Any]:
         """Those for the model's methods."""
-        chosen: dict[str, Any] = {"preset": self.preset, "background": float(self.threshold)}
-        if self.refine != AS_PRESET:
+        chosen: dict[str, Any] = {"protocol": self.protocol, "background": float(self.threshold)}
+        if self.refine != AS_PROTOCOL:
             chosen["refine"] = self.refine
         if self.stop_words:
             chosen["stop_words"] = False
         return {**chosen, "sam_model": sam_model} if sam_model else chosen
 
     def check(self) -> str:
-        """The path of the picture, where all can be answered.
+        """The path of the image, where all can be answered.
 
         Raises:
             InputError: nothing was sent, or a text is missing or too long.
         """
         if not self.path:
-            raise InputError("There is no picture yet: drop one into the field on the left, or take an example.")
+            raise InputError("There is no image yet: drop one into the field on the left, or take an example.")
         if not self.caption.strip():
-            raise InputError("There is no caption yet: write what the picture shows.")
+            raise InputError("There is no caption yet: write what the image shows.")
         if len(self.caption) > LONGEST_CAPTION:
             raise InputError(f"The caption is longer than {LONGEST_CAPTION} characters: shorten it.")
         if self.score not in SCORES:
@@ -118,16 +117,16 @@ class Answer:
     """All that the page shows.
 
     Attributes:
-        picture: bounded to the shown size.
+        image: bounded to the shown size.
         words: None where only the threshold was changed.
         captions: the caption's map; with an adapter before and after.
         segmentation: at the shown size.
         seconds: what it took.
-        fresh: whether a picture had to be encoded for it.
+        fresh: whether an image had to be encoded for it.
         closed: the number of words that the model knows, None where it knows any.
     """
 
-    picture: Image.Image
+    image: Image.Image
     words: Words | None
     captions: list[CaptionView]
     segmentation: Segmentation | None
@@ -140,12 +139,12 @@ def answer(pool: ModelPool, question: Question, *, only_cut: bool = False) -> An
     """Ask the models.
 
     Args:
-        pool: holds models and encoded pictures.
+        pool: holds models and encoded images.
         question: from the page.
         only_cut: leave out what the threshold does not change.
 
     Raises:
-        TTDError: something in the question, the picture or the model cannot be used.
+        TTDError: something in the question, the image or the model cannot be used.
     """
     path = question.check()
     options = question.options(pool.choices.sam_model)
@@ -169,21 +168,21 @@ def answer(pool: ModelPool, question: Question, *, only_cut: bool = False) -> An
             fresh = fresh or base.fresh
     seconds = time.perf_counter() - start
     closed = None if vocabulary is None else len(vocabulary)
-    return Answer(seen.shown.picture, words, captions, segmentation, seconds, fresh, closed)
+    return Answer(seen.shown.image, words, captions, segmentation, seconds, fresh, closed)
 
 
 @dataclass(frozen=True)
 class Download:
-    """What a visitor takes away: the label map at the picture's own size, and the numbers."""
+    """What a visitor takes away: the label map at the image's own size, and the numbers."""
 
-    picture: Image.Image
+    image: Image.Image
     tagging: Tagging
     segmentation: Segmentation | None
     record: dict[str, Any]
 
 
 def download(pool: ModelPool, question: Question) -> Download:
-    """Segment at the picture's own size; as `answer` in all else."""
+    """Segment at the image's own size; as `answer` in all else."""
     path = question.check()
     names = question.names()
     with pool.ask(question.model, question.adapter) as asked:
@@ -197,14 +196,14 @@ def download(pool: ModelPool, question: Question) -> Download:
         "tagging": tagging.to_dict(),
         "segmentation": segmentation.to_dict() if segmentation else None,
     }
-    return Download(seen.full.picture, tagging, segmentation, record)
+    return Download(seen.full.image, tagging, segmentation, record)
 
 
-def threshold_of(pool: ModelPool, model: str, adapter: str, preset: str) -> float:
-    """The threshold that a model has by itself, or its preset gives it."""
+def threshold_of(pool: ModelPool, model: str, adapter: str, protocol: str) -> float:
+    """The threshold that a model has by itself, or its protocol gives it."""
     with pool.ask(model, adapter) as asked:
         encoder = asked.model.encoder
-        own = resolve(preset=preset).threshold(encoder)
+        own = resolve(protocol=protocol).threshold(encoder)
         return encoder.background if own is None else own
 
 

@@ -1,4 +1,4 @@
-"""The tab Explore: a picture and its caption in, words, maps and labels out."""
+"""The tab Explore: an image and its caption in, words, maps and labels out."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from typing import Any
 import gradio as gr
 
 from ttd.app import html as drawing
-from ttd.app.answers import AS_PRESET, LONGEST_CAPTION, Answer, Question, answer, download, threshold_of
-from ttd.app.models import NO_ADAPTER
-from ttd.app.html import FILES
+from ttd.app.answers import AS_PROTOCOL, LONGEST_CAPTION, Answer, Question, answer, download, threshold_of
+from ttd.app.html import FILES, notice
+from ttd.app.models import NO_ADAPTER, ModelPool
 from ttd.app.server import Example
-from ttd.app.models import ModelPool
-from ttd.app.html import notice
 from ttd.errors import TTDError
 from ttd.scoring import SCORES
 
 _log = logging.getLogger(__name__)
 
-_WAITING = "Drop a picture into the field on the left and write its caption, or take one of the examples."
+_WAITING = "Drop an image into the field on the left and write its caption, or take one of the examples."
 _SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--ttd-opacity', value); return []; }"
 _SAVE = """(file) => {
   if (!file) return [];
@@ -45,7 +43,7 @@ def explore_tab(pool: ModelPool, examples: Sequence[Example]) -> Callable[[], No
 
     Args:
         pool: the models that the page offers.
-        examples: pictures to try; the first one is shown when the page opens.
+        examples: images to try; the first one is shown when the page opens.
 
     Returns:
         what must be called at the end of the Blocks: it lets the page answer the first example when it opens.
@@ -65,19 +63,19 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
     choices = pool.choices
     first = examples[0] if examples else None
     fields: dict[str, Any] = {}
-    picture = gr.Image(
+    image = gr.Image(
         str(first.path) if first else None,
         type="filepath",
         image_mode=None,
         sources=["upload", "clipboard"],
-        label="Picture",
+        label="Image",
         height=210,
         buttons=[],
-        elem_id="ttd-picture",
+        elem_id="ttd-image",
     )
     # Gradio would open the file here and answer a damaged one with a traceback; `read_upload` says what is wrong.
-    picture.preprocess = lambda payload: payload.path if payload else None
-    fields["path"] = picture
+    image.preprocess = lambda payload: payload.path if payload else None
+    fields["path"] = image
     fields["caption"] = gr.Textbox(
         first.caption if first else "",
         label="Caption",
@@ -116,9 +114,9 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
             )
         fields["threshold"] = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of masks", elem_id="ttd-threshold")
     with gr.Accordion("More settings", open=False):
-        fields["preset"] = gr.Dropdown(choices.presets, value="default", label="Preset", elem_id="ttd-preset")
+        fields["protocol"] = gr.Dropdown(choices.protocols, value="default", label="Protocol", elem_id="ttd-protocol")
         fields["refine"] = gr.Dropdown(
-            [AS_PRESET, *choices.refinements], value=AS_PRESET, label="Refinement of maps", elem_id="ttd-refine"
+            [AS_PROTOCOL, *choices.refinements], value=AS_PROTOCOL, label="Refinement of maps", elem_id="ttd-refine"
         )
         fields["score"] = gr.Dropdown(list(SCORES), value="s_pixel", label="Score of words", elem_id="ttd-score")
         fields["stop_words"] = gr.Checkbox(False, label="Score stop words too (the, on, ...)")
@@ -167,7 +165,7 @@ class _Events:
         self._pool = pool
         self._examples = [(str(e.path), e.caption, e.tags) for e in examples]
         self._fields = {**fields, **results}
-        names = ("path", "caption", "tags", "model", "adapter", "preset", "refine", "threshold", "score")
+        names = ("path", "caption", "tags", "model", "adapter", "protocol", "refine", "threshold", "score")
         self._names = (*names, "stop_words", "background")
         self._inputs = [self._fields[name] for name in self._names]
         self._shown = ["status", "words", "maps", "captions", "best", "segments"]
@@ -184,7 +182,7 @@ class _Events:
             event(self.show, self._inputs, whole, **plain)
         for name in ("refine", "score", "stop_words"):
             f[name].input(self.show, self._inputs, whole, **latest)
-        for name in ("model", "adapter", "preset"):
+        for name in ("model", "adapter", "protocol"):
             f[name].input(self.switch, self._inputs, [f["threshold"], *whole], **latest)
         for event in (f["threshold"].input, f["background"].input, f["tags"].submit):
             event(self.cut, self._inputs, cut, **latest)
@@ -218,11 +216,11 @@ class _Events:
         return _guarded(lambda: self._draw(answer(self._pool, question(values), only_cut=True), values), len(self._cut))
 
     def switch(self, *values: Any) -> list[Any]:
-        """The whole answer of another model or preset, with the threshold that it has by itself."""
+        """The whole answer of another model or protocol, with the threshold that it has by itself."""
 
         def asked() -> list[Any]:
             question = self._question(values)
-            threshold = threshold_of(self._pool, question.model, question.adapter, question.preset)
+            threshold = threshold_of(self._pool, question.model, question.adapter, question.protocol)
             changed = list(values)
             changed[self._names.index("threshold")] = threshold
             if question.path is None:
@@ -260,15 +258,15 @@ class _Events:
 
     def _draw(self, found: Answer, values: Sequence[Any]) -> list[Any]:
         threshold = self._question(values).threshold
-        encoded = "the picture was encoded" if found.fresh else "encoded before"
-        captions = drawing.captions_html(found.captions, found.picture, threshold)
-        segments = drawing.segmentation_html(found.segmentation, found.picture)
+        encoded = "the image was encoded" if found.fresh else "encoded before"
+        captions = drawing.captions_html(found.captions, found.image, threshold)
+        segments = drawing.segmentation_html(found.segmentation, found.image)
         status = _said(f"Answered in {found.seconds:.2f} s ({encoded}).")
         if found.words is None:
             return [status, captions, segments]
         words = drawing.words_html(found.words, found.closed)
-        maps = drawing.maps_html(found.words, found.picture)
-        return [status, words, maps, captions, drawing.best_html(found.words, found.picture), segments]
+        maps = drawing.maps_html(found.words, found.image)
+        return [status, words, maps, captions, drawing.best_html(found.words, found.image), segments]
 
 
 def _guarded(ask: Callable[[], list[Any]], parts: int, before: Sequence[Any] = ()) -> list[Any]:

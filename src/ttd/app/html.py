@@ -1,30 +1,29 @@
-"""An answer as HTML: the coloured words, the maps, the labelled picture with its legend."""
+"""An answer as HTML: the coloured words, the maps, the labelled image with its legend."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from ttd.viz.colours import scale
-from ttd.viz.typography import clean
-import json
-from collections.abc import Callable
-from ttd._version import __version__
-from ttd.app.answers import Download
-from ttd.errors import InputError
-from ttd.viz.overlays import label_overlay, label_png
-from typing import Any
 from scipy.ndimage import distance_transform_edt
-from ttd.app.answers import CaptionView, Words
-from ttd.viz.colours import class_colours
-from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, mask_overlay
+
+from ttd._version import __version__
+from ttd.app.answers import CaptionView, Download, Words
+from ttd.errors import InputError
 from ttd.results import Segmentation, TaggedWord, Tagging
+from ttd.viz.colours import class_colours, scale
 from ttd.viz.figures import caption_chips
+from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, label_png, mask_overlay
+from ttd.viz.typography import clean
+
 
 def text(value: str) -> str:
     """Any string as text of a page."""
@@ -44,16 +43,16 @@ def ink(colour: Sequence[int] | npt.NDArray[np.integer]) -> str:
     return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
-def image(picture: Image.Image, alt: str, kind: str = "") -> str:
+def img(image: Image.Image, alt: str, kind: str = "") -> str:
     """An `<img>` that carries its pixels, so that nothing lies about on the server's disk."""
     data = io.BytesIO()
-    picture.save(data, "WEBP", quality=88, method=2)
+    image.save(data, "WEBP", quality=88, method=2)
     source = base64.b64encode(data.getvalue()).decode("ascii")
     return f'<img class="{kind}" alt="{text(alt)}" src="data:image/webp;base64,{source}">'
 
 
 def figure(content: str, title: str, note: str = "") -> str:
-    """A picture (as HTML) with a title and a short note under it."""
+    """An image (as HTML) with a title and a short note under it."""
     note = f'<span class="ttd-note">{text(note)}</span>' if note else ""
     return f"<figure>{content}<figcaption><b>{text(title)}</b>{note}</figcaption></figure>"
 
@@ -76,7 +75,7 @@ def notice(sentence: str, kind: str = "info") -> str:
 
 
 def label_file(found: Download, opacity: float) -> tuple[str, bytes]:
-    """The label map at the picture's own size: the pixel's value is its label, named in the JSON."""
+    """The label map at the image's own size: the pixel's value is its label, named in the JSON."""
     if found.segmentation is None:
         raise InputError("There is nothing to download: no word was chosen, so write the tags to segment by.")
     behind = found.segmentation.background is not None
@@ -84,13 +83,13 @@ def label_file(found: Download, opacity: float) -> tuple[str, bytes]:
 
 
 def overlay_file(found: Download, opacity: float) -> tuple[str, bytes]:
-    """The picture with the classes over it at `opacity` (0..1), and their legend."""
+    """The image with the classes over it at `opacity` (0..1), and their legend."""
     segmentation = found.segmentation
     if segmentation is None:
         raise InputError("There is nothing to download: no word was chosen, so write the tags to segment by.")
     behind = segmentation.background is not None
     drawn = label_overlay(
-        found.picture, segmentation.label_map, segmentation.names, background=behind, opacity=opacity, enlarge=True
+        found.image, segmentation.label_map, segmentation.names, background=behind, opacity=opacity, enlarge=True
     )
     return "ttd-overlay.png", _png(drawn)
 
@@ -108,15 +107,15 @@ FILES: dict[str, Callable[[Download, float], tuple[str, bytes]]] = {
 }
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     data = io.BytesIO()
-    picture.save(data, "PNG")
+    image.save(data, "PNG")
     return data.getvalue()
 
 
-PANEL, LARGE = 320, 512  # pixels of a picture's longer side
+PANEL, LARGE = 320, 512  # pixels of an image's longer side
 _POINTS = 96  # side of the grid on which a place for a region's name is looked for
-_NAMED = 0.01  # share of the picture from which on a region carries its name
+_NAMED = 0.01  # share of the image from which on a region carries its name
 _CHOSEN = "✓"
 
 
@@ -175,30 +174,30 @@ def _notes(tagging: Tagging, closed: int | None) -> str:
     return "".join(notice(note) for note in notes)
 
 
-def maps_html(words: Words, picture: Image.Image) -> str:
-    """The picture, then one heatmap for each chosen word, highest score first."""
+def maps_html(words: Words, image: Image.Image) -> str:
+    """The image, then one heatmap for each chosen word, highest score first."""
     scores = {word.text: word.score for word in words.tagging.distinct()}
-    panels = [figure(image(bounded(picture, PANEL, enlarge=True), "the picture"), "picture")]
+    panels = [figure(img(bounded(image, PANEL, enlarge=True), "the image"), "image")]
     for name, heat in words.maps.items():
-        drawn = heatmap_overlay(picture, heat, side=PANEL, enlarge=True)
-        panels.append(figure(image(drawn, f"where {name} is"), name, f"{scores[name]:.3f}"))
+        drawn = heatmap_overlay(image, heat, side=PANEL, enlarge=True)
+        panels.append(figure(img(drawn, f"where {name} is"), name, f"{scores[name]:.3f}"))
     left = len(words.tagging.selected) - len(words.maps)
     more = notice(f"… and {left} more chosen words") if left > 0 else ""
     scale = f'<p class="ttd-scale">each map: {colour_bar("lowest ", " highest")}</p>'
     return f'<div class="ttd-grid">{"".join(panels)}</div>{scale}{more}'
 
 
-def captions_html(captions: Sequence[CaptionView], picture: Image.Image, threshold: float) -> str:
+def captions_html(captions: Sequence[CaptionView], image: Image.Image, threshold: float) -> str:
     """The caption's map and mask; before and after TTD side by side where there are two."""
     columns = []
     for view in captions:
-        heat = heatmap_overlay(picture, view.heat, side=PANEL, enlarge=True)
-        mask = mask_overlay(picture, view.mask, side=PANEL, enlarge=True)
+        heat = heatmap_overlay(image, view.heat, side=PANEL, enlarge=True)
+        mask = mask_overlay(image, view.mask, side=PANEL, enlarge=True)
         columns.append(
             f'<section><h4>{text(view.title)}</h4><div class="ttd-grid">'
-            + figure(image(heat, "where the caption is"), "map")
+            + figure(img(heat, "where the caption is"), "map")
             + figure(
-                image(mask, "the caption's mask"),
+                img(mask, "the caption's mask"),
                 f"mask at {threshold:.2f}",
                 f"{view.mask.mean():.1%}",
             )
@@ -208,32 +207,32 @@ def captions_html(captions: Sequence[CaptionView], picture: Image.Image, thresho
     return f'<div class="ttd-columns">{"".join(columns)}</div>{scale}'
 
 
-def best_html(words: Words, picture: Image.Image) -> str:
+def best_html(words: Words, image: Image.Image) -> str:
     """Every pixel in the colour of its most similar word."""
-    return labelled_html(picture, words.best, words.texts, background=False)
+    return labelled_html(image, words.best, words.texts, background=False)
 
 
-def segmentation_html(found: Segmentation | None, picture: Image.Image) -> str:
-    """The classes over the picture."""
+def segmentation_html(found: Segmentation | None, image: Image.Image) -> str:
+    """The classes over the image."""
     if found is None:
         return notice("No word was chosen: write the tags to segment by.")
     unknown = ", ".join(found.unknown[:8])
     note = notice(f"This model does not know: {unknown}.") if unknown else ""
     behind = found.background is not None
-    return labelled_html(picture, found.label_map, found.names, background=behind) + note
+    return labelled_html(image, found.label_map, found.names, background=behind) + note
 
 
 def labelled_html(
-    picture: Image.Image, labels: npt.NDArray[np.integer], names: Sequence[str], *, background: bool
+    image: Image.Image, labels: npt.NDArray[np.integer], names: Sequence[str], *, background: bool
 ) -> str:
-    """Labels [h,w] (indices into `names`, 0 being the background where there is one) over the picture.
+    """Labels [h,w] (indices into `names`, 0 being the background where there is one) over the image.
 
-    Two pictures lie on each other, without colours and with nothing else: the upper one's opacity, the CSS
+    Two images lie on each other, without colours and with nothing else: the upper one's opacity, the CSS
     variable `--ttd-opacity`, gives what `label_overlay` draws at that opacity. Regions carry their names, so
     that they are told apart without colours too.
     """
     drawn: dict[str, Any] = {"background": background, "legend": 0, "side": LARGE, "enlarge": True}
-    lower, upper = (label_overlay(picture, labels, names, opacity=opacity, **drawn) for opacity in (0.0, 1.0))
+    lower, upper = (label_overlay(image, labels, names, opacity=opacity, **drawn) for opacity in (0.0, 1.0))
     share = np.bincount(labels.ravel().astype(np.int64), minlength=len(names)) / labels.size
     first = 1 if background else 0
     colours = class_colours(max(1, len(names) - first))
@@ -250,15 +249,15 @@ def labelled_html(
     absent = f"<p>not found: {text(', '.join(missing))}</p>" if missing else ""
     return (
         '<div class="ttd-labelled"><div class="ttd-layers">'
-        + image(lower, "the picture")
-        + image(upper, "its labels", "ttd-upper")
+        + img(lower, "the image")
+        + img(upper, "its labels", "ttd-upper")
         + "".join(signs)
         + f'</div><div class="ttd-legend"><ul>{"".join(rows)}</ul>{absent}</div></div>'
     )
 
 
 def _place(labels: npt.NDArray[np.integer], label: int) -> tuple[float, float]:
-    """A point deep inside a label's largest region, as shares (across, down) of the picture."""
+    """A point deep inside a label's largest region, as shares (across, down) of the image."""
     steps = [max(1, side // _POINTS) for side in labels.shape]
     inside = np.pad(labels[:: steps[0], :: steps[1]] == label, 1)
     depth = distance_transform_edt(inside)[1:-1, 1:-1]

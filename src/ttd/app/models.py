@@ -1,28 +1,25 @@
-"""Loaded models and encoded pictures, kept for the next question; one question at a time per model."""
+"""Loaded models and encoded images, kept for the next question; one question at a time per model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from ttd.errors import InputError
-from ttd.inference.options import PRESETS
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from threading import Lock
-from typing import Generic, TypeVar
 import itertools
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
 from torch import Tensor
+
 from ttd.app.uploads import digest, read_upload
-from ttd.inference.options import resolve
+from ttd.errors import InputError
+from ttd.inference.options import PROTOCOLS, resolve
+from ttd.inference.views import EncodedImage
 from ttd.model import TTD
 from ttd.viz.overlays import bounded
-from ttd.inference.views import EncodedImage
 
 NO_ADAPTER = "none"
 
@@ -65,9 +62,9 @@ class Choices:
         return ["none", "pamr", *crf, *sam]
 
     @property
-    def presets(self) -> list[str]:
-        """All presets by name."""
-        return list(PRESETS)
+    def protocols(self) -> list[str]:
+        """All protocols by name."""
+        return list(PROTOCOLS)
 
     def names(self, model: str, adapter: str) -> tuple[str, str | None]:
         """The names behind two labels.
@@ -162,10 +159,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Seen:
-    """An encoded picture.
+    """An encoded image.
 
     Attributes:
-        full: at the picture's own size, for downloads.
+        full: at the image's own size, for downloads.
         shown: the same features, but maps come out at `SHOWN_SIDE` pixels at most.
         fresh: whether it was encoded just now.
     """
@@ -231,7 +228,7 @@ class Asked:
         self._encoded = encoded
 
     def see(self, path: str, options: dict[str, Any]) -> Seen:
-        """A sent picture, encoded only where this model has not seen it with the same view settings.
+        """A sent image, encoded only where this model has not seen it with the same view settings.
 
         Args:
             path: the sent file.
@@ -244,12 +241,12 @@ class Asked:
         if held is None:
             self._encoded.put(key, encoded)
         encoded = replace(encoded, options=resolve(**options))
-        shown = replace(encoded, picture=bounded(encoded.picture, SHOWN_SIDE))
+        shown = replace(encoded, image=bounded(encoded.image, SHOWN_SIDE))
         return Seen(encoded, shown, held is None)
 
 
 def encoded_bytes(encoded: EncodedImage) -> int:
-    """What an encoded picture occupies in memory, about."""
+    """What an encoded image occupies in memory, about."""
     views = [view.features for view in encoded.views]
     tensors = [value for one in views for value in vars(one).values() if isinstance(value, Tensor)]
-    return encoded.picture.width * encoded.picture.height * 3 + sum(t.nbytes for t in tensors)
+    return encoded.image.width * encoded.image.height * 3 + sum(t.nbytes for t in tensors)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import hmac
 import ipaddress
-import socket
-from dataclasses import dataclass, field
-from ttd.errors import InputError
 import json
+import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ttd.errors import InputError
 
 SHORTEST = 8
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from PIL import Image
-from ttd.viz.overlays import save_png
-from ttd.scenes.examples import telling_scenes
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from ttd.app.security import Access
-from ttd.app.security import Guard
+
+from PIL import Image
+
 from ttd.app.models import ModelPool
+from ttd.app.security import Access, Guard
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import MissingExtra
+from ttd.scenes.examples import telling_scenes
+from ttd.viz.overlays import save_png
 
 if TYPE_CHECKING:
-    from ttd.annotate.annotation_set import Desk
+    from ttd.annotate.annotation_set import AnnotationSet
 
 NUMBER = 6
 SEED = 1  # as `ttd demo`
@@ -29,7 +30,7 @@ SEED = 1  # as `ttd demo`
 
 @dataclass(frozen=True)
 class Example:
-    """A picture on disk, its caption, and what is in it, apart by commas."""
+    """An image on disk, its caption, and what is in it, apart by commas."""
 
     path: Path
     caption: str
@@ -55,7 +56,7 @@ _HOUR = 3600
 
 
 @contextmanager
-def page(pool: ModelPool, access: Access, annotate: Desk | None = None) -> Iterator[str]:
+def page(pool: ModelPool, access: Access, annotate: AnnotationSet | None = None) -> Iterator[str]:
     """Serves the page while the block runs; gives its address.
 
     Args:
@@ -80,19 +81,19 @@ def page(pool: ModelPool, access: Access, annotate: Desk | None = None) -> Itera
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(pool: ModelPool, folder: Path, annotate: Desk | None = None) -> tuple[Any, dict[str, Any]]:
+def build(pool: ModelPool, folder: Path, annotate: AnnotationSet | None = None) -> tuple[Any, dict[str, Any]]:
     """The page as `gr.Blocks`, and what its `launch` takes for its look; what visitors send goes into `folder`."""
     _prepare_gradio(folder)
     import gradio as gr
 
-    from ttd.app.server import write_examples
     from ttd.app.explore import explore_tab
+    from ttd.app.server import write_examples
     from ttd.app.theme import CSS, theme
 
     examples = write_examples(folder / "examples")
     with gr.Blocks(title="ttd", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as blocks:
         gr.HTML(
-            '<div class="ttd-head"><h1>ttd</h1><span>Which words of a caption are in the picture, '
+            '<div class="ttd-head"><h1>ttd</h1><span>Which words of a caption are in the image, '
             "and where: Text-Tag Self-Distillation</span></div>"
         )
         on_load: Callable[[], None]

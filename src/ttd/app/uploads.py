@@ -1,4 +1,4 @@
-"""A picture that a visitor sent: its limits, and what it is recognised by."""
+"""An image that a visitor sent: its limits, and what it is recognised by."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_PIXELS = 50_000_000
 
 
 def digest(path: str) -> str:
-    """SHA-256 of the file: the same picture sent twice is the same.
+    """SHA-256 of the file: the same image sent twice is the same.
 
     Raises:
         InputError: the file is gone, or larger than `MAX_BYTES`.
@@ -27,14 +27,14 @@ def digest(path: str) -> str:
             raise InputError(f"{file.name} is larger than {MAX_BYTES >> 20} MB: save it smaller, e.g. as JPEG")
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"{file.name} is no longer on the server: send the picture again") from error
+        raise InputError(f"{file.name} is no longer on the server: send the image again") from error
 
 
 def read_upload(path: str) -> Image.Image:
-    """The picture, upright RGB.
+    """The image, upright RGB.
 
     Raises:
-        InputError: no picture, damaged, or above `MAX_PIXELS` (checked before it is decoded).
+        InputError: no image, damaged, or above `MAX_PIXELS` (checked before it is decoded).
     """
     _check_pixels(Path(path))
     try:

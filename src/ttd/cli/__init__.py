@@ -69,7 +69,7 @@ class CommandGroup(click.Group):
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ttd")
 def cli() -> None:
-    """Tag and segment a picture from its caption (Text-Tag Self-Distillation).
+    """Tag and segment an image from its caption (Text-Tag Self-Distillation).
 
     Start with `ttd demo --out out`: it needs no download. `ttd COMMAND --help` explains a command.
     """

@@ -1,43 +1,44 @@
-"""Runs a job over one picture or many: batches, progress, skipping, continuing."""
+"""Runs a job over one image or many: batches, progress, skipping, continuing."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from ttd.cli.sources import Item
 import sys
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
+
 from ttd.cli.options import Settings, clean_text
-from ttd.cli.output import Place, printable, write_pictures
+from ttd.cli.output import Place, printable, write_images
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sources import Item, is_many, read_items
 from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
     from PIL import Image
+
     from ttd.model import TTD
 
 @dataclass(frozen=True)
 class Answer:
-    """The result for one picture.
+    """The result for one image.
 
     Attributes:
         record: for JSON.
         table: for people, several lines.
-        brief: for people who look at many pictures, one line.
+        brief: for people who look at many images, one line.
         notes: one line each for stderr: what was cut or is unknown.
-        pictures: a name's ending ("" for the main picture) and what draws it; drawn only when asked for.
+        images: a name's ending ("" for the main image) and what draws it; drawn only when asked for.
     """
 
     record: dict[str, Any]
     table: str
     brief: str
     notes: tuple[str, ...] = ()
-    pictures: dict[str, Callable[[], Image.Image]] = field(default_factory=dict)
+    images: dict[str, Callable[[], Image.Image]] = field(default_factory=dict)
 
 
 class Job(ABC):
@@ -59,9 +60,9 @@ class Job(ABC):
 
     @abstractmethod
     def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
     ) -> list[Answer]:
-        """One answer per item; with `pictures` they can be drawn."""
+        """One answer per item; with `draw` they can be drawn."""
 
 
 def text_notes(cut: Sequence[str], unknown: Sequence[str]) -> tuple[str, ...]:
@@ -81,13 +82,13 @@ def shortened(texts: Sequence[str], most: int = 8, length: int = 40) -> str:
     return ", ".join(shown) + more
 
 
-MOST_LISTED = 50  # unreadable pictures named at the end
+MOST_LISTED = 50  # unreadable images named at the end
 
 
 def run_job(
     job: Job, settings: Settings, source: str, caption: str | None = None, tags: Sequence[str] = ()
 ) -> int:
-    """Answers for `source`; gives the exit code: 0, or 1 where some of many pictures were skipped."""
+    """Answers for `source`; gives the exit code: 0, or 1 where some of many images were skipped."""
     caption = clean_text(caption) if caption is not None else None
     if is_many(source):
         return _run_many(job, settings, source, caption, tuple(tags))
@@ -102,12 +103,12 @@ def _run_one(job: Job, settings: Settings, item: Item) -> None:
     from ttd.images import read_image
 
     image = read_image(item.image)
-    (answer,) = job.answers(settings.load(), [image], [item], pictures=place is not None)
+    (answer,) = job.answers(settings.load(), [image], [item], draw=place is not None)
     for note in answer.notes:
         click.echo(printable(note), err=True)
-    written = write_pictures(answer.pictures, place) if place else []
+    written = write_images(answer.images, place) if place else []
     if settings.as_json:
-        record = {"image": str(item.image), "model": settings.model, **answer.record, "pictures": written}
+        record = {"image": str(item.image), "model": settings.model, **answer.record, "images": written}
         click.echo(json_line(record))
         return
     click.echo(answer.table)
@@ -131,7 +132,7 @@ def _run_many(job: Job, settings: Settings, source: str, caption: str | None, ta
     with ResultsFile(place.results, {**question, **job.question(), **settings.resolved()}) as results:
         left = [item for item in items if item.id not in results.done]
         if len(left) < len(items):
-            click.echo(f"{len(items) - len(left)} of {len(items)} pictures were done before.", err=True)
+            click.echo(f"{len(items) - len(left)} of {len(items)} images were done before.", err=True)
         return _Many(job, settings, place, results).run(left, len(items)) if left else 0
 
 
@@ -143,11 +144,11 @@ def _check_any(job: Job, items: Sequence[Item]) -> None:
             return job.check(item)
         except InputError as error:
             reason = reason or str(error)
-    raise InputError(reason if len(items) == 1 else f"None of the {len(items)} pictures can be used. {reason}")
+    raise InputError(reason if len(items) == 1 else f"None of the {len(items)} images can be used. {reason}")
 
 
 class _Many:
-    """One run over many pictures."""
+    """One run over many images."""
 
     def __init__(
         self, job: Job, settings: Settings, place: Place | None, results: ResultsFile | None
@@ -156,7 +157,7 @@ class _Many:
         self.settings = settings
         self.place = place
         self.results = results
-        self.pictures = place is not None and place.folder is not None
+        self.draw = place is not None and place.folder is not None
         self.skipped: list[tuple[Item, str]] = []
         self.finished = 0
 
@@ -165,10 +166,10 @@ class _Many:
         from tqdm import tqdm
 
         model = self.settings.load()
-        bar = tqdm(total=total, initial=total - len(items), unit="picture", disable=None, file=sys.stderr)
+        bar = tqdm(total=total, initial=total - len(items), unit="image", disable=None, file=sys.stderr)
         try:
             with bar:
-                at_once = 1 if self.pictures else self.settings.batch
+                at_once = 1 if self.draw else self.settings.batch
                 for batch in _read_ahead(self.job, items, at_once):
                     self._batch(model, batch)
                     bar.update(len(batch))
@@ -194,7 +195,7 @@ class _Many:
         if not items:
             return
         try:
-            yield from zip(items, self.job.answers(model, images, items, pictures=self.pictures), strict=True)
+            yield from zip(items, self.job.answers(model, images, items, draw=self.draw), strict=True)
         except InputError as error:
             if len(items) == 1:
                 self.skipped.append((items[0], str(error)))
@@ -205,8 +206,8 @@ class _Many:
     def _keep(self, item: Item, answer: Answer) -> None:
         record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
         record |= answer.record
-        if self.place and self.pictures:
-            record["pictures"] = write_pictures(answer.pictures, self.place.for_item(item))
+        if self.place and self.draw:
+            record["images"] = write_images(answer.images, self.place.for_item(item))
         if self.results:
             self.results.append(record)
         if self.settings.as_json:
@@ -220,7 +221,7 @@ class _Many:
     def _report(self, asked: int) -> None:
         """What was done and what was skipped, on stderr."""
         if self.results:
-            click.echo(f"{self.finished} of {asked} pictures written to {self.results.path}.", err=True)
+            click.echo(f"{self.finished} of {asked} images written to {self.results.path}.", err=True)
         if not self.skipped:
             return
         click.echo(f"Skipped {len(self.skipped)}:", err=True)
@@ -233,7 +234,7 @@ class _Many:
 def _read_ahead(
     job: Job, items: Sequence[Item], size: int
 ) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
-    """Batches of opened pictures; the next batch is decoded while the caller works on this one."""
+    """Batches of opened images; the next batch is decoded while the caller works on this one."""
     from concurrent.futures import ThreadPoolExecutor
 
     batches = [items[start : start + size] for start in range(0, len(items), size)]
@@ -247,7 +248,7 @@ def _read_ahead(
 
 
 def _read(job: Job, batch: Sequence[Item]) -> list[tuple[Item, Image.Image | TTDError]]:
-    """Each item's picture, or why it is skipped; what lacks a caption is not even decoded."""
+    """Each item's image, or why it is skipped; what lacks a caption is not even decoded."""
     from ttd.images import read_image
 
     opened: list[tuple[Item, Image.Image | TTDError]] = []

@@ -6,14 +6,14 @@ import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
 import click
-from ttd.cli.output import printable, table
-from ttd.cli.results_file import json_line
-from ttd.cli.output import printable, tell_skipped, writable_folder
-from ttd.errors import InputError
-from ttd.cli.data_options import Pairs, pair_options, pairs_bar, tell_damage
+
+from ttd.cli.data_options import Pairs, pair_options, pairs_bar, print_bad_samples
 from ttd.cli.data_tag import tag
-from ttd.cli.output import printable, writable_folder
+from ttd.cli.output import printable, table, tell_skipped, writable_folder
+from ttd.cli.results_file import json_line
+from ttd.errors import InputError
 
 if TYPE_CHECKING:
     from ttd.annotate.agreement import Agreement, Disagreement
@@ -145,10 +145,10 @@ def _jobs(name: str, source: Path, out: Path, labels: str | None) -> list[MapJob
 @click.option("--captions", required=True, metavar="FILE", help="captions_val2017.json")
 @click.option("--masks", required=True, metavar="FILE", help="panoptic_val2017.json or instances_val2017.json")
 @click.option("--segments", metavar="DIR", help="Panoptic PNG files; by default beside the JSON file.")
-@click.option("--images", required=True, metavar="DIR", help="The pictures: val2017")
+@click.option("--images", required=True, metavar="DIR", help="The images: val2017")
 @click.option("--words", metavar="FILE", help="Another word list (lines of category: name, name).")
-@click.option("--every-caption", is_flag=True, help="All captions of a picture, not only the first that fits.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N pictures.")
+@click.option("--every-caption", is_flag=True, help="All captions of an image, not only the first that fits.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images.")
 @click.option("--out", required=True, metavar="DIR", help="The new set.")
 def tagmask_from_coco(
     captions: str,
@@ -171,8 +171,7 @@ def tagmask_from_coco(
     what that cannot know.
     """
     from ttd.evaluation.datasets.coco import CocoMasks
-    from ttd.evaluation.datasets.tagmask_from_coco import CocoTagMask, write_coco_tagmask
-    from ttd.evaluation.datasets.tagmask_from_coco import WordList
+    from ttd.evaluation.datasets.tagmask_from_coco import CocoTagMask, WordList, write_coco_tagmask
 
     source = CocoTagMask(
         Path(captions),
@@ -208,16 +207,16 @@ def check(pairs: Pairs, out: str | None) -> int:
     ttd data check 'cc3m/{00000..00331}.tar' --out damage.json
     ttd data check captions_val2017.json --images val2017
     """
-    from ttd.data.bad_samples import DamagedPair
+    from ttd.data.bad_samples import BadSample
     from ttd.data.shard_jobs import read_ahead
 
     source = pairs.open()
-    report = source.report(pairs.max_damaged)
+    report = source.report(pairs.max_bad_samples)
     captions = 0
     with pairs_bar(len(source)) as bar:
         for batch in read_ahead(lambda i: len(source[i].captions), range(len(source)), 64, pairs.threads):
             for one in batch:
-                if isinstance(one, DamagedPair):
+                if isinstance(one, BadSample):
                     report.add(one)
                 else:
                     captions += one
@@ -227,7 +226,7 @@ def check(pairs: Pairs, out: str | None) -> int:
         click.echo(json_line({**report.to_dict(), "good": good, "captions": captions, "files": report.shards}))
     else:
         click.echo(f"{good:,} of {report.total:,} pairs are good, {captions:,} captions, {report.shards:,} files")
-    return tell_damage(report, Path(out) if out else None)
+    return print_bad_samples(report, Path(out) if out else None)
 
 
 @data.command()
@@ -236,13 +235,13 @@ def check(pairs: Pairs, out: str | None) -> int:
 @click.option("--per-shard", type=click.IntRange(1), default=10_000, show_default=True, help="Pairs in each.")
 @click.option("--prefix", default="", metavar="TEXT", help="Beginning of the shards' names.")
 def pack(pairs: Pairs, out: str, per_shard: int, prefix: str) -> int:
-    """Pack pictures and a captions file (CSV, TSV, JSONL, COCO JSON) into tar shards.
+    """Pack images and a captions file (CSV, TSV, JSONL, COCO JSON) into tar shards.
 
     \b
     ttd data pack captions_val2017.json --images val2017 --out shards
     ttd data pack pairs.csv --out shards            (columns: image, caption)
 
-    Captions of one picture stay together. Pictures are copied as they are, after a check; damaged ones are
+    Captions of one image stay together. Images are copied as they are, after a check; damaged ones are
     left out and named in OUT/damage.json.
     """
     from ttd.data.packing import pack as write_shards
@@ -255,7 +254,7 @@ def pack(pairs: Pairs, out: str, per_shard: int, prefix: str) -> int:
             place,
             per_shard=per_shard,
             prefix=prefix,
-            limit=pairs.max_damaged,
+            limit=pairs.max_bad_samples,
             threads=pairs.threads,
             progress=bar.update,
         )
@@ -264,4 +263,4 @@ def pack(pairs: Pairs, out: str, per_shard: int, prefix: str) -> int:
         click.echo(json_line({"pairs": packed, "shards": [str(path) for path in shards]}))
     else:
         click.echo(f"packed {packed:,} pairs into {len(shards):,} shards in {printable(str(place))}")
-    return tell_damage(report, place / "damage.json")
+    return print_bad_samples(report, place / "damage.json")

@@ -1,4 +1,4 @@
-"""The options of the selection by borrowed words, and where these words come from."""
+"""The options of the selection by negative words, and where these words come from."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Selection:
     Attributes:
         name: the selection.
         threshold: for "softmax", "min-max" and "share".
-        share: for "borrowed", of the borrowed words that a word must beat.
-        source: for "borrowed": "captions", "list" or a file; None: captions where there are enough of them.
-        words: the borrowed words, once they are known; None: the package's list.
+        share: for "negatives", of the negative words that a word must beat.
+        source: for "negatives": "captions", "list" or a file; None: captions where there are enough of them.
+        words: the negative words, once they are known; None: the package's list.
     """
 
     name: str | None
@@ -33,39 +33,39 @@ class Selection:
 
     def check(self, score: str) -> None:
         """Raises `InputError` where an option is for another selection, or the selection for another score."""
-        if self.name == "borrowed" and score != "s_pixel":
-            raise InputError(f"--selection borrowed compares s_pixel, not {score}; leave one of them out.")
-        if self.threshold is not None and (self.name or {"s_pixel": "gap"}.get(score)) in ("gap", "borrowed"):
+        if self.name == "negatives" and score != "s_pixel":
+            raise InputError(f"--selection negatives compares s_pixel, not {score}; leave one of them out.")
+        if self.threshold is not None and (self.name or {"s_pixel": "gap"}.get(score)) in ("gap", "negatives"):
             raise InputError(
                 "--threshold cuts scores that were scaled; add --selection softmax, min-max or share, or leave it out."
             )
-        if self.name != "borrowed" and (self.share is not None or self.source is not None):
-            raise InputError("--share and --borrowed belong to --selection borrowed; add it, or leave them out.")
+        if self.name != "negatives" and (self.share is not None or self.source is not None):
+            raise InputError("--share and --negatives belong to --selection negatives; add it, or leave them out.")
 
     def options(self) -> dict[str, Any]:
         """Those for `TTD.tag` that were given."""
-        given = {"selection": self.name, "threshold": self.threshold, "share": self.share, "borrowed": self.words}
+        given = {"selection": self.name, "threshold": self.threshold, "share": self.share, "negatives": self.words}
         return {name: value for name, value in given.items() if value is not None}
 
     def question(self) -> dict[str, Any]:
         """What decides the results, for `run.json`; nothing where all is usual, as in earlier runs."""
         from ttd.negatives import SHARE, digest
 
-        if self.name != "borrowed":
+        if self.name != "negatives":
             return self.options()
         share = SHARE if self.share is None else self.share
-        return {"selection": self.name, "share": share, "borrowed": digest(self.words)}
+        return {"selection": self.name, "share": share, "negatives": digest(self.words)}
 
-    def borrow(self, captions: Iterable[str], stop_words: bool) -> tuple[tuple[str, ...] | None, str]:
+    def find_negatives(self, captions: Iterable[str], stop_words: bool) -> tuple[tuple[str, ...] | None, str]:
         """The words to compare with, None for the package's list, and a line that says which they are.
 
         Args:
-            captions: of all pictures.
+            captions: of all images.
             stop_words: leave stop words out of the captions'.
         """
-        from ttd.negatives import CAPTIONS, MOST, caption_words, words_to_borrow
+        from ttd.negatives import CAPTIONS, MOST, caption_words, find_negatives
 
-        words = words_to_borrow(self.source, caption_words(captions, stop_words=stop_words))
+        words = find_negatives(self.source, caption_words(captions, stop_words=stop_words))
         if words is None:
             return None, "Words are compared with the package's list of visible things."
         count = f"{len(words)}" if len(words) <= MOST else f"{MOST} of {len(words):,}"
@@ -78,7 +78,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(**given: Any) -> Any:
-        values = [given.pop(name) for name in ("selection_name", "threshold", "share", "borrowed")]
+        values = [given.pop(name) for name in ("selection_name", "threshold", "share", "negatives")]
         selection = Selection(*values)
         selection.check(given["score"])
         return function(selection=selection, **given)
@@ -101,12 +101,12 @@ _OPTIONS = (
     click.option(
         "--share",
         type=click.FloatRange(0.0, 1.0),
-        help="For borrowed: of the borrowed words that a word must beat; by default 0.9.",
+        help="For negatives: of the negative words that a word must beat; by default 0.9.",
     ),
     click.option(
-        "--borrowed",
+        "--negatives",
         metavar="SOURCE",
-        help="For borrowed: captions (the others'), list (the package's) or a file of words; by default captions where "
+        help="For negatives: captions (the others'), list (the package's) or a file of words; by default captions where "
         "they hold 64 words, else list.",
     ),
 )

@@ -1,4 +1,4 @@
-"""The options that all commands on pictures share, and the `Settings` they become."""
+"""The options that all commands on images share, and the `Settings` they become."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 REFINERS = ("none", "pamr", "crf", "sam", "auto")
 DTYPES = ("float32", "bfloat16", "float16")
 SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-SELECTIONS = ("gap", "softmax", "min-max", "share", "borrowed")
+SELECTIONS = ("gap", "softmax", "min-max", "share", "negatives")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for; None leaves it to the preset or the model."""
+    """What was asked for; None leaves it to the protocol or the model."""
 
     model: str
     adapter: str | None
     adapter_scale: float
-    variant: str | None
+    method: str | None
     device: str | None
     dtype: str | None
-    preset: str | None
+    protocol: str | None
     refine: str | None
     sam_model: str | None
     size: int | None
@@ -41,7 +41,7 @@ class Settings:
     verbose: bool
 
     def load(self) -> TTD:
-        """The model; raises `TTDError` where it or an option is wrong, before a picture is looked at."""
+        """The model; raises `TTDError` where it or an option is wrong, before an image is looked at."""
         import ttd
         from ttd.inference.options import resolve
 
@@ -50,14 +50,14 @@ class Settings:
             self.model,
             adapter=self.adapter,
             adapter_scale=self.adapter_scale,
-            variant=self.variant,
+            method=self.method,
             device=self.device,
             dtype=self.dtype,
         )
 
     def options(self) -> dict[str, Any]:
         """Those for the model's methods that were given."""
-        names = ("preset", "refine", "sam_model", "size", "background")
+        names = ("protocol", "refine", "sam_model", "size", "background")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def resolved(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ ENCODER_OPTIONS = (
         help="Weight of the adapter.",
     ),
     click.option(
-        "--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."
+        "--method", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."
     ),
     click.option(
         "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest that is there."
@@ -112,12 +112,12 @@ _OPTIONS = (
     ),
     *ENCODER_OPTIONS,
     click.option(
-        "--preset", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."
+        "--protocol", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."
     ),
     click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL."),
     click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
     click.option(
-        "--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized."
+        "--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized."
     ),
     click.option(
         "--background",
@@ -128,15 +128,15 @@ _OPTIONS = (
     click.option(
         "--out",
         metavar="PATH",
-        help="A PNG file or a folder for pictures; for many, a folder, or FILE.jsonl for results alone.",
+        help="A PNG file or a folder for images; for many, a folder, or FILE.jsonl for results alone.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Results as JSON (one line per picture)."),
+    click.option("--json", "as_json", is_flag=True, help="Results as JSON (one line per image)."),
     click.option(
         "--batch",
         type=click.IntRange(1),
         default=16,
         show_default=True,
-        help="Pictures at once, where there are many.",
+        help="Images at once, where there are many.",
     ),
     click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
 )

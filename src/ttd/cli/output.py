@@ -1,4 +1,4 @@
-"""Where pictures go, and text that a terminal can show."""
+"""Where images go, and text that a terminal can show."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Place:
     """Where results go.
 
     Attributes:
-        folder: for pictures; None where only results are wanted.
-        stem: beginning of the pictures' names.
-        results: the JSON lines of a run over many pictures.
+        folder: for images; None where only results are wanted.
+        stem: beginning of the images' names.
+        results: the JSON lines of a run over many images.
     """
 
     folder: Path | None
@@ -48,31 +48,31 @@ class Place:
             return cls(writable_folder(path.parent), path.stem)
         if not path.is_dir() and path.suffix.lower() in _OTHER_FORMATS | {".jsonl"}:
             raise InputError(
-                f"--out {path}: pictures are written as PNG; name it {path.stem}.png or give a folder."
+                f"--out {path}: images are written as PNG; name it {path.stem}.png or give a folder."
             )
         return cls(writable_folder(path), item.image.stem)
 
     @classmethod
     def for_many(cls, out: str) -> Place:
-        """`out` as a folder, or as FILE.jsonl for results without pictures."""
+        """`out` as a folder, or as FILE.jsonl for results without images."""
         path = Path(out)
         if path.suffix.lower() == ".jsonl":
             writable_folder(path.parent)
             return cls(None, results=path)
         if path.suffix.lower() in _OTHER_FORMATS | {".png"} and not path.is_dir():
             raise InputError(
-                f"--out {path}: for many pictures give a folder, or FILE.jsonl for results alone."
+                f"--out {path}: for many images give a folder, or FILE.jsonl for results alone."
             )
         return cls(writable_folder(path), results=path / "results.jsonl")
 
     def for_item(self, item: Item) -> Place:
-        """The place of one item's pictures: its id, made safe as a relative path."""
+        """The place of one item's images: its id, made safe as a relative path."""
         assert self.folder is not None
         parts = [
             part for part in PurePosixPath(item.id.replace(os.sep, "/")).parts if part not in ("/", "..", ".")
         ]
-        name = (parts or ["picture"])[-1]
-        return Place(self.folder.joinpath("pictures", *parts[:-1]), name.replace("\0", "_"), self.results)
+        name = (parts or ["image"])[-1]
+        return Place(self.folder.joinpath("images", *parts[:-1]), name.replace("\0", "_"), self.results)
 
 
 def writable_folder(folder: Path) -> Path:
@@ -89,13 +89,13 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def write_pictures(pictures: Mapping[str, Callable[[], Image.Image]], place: Place) -> list[str]:
-    """Draws and saves; gives the paths. The main picture has the plain name, the others an ending."""
+def write_images(images: Mapping[str, Callable[[], Image.Image]], place: Place) -> list[str]:
+    """Draws and saves; gives the paths. The main image has the plain name, the others an ending."""
     from ttd.viz.overlays import save_png
 
     assert place.folder is not None
     written = []
-    for ending, draw in pictures.items():
+    for ending, draw in images.items():
         path = place.folder / (f"{place.stem}-{ending}.png" if ending else f"{place.stem}.png")
         save_png(draw(), path)
         written.append(str(path))

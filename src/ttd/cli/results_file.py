@@ -1,4 +1,4 @@
-"""`results.jsonl`: one line per finished picture, from which an interrupted run continues."""
+"""`results.jsonl`: one line per finished image, from which an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttd.files import whole_file
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 MOST_SHOWN = 60  # characters of a setting in a message
 

@@ -121,7 +121,7 @@ def train_clip(out: Path, device: str, threads: int | None, seed: int, save_ever
 @click.option("--model", default="mini", show_default=True, help="Name or folder.")
 @click.option("--adapter", help="A TTD adapter: adds the column after training.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, pictures."
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, images."
 )
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(256), default=1024, show_default=True, help="How many scenes.")
@@ -143,7 +143,7 @@ def report(
     )
     write_report(columns, models, about, out, split)
     click.echo(json.dumps(columns, indent=1) if as_json else to_markdown(columns, about))
-    click.echo(f"report.md, report.json and pictures are in {out}", err=True)
+    click.echo(f"report.md, report.json and images are in {out}", err=True)
 
 
 @scenes.command()

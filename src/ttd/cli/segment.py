@@ -1,4 +1,4 @@
-"""`ttd heatmap`, `ttd mask`, `ttd segment`: where in the picture something is."""
+"""`ttd heatmap`, `ttd mask`, `ttd segment`: where in the image something is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.batch import run_job
-from ttd.cli.batch import Answer, Job, shortened, text_notes
+from ttd.cli.batch import Answer, Job, run_job, shortened, text_notes
 from ttd.cli.options import ListCommand, Settings, clean_text, shared_options, tag_list
 from ttd.cli.output import table
 from ttd.cli.sources import Item
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 @click.argument("texts", nargs=-1, metavar="TEXT...")
 @shared_options
 def heatmap(settings: Settings, image: str, texts: tuple[str, ...]) -> int:
-    """Show where each TEXT is in the picture.
+    """Show where each TEXT is in the image.
 
     \b
     ttd heatmap photo.jpg dog grass "a dog on the grass" --out dog.png
@@ -43,7 +42,7 @@ def heatmap(settings: Settings, image: str, texts: tuple[str, ...]) -> int:
 @click.argument("image")
 @click.argument("caption", required=False)
 @click.option(
-    "--caption", "for_all", metavar="TEXT", help="The caption of every picture that has none of its own."
+    "--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own."
 )
 @click.option(
     "--threshold", type=click.FloatRange(0.0, 1.0), help="Cut of the caption's map; by default the model's."
@@ -52,7 +51,7 @@ def heatmap(settings: Settings, image: str, texts: tuple[str, ...]) -> int:
 def mask(
     settings: Settings, image: str, caption: str | None, for_all: str | None, threshold: float | None
 ) -> int:
-    """Find the part of the picture that the caption describes.
+    """Find the part of the image that the caption describes.
 
     \b
     ttd mask photo.jpg "a dog on the grass" --out dog.png
@@ -80,7 +79,7 @@ def segment(settings: Settings, image: str, tags: tuple[str, ...]) -> int:
 
 @dataclass(frozen=True)
 class MapJob(Job):
-    """Looks at one picture after the other, by the shared options."""
+    """Looks at one image after the other, by the shared options."""
 
     settings: Settings
 
@@ -89,14 +88,14 @@ class MapJob(Job):
         return {}
 
     def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
     ) -> list[Answer]:
-        """One picture after the other."""
+        """One image after the other."""
         return [self.answer(model, image, item) for image, item in zip(images, items, strict=True)]
 
     @abstractmethod
     def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
-        """The answer for one picture."""
+        """The answer for one image."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ class HeatmapJob(MapJob):
 
     def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
         """See `MapJob`."""
-        from ttd.viz.overlays import heatmap_overlay
         from ttd.viz.figures import heatmap_panels
+        from ttd.viz.overlays import heatmap_overlay
 
         texts = list(item.tags)
         maps = model.heatmaps(image, texts, **self.settings.options())
@@ -174,7 +173,7 @@ class MaskJob(MapJob):
             "box": box,
         }
         where = f"x {box[0]} to {box[2]}, y {box[1]} to {box[3]}" if box else "nowhere"
-        line = f"{shortened([caption], length=60)}: {share:.1%} of the picture, {where}"
+        line = f"{shortened([caption], length=60)}: {share:.1%} of the image, {where}"
         drawn = {"": lambda: mask_overlay(image, found), "mask": lambda: mask_png(found)}
         notes = text_notes((), model.unknown_words([caption]))
         return Answer(record, line, f"{share:.1%}, {where}", notes, drawn)

@@ -1,4 +1,4 @@
-"""What a command runs on: one picture, a folder of pictures, or a list file (JSONL or CSV)."""
+"""What a command runs on: one image, a folder of images, or a list file (JSONL or CSV)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ttd.errors import InputError
 
-PICTURES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {
         ".jpg",
         ".jpeg",
@@ -33,7 +33,7 @@ LISTS = frozenset({".jsonl", ".csv"})
 
 @dataclass(frozen=True)
 class Item:
-    """A picture and what is asked about it.
+    """An image and what is asked about it.
 
     Attributes:
         id: names the item in results: the path inside the folder, the list's `id`, or its `image`.
@@ -49,7 +49,7 @@ class Item:
 
 
 def is_many(source: str) -> bool:
-    """Whether `source` is a folder or a list file instead of one picture."""
+    """Whether `source` is a folder or a list file instead of one image."""
     path = Path(source)
     return path.is_dir() or path.suffix.lower() in LISTS
 
@@ -65,7 +65,7 @@ def read_items(source: str, caption: str | None, tags: tuple[str, ...], out: str
     found = _folder(path, out) if path.is_dir() else _list(path)
     items = [replace(i, caption=i.caption or caption, tags=i.tags or tags) for i in found]
     if not items:
-        raise InputError(f"There is no picture in {path}; give a folder of pictures, a JSONL or a CSV file.")
+        raise InputError(f"There is no image in {path}; give a folder of images, a JSONL or a CSV file.")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
@@ -75,10 +75,10 @@ def read_items(source: str, caption: str | None, tags: tuple[str, ...], out: str
 
 
 def _folder(folder: Path, out: str | None) -> Iterator[Item]:
-    """Pictures in a folder and its subfolders, without those that an earlier run put into `out`."""
+    """Images in a folder and its subfolders, without those that an earlier run put into `out`."""
     ours = Path(out).resolve() if out else None
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in PICTURES or path.name.startswith("."):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
         if ours and ours != folder.resolve() and path.resolve().is_relative_to(ours):
             continue
@@ -88,7 +88,7 @@ def _folder(folder: Path, out: str | None) -> Iterator[Item]:
 
 
 def _list(path: Path) -> Iterator[Item]:
-    """The records of a list file; pictures are named relative to the file's folder."""
+    """The records of a list file; images are named relative to the file's folder."""
     if not path.is_file():
         raise InputError(f"There is no list file {path}; check the path.")
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
@@ -96,7 +96,7 @@ def _list(path: Path) -> Iterator[Item]:
         image, caption, tags = row.get("image"), row.get("caption"), row.get("tags")
         if not isinstance(image, str) or not image:
             raise InputError(
-                f'{path}, line {number}: there is no "image"; give each line the path of a picture.'
+                f'{path}, line {number}: there is no "image"; give each line the path of an image.'
             )
         if isinstance(tags, str):
             tags = tags.replace(";", ",").split(",")

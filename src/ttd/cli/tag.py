@@ -1,4 +1,4 @@
-"""`ttd tag`: which words of a caption are in the picture."""
+"""`ttd tag`: which words of a caption are in the image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.batch import run_job
+from ttd.cli.batch import Answer, Job, run_job, text_notes
 from ttd.cli.negatives import Selection, selection_options
-from ttd.cli.batch import Answer, Job, text_notes
 from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import Item
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.results import TaggedWord, Tagging
-    from ttd.inference.views import EncodedImage
 
 MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 
@@ -32,7 +31,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 @click.argument("image")
 @click.argument("caption", required=False)
 @click.option(
-    "--caption", "for_all", metavar="TEXT", help="The caption of every picture that has none of its own."
+    "--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own."
 )
 @click.option(
     "--tags",
@@ -61,7 +60,7 @@ def tag(
     score: str,
     stop_words: bool | None,
 ) -> int:
-    """Score the words of a caption and select those that are in the picture.
+    """Score the words of a caption and select those that are in the image.
 
     \b
     ttd tag photo.jpg "a dog on the grass"
@@ -69,16 +68,16 @@ def tag(
     ttd tag photo.jpg --tags dog cat "traffic light"
     ttd tag photos/ --out results        (captions: photos/NAME.txt, or --caption)
     ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...})
-    ttd tag photos/ --selection borrowed --share 0.9 --out results
+    ttd tag photos/ --selection negatives --share 0.9 --out results
 
-    With --selection borrowed a word counts when its score beats that share of words which were not said of the picture.
+    With --selection negatives a word counts when its score beats that share of words which were not said of the image.
     """
     return run_job(TagJob(settings, selection, score, stop_words), settings, image, caption or for_all, tags)
 
 
 @dataclass(frozen=True)
 class TagJob(Job):
-    """Tagging one picture after the other, or a batch at once where nothing is drawn."""
+    """Tagging one image after the other, or a batch at once where nothing is drawn."""
 
     settings: Settings
     selection: Selection
@@ -88,10 +87,10 @@ class TagJob(Job):
 
     def over(self, items: Sequence[Item]) -> TagJob:
         """Finds the words to compare with, which may come from all captions together."""
-        if self.selection.name != "borrowed":
+        if self.selection.name != "negatives":
             return self
         captions = (item.caption for item in items if item.caption)
-        words, line = self.selection.borrow(captions, self.stop_words is not False)
+        words, line = self.selection.find_negatives(captions, self.stop_words is not False)
         click.echo(printable(line), err=True)
         return replace(self, selection=replace(self.selection, words=words))
 
@@ -105,20 +104,20 @@ class TagJob(Job):
         return {"score": self.score, "stop_words": self.stop_words, **self.selection.question()}
 
     def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
     ) -> list[Answer]:
-        """Batched where nothing is drawn; else each picture is encoded once for words and maps."""
+        """Batched where nothing is drawn; else each image is encoded once for words and maps."""
         options: dict[str, Any] = {"score": self.score, **self.selection.options(), **self.settings.options()}
         if self.stop_words is not None:
             options["stop_words"] = self.stop_words
-        if not pictures and not any(item.tags for item in items):
+        if not draw and not any(item.tags for item in items):
             captions = [item.caption or "" for item in items]
             return [_answer(tagging) for tagging in model.tag_many(images, captions, **options)]
         answers = []
         for image, item in zip(images, items, strict=True):
             encoded = model.encode(image, **self.settings.options())
             tagging = model.tag(encoded, item.caption, tags=item.tags or None, **options)
-            answers.append(_answer(tagging, drawings(model, encoded, image, tagging) if pictures else {}))
+            answers.append(_answer(tagging, drawings(model, encoded, image, tagging) if draw else {}))
         return answers
 
 
@@ -132,7 +131,7 @@ def drawings(
     model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging
 ) -> dict[str, Callable[[], Image.Image]]:
     """The page, the sorted scores (Figure 4a), and every pixel's most similar word (Figure 2)."""
-    from ttd.viz.figures import best_word_picture, score_plot
+    from ttd.viz.figures import best_word_image, score_plot
 
     words = tagging.distinct()
     texts = [word.text for word in words]
@@ -141,20 +140,20 @@ def drawings(
     return {
         "": lambda: _page(model, encoded, image, tagging, best),
         "scores": lambda: score_plot(words, name=tagging.score, gap=gap),
-        "words": lambda: best_word_picture(image, best, texts),
+        "words": lambda: best_word_image(image, best, texts),
     }
 
 
 def _page(
     model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging, best: npt.NDArray[np.integer]
 ) -> Image.Image:
-    from ttd.viz.figures import MOST_PANELS, caption_chips, tag_chips, tagging_picture
+    from ttd.viz.figures import MOST_PANELS, caption_chips, tag_chips, tagging_image
 
     words = tagging.distinct()
     picked = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
     chips = tag_chips(words) if tagging.caption is None else caption_chips(tagging.caption, tagging.words)
     maps = dict(zip(picked, small_heatmaps(model, encoded, image, picked), strict=True))
-    return tagging_picture(
+    return tagging_image(
         image, chips, words, maps, score=tagging.score, gap=tagging.selection == "gap", best=best
     )
 
@@ -162,7 +161,7 @@ def _page(
 def small_heatmaps(
     model: TTD, encoded: EncodedImage, image: Image.Image, texts: Sequence[str]
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Heatmaps [h,w] bounded for pictures; those of a huge photo never lie in memory all at once."""
+    """Heatmaps [h,w] bounded for images; those of a huge photo never lie in memory all at once."""
     from ttd.viz.overlays import SIDE, on_grid
 
     factor = min(1.0, SIDE / max(image.size))
@@ -205,7 +204,7 @@ def tag_table(tagging: Tagging) -> str:
 def _selection_line(tagging: Tagging, order: Sequence[TaggedWord], picked: int) -> str:
     if tagging.share is not None:
         cut = "" if tagging.threshold is None else f": {tagging.threshold:.4f}"
-        return f"  ---- beats {tagging.share:.0%} of {tagging.borrowed} borrowed words{cut} ----"
+        return f"  ---- beats {tagging.share:.0%} of {tagging.negatives} negative words{cut} ----"
     if tagging.selection != "gap":
         return f"  ---- threshold {tagging.threshold} ----"
     return f"  ---- largest gap: {order[picked - 1].score - order[picked].score:.4f} ----"

@@ -16,7 +16,7 @@ from ttd.cli.options import start_logging
 # Option -> the place in the config that it sets.
 _SHORT = {
     "model": "model.name",
-    "variant": "model.variant",
+    "method": "model.method",
     "keep": "data.keep",
     "tags": "data.tags",
     "steps": "optimiser.steps",
@@ -31,7 +31,7 @@ _SHORT = {
 @click.option("--config", "source", metavar="NAME", help="paper, mini, or a TOML file; by default the paper's recipe.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one value; repeatable.")
 @click.option("--model", metavar="NAME", help="Base model: short name, hub id, folder or file.")
-@click.option("--variant", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values.")
+@click.option("--method", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values.")
 @click.option("--keep", metavar="FILE", help="Keep-list of `ttd prune`.")
 @click.option("--tags", metavar="PATH", help="Train on words of `ttd data tag`: a path, or inside (the shards).")
 @click.option("--steps", type=click.IntRange(1), help="End after so many steps.")
@@ -58,13 +58,13 @@ def train(
     \b
     ttd scenes write scenes --count 9600
     ttd train scenes --config mini --out runs/mini
-    ttd tag picture.png "a dog on grass" --adapter runs/mini
+    ttd tag image.png "a dog on grass" --adapter runs/mini
     """
     start_logging(verbose)
     from ttd.data.ranks import ranks
     from ttd.training.config import read_config
-    from ttd.training.trainer import train as run
     from ttd.training.signals import Stopped
+    from ttd.training.trainer import train as run
 
     settings = [f"{_SHORT[name]}={_toml(value)}" for name, value in short.items() if value is not None]
     if short["tags"]:

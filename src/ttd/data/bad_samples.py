@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ttd.files import whole_file
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 TRUNCATED = "truncated shard"
 UNREADABLE = "unreadable shard"
@@ -37,7 +37,7 @@ REASONS = (
 MOST_NAMED = 100_000  # samples that a report names; it counts them all
 
 
-class DamagedPair(InputError):
+class BadSample(InputError):
     """A pair that cannot be used.
 
     Attributes:
@@ -69,7 +69,7 @@ class _Named:
     detail: str
 
 
-class DamageReport:
+class BadSampleReport:
     """Counts damaged pairs, each once however often it is met, and stops the job when they are too many.
 
     Attributes:
@@ -93,7 +93,7 @@ class DamageReport:
         """Damaged pairs and damaged shards."""
         return len(self._pairs) + len(self._shards)
 
-    def add(self, damage: DamagedPair) -> None:
+    def add(self, damage: BadSample) -> None:
         """Count one damaged pair, or a shard where its key is empty.
 
         Raises:
@@ -121,7 +121,7 @@ class DamageReport:
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values."""
         named = [
-            DamagedPair(named.reason, shard, key, named.detail).to_dict()
+            BadSample(named.reason, shard, key, named.detail).to_dict()
             for (shard, key), named in list(self._pairs.items())[:MOST_NAMED]
         ]
         return {
@@ -131,7 +131,7 @@ class DamageReport:
             "reasons": self.reasons(),
             "cut_captions": self.cut_captions,
             "shards": [
-                DamagedPair(named.reason, shard, "", named.detail).to_dict() for shard, named in self._shards.items()
+                BadSample(named.reason, shard, "", named.detail).to_dict() for shard, named in self._shards.items()
             ],
             "samples": named,
             "samples_not_named": len(self._pairs) - len(named),

@@ -1,6 +1,6 @@
-"""A folder of pictures with a captions file: CSV, TSV, JSONL, or COCO captions JSON.
+"""A folder of images with a captions file: CSV, TSV, JSONL, or COCO captions JSON.
 
-Captions of one picture are kept together, also where they stand on several lines.
+Captions of one image are kept together, also where they stand on several lines.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.captions import NoCaption, from_record, usable
-from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, DamagedPair
 from ttd.data.tar_shard import MOST_BYTES, shard_name
 from ttd.errors import InputError
 
@@ -22,14 +22,14 @@ IMAGE_NAMES = ("image", "file_name", "filename", "filepath", "file", "path", "im
 
 
 class FolderShard:
-    """See `ttd.data.tar_shard.Shard`; a key is the picture's path as the captions file has it.
+    """See `ttd.data.tar_shard.Shard`; a key is the image's path as the captions file has it.
 
     Args:
         path: the captions file.
-        images: the folder that the picture's paths start from; None: the captions file's own.
+        images: the folder that the image's paths start from; None: the captions file's own.
     """
 
-    damage: DamagedPair | None = None
+    damage: BadSample | None = None
 
     def __init__(self, path: Path, images: Path | None = None) -> None:
         self.path = path
@@ -46,19 +46,19 @@ class FolderShard:
                 else:
                     known += texts
         if not self._captions:
-            raise InputError(f"{path} names no picture: each line needs an image and a caption")
+            raise InputError(f"{path} names no image: each line needs an image and a caption")
         self._keys = list(self._captions)
 
     def __len__(self) -> int:
-        """Pictures."""
+        """Images."""
         return len(self._keys)
 
     def keys(self) -> pa.Array:
-        """All pictures' paths, in the order of the file."""
+        """All images' paths, in the order of the file."""
         return pa.array(self._keys, pa.string())
 
     def key(self, row: int) -> str:
-        """A picture's path."""
+        """An image's path."""
         return self._keys[row]
 
     def captions(self, row: int) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class FolderShard:
                 raise texts
             return usable(dict.fromkeys(texts))
         except NoCaption as error:
-            raise DamagedPair(error.reason, self.name, self._keys[row], error.detail) from None
+            raise BadSample(error.reason, self.name, self._keys[row], error.detail) from None
 
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""
@@ -79,7 +79,7 @@ class FolderShard:
                 return file.read(MOST_BYTES)
         except (OSError, ValueError) as error:
             detail = getattr(error, "strerror", None) or str(error)
-            raise DamagedPair(MISSING_IMAGE, self.name, key, detail) from None
+            raise BadSample(MISSING_IMAGE, self.name, key, detail) from None
 
     def record(self, row: int) -> dict[str, Any]:
         """Nothing."""
@@ -111,12 +111,12 @@ def _coco(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    """One picture per line; lines of one picture add up."""
+    """One image per line; lines of one image add up."""
     for number, record in _records(path):
         image = next((record[name] for name in IMAGE_NAMES if record.get(name)), None)
         if not isinstance(image, str):
             raise InputError(
-                f"{path}, line {number} names no picture: give it one of the fields {', '.join(IMAGE_NAMES)}"
+                f"{path}, line {number} names no image: give it one of the fields {', '.join(IMAGE_NAMES)}"
             )
         yield image.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), _texts(record)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from ttd.files import whole_file
-from ttd.data.bad_samples import DamagedPair, DamageReport
-from ttd.data.sources import PairSource, decode_image
+from ttd.data.bad_samples import BadSample, BadSampleReport
 from ttd.data.shard_jobs import read_ahead
+from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 RECORD = "pack.json"
 _KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}
@@ -30,11 +30,11 @@ def pack(
     limit: float = 0.1,
     threads: int = 4,
     progress: Callable[[int], None] = lambda pairs: None,
-) -> tuple[list[Path], DamageReport]:
+) -> tuple[list[Path], BadSampleReport]:
     """Write shards `FOLDER/PREFIX00000.tar` ... that webdataset, img2dataset's readers and `PairSource` read.
 
     A sample is its image as it was, a .txt with its first caption and a .json with all `captions` and the
-    `source` key. Every picture is decoded once as a check; damaged pairs are left out. The bytes written
+    `source` key. Every image is decoded once as a check; damaged pairs are left out. The bytes written
     depend on the source alone, so an interrupted job is simply run again.
 
     Args:
@@ -43,7 +43,7 @@ def pack(
         per_shard: pairs in a shard, before damaged ones are left out.
         prefix: of the shards' names.
         limit: share of damaged pairs above which the job stops.
-        threads: that read and check pictures.
+        threads: that read and check images.
         progress: is told how many pairs are done.
 
     Returns:
@@ -86,13 +86,13 @@ def _fill(
     tar: tarfile.TarFile,
     source: PairSource,
     indices: range,
-    report: DamageReport,
+    report: BadSampleReport,
     threads: int,
     progress: Callable[[int], None],
 ) -> None:
     for batch in read_ahead(lambda index: _checked(source, index), indices, 64, threads):
         for one in batch:
-            if isinstance(one, DamagedPair):
+            if isinstance(one, BadSample):
                 report.add(one)
                 continue
             index, image, kind, captions, key = one
@@ -114,19 +114,19 @@ def add_sample(
         tar.addfile(member, io.BytesIO(data))
 
 
-def storable_image(data: bytes, shard: str, key: str, picture: Image.Image | None = None) -> tuple[str, bytes]:
+def storable_image(data: bytes, shard: str, key: str, image: Image.Image | None = None) -> tuple[str, bytes]:
     """Suffix and bytes of an image: as it is, or as PNG where shards do not have its format.
 
     Args:
         data: the encoded image.
-        shard, key: for the `DamagedPair` that is raised where it cannot be decoded.
-        picture: the decoded image, where that is at hand.
+        shard, key: for the `BadSample` that is raised where it cannot be decoded.
+        image: the decoded image, where that is at hand.
     """
     kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
     if kind is not None:
         return kind, data
     stream = io.BytesIO()
-    (picture or decode_image(data, shard, key)).save(stream, "PNG")
+    (image or decode_image(data, shard, key)).save(stream, "PNG")
     return "png", stream.getvalue()
 
 

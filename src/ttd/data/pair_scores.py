@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ttd.data.bad_samples import DamagedPair
-from ttd.data.sources import PairSource
+from ttd.data.bad_samples import BadSample
 from ttd.data.shard_jobs import ShardJob, read_ahead
+from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
+from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, ModelError
 from ttd.images import prepare_pixels
-from ttd.device import inference
 
 TCL_SIZE = 224  # the authors scored with TCL at this side
 
@@ -33,15 +33,15 @@ class _Prepared:
 class ScoreJob(ShardJob):
     """Scores of all pairs of a shard: Parquet columns shard, key, score (float32, -1..1).
 
-    A picture is resized until its shorter side is `size` (bicubic) and cut to the square in its middle, as
-    CLIP was trained. The score of a picture with several captions is the mean of their cosines.
+    An image is resized until its shorter side is `size` (bicubic) and cut to the square in its middle, as
+    CLIP was trained. The score of an image with several captions is the mean of their cosines.
 
     Args:
         encoder: in evaluation mode.
         size: side in pixels, a multiple of the patch size; None: the encoder's own, for TCL 224.
-        flip: the mean of the cosines of the picture and of its mirror image.
-        batch: pictures that are encoded at once.
-        threads: that read and decode pictures.
+        flip: the mean of the cosines of the image and of its mirror image.
+        batch: images that are encoded at once.
+        threads: that read and decode images.
         settings: more of what decides the results (an adapter, the number format).
     """
 
@@ -72,7 +72,7 @@ class ScoreJob(ShardJob):
             "flip": flip,
         }
 
-    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
+    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
         """See `ShardJob`."""
         keys: list[str] = []
         scores: list[float] = []
@@ -80,7 +80,7 @@ class ScoreJob(ShardJob):
         for read in read_ahead(lambda i: self._prepare(source, i), indices, self.batch, self.threads):
             batch = []
             for one in read:
-                if isinstance(one, DamagedPair):
+                if isinstance(one, BadSample):
                     skip(one)
                 else:
                     batch.append(one)
@@ -92,7 +92,7 @@ class ScoreJob(ShardJob):
 
     @inference
     def score(self, pixels: list[Tensor], captions: list[tuple[str, ...]]) -> Tensor:
-        """Scores `[B]` of normalised pictures `[3,S,S]` with one or more captions each."""
+        """Scores `[B]` of normalised images `[3,S,S]` with one or more captions each."""
         images = torch.stack(pixels).to(self.encoder.device)
         every = [caption for several in captions for caption in several]
         text = self.encoder.encode_text(every)
@@ -116,7 +116,7 @@ class ScoreJob(ShardJob):
 
 
 def centre_square(image: Image.Image, side: int) -> Image.Image:
-    """Resize the shorter side to `side` (bicubic) and cut out the middle: an RGB picture of side x side."""
+    """Resize the shorter side to `side` (bicubic) and cut out the middle: an RGB image of side x side."""
     short = min(image.size)
     left, top = (image.width - short) / 2, (image.height - short) / 2
     box = (left, top, left + short, top + short)

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from ttd.files import whole_file
+from PIL import Image, ImageDraw
+
 from ttd.data.tables import SCORES, batches
 from ttd.errors import InputError
-from PIL import Image, ImageDraw
+from ttd.files import whole_file
 from ttd.viz.typography import FAINT, INK, PAPER, cut, font
 
 ALL = "all"

@@ -2,13 +2,11 @@
 
 source = PairSource("cc3m/{00000..00331}.tar", keep="pruned/keep.parquet")
 for i in epoch_order(len(source), seed=0, epoch=0, rank=rank, world=world):
-    pair = source[i]                      # or DamagedPair, for DamageReport.add
+    pair = source[i]                      # or BadSample, for BadSampleReport.add
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 import hashlib
 import sys
 import warnings
@@ -18,13 +16,17 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample, BadSampleReport
 from ttd.data.captions_file import FolderShard
-from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, DamagedPair, DamageReport
 from ttd.data.listing import data_files
 from ttd.data.ranks import ranks
-from ttd.data.tar_shard import Shard, TarShard
 from ttd.data.tables import ChosenWords, kept_rows
+from ttd.data.tar_shard import Shard, TarShard
 from ttd.errors import InputError
 from ttd.images import MAX_PIXELS, read_image
 
@@ -61,7 +63,7 @@ def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return words ^ (words >> np.uint64(31))
 
 
-__all__ = ["Captioned", "DamageReport", "DamagedPair", "Pair", "PairSource", "decode_image", "epoch_order"]
+__all__ = ["BadSample", "BadSampleReport", "Captioned", "Pair", "PairSource", "decode_image", "epoch_order"]
 
 
 INSIDE = "inside"
@@ -103,7 +105,7 @@ class PairSource:
 
     Args:
         sources: shards, brace ranges, folders, captions files: see `ttd.data.listing.data_files`.
-        images: the folder that a captions file's picture paths start from; None: the file's own.
+        images: the folder that a captions file's image paths start from; None: the file's own.
         keep: a keep-list (Parquet with shard, key): only these pairs, in the same order.
         tags: words chosen beforehand: a file (JSONL or Parquet) or a folder of `ttd data tag`; "inside": those that
             the shards carry themselves, see `ttd data tag --shards`.
@@ -123,8 +125,8 @@ class PairSource:
         keep: str | Path | None = None,
         tags: str | Path | None = None,
     ) -> None:
-        pictures = Path(images).absolute() if images is not None else None
-        self.shards = _open_all(data_files(sources), pictures)
+        images_folder = Path(images).absolute() if images is not None else None
+        self.shards = _open_all(data_files(sources), images_folder)
         _check_names(self.shards)
         self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
         self._kept: NDArray[np.int64] | None = kept_rows(Path(keep), self.shards) if keep else None
@@ -139,7 +141,7 @@ class PairSource:
         """Read and decode one pair.
 
         Raises:
-            DamagedPair: it cannot be used; says why.
+            BadSample: it cannot be used; says why.
             IndexError: there is no such number.
         """
         shard, row = self.place(index)
@@ -176,9 +178,9 @@ class PairSource:
         shard, row = self.place(index)
         return shard.name, shard.key(row)
 
-    def report(self, limit: float = 0.1) -> DamageReport:
+    def report(self, limit: float = 0.1) -> BadSampleReport:
         """A report that already counts the damaged shards; raises `InputError` where they are too many."""
-        report = DamageReport(len(self), len(self.shards), limit)
+        report = BadSampleReport(len(self), len(self.shards), limit)
         for shard in self.shards:
             if shard.damage:
                 report.add(shard.damage)
@@ -195,28 +197,28 @@ class PairSource:
 
 
 def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
-    """Encoded bytes -> upright RGB; `DamagedPair` where they are broken or above 178 megapixels."""
+    """Encoded bytes -> upright RGB; `BadSample` where they are broken or above 178 megapixels."""
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on; this package accepts twice that.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(BytesIO(data))
         if opened.width * opened.height > MAX_PIXELS:
-            raise DamagedPair(BOMB, shard, key, f"{opened.width} x {opened.height} pixels")
+            raise BadSample(BOMB, shard, key, f"{opened.width} x {opened.height} pixels")
         return read_image(opened)
-    except DamagedPair:
+    except BadSample:
         raise
     except Image.DecompressionBombError as error:
-        raise DamagedPair(BOMB, shard, key, str(error)[:100]) from None
+        raise BadSample(BOMB, shard, key, str(error)[:100]) from None
     except InputError as error:
-        raise DamagedPair(BROKEN_IMAGE, shard, key, str(error.__cause__ or error)[:100]) from None
+        raise BadSample(BROKEN_IMAGE, shard, key, str(error.__cause__ or error)[:100]) from None
     except UnidentifiedImageError:
-        raise DamagedPair(BROKEN_IMAGE, shard, key, "in no format that Pillow knows") from None
+        raise BadSample(BROKEN_IMAGE, shard, key, "in no format that Pillow knows") from None
     # Headers of damaged files make Pillow raise anything: OSError, SyntaxError, ValueError, struct.error ...
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        raise DamagedPair(BROKEN_IMAGE, shard, key, str(error)[:100]) from None
+        raise BadSample(BROKEN_IMAGE, shard, key, str(error)[:100]) from None
 
 
 def _open_all(paths: list[Path], images: Path | None) -> list[Shard]:

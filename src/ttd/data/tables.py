@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ttd.files import whole_file
-from ttd.data.bad_samples import NO_ANSWER, DamagedPair
+from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.tar_shard import Shard
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 SCORES = pa.schema([("shard", pa.string()), ("key", pa.string()), ("score", pa.float32())])
 WORDS = pa.schema([("shard", pa.string()), ("key", pa.string()), ("tags", pa.list_(pa.list_(pa.string())))])
@@ -101,7 +101,7 @@ class ChosenWords:
         """The words of a pair's captions.
 
         Raises:
-            DamagedPair: the tagger had no answer for it.
+            BadSample: the tagger had no answer for it.
             InputError: there is nothing about this pair.
         """
         row = int(self._rows[index])
@@ -109,7 +109,7 @@ class ChosenWords:
             raise InputError(f"{self.path} has no tags for pair {key!r}: run ttd data tag on all shards")
         tags = self._tags[row].as_py()
         if tags is None:
-            raise DamagedPair(NO_ANSWER, shard, key)
+            raise BadSample(NO_ANSWER, shard, key)
         if len(tags) != len(captions):
             raise InputError(
                 f"{self.path} has tags for {len(tags)} captions of pair {key!r}, which has {len(captions)}: "

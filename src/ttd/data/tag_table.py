@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
-from ttd.negatives import SHARE, digest
-from ttd.data.bad_samples import NO_ANSWER, DamagedPair
-from ttd.data.sources import Captioned, Pair, PairSource
+from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import ShardJob, read_ahead
+from ttd.data.sources import Captioned, Pair, PairSource
 from ttd.data.tables import WORDS
 from ttd.model import TTD
+from ttd.negatives import SHARE, digest
 from ttd.taggers.base import Caption, TextTagger
 from ttd.text.words import is_stop_word, split_words
 
@@ -33,7 +33,7 @@ class Chooser(ABC, Generic[Read]):
 
     @abstractmethod
     def read(self, source: PairSource, index: int) -> Read:
-        """What the choice needs of a pair; raises `DamagedPair`."""
+        """What the choice needs of a pair; raises `BadSample`."""
 
     @abstractmethod
     def choose(self, pairs: Sequence[Read]) -> list[Tags | None]:
@@ -49,7 +49,7 @@ class TagJob(ShardJob):
     Args:
         chooser: of the words.
         batch: pairs that are read and asked about at once.
-        threads: that read and decode pictures.
+        threads: that read and decode images.
         settings: more of what decides the results (a keep-list).
     """
 
@@ -64,20 +64,20 @@ class TagJob(ShardJob):
         self.chooser, self.batch, self.threads = chooser, batch, threads
         self.settings = {**(settings or {}), **chooser.settings}
 
-    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
+    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
         """See `ShardJob`."""
         rows: list[tuple[str, str, Tags | None]] = []
         for read in read_ahead(lambda i: self.chooser.read(source, i), indices, self.batch, self.threads):
             pairs = []
             for one in read:
-                if isinstance(one, DamagedPair):
+                if isinstance(one, BadSample):
                     skip(one)
                 else:
                     pairs.append(one)
             for pair, tags in zip(pairs, self.chooser.choose(pairs), strict=True):
                 rows.append((pair.shard, pair.key, tags))
                 if tags is None:
-                    skip(DamagedPair(NO_ANSWER, pair.shard, pair.key))
+                    skip(BadSample(NO_ANSWER, pair.shard, pair.key))
             self.progress(len(read))
         return pa.table([[row[i] for row in rows] for i in range(3)], schema=WORDS)
 
@@ -87,10 +87,10 @@ class ModelChooser(Chooser[Pair]):
 
     Args:
         model: scores the words.
-        score, selection, threshold, share, borrowed, stop_words: as for `TTD.tag_many`; stop words are kept by
+        score, selection, threshold, share, negatives, stop_words: as for `TTD.tag_many`; stop words are kept by
             default, as in the paper's training.
-        batch: pictures of one shape that are encoded at once.
-        options: how pictures are looked at, as for `TTD.tag_many`.
+        batch: images of one shape that are encoded at once.
+        options: how images are looked at, as for `TTD.tag_many`.
         settings: more of what decides the results (an adapter, the number format).
     """
 
@@ -102,7 +102,7 @@ class ModelChooser(Chooser[Pair]):
         selection: str | None = None,
         threshold: float = 0.5,
         share: float = SHARE,
-        borrowed: Sequence[str] | None = None,
+        negatives: Sequence[str] | None = None,
         stop_words: bool = False,
         batch: int = 16,
         options: dict[str, Any] | None = None,
@@ -113,9 +113,9 @@ class ModelChooser(Chooser[Pair]):
         self.batch = batch
         self.view_options = options or {}
         rule = {"score": score, "selection": selection, "threshold": threshold, "stop_words": stop_words}
-        self.rule: dict[str, Any] = {**rule, "share": share, "borrowed": borrowed}
-        if selection == "borrowed":  # otherwise these decide nothing, and tables of earlier versions do not have them
-            rule |= {"share": share, "borrowed": digest(borrowed)}
+        self.rule: dict[str, Any] = {**rule, "share": share, "negatives": negatives}
+        if selection == "negatives":  # otherwise these decide nothing, and tables of earlier versions do not have them
+            rule |= {"share": share, "negatives": digest(negatives)}
         self.settings = {**(settings or {}), **self.view_options, **rule, "base": model.encoder.fingerprint()}
 
     def read(self, source: PairSource, index: int) -> Pair:
@@ -155,12 +155,12 @@ class TextChooser(Chooser[Captioned]):
     Args:
         tagger: see `ttd.taggers`.
         stop_words: leave stop words out.
-        look: read and decode the pictures too, only to find the damaged ones.
+        look: read and decode the images too, only to find the damaged ones.
     """
 
     def __init__(self, tagger: TextTagger, *, stop_words: bool = False, look: bool = False) -> None:
         self.tagger, self.stop_words, self.look = tagger, stop_words, look
-        self.settings = {**tagger.settings, "stop_words": stop_words, "pictures_read": look}
+        self.settings = {**tagger.settings, "stop_words": stop_words, "images_read": look}
 
     def read(self, source: PairSource, index: int) -> Captioned:
         """The captions."""
@@ -185,14 +185,14 @@ class TextChooser(Chooser[Captioned]):
 
 
 def some_captions(source: PairSource, most: int = 10_000) -> Iterator[str]:
-    """The captions of at most `most` pairs, evenly over the source: enough to borrow words from, soon read.
+    """The captions of at most `most` pairs, evenly over the source: enough to take negative words from, soon read.
 
     Damaged pairs are left out; who goes through them all counts them.
     """
     for index in range(0, len(source), max(1, -(-len(source) // most))):
         try:
             yield from source.captioned(index).captions
-        except DamagedPair:
+        except BadSample:
             continue
 
 

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from ttd.files import whole_file
+from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, UNREADABLE, BadSample
 from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
-from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, UNREADABLE, DamagedPair
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 MOST_BYTES = 1 << 28  # of one member, so that a broken size cannot exhaust the memory
@@ -47,7 +47,7 @@ class Shard(Protocol):
     name: str
     path: Path
     size: int
-    damage: DamagedPair | None
+    damage: BadSample | None
 
     def __len__(self) -> int:
         """Pairs, the damaged ones included."""
@@ -62,11 +62,11 @@ class Shard(Protocol):
         ...
 
     def captions(self, row: int) -> tuple[str, ...]:
-        """At least one caption, or `DamagedPair`."""
+        """At least one caption, or `BadSample`."""
         ...
 
     def image_bytes(self, row: int) -> bytes:
-        """The encoded image, or `DamagedPair`."""
+        """The encoded image, or `BadSample`."""
         ...
 
     def record(self, row: int) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class TarShard:
         index = self._index()
         self._length = int(index.table.num_rows)
         ending = index.about["damage"]
-        self.damage = DamagedPair(ending[0], self.name, "", ending[1]) if ending else None
+        self.damage = BadSample(ending[0], self.name, "", ending[1]) if ending else None
 
     def __len__(self) -> int:
         """Pairs, the damaged ones included."""
@@ -115,20 +115,20 @@ class TarShard:
         try:
             return self._captions(row)
         except NoCaption as error:
-            raise DamagedPair(error.reason, self.name, self.key(row), error.detail) from None
+            raise BadSample(error.reason, self.name, self.key(row), error.detail) from None
 
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""
         data = self._member(row, "image")
         if not data:
-            raise DamagedPair(MISSING_IMAGE, self.name, self.key(row))
+            raise BadSample(MISSING_IMAGE, self.name, self.key(row))
         return data
 
     def record(self, row: int) -> dict[str, Any]:
         """The .json, where it is an object."""
         try:
             record = json.loads((self._member(row, "json") or b"{}").decode("utf-8-sig"))
-        except (DamagedPair, ValueError, RecursionError):
+        except (BadSample, ValueError, RecursionError):
             return {}
         return record if isinstance(record, dict) else {}
 
@@ -151,7 +151,7 @@ class TarShard:
                 raise NoCaption(MISSING_CAPTION)
             if record is not None:
                 return from_json(record, CAPTION_NAMES if text is None else CAPTION_NAMES[:1])
-        except (NoCaption, DamagedPair):
+        except (NoCaption, BadSample):
             if text is None:
                 raise
         assert text is not None
@@ -164,12 +164,12 @@ class TarShard:
         if offset < 0:
             return None
         if size > MOST_BYTES:
-            raise DamagedPair(UNREADABLE, self.name, self.key(row), f"a member of {size:,} bytes")
+            raise BadSample(UNREADABLE, self.name, self.key(row), f"a member of {size:,} bytes")
         with self.path.open("rb") as file:
             file.seek(offset)
             data = file.read(size)
         if len(data) < size:
-            raise DamagedPair(TRUNCATED, self.name, self.key(row))
+            raise BadSample(TRUNCATED, self.name, self.key(row))
         return data
 
     def _index(self) -> _Index:
@@ -234,7 +234,7 @@ def build_index(path: Path, size: int, mtime: int) -> pa.Table:
             key, kind = _key_and_kind(member.name)
             if kind and member.isreg() and not member.issparse():
                 samples.setdefault(key, {})[kind] = (member.offset_data, member.size)
-    except DamagedPair as error:
+    except BadSample as error:
         damage = (error.reason, error.detail)
     columns: dict[str, Any] = {"key": pa.array(samples, pa.string())}
     for name in _COLUMNS:
@@ -247,7 +247,7 @@ def build_index(path: Path, size: int, mtime: int) -> pa.Table:
 
 
 def _members(path: Path) -> Iterator[tarfile.TarInfo]:
-    """All members; `DamagedPair` at the place where the tar ends too early or cannot be read on."""
+    """All members; `BadSample` at the place where the tar ends too early or cannot be read on."""
     name = shard_name(path)
     with path.open("rb") as file:
         last = -1
@@ -262,11 +262,11 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
         # Broken headers raise anything: ReadError, ValueError, UnicodeDecodeError, OverflowError ...
         except (tarfile.TarError, ValueError, EOFError, IndexError, OverflowError) as error:
             reason = UNREADABLE if last < 0 else TRUNCATED
-            raise DamagedPair(reason, name, "", str(error)[:100]) from None
+            raise BadSample(reason, name, "", str(error)[:100]) from None
         # tarfile stops without a word at a broken header and at a missing end mark.
         file.seek(tar.offset)
         if file.read(_BLOCK) != bytes(_BLOCK):
-            raise DamagedPair(TRUNCATED, name, "", f"no end mark at byte {tar.offset:,}")
+            raise BadSample(TRUNCATED, name, "", f"no end mark at byte {tar.offset:,}")
 
 
 def _key_and_kind(name: str) -> tuple[str, str]:

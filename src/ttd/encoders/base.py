@@ -64,7 +64,7 @@ class ImageFeatures:
         return self.crop(interpolate(maps, self.padded, mode="bilinear"))
 
     def inside(self, grid: tuple[int, int]) -> Tensor:
-        """Which cells of a map over the padded image have their centre in the picture: bool `[h,w]`."""
+        """Which cells of a map over the padded image have their centre in the image: bool `[h,w]`."""
         axes = []
         for cells, full, first, length in zip(grid, self.padded, self.offset, self.size, strict=True):
             centres = (torch.arange(cells, device=self.dense.device) + 0.5) * (full / cells)
@@ -189,7 +189,7 @@ class Encoder(nn.Module, ABC):
     def maps(self, features: ImageFeatures, text: Tensor, *, joint: bool = False) -> Tensor:
         """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid.
 
-        Here: min-max over the cosines of each map, or with `joint` over all texts and cells of a picture.
+        Here: min-max over the cosines of each map, or with `joint` over all texts and cells of an image.
         """
         sim = self.similarity(features, text)
         return joint_norm(sim) if joint else norm(sim)

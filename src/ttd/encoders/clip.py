@@ -36,12 +36,12 @@ _PLAIN_OPEN_CLIP: dict[str, tuple[Any, ...]] = {
 
 
 class CLIPEncoder(CLIPTowers):
-    """CLIP with dense features by one of the published last-block variants (MaskCLIP unless said otherwise).
+    """CLIP with dense features by one of the published last-block methods (MaskCLIP unless said otherwise).
 
     Args:
         model: the towers.
         tokenizer: a transformers tokenizer; None if only token ids will be encoded.
-        variant: a preset's name ("maskclip", "sclip", "clearclip", "naclip", "values") or a `LastBlock`.
+        method: a protocol's name ("maskclip", "sclip", "clearclip", "naclip", "values") or a `LastBlock`.
         mean, std: image statistics, OpenAI's by default.
         background: default threshold of `segment` on min-max scaled maps.
         vocabulary: the words that the model knows, None where anything goes.
@@ -54,7 +54,7 @@ class CLIPEncoder(CLIPTowers):
         model: CLIPModel,
         tokenizer: Any = None,
         *,
-        variant: str | LastBlock = "maskclip",
+        method: str | LastBlock = "maskclip",
         mean: tuple[float, float, float] = OPENAI_MEAN,
         std: tuple[float, float, float] = OPENAI_STD,
         background: float = 0.5,
@@ -64,7 +64,7 @@ class CLIPEncoder(CLIPTowers):
         self.backbone = model
         self._describe_towers(tokenizer, mean, std)
         self.image_size = int(model.config.vision_config.image_size)
-        self.variant = last_block(variant)
+        self.method = last_block(method)
         self.background = background
         self.vocabulary = vocabulary
 
@@ -157,7 +157,7 @@ class CLIPEncoder(CLIPTowers):
         return self._project(class_token(self._clip.vision_model.encoder.layers[-1], tokens))
 
     def lora_targets(self) -> list[str]:
-        """q and v of both towers, without the last vision block's q where the variant never uses it."""
+        """q and v of both towers, without the last vision block's q where the method never uses it."""
         vision = len(self._clip.vision_model.encoder.layers)
         text = len(self._clip.text_model.encoder.layers)
         targets = [
@@ -166,7 +166,7 @@ class CLIPEncoder(CLIPTowers):
             for i in range(depth)
             for projection in ("q_proj", "v_proj")
         ]
-        if not self.variant.uses_query:
+        if not self.method.uses_query:
             targets.remove(f"vision_model.encoder.layers.{vision - 1}.self_attn.q_proj")
         return targets
 
@@ -178,5 +178,5 @@ class CLIPEncoder(CLIPTowers):
         return run_blocks(layers[:-1], embed_patches(self._clip, pixels)), grid
 
     def _dense(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        patches = self.variant(self._clip.vision_model.encoder.layers[-1], tokens, grid)
+        patches = self.method(self._clip.vision_model.encoder.layers[-1], tokens, grid)
         return as_map(self._project(patches), grid)

@@ -1,8 +1,8 @@
 """The last vision block, changed so that every patch keeps its own meaning: MaskCLIP and its successors.
 
-Two switches span the published variants: what replaces attention, and whether the residual and the MLP stay.
+Two switches span the published methods: what replaces attention, and whether the residual and the MLP stay.
 
-| preset    | attention                      | residual + MLP |
+| method    | attention                      | residual + MLP |
 |-----------|--------------------------------|----------------|
 | maskclip  | identity                       | kept           |
 | sclip     | softmax(q q') + softmax(k k')  | kept           |
@@ -30,7 +30,7 @@ ATTENTIONS = ("identity", "qq", "kk", "qq+kk")
 
 @dataclass(frozen=True)
 class LastBlock:
-    """One variant of the last block: `LastBlock(...)(block, tokens, grid)` gives the patches' features.
+    """One method of the last block: `LastBlock(...)(block, tokens, grid)` gives the patches' features.
 
     Attributes:
         attention: "identity", "qq", "kk" or "qq+kk"; the products are scaled by hs**-0.5 as in CLIP.
@@ -83,7 +83,7 @@ class LastBlock:
         return out
 
 
-PRESETS = {
+METHODS = {
     "maskclip": LastBlock(),
     "sclip": LastBlock("qq+kk"),
     "clearclip": LastBlock("qq", residual_mlp=False),
@@ -92,13 +92,13 @@ PRESETS = {
 }
 
 
-def last_block(variant: str | LastBlock) -> LastBlock:
-    """The preset of that name, or the variant itself."""
-    if isinstance(variant, LastBlock):
-        return variant
-    if variant not in PRESETS:
-        raise InputError(f"unknown last-block variant {variant!r}: choose one of {', '.join(PRESETS)}")
-    return PRESETS[variant]
+def last_block(method: str | LastBlock) -> LastBlock:
+    """The method of that name, or the block itself."""
+    if isinstance(method, LastBlock):
+        return method
+    if method not in METHODS:
+        raise InputError(f"unknown last-block method {method!r}: choose one of {', '.join(METHODS)}")
+    return METHODS[method]
 
 
 def class_token(block: Any, tokens: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from ttd.device import find_device
-from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.base import Encoder
+from ttd.encoders.last_block import METHODS
+from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
 from ttd.encoders.loading.downloads import cache_folder, tcl_weights
 from ttd.encoders.loading.formats import (
@@ -25,7 +26,6 @@ from ttd.encoders.loading.formats import (
     weights_file,
 )
 from ttd.encoders.loading.hub import hub_adapter, hub_model
-from ttd.encoders.last_block import PRESETS
 from ttd.errors import InputError, ModelError, OutOfMemory
 
 __all__ = ["known_models", "load_encoder"]
@@ -41,7 +41,7 @@ def load_encoder(
     *,
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
-    variant: str | None = None,
+    method: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     merge: bool = True,
@@ -52,7 +52,7 @@ def load_encoder(
         name: a short name (see `known_models`), a folder or file, or a hub id ("google/siglip-...").
         adapter: an adapter's short name, folder, file or hub id.
         adapter_scale: how much of the adapter counts: 0 is the base exactly, 1 the adapter as trained.
-        variant: preset of the last vision block; None takes the model's own.
+        method: name of the last vision block; None takes the model's own.
         device: None is CUDA where there is one, else the CPU.
         dtype: "float32", "bfloat16", "float16", or torch's; None is float32.
         merge: add the adapter to the weights, which makes it free; False keeps its layers apart.
@@ -65,17 +65,17 @@ def load_encoder(
     place, precision = find_device(device), _dtype(dtype)
     if not 0 <= adapter_scale <= 1:
         raise InputError(f"adapter_scale must lie between 0 and 1, not {adapter_scale}")
-    _check_variant(variant)
+    _check_method(method)
     adapter_path = find_adapter(adapter) if adapter is not None else None
     source = find_model(name)
     if adapter_path is None:
-        encoder = build(source, variant)
+        encoder = build(source, method)
     elif adapter_path.is_file():
-        encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), variant)
+        encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), method)
     else:
-        # An adapter may have been trained with another variant than its base has by default.
+        # An adapter may have been trained with another method than its base has by default.
         card = read_card(adapter_path)
-        encoder = build(source, variant or (card.variant if card else None))
+        encoder = build(source, method or (card.method if card else None))
         attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge)
     try:
         return encoder.to(place, precision).eval().requires_grad_(False)
@@ -155,19 +155,19 @@ def _unknown(name: str, what: str) -> ModelError:
 # ---------------------------------------------------------------- building
 
 
-def build(source: Source, variant: str | None = None) -> Encoder:
+def build(source: Source, method: str | None = None) -> Encoder:
     """The encoder of a recognised model, on the CPU in float32, with what its card says.
 
     Raises:
         ModelError: the weights do not fit their configuration, or the card names what does not exist.
     """
     card = source.card
-    chosen = variant or (card.variant if card else None)
-    _check_variant(chosen)
-    options: dict[str, Any] = {"variant": chosen} if chosen else {}
+    chosen = method or (card.method if card else None)
+    _check_method(chosen)
+    options: dict[str, Any] = {"method": chosen} if chosen else {}
     if chosen and source.kind != "clip":
         raise ModelError(
-            f"{source.path} is a {source.kind} model, whose last block has one form: leave the variant out"
+            f"{source.path} is a {source.kind} model, whose last block has one form: leave the method out"
         )
     try:
         encoder = _construct(source, options).float()
@@ -228,9 +228,9 @@ def _folder(source: Source) -> Path:
 # ---------------------------------------------------------------- options
 
 
-def _check_variant(variant: str | None) -> None:
-    if variant is not None and variant not in PRESETS:
-        raise ModelError(f"unknown variant: {variant}, known: {', '.join(PRESETS)}")
+def _check_method(method: str | None) -> None:
+    if method is not None and method not in METHODS:
+        raise ModelError(f"unknown method: {method}, known: {', '.join(METHODS)}")
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -18,10 +18,10 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import CLIPModel
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from ttd.encoders.loading import tcl_names
 from ttd.encoders.base import ImageFeatures, cosine_maps
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
-from ttd.encoders.last_block import PRESETS, class_token
+from ttd.encoders.last_block import METHODS, class_token
+from ttd.encoders.loading import tcl_names
 from ttd.encoders.loading.openai_names import clip_to_openai, under
 from ttd.encoders.tcl_decoder import TCLDecoder
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
@@ -65,7 +65,7 @@ class TCLEncoder(CLIPTowers):
     """TCL behind the encoders' contract; text comes from its CLIP, image statistics are ImageNet's.
 
     Pixels of any size are zero-padded, centred, to full patches; features and maps cover the padded image,
-    and `ImageFeatures` says where the picture lies in it.
+    and `ImageFeatures` says where the image lies in it.
     """
 
     kind = "tcl"
@@ -131,7 +131,7 @@ class TCLEncoder(CLIPTowers):
         tokens, grid = self._shared_tokens(padded)
         layers = self._clip.vision_model.encoder.layers
         frozen = run_blocks(layers[self._first_trained : -1], tokens)
-        clip_patches = PRESETS["maskclip"](layers[-1], frozen, grid)
+        clip_patches = METHODS["maskclip"](layers[-1], frozen, grid)
         return ImageFeatures(
             dense=self._decode(tokens, grid),
             pooled=self._project(class_token(layers[-1], frozen)),
@@ -248,7 +248,7 @@ class TCLEncoder(CLIPTowers):
         """The trained branch: tokens `[B,1+h*w,D]` -> dense features `[B,C,H/4,W/4]`."""
         network = self._network
         tokens = run_blocks(network.trained_blocks[:-1], tokens)
-        patches = PRESETS["maskclip"](network.trained_blocks[-1], tokens, grid)
+        patches = METHODS["maskclip"](network.trained_blocks[-1], tokens, grid)
         decoded = network.decoder(as_map(patches, grid)).permute(0, 2, 3, 1)  # (B, H/4, W/4, D)
         embedded = network.image_projection(network.image_norm(decoded)).float()
         return normalize(embedded, dim=-1).permute(0, 3, 1, 2)

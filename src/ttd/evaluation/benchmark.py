@@ -26,7 +26,7 @@ class Sample:
 
     Attributes:
         id: unique in the benchmark.
-        image: the picture's file.
+        image: the image's file.
         truth: files that hold the truth; where one is missing, measuring says so.
     """
 
@@ -51,7 +51,7 @@ class Result:
 
 
 class Tally(ABC):
-    """Adds up measurements as they come; memory does not grow with the number of pictures' pixels."""
+    """Adds up measurements as they come; memory does not grow with the number of images' pixels."""
 
     @abstractmethod
     def add(self, record: Record) -> None:
@@ -96,12 +96,12 @@ class Benchmark(ABC):
         """An empty tally."""
 
     def quality(self, record: Record) -> dict[str, float]:
-        """How well one item went, by measure (higher is better, NaN: it says nothing); none: it shows no pictures."""
+        """How well one item went, by measure (higher is better, NaN: it says nothing); none: it shows no images."""
         return {}
 
     def show(self, model: TTD, number: int, record: Record) -> Shown:
-        """Pictures of `samples[number]` for a page; `record` is what `measure` gave. Only where `quality` gives any."""
-        raise NotImplementedError(f"{self.name} shows no pictures")
+        """Images of `samples[number]` for a page; `record` is what `measure` gave. Only where `quality` gives any."""
+        raise NotImplementedError(f"{self.name} shows no images")
 
     def fingerprint(self) -> str:
         """sha256 over the ids and the names and sizes of all files, in order; their content is not read."""

@@ -146,12 +146,12 @@ def average_precision(scores: np.ndarray, true: np.ndarray) -> float:
 
 
 def class_average_precisions(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Average precision of every class over S pictures: float64 [K], NaN for a class without a positive.
+    """Average precision of every class over S images: float64 [K], NaN for a class without a positive.
 
     Their mean over the other classes (`mean_of_known`) is the class-wise mAP of multi-label classification.
 
     Args:
-        scores: float [S, K], higher is likelier; pictures with equal scores share one threshold.
+        scores: float [S, K], higher is likelier; images with equal scores share one threshold.
         true: bool [S, K].
 
     Raises:

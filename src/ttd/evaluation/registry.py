@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.datasets.classes import own_classes, read_classes
-from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
 from ttd.evaluation.datasets.layouts import DATA_SETS, is_whole, whole_counts
-from ttd.evaluation.tasks.multilabel import MultiLabel
-from ttd.evaluation.protocols import class_options, label_options, mask_options, tag_options
+from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
 from ttd.evaluation.datasets.refcoco import PARTITIONS, read_refer
+from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.evaluation.protocols import class_options, label_options, mask_options, tag_options
+from ttd.evaluation.tasks.multilabel import MultiLabel
 from ttd.evaluation.tasks.referring import Referring
 from ttd.evaluation.tasks.segmentation import open_data_set
 from ttd.evaluation.tasks.tagmask import PARTS, TagMask
-from ttd.evaluation.datasets.tagmask import read_tagmask
-from ttd.negatives import words_to_borrow
-from ttd.errors import InputError
-from ttd.taggers.registry import open_tagger
+from ttd.negatives import find_negatives
 from ttd.scoring import SCORES
+from ttd.taggers.registry import open_tagger
 from ttd.text.words import is_stop_word
 
 LABELS = ("coco-80", "nus-wide")
@@ -33,18 +33,18 @@ class Choices:
     """What a user may choose about a protocol.
 
     Attributes:
-        preset: see `ttd.evaluation.protocols`.
-        given: single options for the model's methods that overrule the preset.
+        protocol: see `ttd.evaluation.protocols`.
+        given: single options for the model's methods that overrule the protocol.
         classes: another class list.
         synonyms: ask for all names of a class.
         taggers, spacy_model, llm: see `ttd.taggers.registry.open_tagger`.
         parts, scores, stop_words, shuffled: see `ttd.evaluation.tasks.tagmask.TagMask`.
-        shares, borrowed: tagmask: rows of `selection="borrowed"`, and where its words come from: captions, list or a
+        shares, negatives: tagmask: rows of `selection="negatives"`, and where its words come from: captions, list or a
             file; None: captions where they hold enough words.
         split, split_by: see `ttd.evaluation.datasets.refcoco.read_refer`; coco-80 has a split too.
     """
 
-    preset: str = "paper"
+    protocol: str = "paper"
     given: Mapping[str, Any] | None = None
     classes: str | None = None
     synonyms: bool = False
@@ -56,7 +56,7 @@ class Choices:
     spacy_model: str | None = None
     llm: Mapping[str, Any] | None = None
     shares: Sequence[float] = ()
-    borrowed: str | None = None
+    negatives: str | None = None
     split: str | None = None
     split_by: str | None = None
 
@@ -71,7 +71,7 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
         calibrated: whether the encoder's maps are calibrated (TCL): it has thresholds of its own.
 
     Raises:
-        InputError: unknown name or preset, or the data is not there.
+        InputError: unknown name or protocol, or the data is not there.
     """
     given = choices.given or {}
     if name not in NAMES:
@@ -85,26 +85,26 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
         said = (word for row in data.rows for word in row.words if choices.stop_words or not is_stop_word(word))
         return TagMask(
             data,
-            tag_options(choices.preset, given),
-            mask_options(choices.preset, given),
+            tag_options(choices.protocol, given),
+            mask_options(choices.protocol, given),
             parts=choices.parts,
             scores=choices.scores,
             stop_words=choices.stop_words,
             shuffled=choices.shuffled,
             taggers=[open_tagger(one, choices.spacy_model, choices.llm) for one in dict.fromkeys(choices.taggers)],
             shares=choices.shares,
-            borrowed=words_to_borrow(choices.borrowed, said) if choices.shares else None,
+            negatives=find_negatives(choices.negatives, said) if choices.shares else None,
         )
     if name in PARTITIONS:
         expressions = read_refer(name, root, choices.split or "val", choices.split_by)
-        return Referring(expressions, mask_options(choices.preset, given))
+        return Referring(expressions, mask_options(choices.protocol, given))
     if name in LABELS:
-        pictures = read_coco(root, choices.split) if name == "coco-80" else read_nus_wide(root)
+        images = read_coco(root, choices.split) if name == "coco-80" else read_nus_wide(root)
         classes = own_classes(name, choices.classes)
-        return MultiLabel(name, pictures, classes, label_options(choices.preset, given), choices.synonyms)
+        return MultiLabel(name, images, classes, label_options(choices.protocol, given), choices.synonyms)
     listed = name if name != "folder" else choices.classes or root / "classes.txt"
     options = class_options(
-        choices.preset,
+        choices.protocol,
         given,
         name,
         with_background=read_classes(listed).background,
@@ -114,8 +114,8 @@ def open_benchmark(name: str, root: Path, choices: Choices, *, calibrated: bool)
 
 
 def sample_note(name: str, measured: int, protocol: Mapping[str, Any] | None = None) -> str | None:
-    """A sentence where fewer pictures were measured than the data set has: such numbers compare with nothing."""
+    """A sentence where fewer images were measured than the data set has: such numbers compare with nothing."""
     if is_whole(name, measured, protocol):
         return None
     whole = " or ".join(str(count) for count in whole_counts(name, protocol))
-    return f"Measured on a sample, {measured} of {whole} pictures; published numbers are about the whole set."
+    return f"Measured on a sample, {measured} of {whole} images; published numbers are about the whole set."

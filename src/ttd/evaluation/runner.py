@@ -7,20 +7,21 @@ and adds up, so exactly one does, and none waits for another that may have died.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
-from ttd.files import whole_file
-from ttd.errors import InputError
 import csv
 import io
+import json
 import math
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
 from tqdm import tqdm
+
+from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Result
+from ttd.files import whole_file
 
 if TYPE_CHECKING:
     from ttd.model import TTD

@@ -1,8 +1,8 @@
-"""A folder of encoded pictures: another threshold, refinement or class list asks the same features again.
+"""A folder of encoded images: another threshold, refinement or class list asks the same features again.
 
-What is read back is what was encoded, to the last bit. A picture's entry is named by a digest of all that decides
+What is read back is what was encoded, to the last bit. An image's entry is named by a digest of all that decides
 its features: every parameter of the encoder (so also a merged adapter) with its structure, number format, kind of
-device and torch's version, how the picture is looked at, and the picture's pixels. An entry is a folder of one
+device and torch's version, how the image is looked at, and the image's pixels. An entry is a folder of one
 safetensors file for each view and, written last, `views.json`, which says where the views lie and holds a checksum
 of each file: an entry that is incomplete or damaged is made anew.
 """
@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save
 
-from ttd.files import whole_file
 from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.files import whole_file
 from ttd.inference.options import Options
 from ttd.inference.views import Axis, View, encode_views, prepare
 
@@ -43,20 +43,20 @@ class FeatureCache:
         self.folder, self.encoder = folder, encoder
         self._encoder_key = encoder_key(encoder)
 
-    def views(self, picture: Image.Image, options: Options) -> CachedViews:
-        """The views of an RGB picture, from the folder or encoded and kept there when they are gone through."""
+    def views(self, image: Image.Image, options: Options) -> CachedViews:
+        """The views of an RGB image, from the folder or encoded and kept there when they are gone through."""
         look = {**options.view, "size": options.size or self.encoder.image_size}
-        digest = hashlib.sha256(json.dumps([self._encoder_key, look, picture.size]).encode())
-        digest.update(picture.tobytes())
+        digest = hashlib.sha256(json.dumps([self._encoder_key, look, image.size]).encode())
+        digest.update(image.tobytes())
         name = digest.hexdigest()
-        return CachedViews(self.encoder, picture, options, self.folder / name[:2] / name)
+        return CachedViews(self.encoder, image, options, self.folder / name[:2] / name)
 
 
 class CachedViews:
-    """Views of one picture that are read, or else encoded, whenever they are iterated: a few at a time."""
+    """Views of one image that are read, or else encoded, whenever they are iterated: a few at a time."""
 
-    def __init__(self, encoder: Encoder, picture: Image.Image, options: Options, entry: Path) -> None:
-        self._encoder, self._picture, self._options, self._entry = encoder, picture, options, entry
+    def __init__(self, encoder: Encoder, image: Image.Image, options: Options, entry: Path) -> None:
+        self._encoder, self._image, self._options, self._entry = encoder, image, options, entry
 
     def __iter__(self) -> Iterator[View]:
         given = 0
@@ -75,7 +75,7 @@ class CachedViews:
 
     def _encode(self) -> Iterator[View]:
         """All views, fresh; kept once the last one is there."""
-        pixels = [scaled[None] for scaled in prepare(self._picture, self._encoder, self._options)]
+        pixels = [scaled[None] for scaled in prepare(self._image, self._encoder, self._options)]
         records = []
         for number, view in enumerate(encode_views(self._encoder, pixels, self._options)):
             tensors = {name: getattr(view.features, name) for name in _TENSORS}
@@ -122,7 +122,7 @@ def encoder_key(encoder: Encoder) -> str:
     config: Any = getattr(encoder.backbone, "config", None)
     facts = [
         repr(encoder),
-        repr(getattr(encoder, "variant", None)),
+        repr(getattr(encoder, "method", None)),
         repr(config.to_dict()) if hasattr(config, "to_dict") else "",
         # Adapter layers that are not merged keep their strength outside of the parameters.
         repr([getattr(module, "scaling", None) for module in encoder.modules()]),

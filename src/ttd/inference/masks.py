@@ -1,7 +1,7 @@
-"""From maps on a small grid to what every pixel of the picture gets: values, masks, labels.
+"""From maps on a small grid to what every pixel of the image gets: values, masks, labels.
 
-Maps are enlarged bilinearly tile by tile, so a picture of 178 megapixels never holds one value per class and
-pixel. DenseCRF and SAM-HQ look at the picture at no more than `WORKING_SIDE` pixels, and what they find is
+Maps are enlarged bilinearly tile by tile, so an image of 178 megapixels never holds one value per class and
+pixel. DenseCRF and SAM-HQ look at the image at no more than `WORKING_SIDE` pixels, and what they find is
 enlarged.
 """
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ttd.refine import SAMRefiner, crf
 from ttd.inference.resizing import resize, tiles
+from ttd.refine import SAMRefiner, crf
 
 WORKING_SIDE = 1024
 
@@ -49,18 +49,18 @@ def pixel_labels(maps: Tensor, size: tuple[int, int], threshold: float | None) -
     return labels
 
 
-def crf_maps(picture: Image.Image, maps: Tensor, background: float | None) -> Tensor:
+def crf_maps(image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
     """DenseCRF's marginals of maps `[N,h,w]` in 0..1, at the working size.
 
     Args:
-        picture: RGB.
+        image: RGB.
         maps: compete with each other.
         background: the threshold that background stands for; None: there is none.
 
     Returns:
         `[1+N,H',W']` with the background first, or `[N,H',W']` without; the highest wins.
     """
-    small = working_picture(picture)
+    small = working_image(image)
     if background is None and len(maps) == 1:
         return torch.ones(1, small.height, small.width)
     values = resize(maps, (small.height, small.width)).clamp(0, 1).cpu().numpy()
@@ -70,28 +70,28 @@ def crf_maps(picture: Image.Image, maps: Tensor, background: float | None) -> Te
     return torch.cat([(1 - marginals.sum(0, keepdim=True)).clamp(min=0), marginals])
 
 
-def sam_masks(refiner: SAMRefiner, picture: Image.Image, maps: Tensor, threshold: float) -> NDArray[np.bool_]:
+def sam_masks(refiner: SAMRefiner, image: Image.Image, maps: Tensor, threshold: float) -> NDArray[np.bool_]:
     """SAM-HQ's redrawing of each map `[N,h,w]` cut at the threshold: bool `[N,H',W']` that may overlap."""
-    small = working_picture(picture)
+    small = working_image(image)
     masks = pixel_values(maps, (small.height, small.width)) >= threshold
     return refiner.refine(small, masks, exclusive=False)[0]
 
 
 def sam_labels(
-    refiner: SAMRefiner, picture: Image.Image, maps: Tensor, threshold: float | None
+    refiner: SAMRefiner, image: Image.Image, maps: Tensor, threshold: float | None
 ) -> NDArray[np.uint16]:
-    """`pixel_labels` redrawn by SAM-HQ, at the picture's size.
+    """`pixel_labels` redrawn by SAM-HQ, at the image's size.
 
     Pixels that nobody claims become background; without a background they keep their label.
     """
-    small = working_picture(picture)
+    small = working_image(image)
     labels = pixel_labels(maps, (small.height, small.width), threshold)
     first = 0 if threshold is None else 1
     numbers = np.arange(first, first + len(maps), dtype=np.uint16)
     redrawn, _ = refiner.refine(small, labels == numbers[:, None, None])
     fallback = labels if threshold is None else np.zeros_like(labels)
     best = np.where(redrawn.any(0), numbers[redrawn.argmax(0)], fallback)
-    return nearest(best, (picture.height, picture.width))
+    return nearest(best, (image.height, image.width))
 
 
 def nearest(labels: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
@@ -104,10 +104,10 @@ def nearest(labels: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uin
     return enlarged
 
 
-def working_picture(picture: Image.Image) -> Image.Image:
-    """The picture, with its longer side shrunk to at most `WORKING_SIDE` pixels."""
-    factor = WORKING_SIDE / max(picture.size)
+def working_image(image: Image.Image) -> Image.Image:
+    """The image, with its longer side shrunk to at most `WORKING_SIDE` pixels."""
+    factor = WORKING_SIDE / max(image.size)
     if factor >= 1:
-        return picture
-    width, height = (max(1, round(side * factor)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+        return image
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Test-time options, their named presets, and the sizes that pictures are brought to."""
+"""Test-time options, their named protocols, and the sizes that images are brought to."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MAX_STRETCH = 2048 / 448
 
 @dataclass(frozen=True)
 class Options:
-    """How a picture is looked at and how questions are put; sizes in pixels.
+    """How an image is looked at and how questions are put; sizes in pixels.
 
     Attributes:
         size: the shorter side before `scales`; None: the encoder's own `image_size`.
-        scales: the picture is seen once at each of these multiples of `size`.
+        scales: the image is seen once at each of these multiples of `size`.
         flip: each scale also mirrored.
-        window: side of the sliding window; None: the whole picture at once.
+        window: side of the sliding window; None: the whole image at once.
         stride: step of the window, at most `window`; None: half of it.
         templates: for heatmaps, masks and classes, also around whole captions; None: the encoder's usual
             ("tcl9" for TCL, "none" for a closed vocabulary, else OpenAI's 80).
@@ -56,7 +56,7 @@ class Options:
 
     @property
     def one_view(self) -> bool:
-        """Whether the picture is seen once, as a whole."""
+        """Whether the image is seen once, as a whole."""
         return len(self.scales) == 1 and not self.flip and self.window is None
 
     def threshold(self, encoder: Encoder) -> float | None:
@@ -93,7 +93,7 @@ _PAPER = Options(
 )
 _TCL = Options(size=448, window=448, stride=224, templates="tcl9", refine="pamr", background=0.4)
 
-PRESETS = {
+PROTOCOLS = {
     "default": Options(),
     # The authors' settings for tags: 224 px, one scale, mirrored too, every word of the caption.
     "paper-tags": Options(size=224, flip=True, stop_words=False),
@@ -106,18 +106,18 @@ PRESETS = {
 }
 
 
-def resolve(preset: str | None = None, base: Options | None = None, **changes: Any) -> Options:
-    """Options from a preset (or `base`) with single values changed.
+def resolve(protocol: str | None = None, base: Options | None = None, **changes: Any) -> Options:
+    """Options from a protocol (or `base`) with single values changed.
 
     Raises:
-        InputError: an unknown preset or option, or a value out of range.
+        InputError: an unknown protocol or option, or a value out of range.
     """
-    if preset is not None and preset not in PRESETS:
-        raise InputError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise InputError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
     known = {field.name for field in fields(Options)}
     if unknown := sorted(set(changes) - known):
         raise InputError(f"unknown option {unknown[0]!r}: choose from {', '.join(sorted(known))}")
-    start = PRESETS[preset] if preset is not None else base or PRESETS["default"]
+    start = PROTOCOLS[protocol] if protocol is not None else base or PROTOCOLS["default"]
     for name in ("scales", "templates", "tag_templates"):
         if isinstance(changes.get(name), list):
             changes[name] = tuple(changes[name])
@@ -126,23 +126,23 @@ def resolve(preset: str | None = None, base: Options | None = None, **changes: A
     return options
 
 
-def prepared_size(picture: tuple[int, int], size: int, multiple: int, scale: float = 1.0) -> tuple[int, int]:
-    """The height and width a picture is resized to.
+def prepared_size(image: tuple[int, int], size: int, multiple: int, scale: float = 1.0) -> tuple[int, int]:
+    """The height and width an image is resized to.
 
     The shorter side becomes `size * scale` and the ratio is kept, unless the longer side would exceed
     `MAX_STRETCH * size * scale`: then that is the longer side, and the shorter one follows the ratio down to
-    one patch (so a picture of 1 x 10000 works). Both sides are rounded to multiples of `multiple`.
+    one patch (so an image of 1 x 10000 works). Both sides are rounded to multiples of `multiple`.
     So no encoder needs to pad, and the windows' cells fall on one grid.
 
     Args:
-        picture: (H, W) of the picture.
+        image: (H, W) of the image.
         size: the shorter side in pixels.
         multiple: the patch size.
         scale: multiplies `size`.
     """
     short, long = size * scale, size * scale * MAX_STRETCH
-    factor = min(short / min(picture), long / max(picture))
-    height, width = (max(1, int(side * factor / multiple + 0.5)) * multiple for side in picture)
+    factor = min(short / min(image), long / max(image))
+    height, width = (max(1, int(side * factor / multiple + 0.5)) * multiple for side in image)
     return height, width
 
 

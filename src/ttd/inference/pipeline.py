@@ -1,4 +1,4 @@
-"""From pictures in any form to views that can be asked, by one encoder."""
+"""From images in any form to views that can be asked, by one encoder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.images import ImageLike, read_image
 from ttd.inference.feature_cache import FeatureCache
-from ttd.images import Picture, read_image
 from ttd.inference.options import resolve
 from ttd.inference.views import EncodedImage, View, ViewsOnDemand, prepare
 
 
 class Looker:
-    """Reads and prepares pictures, and encodes them now or while a question is answered.
+    """Reads and prepares images, and encodes them now or while a question is answered.
 
     Attributes:
         encoder: what encodes.
@@ -29,29 +29,29 @@ class Looker:
         self.encoder = encoder
         self.cache: FeatureCache | None = None
 
-    def look(self, image: Picture | EncodedImage, options: dict[str, Any], *, keep: bool) -> EncodedImage:
-        """A picture ready for questions; without `keep` views are encoded while a question is answered.
+    def look(self, image: ImageLike | EncodedImage, options: dict[str, Any], *, keep: bool) -> EncodedImage:
+        """An image ready for questions; without `keep` views are encoded while a question is answered.
 
         Raises:
-            InputError: an unusable picture, or one that was encoded by another encoder or with other options.
+            InputError: an unusable image, or one that was encoded by another encoder or with other options.
         """
         if isinstance(image, EncodedImage):
             return self._with_options(image, options)
         settings = resolve(**options)
-        picture = read_image(image)
+        rgb = read_image(image)
         if self.cache is not None:
-            cached = self.cache.views(picture, settings)
-            return EncodedImage(picture, tuple(cached) if keep else cached, settings, self.encoder)
-        pixels = [scaled[None] for scaled in prepare(picture, self.encoder, settings)]
+            cached = self.cache.views(rgb, settings)
+            return EncodedImage(rgb, tuple(cached) if keep else cached, settings, self.encoder)
+        pixels = [scaled[None] for scaled in prepare(rgb, self.encoder, settings)]
         views: Iterable[View] = ViewsOnDemand(self.encoder, pixels, settings)
         if keep:
             views = tuple(views)
-        return EncodedImage(picture, views, settings, self.encoder)
+        return EncodedImage(rgb, views, settings, self.encoder)
 
     def batches(
-        self, images: dict[int, Picture | EncodedImage], options: dict[str, Any], batch_size: int
+        self, images: dict[int, ImageLike | EncodedImage], options: dict[str, Any], batch_size: int
     ) -> Iterable[tuple[list[int], Iterable[View]]]:
-        """Numbers and views of pictures that share all shapes; encoded ones come alone."""
+        """Numbers and views of images that share all shapes; encoded ones come alone."""
         waiting: dict[tuple[Any, ...], list[tuple[int, list[Tensor]]]] = {}
         settings = resolve(**options)
         for i, image in images.items():
@@ -68,9 +68,9 @@ class Looker:
 
     def _with_options(self, encoded: EncodedImage, options: dict[str, Any]) -> EncodedImage:
         if encoded.encoder is not self.encoder:
-            raise InputError("the encoded picture comes from another model: encode it with this one")
+            raise InputError("the encoded image comes from another model: encode it with this one")
         settings = resolve(base=encoded.options, **options)
         changed = [name for name, value in settings.view.items() if value != encoded.options.view[name]]
         if changed:
-            raise InputError(f"the picture was encoded with another {changed[0]}: encode it again")
+            raise InputError(f"the image was encoded with another {changed[0]}: encode it again")
         return replace(encoded, options=settings)

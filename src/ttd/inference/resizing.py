@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# Values of one tile, whatever the picture's size and the number of maps. At 4 MB in float32 a tile stays in
+# Values of one tile, whatever the image's size and the number of maps. At 4 MB in float32 a tile stays in
 # the processor's cache: twice as fast as 64 MB.
 _TILE_VALUES = 1_000_000
 

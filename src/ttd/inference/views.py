@@ -1,7 +1,7 @@
-"""A picture seen several times (scales, mirrored, sliding window), encoded once, put together per question.
+"""An image seen several times (scales, mirrored, sliding window), encoded once, put together per question.
 
 A view is one window of one scale, mirrored or not. What is asked of each view (cosines, maps) is laid onto
-one canvas, the grid of the finest scale over the whole picture: windows are averaged where they overlap,
+one canvas, the grid of the finest scale over the whole image: windows are averaged where they overlap,
 then all scales and mirrorings count the same. Padding lies outside the canvas.
 """
 
@@ -26,13 +26,13 @@ WINDOWS_PER_BATCH = 8
 
 @dataclass(frozen=True)
 class Axis:
-    """Where a window lies along one axis of a resized picture, in pixels.
+    """Where a window lies along one axis of a resized image, in pixels.
 
     Attributes:
-        full: length of the picture.
+        full: length of the image.
         starts: where each of the windows along this axis begins.
         start, length: this window.
-        mirrored: the picture was mirrored along this axis before.
+        mirrored: the image was mirrored along this axis before.
     """
 
     full: int
@@ -42,7 +42,7 @@ class Axis:
     mirrored: bool = False
 
     def sampling(self, cells: int, targets: int, offset: int, padded: int) -> Sampling:
-        """How `targets` canvas cells over the whole picture sample the window's `cells` cells.
+        """How `targets` canvas cells over the whole image sample the window's `cells` cells.
 
         Args:
             cells: of the window's map, which covers `padded` pixels.
@@ -61,7 +61,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class View:
-    """One window of one scale, mirrored or not, of B pictures of one prepared size.
+    """One window of one scale, mirrored or not, of B images of one prepared size.
 
     Attributes:
         features: of the B windows.
@@ -75,7 +75,7 @@ class View:
     weight: float
 
     def canvas(self, maps: Tensor) -> tuple[int, int]:
-        """The grid over the whole picture with cells of the size that the window's maps `[...,h,w]` have."""
+        """The grid over the whole image with cells of the size that the window's maps `[...,h,w]` have."""
         sizes = []
         for axis, cells, padded in zip(
             (self.rows, self.columns), maps.shape[-2:], self.features.padded, strict=True
@@ -112,24 +112,24 @@ class View:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A picture whose views are encoded: pass it in place of an image, as often as you like.
+    """An image whose views are encoded: pass it in place of an image, as often as you like.
 
     Attributes:
-        picture: upright RGB, at its own size.
+        image: upright RGB, at its own size.
         views: finest scale first.
         options: how it was looked at; questions start from these.
         encoder: the encoder that made it.
     """
 
-    picture: Image.Image
+    image: Image.Image
     views: Iterable[View]
     options: Options
     encoder: Encoder
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the picture."""
-        return self.picture.height, self.picture.width
+        """(H, W) of the image."""
+        return self.image.height, self.image.width
 
     @property
     def pooled(self) -> Tensor:
@@ -150,7 +150,7 @@ class ViewsOnDemand:
 
 
 def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tensor]:
-    """A picture's normalised pixels `[3,H,W]` for each scale, the finest first."""
+    """An image's normalised pixels `[3,H,W]` for each scale, the finest first."""
     size = options.size or encoder.image_size
     shape = (image.height, image.width)
     return [
@@ -162,11 +162,11 @@ def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tens
 
 
 def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -> Iterator[View]:
-    """Encode every view of B pictures.
+    """Encode every view of B images.
 
     Args:
         encoder: in evaluation mode.
-        pixels: `[B,3,H,W]` for each scale, the finest first; the pictures share all shapes.
+        pixels: `[B,3,H,W]` for each scale, the finest first; the images share all shapes.
         options: `flip`, `window`, `stride`.
     """
     mirrorings = (False, True) if options.flip else (False,)
@@ -217,7 +217,7 @@ def average_feature(views: Iterable[View]) -> Tensor:
 
 
 def _windows(full: int, encoder: Encoder, options: Options, mirrored: bool = False) -> list[Axis]:
-    """The windows along one axis: every `stride` pixels, the last one pushed back to end with the picture."""
+    """The windows along one axis: every `stride` pixels, the last one pushed back to end with the image."""
     if options.window is None:
         return [Axis(full, (0,), 0, full, mirrored)]
     patch = encoder.patch_size
@@ -233,7 +233,7 @@ def _multiple(pixels: int, patch: int) -> int:
 
 
 def _crop(pixels: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """The window of `[B,3,H,W]`, from the mirrored picture where asked."""
+    """The window of `[B,3,H,W]`, from the mirrored image where asked."""
     left = columns.full - columns.start - columns.length if columns.mirrored else columns.start
     window = pixels[..., rows.start : rows.start + rows.length, left : left + columns.length]
     return window.flip(-1) if columns.mirrored else window

@@ -1,4 +1,4 @@
-"""Refinement: a picture and masks in, masks that follow the picture's edges out (PAMR, DenseCRF, SAM-HQ).
+"""Refinement: an image and masks in, masks that follow the image's edges out (PAMR, DenseCRF, SAM-HQ).
 
 The rooms load their own heavy libraries (pydensecrf, transformers, scipy) when they are first used.
 """

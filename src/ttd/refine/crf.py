@@ -106,10 +106,10 @@ def _checked(
     image: NDArray[np.uint8], maps: NDArray[Any], background: float | None
 ) -> NDArray[np.float32]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(f"DenseCRF needs a uint8 picture [H,W,3], not {image.dtype} {list(image.shape)}.")
+        raise InputError(f"DenseCRF needs a uint8 image [H,W,3], not {image.dtype} {list(image.shape)}.")
     if maps.ndim != 3 or maps.shape[1:] != image.shape[:2]:
         raise InputError(
-            f"DenseCRF needs maps [N,{image.shape[0]},{image.shape[1]}] for this picture, "
+            f"DenseCRF needs maps [N,{image.shape[0]},{image.shape[1]}] for this image, "
             f"not {list(maps.shape)}."
         )
     least = 1 if background is not None else 2

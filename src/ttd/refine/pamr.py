@@ -1,4 +1,4 @@
-"""PAMR, the pixel-adaptive mask refinement of 1-stage-wseg that TCL uses: masks follow the picture's edges.
+"""PAMR, the pixel-adaptive mask refinement of 1-stage-wseg that TCL uses: masks follow the image's edges.
 
 Every pixel has P = 8 * len(dilations) neighbours. Its new mask value is their average, weighted by how much
 they look like it, and this is repeated. One round is therefore a product of a sparse matrix [HW, HW] with P
@@ -45,12 +45,12 @@ def pamr(
     iterations: int = ITERATIONS,
     dilations: Sequence[int] = DILATIONS,
 ) -> Tensor:
-    """Refines soft masks with the pictures they belong to.
+    """Refines soft masks with the images they belong to.
 
     The weight of neighbour j for pixel i is the softmax over the P neighbours of the mean over channels of
     -|x_i - x_j| / (1e-8 + 0.1 * std_i), where std_i is the unbiased deviation over the 3x3 windows of all
     dilations. A round costs B * H * W * P * C multiplications. Beside the result, memory holds two blocks of
-    at most 64 channels and the matrix (8 * P bytes per pixel) of one picture; what of the matrix exceeds both
+    at most 64 channels and the matrix (8 * P bytes per pixel) of one image; what of the matrix exceeds both
     the masks' size and 128 MiB is computed anew in every round. No gradients.
 
     Args:
@@ -92,7 +92,7 @@ def _check(images: Tensor, masks: Tensor, iterations: int, dilations: Sequence[i
 
 
 def _refine(image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations: tuple[int, ...]) -> None:
-    """One picture [3,H,W] and its masks [C,h,w]; the result is written into out [C,H,W]."""
+    """One image [3,H,W] and its masks [C,h,w]; the result is written into out [C,H,W]."""
     height, width = image.shape[1:]
     budget = max(_KEPT_BYTES, 4 * len(mask) * height * width)
     kept: list[_Rows] = []

@@ -2,8 +2,8 @@
 
 Every connected part of a mask becomes a box and a mask prompt; what SAM-HQ draws for the parts of a class is
 united. The appendix leaves open how the mask is fed and who gets a pixel that two classes claim: here the
-mask is fed as constant logits, and the pixel goes to the prediction with the higher score. The picture is
-encoded once for all prompts. Coordinates are (x, y) in pixels of the picture, counted from the top-left
+mask is fed as constant logits, and the pixel goes to the prediction with the higher score. The image is
+encoded once for all prompts. Coordinates are (x, y) in pixels of the image, counted from the top-left
 pixel's centre.
 """
 
@@ -36,9 +36,9 @@ _PROMPTS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class SAMEmbedding:
-    """A picture as SAM-HQ sees it; made by `SAMRefiner.encode`, asked by `SAMRefiner.predict`."""
+    """An image as SAM-HQ sees it; made by `SAMRefiner.encode`, asked by `SAMRefiner.predict`."""
 
-    size: tuple[int, int]  # H, W of the picture
+    size: tuple[int, int]  # H, W of the image
     resized: tuple[int, int]  # its height and width in the top-left corner of the model's square input
     features: Tensor  # [1,C,g,g]
     early: Tensor  # [1,g,g,D], first block with global attention: the detail that the HQ token uses
@@ -48,7 +48,7 @@ class SAMEmbedding:
 class SAMPrediction:
     """Answers to P prompts."""
 
-    masks: NDArray[np.bool_]  # [P,H,W] at the picture's size
+    masks: NDArray[np.bool_]  # [P,H,W] at the image's size
     scores: NDArray[np.float32]  # [P], the model's own estimate of each mask's IoU
     logits: NDArray[np.float32]  # [P,4g,4g] of the square input: a mask prompt for the next question
 
@@ -103,12 +103,12 @@ class SAMRefiner:
 
     @torch.inference_mode()
     def encode(self, image: Image.Image | NDArray[np.uint8]) -> SAMEmbedding:
-        """Encodes a picture (PIL, or uint8 [H,W,3]) once for any number of prompts."""
-        picture = _picture(image)
-        width, height = picture.size
+        """Encodes an image (PIL, or uint8 [H,W,3]) once for any number of prompts."""
+        rgb = _image(image)
+        width, height = rgb.size
         scale = self.side / max(height, width)
         resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-        pixels = np.asarray(picture.resize(resized[::-1], Image.Resampling.BILINEAR), dtype=np.float32)
+        pixels = np.asarray(rgb.resize(resized[::-1], Image.Resampling.BILINEAR), dtype=np.float32)
         pixels = (pixels - _MEAN) / _STD
         square = F.pad(
             torch.from_numpy(pixels).permute(2, 0, 1)[None],
@@ -131,9 +131,9 @@ class SAMRefiner:
 
         Args:
             embedding: from `encode`.
-            points: [P,K,2], or [K,2] for one prompt; (x, y) in pixels of the picture.
+            points: [P,K,2], or [K,2] for one prompt; (x, y) in pixels of the image.
             labels: [P,K] or [K]: 1 inside the object, 0 outside; all 1 when left out.
-            boxes: [P,4] or [4]: left, top, right, bottom in pixels of the picture.
+            boxes: [P,4] or [4]: left, top, right, bottom in pixels of the image.
             mask: [P,4g,4g] or [4g,4g]: logits as in `SAMPrediction.logits`.
             multimask: let the model draw three masks and keep the one with the highest score: for a single
                 point, which often leaves open whether a part or the whole is meant.
@@ -156,7 +156,7 @@ class SAMRefiner:
             answers.append((answer.pred_masks[:, 0, 0].float(), answer.iou_scores[:, 0, 0].float()))
         logits = torch.cat([low for low, _ in answers])
         scores = torch.cat([score for _, score in answers])
-        masks = np.stack([self._at_picture_size(low, embedding) for low in logits])
+        masks = np.stack([self._at_image_size(low, embedding) for low in logits])
         return SAMPrediction(masks, scores.cpu().numpy(), logits.cpu().numpy())
 
     def refine(
@@ -170,7 +170,7 @@ class SAMRefiner:
         """Redraws masks along the objects that SAM-HQ sees (appendix B.5, Fig. 10).
 
         Args:
-            image: the picture (PIL, uint8 [H,W,3]) or its embedding.
+            image: the image (PIL, uint8 [H,W,3]) or its embedding.
             masks: bool [N,H,W], one per class.
             min_part: connected parts (diagonals connect) with less than this share of their class's pixels
                 are dropped, 0..1; the largest part always stays.
@@ -182,13 +182,13 @@ class SAMRefiner:
             scores 0; a mask may come back empty where SAM-HQ sees nothing.
 
         Raises:
-            InputError: masks that are not boolean or not of the picture's size.
+            InputError: masks that are not boolean or not of the image's size.
         """
         embedding = image if isinstance(image, SAMEmbedding) else self.encode(image)
         if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != embedding.size:
             size = "x".join(map(str, embedding.size))
             raise InputError(
-                f"SAM-HQ needs boolean masks [N,H,W] for its {size} picture, "
+                f"SAM-HQ needs boolean masks [N,H,W] for its {size} image, "
                 f"not {masks.dtype} {list(masks.shape)}."
             )
         if not 0 <= min_part <= 1:
@@ -257,7 +257,7 @@ class SAMRefiner:
         device, dtype = self.model.device, self.model.dtype
         return {name: torch.from_numpy(value).to(device, dtype) for name, value in prompts.items()}
 
-    def _at_picture_size(self, logits: Tensor, embedding: SAMEmbedding) -> NDArray[np.bool_]:
+    def _at_image_size(self, logits: Tensor, embedding: SAMEmbedding) -> NDArray[np.bool_]:
         square = F.interpolate(logits[None, None], (self.side, self.side), mode="bilinear")
         inner = square[..., : embedding.resized[0], : embedding.resized[1]]
         full = F.interpolate(inner, embedding.size, mode="bilinear")[0, 0]
@@ -284,11 +284,11 @@ def connected_parts(
         yield (columns.start, rows.start, columns.stop - 1, rows.stop - 1), numbers == number
 
 
-def _picture(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+def _image(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(f"SAM-HQ needs a uint8 picture [H,W,3], not {image.dtype} {list(image.shape)}.")
+        raise InputError(f"SAM-HQ needs a uint8 image [H,W,3], not {image.dtype} {list(image.shape)}.")
     return Image.fromarray(image)
 
 

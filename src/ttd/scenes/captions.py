@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ttd.scenes.rng import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scenes.rng import Draws
 
 ABSENT_PERCENT = 25
 BACKGROUND_PERCENT = 40
@@ -16,12 +16,12 @@ _PLACES = ("on", "on the", "in the", "against", "with a background of", "in fron
 _OPENINGS = (
     "stock photo of",
     "a photo of",
-    "picture of",
+    "image of",
     "image :",
     "vintage postcard ,",
     "free clip art of",
     "illustration of",
-    "anna 's picture of",
+    "anna 's image of",
     "close up of",
     "a drawing showing",
 )
@@ -44,7 +44,7 @@ _FIRST_YEAR, _LAST_YEAR = 1998, 2024
 FILLER: frozenset[str] = frozenset(
     word for text in (*_ARTICLES, *_JOINTS, *_PLACES, *_OPENINGS, *_CLOSINGS) for word in text.split()
 ) | frozenset(str(year) for year in range(_FIRST_YEAR, _LAST_YEAR + 1))
-"""Every word of a caption that names nothing in the picture."""
+"""Every word of a caption that names nothing in the image."""
 
 
 @dataclass(frozen=True)

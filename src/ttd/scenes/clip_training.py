@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ttd.files import whole_file
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
+from ttd.files import whole_file
 from ttd.scenes.clip_model import GRID, contrastive_loss, embed_captions, embed_patches, new_mini
 from ttd.scenes.pool import ScenePool, mirror_patches
 from ttd.scenes.scene import Scenes
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 # OpenAI's statistics of pixels in 0..1, so that mini is fed like every other CLIP.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-_CROP_GRID = 4  # one-object pictures of 64 px cover 4x4 of the 8x8 cells
+_CROP_GRID = 4  # one-object images of 64 px cover 4x4 of the 8x8 cells
 
 
 @dataclass(frozen=True)
 class Stage:
     """A part of the curriculum: `share` of the batch are full scenes with `keep` of their 64 patches, the rest
-    pictures of one object on 64 px with all of theirs."""
+    images of one object on 64 px with all of theirs."""
 
     steps: int
     share: float
@@ -148,7 +148,7 @@ class Batches:
 
 
 def _flip(patches: np.ndarray, flipped: np.ndarray) -> Tensor:
-    """Mirrors the pixels inside every patch of the chosen pictures; [B, n, 768]."""
+    """Mirrors the pixels inside every patch of the chosen images; [B, n, 768]."""
     shape = patches[flipped].shape
     patches[flipped] = patches[flipped].reshape(*shape[:2], -1, 16)[..., ::-1].reshape(shape)
     return torch.from_numpy(patches)

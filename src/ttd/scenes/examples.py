@@ -7,14 +7,14 @@ from itertools import count
 
 from ttd.scenes.scene import Scene, Scenes
 
-MOST_DESCRIBED = 0.8  # share of the picture that the caption describes
+MOST_DESCRIBED = 0.8  # share of the image that the caption describes
 
 
 def telling_scenes(seed: int) -> Iterator[Scene]:
     """Scenes of the test split, without end.
 
-    The caption names two things that are there and one that is not, and leaves part of the picture
-    undescribed: neither selecting every noun nor marking the whole picture is right.
+    The caption names two things that are there and one that is not, and leaves part of the image
+    undescribed: neither selecting every noun nor marking the whole image is right.
     """
     scenes = Scenes("test", seed)
     for index in count():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.evaluation.metrics import (
     Overlap,
     TagCounts,
@@ -22,7 +23,6 @@ from ttd.evaluation.metrics import (
     confusion_matrix,
     overlap,
 )
-from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.maps import norm
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.scene import Scene, Scenes
@@ -66,7 +66,7 @@ def prepare_pixels(encoder: Encoder, images: np.ndarray) -> Tensor:
 
 @torch.inference_mode()
 def encode_scenes(encoder: Encoder, scenes: Sequence[Scene]) -> EncodedScenes:
-    """Encodes the pictures at their own size, their captions, and every word of the world."""
+    """Encodes the images at their own size, their captions, and every word of the world."""
     scenes = list(scenes)
     parts = []
     for start in range(0, len(scenes), _BATCH):
@@ -84,7 +84,7 @@ def encode_scenes(encoder: Encoder, scenes: Sequence[Scene]) -> EncodedScenes:
 
 
 def retrieval(encoded: EncodedScenes) -> dict[str, float]:
-    """Share of pictures that find their own caption among 256 by the pooled embedding, and of captions likewise."""
+    """Share of images that find their own caption among 256 by the pooled embedding, and of captions likewise."""
     hits = {"image to text": [], "text to image": []}  # type: dict[str, list[float]]
     for start in range(0, len(encoded.scenes) - RETRIEVAL_AMONG + 1, RETRIEVAL_AMONG):
         part = slice(start, start + RETRIEVAL_AMONG)
@@ -107,7 +107,7 @@ def noun_accuracy(encoder: Encoder, split: str, seed: int, count: int) -> float:
 def present_above_absent(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
     """How often s_pixel of a noun that is there exceeds that of one that is not.
 
-    "per picture": over the nouns of the world within a picture; "per word": over the pictures for one noun.
+    "per image": over the nouns of the world within an image; "per word": over the images for one noun.
     """
     return {name: _mean(values) for name, values in present_aucs(encoder, encoded).items()}
 
@@ -116,7 +116,7 @@ def present_aucs(encoder: Encoder, encoded: EncodedScenes) -> dict[str, list[flo
     """What `present_above_absent` is the mean of: a value for each scene and for each noun; NaN: it says nothing."""
     scores = s_pixel(encoder.similarity(encoded.features, encoded.words[: len(NOUNS)])).cpu().numpy()
     present = np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
-    tables = {"per picture": (scores, present), "per word": (scores.T, present.T)}
+    tables = {"per image": (scores, present), "per word": (scores.T, present.T)}
     return {
         name: [auc(row[there], row[~there]) for row, there in zip(*both, strict=True)]
         for name, both in tables.items()
@@ -157,7 +157,7 @@ class CaptionRow:
         number: of the scene.
         objects_only: the caption does not name the background.
         overlaps: one for each threshold.
-        whole: IoU of a mask that is the whole picture.
+        whole: IoU of a mask that is the whole image.
     """
 
     number: int
@@ -189,19 +189,19 @@ def caption_masks(
     encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5
 ) -> dict[str, dict[str, float]]:
     """The caption's map cut at the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
-    true word, and over those of them that name objects only; with the IoU of a mask that is the whole picture."""
+    true word, and over those of them that name objects only; with the IoU of a mask that is the whole image."""
     rows = caption_rows(encoder, encoded, (threshold,))
     parts = {"all": rows, "objects only": [row for row in rows if row.objects_only]}
     return {kind: caption_means(part) for kind, part in parts.items()}
 
 
 def caption_means(rows: Sequence[CaptionRow], cut: int = 0) -> dict[str, float]:
-    """CaptionIoU, mFPR, mFNR at the threshold number `cut`, and the IoU of the whole picture; NaN for no rows."""
+    """CaptionIoU, mFPR, mFNR at the threshold number `cut`, and the IoU of the whole image; NaN for no rows."""
     return {
         "CaptionIoU": _mean([row.overlaps[cut].iou for row in rows]),
         "mFPR": _mean([row.overlaps[cut].fpr for row in rows]),
         "mFNR": _mean([row.overlaps[cut].fnr for row in rows]),
-        "whole picture IoU": _mean([row.whole for row in rows]),
+        "whole image IoU": _mean([row.whole for row in rows]),
     }
 
 
@@ -211,7 +211,7 @@ def tag_selection(
     """Words chosen from captions by each score: precision, recall, F1, accuracy, mAP (Table 2b), and two controls.
 
     "absent selected": share of the nouns named but not there that were selected. "every noun" is the row that
-    selects all nouns of the world without looking. `shuffled` shows each caption another scene's picture: what
+    selects all nouns of the world without looking. `shuffled` shows each caption another scene's image: what
     the text alone achieves. Stop words count as words that are never selected.
     """
     counts = {score: _TagTally() for score in (*scores, "every noun")}
@@ -222,8 +222,8 @@ def tag_selection(
         embeddings = encoder.encode_text(vocabulary)
     for i, (scene, row) in enumerate(zip(encoded.scenes, texts, strict=True)):
         candidates = [text for text in row if not is_stop_word(text)]
-        picture = (i + 1) % len(encoded.scenes) if shuffled else i
-        features = encoded.features.select(slice(picture, picture + 1))
+        image = (i + 1) % len(encoded.scenes) if shuffled else i
+        features = encoded.features.select(slice(image, image + 1))
         words = embeddings[[place[text] for text in candidates]]
         raw = _scores(encoder, features, words, encoded.captions[i], scores)
         for score in scores:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ttd.errors import InputError
-from ttd.scenes.backgrounds import SIDE, VARIANTS, textures
+from ttd.scenes.backgrounds import METHODS, SIDE, textures
 from ttd.scenes.captions import Caption, draw_caption
-from ttd.scenes.rng import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS, STYLES
 from ttd.scenes.painting import ANGLE_STEP, MAX_ANGLE, draw_sprite, paste
+from ttd.scenes.rng import Draws
 
 SPLITS = ("train", "validation", "test")
 SMALLEST, LARGEST = 28, 80
@@ -142,7 +142,7 @@ class Scenes:
         return image, label_map, tuple(labels)
 
     def _background(self, draws: Draws, kind: int) -> np.ndarray:
-        texture = textures()[kind, draws.below(VARIANTS)]
+        texture = textures()[kind, draws.below(METHODS)]
         top, left = draws.below(SIDE), draws.below(SIDE)
         rows = (top + np.arange(self.size)) % SIDE
         columns = (left + np.arange(self.size)) % SIDE

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from ttd.files import whole_file
 from ttd.scenes.captions import Caption
-from ttd.scenes.rng import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scenes.rng import Draws
 from ttd.scenes.scene import Scene, Scenes
 from ttd.text.words import split_words
 

@@ -40,7 +40,7 @@ class Chosen:
 
 
 class TextTagger(ABC):
-    """Chooses words of captions without their pictures.
+    """Chooses words of captions without their images.
 
     Attributes:
         name: as tables show it.

@@ -16,8 +16,8 @@ from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
 from ttd.taggers.answer_cache import Answer, AnswerCache
 from ttd.taggers.answers import choose_words, read_answer
-from ttd.taggers.chat_server import ChatServer, ServerFailed
 from ttd.taggers.base import Caption, Chosen, TextTagger
+from ttd.taggers.chat_server import ChatServer, ServerFailed
 
 KEY_VARIABLE = "TTD_LLM_API_KEY"
 PLACE = "{caption}"

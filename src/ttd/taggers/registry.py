@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ttd.errors import InputError
-from ttd.taggers.nouns import NOUN_TAGGERS, open_nouns
 from ttd.taggers.base import TextTagger
+from ttd.taggers.nouns import NOUN_TAGGERS, open_nouns
 
 TAGGERS = (*NOUN_TAGGERS, "llm")
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ttd.files import whole_file
 from ttd.errors import InputError, TTDError
+from ttd.files import whole_file
 
 log = logging.getLogger(__name__)
 

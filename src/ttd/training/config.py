@@ -98,7 +98,7 @@ def check(config: Config) -> None:
         ("optimiser.rate", optimiser.rate, 0),
         ("optimiser.warmup", optimiser.warmup, 0),
         ("optimiser.clip", optimiser.clip, 0),
-        ("loss.borrowed", loss.borrowed, 0),
+        ("loss.negatives", loss.negatives, 0),
         ("loss.compared", loss.compared, 1),
         ("loss.rank", loss.rank, 0),
         ("data.workers", config.data.workers, 0),
@@ -113,7 +113,7 @@ def check(config: Config) -> None:
         ("augment.flip", augment.flip),
         ("choice.share", config.choice.share),
         ("choice.threshold", config.choice.threshold),
-        ("data.most_damaged", config.data.most_damaged),
+        ("data.max_bad_samples", config.data.max_bad_samples),
         ("model.dropout", config.model.dropout),
         ("model.kept", config.model.kept),
     ):

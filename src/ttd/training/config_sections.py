@@ -14,7 +14,7 @@ class Model:
 
     Attributes:
         name: short name, folder, file or hub id.
-        variant: preset of the last vision block; "" takes the model's own.
+        method: name of the last vision block; "" takes the model's own.
         rank: of the low-rank updates.
         alpha: updates are scaled by alpha / rank; 0 stands for the rank.
         dropout: in 0..1, of the low-rank updates' input.
@@ -24,7 +24,7 @@ class Model:
     """
 
     name: str = "mini"
-    variant: str = ""
+    method: str = ""
     rank: int = 10
     alpha: float = 0.0
     dropout: float = 0.0
@@ -38,14 +38,14 @@ class Data:
 
     Attributes:
         sources: tar shards (brace ranges too), folders, captions files.
-        images: the folder that a captions file's picture paths start from; "": the file's own.
+        images: the folder that a captions file's image paths start from; "": the file's own.
         keep: keep-list of `ttd prune` (Parquet); "" keeps all.
         tags: what `ttd data tag` wrote, for the choice "given"; "inside": the words that the shards carry.
-        captions: of several captions of a picture, one drawn anew each epoch, or all together (ours).
+        captions: of several captions of an image, one drawn anew each epoch, or all together (ours).
         tokenised: captions are split at white space only, as CC3M's may be.
         stop_words: keep stop words among the candidates, as the paper does.
         workers: processes that read and augment; 0 does it in the main process.
-        most_damaged: share of damaged samples, 0..1, above which the run stops.
+        max_bad_samples: share of damaged samples, 0..1, above which the run stops.
     """
 
     sources: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Data:
     tokenised: bool = False
     stop_words: bool = True
     workers: int = 0
-    most_damaged: float = 0.1
+    max_bad_samples: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Augment:
 
     Attributes:
         shortest, longest: the longer side is resized to a random length between them, in pixels.
-        crop: side of the random crop; smaller pictures are padded with the mean colour.
-        flip: share of pictures that are mirrored.
+        crop: side of the random crop; smaller images are padded with the mean colour.
+        flip: share of images that are mirrored.
     """
 
     shortest: int = 320
@@ -81,14 +81,14 @@ class Choice:
 
     Attributes:
         by: "s_pixel" (the paper's), "s_image", "nouns" (a parser's), "given" (words of the data), or
-            "borrowed": those that beat `share` of the borrowed words (ours).
+            "negatives": those that beat `share` of the negative words (ours).
         model: the current one, or the frozen base (ours).
         threshold: for "s_image", on the softmax over the caption's words.
-        share: for "borrowed", in 0..1.
+        share: for "negatives", in 0..1.
         parser: for "nouns".
     """
 
-    by: Literal["s_pixel", "s_image", "nouns", "given", "borrowed"] = "s_pixel"
+    by: Literal["s_pixel", "s_image", "nouns", "given", "negatives"] = "s_pixel"
     model: Literal["current", "frozen"] = "current"
     threshold: float = 0.5
     share: float = 0.9
@@ -103,22 +103,22 @@ class Loss:
         distill, tag: weights of L_distill and L_tag; 0 switches one off (Table 5).
         mean: L_tag as a mean over the words in place of the sum (ours).
         maps: raw cosines, or the encoder's calibrated maps (TCL).
-        borrowed: how many words of other captions of the batch each picture gets as unselected words (ours).
-        borrowed_weight: of each of them in L_tag.
-        relative: train how far maps exceed the mean of the borrowed words' maps, and captions' maps that of the
+        negatives: how many words of other captions of the batch each image gets as unselected words (ours).
+        negatives_weight: of each of them in L_tag.
+        relative: train how far maps exceed the mean of the negative words' maps, and captions' maps that of the
             batch's other captions, in every cell; what is below is a target of 0 (ours).
-        rank: weight of `ttd.losses.l_rank`: selected words shall score above borrowed ones (ours).
-        floor: the quantile of the borrowed words' scores that is a target's zero; -1: the map's own minimum.
-        compared: how many borrowed words a picture is compared with, for `relative`, `rank`, `floor` and the
-            choice "borrowed".
+        rank: weight of `ttd.losses.l_rank`: selected words shall score above negatives ones (ours).
+        floor: the quantile of the negative words' scores that is a target's zero; -1: the map's own minimum.
+        compared: how many negative words an image is compared with, for `relative`, `rank`, `floor` and the
+            choice "negatives".
     """
 
     distill: float = 1.0
     tag: float = 1.0
     mean: bool = False
     maps: Literal["raw", "calibrated"] = "raw"
-    borrowed: int = 0
-    borrowed_weight: float = 1.0
+    negatives: int = 0
+    negatives_weight: float = 1.0
     relative: bool = False
     rank: float = 0.0
     floor: float = -1.0
@@ -164,7 +164,7 @@ class Run:
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many are kept.
         log_every: steps between lines of the log.
-        watch_every: steps between pictures of fixed samples; 0: none.
+        watch_every: steps between images of fixed samples; 0: none.
         watch_samples: how many.
         tensorboard: also write its event files.
         gradient_checkpointing: recompute blocks in the backward pass: slower, less memory.

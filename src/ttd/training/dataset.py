@@ -1,4 +1,4 @@
-"""Pairs -> batches: crops, the distinct strings of a batch, and which of them each picture needs.
+"""Pairs -> batches: crops, the distinct strings of a batch, and which of them each image needs.
 
 The order is a seeded permutation and a step is a slice of it, so the position in the data is one number; every
 rank takes every `world`-th pair of a step. What a batch holds depends on (seed, epoch, pairs) alone.
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ttd.data.sources import DamagedPair, Pair, PairSource, epoch_order
+from ttd.data.sources import BadSample, Pair, PairSource, epoch_order
 from ttd.errors import InputError
-from ttd.taggers.nouns import open_nouns
 from ttd.taggers.base import Caption, TextTagger
-from ttd.training.augment import BORROWED, CAPTION, PIXELS, Crop, draws, random_crop
-from ttd.training.config import Config
+from ttd.taggers.nouns import open_nouns
 from ttd.text.words import distinct, split_words
+from ttd.training.augment import CAPTION, NEGATIVES, PIXELS, Crop, draws, random_crop
+from ttd.training.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -51,19 +51,19 @@ class Sample:
 
 @dataclass
 class Batch:
-    """B pictures with M captions, N words and K borrowed words each, padded.
+    """B images with M captions, N words and K negative words each, padded.
 
     Attributes:
         keys: B keys, for messages.
         pixels: uint8 `[B,S,S,3]`.
-        rects: int64 `[B,4]`, where each picture lies in its square.
+        rects: int64 `[B,4]`, where each image lies in its square.
         words: W distinct words of the whole batch, each encoded once.
         captions: distinct captions of the whole batch.
         word_rows, word_valid: `[B,N]`, rows of `words`.
         caption_rows, caption_valid: `[B,M]`, rows of `captions`.
         member: bool `[B,M,N]`, which words stand in which caption.
         given: bool `[B,N]`, words that the data or the parser chose.
-        borrowed_rows, borrowed_valid: `[B,K]`, rows of `words` that no caption of the picture has.
+        negative_rows, negatives_valid: `[B,K]`, rows of `words` that no caption of the image has.
     """
 
     keys: list[str]
@@ -77,18 +77,18 @@ class Batch:
     caption_valid: Tensor
     member: Tensor
     given: Tensor
-    borrowed_rows: Tensor
-    borrowed_valid: Tensor
+    negative_rows: Tensor
+    negatives_valid: Tensor
 
     def __len__(self) -> int:
         """B."""
         return len(self.keys)
 
     def other_captions(self) -> Tensor:
-        """bool `[B,T]`: which of the batch's captions are of other pictures."""
+        """bool `[B,T]`: which of the batch's captions are of other images."""
         other = torch.ones(len(self), len(self.captions), dtype=torch.bool, device=self.caption_rows.device)
-        for picture, rows, valid in zip(other, self.caption_rows, self.caption_valid, strict=True):
-            picture[rows[valid]] = False
+        for image, rows, valid in zip(other, self.caption_rows, self.caption_valid, strict=True):
+            image[rows[valid]] = False
         return other
 
     def to(self, device: torch.device) -> Batch:
@@ -105,11 +105,11 @@ class StepData:
 
     batches: list[Batch]
     items: list[int] = field(default_factory=list)
-    damaged: list[DamagedPair] = field(default_factory=list)
+    damaged: list[BadSample] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """Pictures in all micro-batches."""
+        """Images in all micro-batches."""
         return sum(len(batch) for batch in self.batches)
 
 
@@ -164,7 +164,7 @@ class Steps(Dataset[StepData]):
         for item in items:
             try:
                 pair = self.source[item]
-            except DamagedPair as damage:
+            except BadSample as damage:
                 damaged.append(damage)
                 continue
             samples.append(self.sample(pair, item, epoch))
@@ -201,8 +201,8 @@ class Steps(Dataset[StepData]):
         caption_of = {text: i for i, text in enumerate(captions)}
         word_rows, word_valid = _padded([[row_of[w] for w in row] for row in own])
         caption_rows, caption_valid = _padded([[caption_of[t] for t in s.captions] for s in samples])
-        borrowed_rows, borrowed_valid = _padded(
-            [self._borrow(s, [row_of[w] for w in row], len(words), epoch) for s, row in zip(samples, own, strict=True)]
+        negative_rows, negatives_valid = _padded(
+            [self._find_negatives(s, [row_of[w] for w in row], len(words), epoch) for s, row in zip(samples, own, strict=True)]
         )
         member = torch.zeros(*caption_rows.shape, word_rows.shape[1], dtype=torch.bool)
         given = torch.zeros(word_rows.shape, dtype=torch.bool)
@@ -224,19 +224,19 @@ class Steps(Dataset[StepData]):
             caption_valid=caption_valid,
             member=member,
             given=given,
-            borrowed_rows=borrowed_rows,
-            borrowed_valid=borrowed_valid,
+            negative_rows=negative_rows,
+            negatives_valid=negatives_valid,
         )
 
-    def _borrow(self, sample: Sample, own: list[int], words: int, epoch: int) -> list[int]:
-        """Rows of words of the batch that this picture's captions do not have, in a random order."""
+    def _find_negatives(self, sample: Sample, own: list[int], words: int, epoch: int) -> list[int]:
+        """Rows of words of the batch that this image's captions do not have, in a random order."""
         loss, choice = self.config.loss, self.config.choice
-        compares = loss.relative or loss.rank > 0 or loss.floor >= 0 or choice.by == "borrowed"
-        number = max(loss.borrowed, loss.compared if compares else 0)
+        compares = loss.relative or loss.rank > 0 or loss.floor >= 0 or choice.by == "negatives"
+        number = max(loss.negatives, loss.compared if compares else 0)
         if not number:
             return []
         others = np.setdiff1d(np.arange(words), own)
-        draw = draws(self.config.run.seed, epoch, sample.item, BORROWED)
+        draw = draws(self.config.run.seed, epoch, sample.item, NEGATIVES)
         return [int(row) for row in draw.permutation(others)[:number]]
 
     def _words(self, caption: str) -> list[str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ttd.data.sources import PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
-from ttd.training.lora import Adapter, parameter_counts
-from ttd.training.dataset import Steps
 from ttd.training.config import Config
+from ttd.training.dataset import Steps
+from ttd.training.lora import Adapter, parameter_counts
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def plan(config: Config) -> Plan:
     source = PairSource(data.sources, images=data.images or None, keep=data.keep or None, tags=data.tags or None)
     steps = Steps(source, config)
     encoder: Encoder = load_encoder(
-        config.model.name, variant=config.model.variant or None, device="cpu", dtype="float32"
+        config.model.name, method=config.model.method or None, device="cpu", dtype="float32"
     )
     Adapter(encoder, config.model, config.run.seed)
     parameters, trained = parameter_counts(encoder)

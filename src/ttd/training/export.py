@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
-from ttd.files import whole_file
-from ttd.training.lora import hub_name
-from ttd.training.logging import read_log
-from ttd.training.run_record import read_record
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ttd.encoders.loading.formats import ADAPTER_WEIGHTS
-from ttd.encoders.loading.formats import CARD as BASE_CARD
-from ttd.errors import InputError
+from pathlib import Path
+from typing import Any
+
 from ttd.encoders.base import Encoder
-from ttd.encoders.loading.formats import Card, write_card
-from ttd.encoders.last_block import PRESETS
+from ttd.encoders.last_block import METHODS
+from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
+from ttd.encoders.loading.formats import CARD as BASE_CARD
 from ttd.encoders.loading.pretrained import without_bars
 from ttd.encoders.registry import load_encoder
+from ttd.errors import InputError
+from ttd.files import whole_file
+from ttd.training.logging import read_log
+from ttd.training.lora import hub_name
+from ttd.training.run_record import read_record
 
 CARD = "README.md"
 RESULTS = "results.json"
@@ -53,7 +53,7 @@ def _head(record: dict[str, Any], repo: str) -> list[str]:
         f"# TTD adapter for {model['name']}",
         "",
         "A low-rank adapter fine-tuned with Text-Tag Self-Distillation (ECCV 2024): the similarity map of a caption",
-        "is pulled towards the union of the maps of those words of the caption that the picture shows.",
+        "is pulled towards the union of the maps of those words of the caption that the image shows.",
         "",
         "```python",
         "import ttd",
@@ -106,7 +106,7 @@ def _results(folder: Path) -> list[str]:
         return [
             "## Results",
             "",
-            "Not evaluated. The losses above say nothing about how well words are found in pictures.",
+            "Not evaluated. The losses above say nothing about how well words are found in images.",
             "",
         ]
     lines = ["## Results", "", "| | |", "|---|---|"]
@@ -260,14 +260,14 @@ def _write_transformers(encoder: Any, out: Path) -> None:
 
 
 def _card(encoder: Encoder, out: Path) -> Card:
-    block = getattr(encoder, "variant", None)
-    variant = next((name for name, preset in PRESETS.items() if preset == block), None)
+    block = getattr(encoder, "method", None)
+    method = next((name for name, protocol in METHODS.items() if protocol == block), None)
     if encoder.vocabulary is not None:
         words = "".join(f"{word}\n" for word in sorted(encoder.vocabulary))
         (out / VOCABULARY).write_text(words, encoding="utf-8")
     return Card(
         kind=encoder.kind,
-        variant=variant,
+        method=method,
         image_size=encoder.image_size,
         background=encoder.background,
         fingerprint=encoder.fingerprint(),

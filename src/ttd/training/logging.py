@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ttd.files import whole_file
 from ttd.errors import MissingExtra
+from ttd.files import whole_file
 
 LOG = "log.jsonl"
 

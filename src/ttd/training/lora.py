@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ttd.files import whole_file
-from ttd.encoders.loading.adapters import with_layers
 from ttd.encoders.base import Encoder
+from ttd.encoders.loading.adapters import with_layers
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
 from ttd.errors import InputError
+from ttd.files import whole_file
 from ttd.training.config import Model
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Adapter:
             folder,
             Card(
                 kind=self.encoder.kind,
-                variant=self.options.variant or None,
+                method=self.options.method or None,
                 fingerprint=self.fingerprint,
                 base=self.options.name,
             ),

@@ -1,9 +1,9 @@
-"""One training step's forward pass: a batch in, the losses of its pictures out.
+"""One training step's forward pass: a batch in, the losses of its images out.
 
 The images, the distinct words and the distinct captions of a batch are encoded once each; the maps that score
 the words are the maps that the losses use, at the encoder's own grid.
 
-Shapes: B pictures, M captions, N words, K borrowed words, W and T distinct words and captions of the batch, C
+Shapes: B images, M captions, N words, K negative words, W and T distinct words and captions of the batch, C
 embedding, h x w cells.
 """
 
@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.errors import InputError, TTDError
-from ttd.losses import above_others, borrowed_floor, l_distill, l_rank, l_tag, targets
+from ttd.losses import above_others, l_distill, l_rank, l_tag, negatives_floor, targets
 from ttd.scoring import (
     mean_feature,
     s_image,
     s_pixel,
-    select_above_borrowed,
+    select_above_negatives,
     select_largest_gap,
     select_threshold,
     softmax_scores,
 )
-from ttd.training.lora import Adapter
 from ttd.training.augment import inside_cells, normalised
-from ttd.training.dataset import Batch
 from ttd.training.config import Config
+from ttd.training.dataset import Batch
+from ttd.training.lora import Adapter
 
 
 class NonFiniteLoss(TTDError):
@@ -48,10 +48,10 @@ class NonFiniteLoss(TTDError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch after the encoder: features, and text per picture, normalised.
+    """A batch after the encoder: features, and text per image, normalised.
 
     Attributes:
-        features: of B pictures.
+        features: of B images.
         words: `[W,C]`.
         captions: `[T,C]`.
     """
@@ -68,11 +68,11 @@ class Look:
     Attributes:
         inside: bool `[B,h,w]`.
         caption_sim: `[B,M,h,w]`.
-        sim: `[B,N,h,w]` of the captions' words, then `[B,K,h,w]` of the words borrowed for the loss.
+        sim: `[B,N,h,w]` of the captions' words, then `[B,K,h,w]` of the words negatives for the loss.
         targets: as `sim`.
         scores: `[B,N]`, s_pixel of the captions' words under the model that chooses.
         own_scores: `[B,N]`, the same under the model that is trained, with gradient.
-        null_scores: `[B,K]` of the borrowed words that pictures are compared with, with gradient.
+        null_scores: `[B,K]` of the negative words that images are compared with, with gradient.
         selected: bool `[B,N+K]`.
         weight: `[B,N+K]`.
     """
@@ -93,7 +93,7 @@ class Outcome:
     """The losses of a batch.
 
     Attributes:
-        loss: the sum over its pictures, with gradient.
+        loss: the sum over its images, with gradient.
         distill, tag: sums of the two parts, unweighted, detached.
         selected, words: how many of the captions' words were selected, of how many.
     """
@@ -138,13 +138,13 @@ class Objective(nn.Module):
             nothing = sum((p.sum() * 0 for p in self.parameters() if p.requires_grad), torch.zeros(()))
             return Outcome(nothing, *(nothing.detach() for _ in range(4)))
         loss, look = self.config.loss, self.look(batch)
-        member = _with_borrowed(batch.member, look.sim.shape[1])
+        member = _with_negatives(batch.member, look.sim.shape[1])
         distill = l_distill(look.caption_sim, look.targets, look.selected, look.inside, member)
         tag = l_tag(look.sim, look.targets, look.selected, look.weight, look.inside, mean=loss.mean)
         weighted = [(loss.distill, distill), (loss.tag, tag)]
         if loss.rank:
             own = look.selected[:, : look.own_scores.shape[1]]
-            weighted.append((loss.rank, l_rank(look.own_scores, look.null_scores, own, batch.borrowed_valid)))
+            weighted.append((loss.rank, l_rank(look.own_scores, look.null_scores, own, batch.negatives_valid)))
         # A switched-off loss is left out, not multiplied by 0, so that it may not spoil the other by a NaN.
         parts = [w * part for w, part in weighted if w]
         total = sum(parts[1:], parts[0])
@@ -163,8 +163,8 @@ class Objective(nn.Module):
         grid = (encoded.features.dense.shape[-2], encoded.features.dense.shape[-1])
         inside = inside_cells(batch.rects, grid, batch.pixels.shape[1])
         words = encoded.words[batch.word_rows]  # (B, N, C)
-        number = self.config.loss.borrowed
-        in_loss = encoded.words[batch.borrowed_rows[:, :number]]  # (B, K', C)
+        number = self.config.loss.negatives
+        in_loss = encoded.words[batch.negative_rows[:, :number]]  # (B, K', C)
         text = torch.cat([words, in_loss], 1)
         raw = self.encoder.similarity(encoded.features, text)
         sim = self._maps(encoded.features, text) if self._calibrated else raw
@@ -174,19 +174,19 @@ class Objective(nn.Module):
         null = sim.new_zeros(len(batch), 0, *grid)
         if loss.relative or loss.rank or loss.floor >= 0:
             with torch.set_grad_enabled(torch.is_grad_enabled() and (loss.relative or loss.rank > 0)):
-                null = self._maps(encoded.features, encoded.words[batch.borrowed_rows])  # (B, K, h, w)
+                null = self._maps(encoded.features, encoded.words[batch.negative_rows])  # (B, K, h, w)
         null_scores = s_pixel(null, inside[:, None])
         own_scores = s_pixel(sim[:, : words.shape[1]], inside[:, None])
         if loss.floor >= 0:
-            zero = borrowed_floor(null_scores, loss.floor, batch.borrowed_valid)
+            zero = negatives_floor(null_scores, loss.floor, batch.negatives_valid)
         if loss.relative:
             zero = sim.new_zeros(len(batch))
-            sim = above_others(sim, null, batch.borrowed_valid)
+            sim = above_others(sim, null, batch.negatives_valid)
             of_captions = self._maps(encoded.features, encoded.captions.expand(len(batch), -1, -1))  # (B, T, h, w)
             caption_sim = above_others(caption_sim, of_captions, batch.other_captions())
-        borrowed = batch.borrowed_valid[:, :number]
-        weight = torch.cat([batch.word_valid.float(), borrowed * loss.borrowed_weight], 1)
-        selected = torch.cat([selected, torch.zeros_like(borrowed)], 1)
+        negatives = batch.negatives_valid[:, :number]
+        weight = torch.cat([batch.word_valid.float(), negatives * loss.negatives_weight], 1)
+        selected = torch.cat([selected, torch.zeros_like(negatives)], 1)
         return Look(
             inside=inside,
             caption_sim=caption_sim,
@@ -244,26 +244,26 @@ class Objective(nn.Module):
                 shares = softmax_scores(cosines, self.encoder.logit_scale, valid)
                 return scores, select_threshold(shares, choice.threshold, valid)
             selected = select_largest_gap(scores, valid)
-            if choice.by == "borrowed":
+            if choice.by == "negatives":
                 null = s_pixel(
-                    self.encoder.similarity(encoded.features, encoded.words[batch.borrowed_rows]), inside[:, None]
+                    self.encoder.similarity(encoded.features, encoded.words[batch.negative_rows]), inside[:, None]
                 )
-                some = batch.borrowed_valid.any(-1)
+                some = batch.negatives_valid.any(-1)
                 if bool(some.any()):
-                    beaten = select_above_borrowed(
-                        scores[some], null[some], choice.share, valid[some], batch.borrowed_valid[some]
+                    beaten = select_above_negatives(
+                        scores[some], null[some], choice.share, valid[some], batch.negatives_valid[some]
                     )
-                    # A picture alone in its batch has nothing to compare with: the paper's gap stands.
+                    # An image alone in its batch has nothing to compare with: the paper's gap stands.
                     selected[some] = beaten
             return scores, selected
 
 
-def _with_borrowed(member: Tensor, words: int) -> Tensor:
-    """`[B,M,N]` -> `[B,M,words]`: borrowed words stand in no caption."""
+def _with_negatives(member: Tensor, words: int) -> Tensor:
+    """`[B,M,N]` -> `[B,M,words]`: negative words stand in no caption."""
     return torch.nn.functional.pad(member, (0, words - member.shape[-1]), value=False)
 
 
-def _require_finite(what: str, per_picture: Tensor, keys: list[str]) -> None:
-    bad = ~per_picture.isfinite()
+def _require_finite(what: str, per_image: Tensor, keys: list[str]) -> None:
+    bad = ~per_image.isfinite()
     if bool(bad.any()):
         raise NonFiniteLoss(what, [key for key, is_bad in zip(keys, bad.tolist(), strict=True) if is_bad])

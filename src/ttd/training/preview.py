@@ -1,4 +1,4 @@
-"""Pictures of fixed samples while training: so that a person sees it learn, or sees the maps die."""
+"""Images of fixed samples while training: so that a person sees it learn, or sees the maps die."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ttd.data.sources import DamagedPair
-from ttd.viz.typography import paragraph
+from ttd.data.sources import BadSample
 from ttd.maps import norm, union
-from ttd.viz.overlays import save_png, stack
 from ttd.results import TaggedWord
-from ttd.viz.figures import caption_chips, heatmap_panels
+from ttd.text.words import split_words
 from ttd.training.augment import Crop
 from ttd.training.dataset import Batch, Sample, Steps
 from ttd.training.objective import Objective
-from ttd.text.words import split_words
+from ttd.viz.figures import caption_chips, heatmap_panels
+from ttd.viz.overlays import save_png, stack
+from ttd.viz.typography import paragraph
 
 FOLDER = "watch"
 MOST_WORDS = 5  # word maps per sample, the best first
@@ -56,7 +56,7 @@ class Watch:
             goals = look.targets[b, : len(selected)][part]
             pages.append(
                 _page(
-                    _picture(self._batch, b),
+                    _image(self._batch, b),
                     self._captions[b],
                     self._words(b),
                     look.scores[b].tolist(),
@@ -81,7 +81,7 @@ def _fixed(steps: Steps, number: int) -> tuple[Batch | None, list[str]]:
     for item in range(min(len(steps.source), 10 * number)):
         try:
             pair = steps.source[item]
-        except DamagedPair:
+        except BadSample:
             continue
         sample = steps.sample(pair, item, epoch=0)
         fitted = _fit(pair.image, steps.config.augment.crop)
@@ -100,7 +100,7 @@ def _fit(image: Image.Image, side: int) -> Crop:
     return Crop(pixels, (0, 0, height, width))
 
 
-def _picture(batch: Batch, b: int) -> Image.Image:
+def _image(batch: Batch, b: int) -> Image.Image:
     top, left, bottom, right = batch.rects[b].tolist()
     return Image.fromarray(batch.pixels[b, top:bottom, left:right].numpy())
 

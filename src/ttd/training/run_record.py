@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ttd._version import __version__
-from ttd.files import whole_file
 from ttd.errors import InputError
+from ttd.files import whole_file
 from ttd.training.config import Config
 
 RECORD = "run.json"
 # What may change between two starts of one run, because it does not change the result.
 _FREE = {
-    "data": {"workers", "most_damaged"},
+    "data": {"workers", "max_bad_samples"},
     "run": {
         "device",
         "checkpoint_every",

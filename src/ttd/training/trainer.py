@@ -19,22 +19,22 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ttd.data.sources import DamagedPair, PairSource
+from ttd.data.sources import BadSample, PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError, OutOfMemory
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
-from ttd.training.lora import Adapter
-from ttd.training.dataset import Batch, StepData, Steps, load_steps
-from ttd.training.export import write_model_card
 from ttd.training.config import Config, Optimiser
+from ttd.training.dataset import Batch, StepData, Steps, load_steps
 from ttd.training.distributed import Place, placed, sums
+from ttd.training.export import write_model_card
 from ttd.training.logging import Journal
+from ttd.training.lora import Adapter
 from ttd.training.objective import NonFiniteLoss, Objective, Outcome
+from ttd.training.preview import Watch
 from ttd.training.run_record import settle_record
 from ttd.training.signals import Stopped, StopRequest
-from ttd.training.preview import Watch
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
             data.sources, images=data.images or None, keep=data.keep or None, tags=data.tags or None
         )
         encoder = load_encoder(
-            config.model.name, variant=config.model.variant or None, device=place.device, dtype="float32"
+            config.model.name, method=config.model.method or None, device=place.device, dtype="float32"
         )
         if place.first:
             place.wait()
@@ -115,7 +115,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(self.parameters, lr=options.rate, weight_decay=options.weight_decay)
         self.step, self.signal = 0, 0
         self.cut = 0  # captions met so far, of all processes, of which only the beginning fits the text tower
-        self.report = source.report(config.data.most_damaged)
+        self.report = source.report(config.data.max_bad_samples)
         if config.run.gradient_checkpointing:
             recompute_blocks(encoder.backbone)
         if config.run.compile:
@@ -150,7 +150,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.cut = state["step"], state.get("cut_captions", 0)
         for damage in state["damaged"]:
-            self.report.add(DamagedPair(damage["reason"], damage["shard"], damage["key"], damage["detail"]))
+            self.report.add(BadSample(damage["reason"], damage["shard"], damage["key"], damage["detail"]))
         log.info("going on at step %d of %d", self.step, len(self.steps))
 
     def run(self, stop: StopRequest, *, quiet: bool = False) -> None:
@@ -265,7 +265,7 @@ class Trainer:
         }
 
     def _count_cut(self, data: StepData) -> int:
-        """Captions of this process's pictures that are longer than the text tower takes."""
+        """Captions of this process's images that are longer than the text tower takes."""
         total = 0
         for batch in data.batches:
             flags = torch.tensor(self.objective.encoder.cut_texts(batch.captions), dtype=torch.bool)
@@ -273,7 +273,7 @@ class Trainer:
         return total
 
     def _backward(self, data: StepData, count: float) -> list[Outcome]:
-        """Gradients of the mean loss over all pictures of the step, on every process."""
+        """Gradients of the mean loss over all images of the step, on every process."""
         outcomes = []
         batches: list[Batch | None] = [*data.batches] or [None]
         for number, batch in enumerate(batches):
@@ -281,7 +281,7 @@ class Trainer:
             with self.forward.no_sync() if alone else nullcontext():  # type: ignore[operator]
                 try:
                     outcome = self.forward(batch.to(self.place.device) if batch is not None else None)
-                    # DDP averages over the processes: times their number that is the sum over all pictures.
+                    # DDP averages over the processes: times their number that is the sum over all images.
                     (outcome.loss * (self.place.world / count)).backward()
                 except NonFiniteLoss as error:
                     raise error.at(self.step + 1) from None
@@ -300,7 +300,7 @@ class Trainer:
         self.optimiser.step()
         return value
 
-    def _add_damage(self, mine: list[DamagedPair]) -> None:
+    def _add_damage(self, mine: list[BadSample]) -> None:
         """Every process counts everybody's damage, so that all stop together."""
         for damages in self.place.gathered(mine):
             for damage in damages:  # type: ignore[attr-defined]

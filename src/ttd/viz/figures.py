@@ -1,4 +1,4 @@
-"""Pictures of a tagging: the caption coloured by score, the sorted scores with their gap, one heatmap per
+"""Images of a tagging: the caption coloured by score, the sorted scores with their gap, one heatmap per
 selected word.
 
 Figure 4a of the paper shows the sorted scores, its Figure 2 the most similar word of every pixel.
@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ttd.viz.colours import colour_values, scale
-from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, clean, cut, font, paragraph
-from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, side_by_side, stack
 from ttd.results import TaggedWord
+from ttd.viz.colours import colour_values, scale
+from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, side_by_side, stack
+from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, clean, cut, font, paragraph
 
 PANEL = 320  # pixels of a heatmap's longer side
 MOST_PANELS = 11  # heatmaps beside the photo; the rest is counted in a note
@@ -135,7 +135,7 @@ def rows_to_show(number: int, picked: int, most: int = MOST_ROWS) -> list[int | 
     return rows
 
 
-def best_word_picture(
+def best_word_image(
     image: Image.Image,
     best: npt.NDArray[np.integer],
     words: Sequence[str],
@@ -162,10 +162,10 @@ def heatmap_panels(
     those that were not even given.
     """
     notes = notes or {}
-    panels = [_titled(bounded(image, PANEL, enlarge=True), "picture", "")]
+    panels = [_titled(bounded(image, PANEL, enlarge=True), "image", "")]
     for name in list(maps)[:MOST_PANELS]:
-        picture = heatmap_overlay(image, maps[name], side=PANEL, enlarge=True)
-        panels.append(_titled(picture, name, notes.get(name, "")))
+        panel = heatmap_overlay(image, maps[name], side=PANEL, enlarge=True)
+        panels.append(_titled(panel, name, notes.get(name, "")))
     columns = min(len(panels), max(1, 1020 // (panels[0].width + 10)))
     page = _grid(panels, columns)
     left_out += max(0, len(maps) - MOST_PANELS)
@@ -176,19 +176,19 @@ def heatmap_panels(
     return page
 
 
-def _titled(picture: Image.Image, title: str, note: str) -> Image.Image:
-    width = max(picture.width, 120)
-    page = Image.new("RGB", (width, picture.height + 26), PAPER)
+def _titled(image: Image.Image, title: str, note: str) -> Image.Image:
+    width = max(image.width, 120)
+    page = Image.new("RGB", (width, image.height + 26), PAPER)
     draw = ImageDraw.Draw(page)
     room = width - (font(13).getlength(note) + 8 if note else 0)
     draw.text((0, 4), cut(title, font(15, True), room), font=font(15, True), fill=INK)
     draw.text((width, 6), note, font=font(13), fill=FAINT, anchor="ra")
-    page.paste(picture, (0, 26))
+    page.paste(image, (0, 26))
     return page
 
 
 def _grid(panels: Sequence[Image.Image], columns: int, gap: int = 10) -> Image.Image:
-    """Pictures of one size in rows of `columns`."""
+    """Images of one size in rows of `columns`."""
     width, height = panels[0].width + gap, panels[0].height + gap
     rows = -(-len(panels) // columns)
     page = Image.new("RGB", (columns * width + gap, rows * height + gap), PAPER)
@@ -208,7 +208,7 @@ def _scale_bar(low: float, high: float, name: str) -> Image.Image:
     return page
 
 
-def tagging_picture(
+def tagging_image(
     image: Image.Image,
     chips: Sequence[Chip],
     words: Sequence[TaggedWord],
@@ -230,20 +230,20 @@ def tagging_picture(
     line = indented(stack([paragraph(chips, width - 20), _scale_bar(*_range(words), score)]), 10)
     plot = score_plot(words, name=score, gap=gap)
     if best is not None:
-        where = best_word_picture(image, best, [word.text for word in words], side=PANEL, rows=12)
+        where = best_word_image(image, best, [word.text for word in words], side=PANEL, rows=12)
         plot = side_by_side([plot, stack([heading("most similar word of every pixel", where.width), where])])
     return stack([head, line, panels, plot])
 
 
 def heading(text: str, width: int) -> Image.Image:
-    """A line of bold text above a picture of `width` pixels."""
+    """A line of bold text above an image of `width` pixels."""
     page = Image.new("RGB", (max(width, 300), 34), PAPER)
     ImageDraw.Draw(page).text((0, 8), text, font=font(14, True), fill=INK)
     return page
 
 
-def indented(picture: Image.Image, left: int) -> Image.Image:
-    """`picture` with `left` pixels of white before it."""
-    page = Image.new("RGB", (picture.width + left, picture.height), PAPER)
-    page.paste(picture, (left, 0))
+def indented(image: Image.Image, left: int) -> Image.Image:
+    """`image` with `left` pixels of white before it."""
+    page = Image.new("RGB", (image.width + left, image.height), PAPER)
+    page.paste(image, (left, 0))
     return page

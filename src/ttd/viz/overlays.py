@@ -1,4 +1,4 @@
-"""Single pictures: heat over a photo, a mask, classes with a legend, label maps as indexed PNGs.
+"""Single images: heat over a photo, a mask, classes with a legend, label maps as indexed PNGs.
 
 Every function takes arrays and gives a `PIL.Image`; only `save_png` touches the disk. What is made to be
 looked at is bounded to `SIDE` pixels on its longer side; label maps and masks keep their size.
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.viz.colours import class_colours, colour_values
-from ttd.errors import InputError
 from ttd.viz.typography import FAINT, INK, PAPER, cut, font
 
 SIDE = 1024
@@ -28,7 +28,7 @@ def bounded(image: Image.Image, side: int = SIDE, *, enlarge: bool = False) -> I
     factor = side / max(image.size)
     if factor < 1 or (enlarge and factor > 1):
         width, height = (max(1, round(length * factor)) for length in image.size)
-        # Reducing by whole steps first keeps a picture of 178 megapixels fast.
+        # Reducing by whole steps first keeps an image of 178 megapixels fast.
         image = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return image.convert("RGB")
 
@@ -110,7 +110,7 @@ def label_overlay(
     enlarge: bool = False,
 ) -> Image.Image:
     """Classes as colours over the greyed photo, with a legend of the `legend` largest ones and their share
-    of the picture (0: none).
+    of the image (0: none).
 
     `labels` [h,w] index `names`; with `background`, label 0 is left as the photo and has no place in the
     legend. `opacity` 0..1 is that of the colours.
@@ -121,18 +121,18 @@ def label_overlay(
     layer = (1 - opacity) * _grey(photo) + opacity * palette[drawn]
     pixels = np.where(((drawn == 0) & background)[..., None], np.asarray(photo, dtype=np.float32), layer)
     pixels[_edges(drawn, 1)] = 255
-    picture = _to_image(pixels)
+    overlay = _to_image(pixels)
     if not legend:
-        return picture
+        return overlay
     share = np.bincount(labels.ravel().astype(np.int64), minlength=len(names)) / max(labels.size, 1)
     order = [i for i in np.argsort(-share, kind="stable") if share[i] > 0 and not (background and i == 0)]
-    return side_by_side([picture, _legend([(names[i], float(share[i]), palette[i]) for i in order], legend)])
+    return side_by_side([overlay, _legend([(names[i], float(share[i]), palette[i]) for i in order], legend)])
 
 
 def _legend(
     rows: Sequence[tuple[str, float, npt.NDArray[np.float32]]], most: int, *, width: int = 260
 ) -> Image.Image:
-    """A column of coloured squares with a name and a share of the picture each."""
+    """A column of coloured squares with a name and a share of the image each."""
     height = 26
     listed = rows[:most]
     more = len(rows) - len(listed)
@@ -150,24 +150,24 @@ def _legend(
     return page
 
 
-def side_by_side(pictures: Sequence[Image.Image], gap: int = 10) -> Image.Image:
-    """Pictures on white, from left to right, aligned at the top."""
-    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
-    page = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
+def side_by_side(images: Sequence[Image.Image], gap: int = 10) -> Image.Image:
+    """Images on white, from left to right, aligned at the top."""
+    width = sum(image.width for image in images) + gap * (len(images) - 1)
+    page = Image.new("RGB", (width, max(image.height for image in images)), PAPER)
     x = 0
-    for picture in pictures:
-        page.paste(picture, (x, 0))
-        x += picture.width + gap
+    for image in images:
+        page.paste(image, (x, 0))
+        x += image.width + gap
     return page
 
 
-def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures on white, one under the other, aligned at the left."""
-    page = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+def stack(images: Sequence[Image.Image]) -> Image.Image:
+    """Images on white, one under the other, aligned at the left."""
+    page = Image.new("RGB", (max(p.width for p in images), sum(p.height for p in images)), PAPER)
     y = 0
-    for picture in pictures:
-        page.paste(picture, (0, y))
-        y += picture.height
+    for image in images:
+        page.paste(image, (0, y))
+        y += image.height
     return page
 
 

@@ -1,4 +1,4 @@
-"""Text in pictures: the font, cutting to a width, wrapping a line of coloured words."""
+"""Text in images: the font, cutting to a width, wrapping a line of coloured words."""
 
 from __future__ import annotations
 

@@ -15,22 +15,22 @@ import pytest
 from PIL import Image
 
 from tests.annotate.samples import SIZE, open_desk, write_folder
-from ttd.annotate.annotation_set import Desk
+from ttd.annotate.annotation_set import AnnotationSet
 from ttd.app.annotate.actions import ALL_DONE, Actions, Tab
 from ttd.app.annotate.view import tab_html
 from ttd.evaluation.datasets.tagmask import read_tagmask
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def annotations(tmp_path: Path) -> AnnotationSet:
     return open_desk(tmp_path / "data", tmp_path / "set")
 
 
 class Person:
     """A tab and its clicks."""
 
-    def __init__(self, desk: Desk, name: str = "tab") -> None:
-        self.desk, self.actions, self.tab = desk, Actions(desk), Tab(name)
+    def __init__(self, annotations: AnnotationSet, name: str = "tab") -> None:
+        self.annotations, self.actions, self.tab = annotations, Actions(annotations), Tab(name)
         self.do("open")
 
     def do(self, name: str, **values: Any) -> str:
@@ -39,15 +39,15 @@ class Person:
 
     @property
     def html(self) -> str:
-        return tab_html(self.desk, self.tab, 1)
+        return tab_html(self.annotations, self.tab, 1)
 
 
 @pytest.fixture
-def person(desk: Desk) -> Person:
-    return Person(desk)
+def person(annotations: AnnotationSet) -> Person:
+    return Person(annotations)
 
 
-def test_from_the_first_item_to_the_second_pass(person: Person, desk: Desk, tmp_path: Path) -> None:
+def test_from_the_first_item_to_the_second_pass(person: Person, annotations: AnnotationSet, tmp_path: Path) -> None:
     assert person.tab.message == ""
     person.do("press", word="wall")
     person.do("point", x=3.0, y=4.0, inside=True)
@@ -71,7 +71,7 @@ def test_from_the_first_item_to_the_second_pass(person: Person, desk: Desk, tmp_
     person.do("edit")
     assert not person.tab.reviewing
     person.do("accept")
-    assert desk.progress().rejected == 0
+    assert annotations.progress().rejected == 0
 
 
 def test_undo_and_walking_to_the_ends(person: Person) -> None:
@@ -115,7 +115,7 @@ def test_what_no_page_would_send_is_one_sentence(
     assert "<b>" not in person.html.split('class="ann-told"')[1].split("</div>")[0]
 
 
-def test_far_away_clicks_are_held_within_the_picture(person: Person) -> None:
+def test_far_away_clicks_are_held_within_the_image(person: Person) -> None:
     person.do("point", x=1e9, y=-1e9)
     person.do("stroke", spots=[[1e12, 5]], radius=1e12)
     assert person.tab.work is not None
@@ -133,17 +133,17 @@ def test_a_disk_error_and_a_mistake_of_ours_are_sentences(
     def wrong(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(person.desk, "accept", full)
+    monkeypatch.setattr(person.annotations, "accept", full)
     assert person.do("accept") == "nothing was saved (No space left on device): make room and try again"
-    monkeypatch.setattr(person.desk, "accept", wrong)
+    monkeypatch.setattr(person.annotations, "accept", wrong)
     assert "its log says more" in person.do("accept")
     assert any(record.exc_info for record in caplog.records)
     monkeypatch.undo()
     assert person.do("accept") == "Item 1 is saved."
 
 
-def test_two_tabs_on_one_item(person: Person, desk: Desk, tmp_path: Path) -> None:
-    other = Person(desk, "other")
+def test_two_tabs_on_one_item(person: Person, annotations: AnnotationSet, tmp_path: Path) -> None:
+    other = Person(annotations, "other")
     assert other.tab.work is not None
     assert other.tab.work.item.number == 1
     assert "also open in another tab" in other.do("previous")
@@ -156,10 +156,10 @@ def test_two_tabs_on_one_item(person: Person, desk: Desk, tmp_path: Path) -> Non
     assert read_tagmask(tmp_path / "set").rows[0].true == {"green"}
 
 
-def test_a_page_that_outlived_the_server_comes_back_to_its_item(person: Person, desk: Desk, tmp_path: Path) -> None:
+def test_a_page_that_outlived_the_server_comes_back_to_its_item(person: Person, annotations: AnnotationSet, tmp_path: Path) -> None:
     person.do("next")
     person.do("press", word="wall")
-    desk.leave("tab")
+    annotations.leave("tab")
     again = open_desk(tmp_path / "data", tmp_path / "set")
     actions, tab = Actions(again), Tab("tab")
     actions.apply(tab, {"do": "open", "item": 1})
@@ -206,7 +206,7 @@ def test_the_page_shows_masks_and_escapes_captions(tmp_path: Path) -> None:
     checked.feed(person.html)
     assert checked.open == []
     layer = checked.images["ann-layer"].convert("RGBA")
-    # 600 pixels wide, so that the edges of a small picture's masks stay thin.
+    # 600 pixels wide, so that the edges of a small image's masks stay thin.
     assert layer.size == (600, 400)
     alpha = np.asarray(layer)[..., 3]
     work = person.tab.work

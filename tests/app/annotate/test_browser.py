@@ -18,8 +18,8 @@ from tests.app.browser import Visit, browser, visit
 from tests.app.test_server import free_port
 from tests.tiny_models import tiny_sam_model
 from ttd.annotate.store import Store
-from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask
 from ttd.cli import cli
+from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask
 from ttd.scenes import Scenes
 from ttd.scenes.write import write_shards
 
@@ -108,7 +108,7 @@ def choose(page: Page, words: set[str]) -> None:
 
 
 def click(page: Page, x: float, y: float, shift: bool = False) -> str:
-    """At a share of the picture's width and height."""
+    """At a share of the image's width and height."""
     stage = page.locator(".ann-stage")
     box = stage.bounding_box()
     assert box is not None
@@ -182,7 +182,7 @@ def test_three_items_with_a_killed_server_between_and_then_eval(opened: Browser,
     assert [row.true for row in rows] == truth
     assert all(row.mask().shape == (128, 128) for row in rows)
     out = server.out.parent / "run"
-    arguments = ["--data", str(server.out), "--model", "mini", "--preset", "default", "--out", str(out)]
+    arguments = ["--data", str(server.out), "--model", "mini", "--protocol", "default", "--out", str(out)]
     result = CliRunner().invoke(cli, ["eval", "tagmask", *arguments])
     assert result.exit_code == 0, result.output
     assert "Masks of 3 captions." in (out / "results.json").read_text()

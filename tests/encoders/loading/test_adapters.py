@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.tiny_models import random_pixels, tiny_clip
-from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.base import Encoder
+from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.formats import Card, write_card
 from ttd.errors import ModelError
 

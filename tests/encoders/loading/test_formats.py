@@ -50,7 +50,7 @@ class TestCard:
             ({"format": 1, "kind": "clip", "background": True}, '"background"'),
             ({"format": 1, "kind": "clip", "image_size": 0}, '"image_size"'),
             ({"format": 1, "kind": "clip", "image_size": 22.4}, '"image_size"'),
-            ({"format": 1, "kind": "clip", "variant": 3}, '"variant"'),
+            ({"format": 1, "kind": "clip", "method": 3}, '"method"'),
             ({"format": 1, "kind": "clip", "vocabulary": "../words.txt"}, '"vocabulary"'),
             ([1], "JSON object"),
         ],
@@ -71,11 +71,11 @@ class TestCard:
 
 class TestRecognise:
     def test_hugging_face_clip(self, folder: Path) -> None:
-        write_card(folder, Card("clip", variant="values"))
+        write_card(folder, Card("clip", method="values"))
         source = recognise(folder)
         assert (source.kind, source.layout, source.path) == ("clip", "hf", folder)
         assert source.card is not None
-        assert source.card.variant == "values"
+        assert source.card.method == "values"
         assert recognise(folder / "model.safetensors") == source
 
     def test_hugging_face_siglip(self, tmp_path: Path) -> None:

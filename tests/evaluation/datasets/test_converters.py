@@ -15,13 +15,12 @@ from scipy.io import savemat
 
 from tests.evaluation.layouts import CITYSCAPES_IDS
 from tests.evaluation.oracle import save
-from ttd.evaluation.datasets import converters as making_maps
-from ttd.evaluation.registry import Choices, open_benchmark
-from ttd.evaluation.datasets.classes import read_classes
-from ttd.evaluation.datasets.labels import read_labels
-from ttd.evaluation.datasets.classes import read_numbers
 from ttd.cli import cli
 from ttd.errors import InputError
+from ttd.evaluation.datasets import converters as making_maps
+from ttd.evaluation.datasets.classes import read_classes, read_numbers
+from ttd.evaluation.datasets.labels import read_labels
+from ttd.evaluation.registry import Choices, open_benchmark
 
 # The numbers of the 59 classes among the 459 as the field's converters list them (mmsegmentation, pascal_context.py).
 CONTEXT = [
@@ -145,7 +144,7 @@ def save_16_bits(values: np.ndarray, path: Path) -> None:
     Image.fromarray(values.astype(np.uint16)).save(path)
 
 
-def test_other_label_pictures_need_the_list_of_their_numbers(tmp_path: Path) -> None:
+def test_other_label_images_need_the_list_of_their_numbers(tmp_path: Path) -> None:
     # The page's list of 59: another order, and three other names.
     titles = [title.replace(" ", "") for title in read_classes("context59").titles][::-1]
     others = {"table": "diningtable", "bedclothes": "bedcloth", "cloth": "clothes"}

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ttd.evaluation.datasets.refcoco import read_plain_pickle
 from ttd.errors import InputError
+from ttd.evaluation.datasets.refcoco import read_plain_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ttd.evaluation.datasets.coco import CocoMasks, captions_by_image, instance_mask, unpack_runs
-from ttd.evaluation.datasets.converters import object_maps
-from ttd.evaluation.datasets.tagmask_from_coco import WordList, singulars
-from ttd.evaluation.datasets.labels import read_labels
-from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.cli import cli
 from ttd.errors import InputError
+from ttd.evaluation.datasets.coco import CocoMasks, captions_by_image, instance_mask, unpack_runs
+from ttd.evaluation.datasets.converters import object_maps
+from ttd.evaluation.datasets.labels import read_labels
+from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.evaluation.datasets.tagmask_from_coco import WordList, singulars
 from ttd.text.words import split_words
 
 
@@ -136,7 +136,7 @@ def test_polygons_agree_with_the_panoptic_masks_of_the_sample(shared: Path) -> N
 
 
 def write_coco(root: Path) -> None:
-    """Two pictures of blocks; the second picture's file is missing."""
+    """Two images of blocks; the second image's file is missing."""
     images = [{"id": n, "file_name": f"{n:012d}.jpg", "height": 8, "width": 8} for n in (1, 2)]
     categories = [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}, {"id": 10, "name": "traffic light"}]
     square = [[0, 0, 8, 0, 8, 4, 0, 4]]
@@ -159,7 +159,7 @@ def test_a_set_from_coco(tmp_path: Path) -> None:
     arguments = ["data", "tagmask-from-coco", "--captions", tmp_path / "captions.json"]
     arguments += ["--masks", tmp_path / "instances.json", "--images", tmp_path / "val"]
     done = CliRunner().invoke(cli, [*map(str, arguments), "--out", str(tmp_path / "one")], prog_name="ttd")
-    assert done.exit_code == 1  # one picture is missing
+    assert done.exit_code == 1  # one image is missing
     assert "2: " in done.stderr
     data = read_tagmask(tmp_path / "one")
     (row,) = data.rows

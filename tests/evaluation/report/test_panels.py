@@ -20,13 +20,22 @@ from tests.evaluation.conftest import Eval
 from tests.evaluation.layouts import write
 from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
-from ttd.evaluation.report.finished_run import read_run
-from ttd.evaluation.report.panels import BLUE, ORANGE, PINK, SIDE, class_panel, outcome_panel
-from ttd.evaluation.report.gallery import write_pictures
-from ttd.evaluation.report.page import write_report
-from ttd.evaluation.report.gallery import Card, FoundItem, PictureSource, Section, sections
-from ttd.evaluation.report.panels import Panel, best_median_worst, marked, most_changed
 from ttd.errors import InputError
+from ttd.evaluation.report.finished_run import read_run
+from ttd.evaluation.report.gallery import Card, FoundItem, ImageSource, Section, sections, write_images
+from ttd.evaluation.report.page import write_report
+from ttd.evaluation.report.panels import (
+    BLUE,
+    ORANGE,
+    PINK,
+    SIDE,
+    Panel,
+    best_median_worst,
+    class_panel,
+    marked,
+    most_changed,
+    outcome_panel,
+)
 
 VALUES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0, 1) | st.just(math.nan), max_size=20)
 
@@ -117,7 +126,7 @@ def test_the_page_is_one_file_and_text_is_escaped(tmp_path: Path) -> None:
     panel = Panel(evil, Image.new("RGB", (20, 10), (1, 2, 3)), ((evil, (1, 2, 3)),))
     words = marked(evil, [evil, "dog"], [True, False], [False, True])
     card = Card(evil, (panel,), [FoundItem(evil, {"IoU": math.nan, "F1": 0.5}, (panel,), (words, words))])
-    write_pictures(tmp_path / "p.html", evil, evil, [Section("best by IoU", (card,))])
+    write_images(tmp_path / "p.html", evil, evil, [Section("best by IoU", (card,))])
     page = Requests()
     page.feed((tmp_path / "p.html").read_text("utf-8"))
     assert page.text.count("<script>") >= 8
@@ -131,14 +140,14 @@ def test_the_page_is_one_file_and_text_is_escaped(tmp_path: Path) -> None:
         assert Image.open(io.BytesIO(base64.b64decode(content))).size == (20, 10)
 
 
-def test_an_evaluation_writes_pictures_and_a_report_joins_runs(tmp_path: Path, evaluate: Eval) -> None:
+def test_an_evaluation_writes_images_and_a_report_joins_runs(tmp_path: Path, evaluate: Eval) -> None:
     write_set(tmp_path / "data", count=4)
     out = {name: tmp_path / name for name in ("before", "after")}
     for name, titles in (("before", [*TITLES[1:], "grass"]), ("after", TITLES)):
-        more = ["--preset", "default", "--pictures", "1", "--no-shuffled", "--out", str(out[name])]
+        more = ["--protocol", "default", "--images", "1", "--no-shuffled", "--out", str(out[name])]
         more += ["--score", "s_pixel", "--score", "s_image"]
         assert evaluate(Oracle(titles), "tagmask", tmp_path / "data", *more).exit_code == 0
-    page = (out["after"] / "pictures.html").read_text("utf-8")
+    page = (out["after"] / "images.html").read_text("utf-8")
     heads = ["best by IoU", "median by IoU", "worst by IoU", "best by F1", "median by F1", "worst by F1"]
     assert re.findall("<h2>(.*?)</h2>", page) == heads
     assert page.count("<section class=card>") == 6
@@ -148,7 +157,7 @@ def test_an_evaluation_writes_pictures_and_a_report_joins_runs(tmp_path: Path, e
 
     runs = [read_run(folder) for folder in out.values()]
     sources = [
-        PictureSource(
+        ImageSource(
             run.title, run.folder, run.benchmark(), lambda run=run: (model(run.folder.name), run.benchmark())
         )
         for run in runs
@@ -158,13 +167,13 @@ def test_an_evaluation_writes_pictures_and_a_report_joins_runs(tmp_path: Path, e
     for part in parts:
         for card in part.cards:
             assert [item.run for item in card.found] == [run.title for run in runs]
-            assert [panel.title for panel in card.given] == ["picture", "truth"]
+            assert [panel.title for panel in card.given] == ["image", "truth"]
             assert all(np.isfinite(item.quality["IoU"]) for item in card.found)
             assert card.found[1].quality["IoU"] == 1.0
-    markdown, html = write_report(runs, tmp_path, {"tagmask": "pictures-tagmask.html"})
+    markdown, html = write_report(runs, tmp_path, {"tagmask": "images-tagmask.html"})
     assert "![Every threshold: oracle [after]](after/sweep.png)" in markdown.read_text()
     assert html.read_text().count("data:image/png;base64") == 2
-    assert "href='pictures-tagmask.html'" in html.read_text()
+    assert "href='images-tagmask.html'" in html.read_text()
 
 
 def model(name: str):  # type: ignore[no-untyped-def]
@@ -173,13 +182,13 @@ def model(name: str):  # type: ignore[no-untyped-def]
     return TTD(Oracle([*TITLES[1:], "grass"] if name == "before" else TITLES))
 
 
-def test_classes_of_a_run_beside_each_other_and_refined_pictures(tmp_path: Path, evaluate: Eval) -> None:
+def test_classes_of_a_run_beside_each_other_and_refined_images(tmp_path: Path, evaluate: Eval) -> None:
     _, _, titles = write(tmp_path / "data", "voc20", count=4)
-    for name, more in (("plain", ["--preset", "default"]), ("pamr", ["--preset", "default", "--refine", "pamr"])):
-        arguments = [*more, "--pictures", "1", "--out", str(tmp_path / name)]
+    for name, more in (("plain", ["--protocol", "default"]), ("pamr", ["--protocol", "default", "--refine", "pamr"])):
+        arguments = [*more, "--images", "1", "--out", str(tmp_path / name)]
         assert evaluate(Oracle(titles), "voc20", tmp_path / "data", *arguments).exit_code == 0
-    assert "refined (pamr)" in (tmp_path / "pamr" / "pictures.html").read_text("utf-8")
-    assert "refined" not in (tmp_path / "plain" / "pictures.html").read_text("utf-8")
+    assert "refined (pamr)" in (tmp_path / "pamr" / "images.html").read_text("utf-8")
+    assert "refined" not in (tmp_path / "plain" / "images.html").read_text("utf-8")
     markdown, html = write_report([read_run(tmp_path / "plain"), read_run(tmp_path / "pamr")], tmp_path)
     assert "## IoU of each class" in markdown.read_text()
     assert re.search(r"\| (aeroplane|dog|bird|person|sofa|cat|boat|train) \| 100\.0 \| [\d.]+ \|", markdown.read_text())
@@ -188,7 +197,7 @@ def test_classes_of_a_run_beside_each_other_and_refined_pictures(tmp_path: Path,
 
 def test_a_run_whose_data_changed_is_not_shown(tmp_path: Path, evaluate: Eval) -> None:
     write_set(tmp_path / "data", count=3)
-    assert evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default").exit_code == 0
+    assert evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default").exit_code == 0
     path = tmp_path / "out" / "results.json"
     content = json.loads(path.read_text())
     content["choices"]["taggers"] = ["a tagger that is not installed here"]

@@ -8,8 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from ttd.evaluation.registry import NAMES
-from ttd.evaluation.report.tables import comparisons
 from ttd.evaluation.report.published import published
+from ttd.evaluation.report.tables import comparisons
 
 ROWS = json.loads(files("ttd").joinpath("assets/published.json").read_text("utf-8"))["rows"]
 

@@ -18,12 +18,11 @@ from torch import Tensor
 
 import ttd
 from tests.evaluation.oracle import Oracle, blocks, painted, save
-from ttd.evaluation.tasks.bias import bias, entropy, lit, shares, top_share
-from ttd.evaluation.tasks.bias import SingleTagBias, of_record
-from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.cli import cli
 from ttd.encoders.base import ImageFeatures
 from ttd.errors import InputError
+from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.evaluation.tasks.bias import SingleTagBias, bias, entropy, lit, of_record, shares, top_share
 from ttd.model import TTD
 
 TITLES = ["grass", "dog", "cat", "tree", "car", "boat"]
@@ -109,7 +108,7 @@ class Constant(Oracle):
 
 
 def write_set(root: Path, count: int = 5, masks: bool = True) -> None:
-    """Pictures of three things; the caption names two of them, or one in the last row."""
+    """Images of three things; the caption names two of them, or one in the last row."""
     rng = np.random.default_rng(1)
     rows = []
     for number in range(count):
@@ -134,7 +133,7 @@ def command(monkeypatch: pytest.MonkeyPatch, root: Path, *more: object) -> Resul
         return TTD(kind(TITLES))
 
     monkeypatch.setitem(ttd.__dict__, "load", load)
-    arguments = ["bias", "--data", str(root / "data"), "--preset", "default", "--out", str(root / "out"), *more]
+    arguments = ["bias", "--data", str(root / "data"), "--protocol", "default", "--out", str(root / "out"), *more]
     return CliRunner().invoke(cli, [str(part) for part in arguments], prog_name="ttd")
 
 
@@ -147,7 +146,7 @@ def test_before_is_biased_and_after_perfect(tmp_path: Path, monkeypatch: pytest.
     for name, expected in (("before", (0, 1, 0.5, 0, 0)), ("after", (1, 0.5, 1, 1, 0))):
         columns = ("map entropy", "map top share", "covered", "all covered", "outside")
         assert [found[name][column] for column in columns] == pytest.approx(expected)
-    assert 0 < found["after"]["whole picture: outside"] < 1
+    assert 0 < found["after"]["whole image: outside"] < 1
     table = (tmp_path / "out" / "bias.md").read_text()
     assert "| before | 0.000 | 1.000 | 0.500 | 0.000 | 0.000 |" in table
     assert "| after | 1.000 | 0.500 | 1.000 | 1.000 | 0.000 |" in table
@@ -161,7 +160,7 @@ def test_before_is_biased_and_after_perfect(tmp_path: Path, monkeypatch: pytest.
 def test_the_score_is_a_softmax_over_the_true_words(tmp_path: Path) -> None:
     write_set(tmp_path / "data")
     model = TTD(Oracle(TITLES))
-    benchmark = SingleTagBias(read_tagmask(tmp_path / "data"), {"preset": "default"}, {"preset": "default"})
+    benchmark = SingleTagBias(read_tagmask(tmp_path / "data"), {"protocol": "default"}, {"protocol": "default"})
     record = benchmark.measure(model, 0)
     _, score = of_record(record)
     # The oracle's mean feature is the share of each class; its cosines, times the logit scale of 100.
@@ -184,7 +183,7 @@ def test_a_flat_map_lights_nothing_and_says_so(tmp_path: Path, monkeypatch: pyte
 
 def test_wrong_sets_and_faulty_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(tmp_path / "data")
-    (tmp_path / "data" / "images" / "001.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "images" / "001.png").write_bytes(b"no image")
     name = next((tmp_path / "data" / "masks" / "002").iterdir())
     save(np.zeros((3, 3), np.uint8), name)
     done = command(monkeypatch, tmp_path, "--model", "m")

@@ -17,13 +17,13 @@ from torch.nn.functional import normalize
 
 from tests.evaluation.conftest import Eval
 from tests.evaluation.oracle import Oracle, blocks, painted, save
-from ttd.evaluation.registry import Choices, open_benchmark
-from ttd.evaluation.datasets.classes import read_classes
-from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
-from ttd.evaluation.tasks.multilabel import without_common, without_empty
 from ttd.cli import cli
 from ttd.encoders.base import ImageFeatures
 from ttd.errors import InputError
+from ttd.evaluation.datasets.classes import read_classes
+from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
+from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.evaluation.tasks.multilabel import without_common, without_empty
 
 SCORES = ("s_pixel", "s_image", "CLIP", "CLIP Surgery", "CLIP Surgery, label set")
 COCO = read_classes("coco-80").titles
@@ -32,7 +32,7 @@ CROWD, ALONE = 1, 0
 
 
 class Constant(Oracle):
-    """Sees the same in every picture."""
+    """Sees the same in every image."""
 
     def encode_image(self, pixels: torch.Tensor) -> ImageFeatures:
         features = super().encode_image(pixels)
@@ -44,8 +44,8 @@ def _sizes(features: ImageFeatures) -> tuple[Any, ...]:
     return features.size, features.offset, features.padded
 
 
-def shown_pictures(root: Path, names: list[str], classes: int, seed: int = 5) -> np.ndarray:
-    """Pictures of three classes each out of the first ten, under their names; the truth bool [S,K]."""
+def shown_images(root: Path, names: list[str], classes: int, seed: int = 5) -> np.ndarray:
+    """Images of three classes each out of the first ten, under their names; the truth bool [S,K]."""
     rng = np.random.default_rng(seed)
     truth = np.zeros((len(names), classes), bool)
     for number, name in enumerate(names):
@@ -59,7 +59,7 @@ def shown_pictures(root: Path, names: list[str], classes: int, seed: int = 5) ->
 
 def write_coco(root: Path, count: int = 6, split: str = "val2017", bare: bool = False) -> np.ndarray:
     names = [f"{number:012d}.png" for number in range(count)]
-    truth = shown_pictures(root / split, names, len(COCO))
+    truth = shown_images(root / split, names, len(COCO))
     if bare:
         truth[0] = False
     annotations = [
@@ -80,7 +80,7 @@ def write_coco(root: Path, count: int = 6, split: str = "val2017", bare: bool = 
 
 def write_nus(root: Path, labels: str = "Groundtruth/TestLabels", count: int = 5) -> np.ndarray:
     names = [f"actor/{number:04d}.png" for number in range(count)]
-    truth = shown_pictures(root / "Flickr", names, len(NUS))
+    truth = shown_images(root / "Flickr", names, len(NUS))
     (root / labels).mkdir(parents=True)
     for k, concept in enumerate(NUS):
         (root / labels / f"Labels_{concept}_Test.txt").write_text("".join(f"{int(v)}\r\n" for v in truth[:, k]))
@@ -99,7 +99,7 @@ def test_an_oracle_scores_100_on_coco_and_a_constant_score_the_share_of_positive
     tmp_path: Path, evaluate: Eval
 ) -> None:
     truth = write_coco(tmp_path / "coco")
-    done = evaluate(Oracle(COCO), "coco-80", tmp_path / "coco", "--preset", "default")
+    done = evaluate(Oracle(COCO), "coco-80", tmp_path / "coco", "--protocol", "default")
     assert done.exit_code == 0, done.output
     found = results(tmp_path / "out")
     for score in SCORES:
@@ -107,19 +107,19 @@ def test_an_oracle_scores_100_on_coco_and_a_constant_score_the_share_of_positive
     share = truth.mean(0)[truth.any(0)].mean()
     assert found["numbers"]["constant: mAP"] == pytest.approx(share)
     absent = int((~truth.any(0)).sum())
-    assert any(note.startswith(f"{absent} classes that no picture shows") for note in found["notes"])
+    assert any(note.startswith(f"{absent} classes that no image shows") for note in found["notes"])
     assert any("6 of 5000 or 40504" in note for note in found["notes"])
     assert "CLIP Surgery (oracle)" in done.stdout
     with (tmp_path / "out" / "per_class.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [int(row["pictures"]) for row in rows] == truth.sum(0).tolist()
-    assert {row["AP CLIP"] for row in rows if row["pictures"] == "0"} == {""}
+    assert [int(row["images"]) for row in rows] == truth.sum(0).tolist()
+    assert {row["AP CLIP"] for row in rows if row["images"] == "0"} == {""}
 
 
 def test_reports_show_the_precision_of_every_class(tmp_path: Path, evaluate: Eval) -> None:
     write_coco(tmp_path / "coco")
     for encoder, out in ((Oracle(COCO), "a"), (Constant(COCO), "b")):
-        arguments = ("coco-80", tmp_path / "coco", "--preset", "default", "--out", tmp_path / out)
+        arguments = ("coco-80", tmp_path / "coco", "--protocol", "default", "--out", tmp_path / out)
         assert evaluate(encoder, *arguments).exit_code == 0
     folders = [str(tmp_path / out) for out in "ab"]
     done = CliRunner().invoke(cli, ["report", *folders, "--out", str(tmp_path / "report")])
@@ -130,19 +130,19 @@ def test_reports_show_the_precision_of_every_class(tmp_path: Path, evaluate: Eva
     assert re.search(r"\| person \| 100\.0 \|", page)
 
 
-def test_a_page_shows_the_best_classes_of_a_picture(tmp_path: Path, evaluate: Eval) -> None:
+def test_a_page_shows_the_best_classes_of_a_image(tmp_path: Path, evaluate: Eval) -> None:
     truth = write_coco(tmp_path / "coco", 4)
-    done = evaluate(Oracle(COCO), "coco-80", tmp_path / "coco", "--preset", "default", "--pictures", "2")
+    done = evaluate(Oracle(COCO), "coco-80", tmp_path / "coco", "--protocol", "default", "--images", "2")
     assert done.exit_code == 0, done.output
-    page = (tmp_path / "out" / "pictures.html").read_text("utf-8")
+    page = (tmp_path / "out" / "images.html").read_text("utf-8")
     assert "best by AP" in page
     shown = [COCO[k] for k in np.flatnonzero(truth[0])]
     assert all(title in page for title in shown)
 
 
-def test_quality_is_the_average_precision_of_one_picture(tmp_path: Path) -> None:
+def test_quality_is_the_average_precision_of_one_image(tmp_path: Path) -> None:
     truth = write_coco(tmp_path, 2)
-    benchmark = open_benchmark("coco-80", tmp_path, Choices(preset="default"), calibrated=False)
+    benchmark = open_benchmark("coco-80", tmp_path, Choices(protocol="default"), calibrated=False)
     scores = np.random.default_rng(0).normal(size=len(COCO)).round(1)
     record = {"true": np.flatnonzero(truth[1]).tolist(), "scores": {"s_pixel": scores.tolist()}}
     assert benchmark.quality(record)["AP"] == pytest.approx(average_precision_score(truth[1], scores))
@@ -155,12 +155,12 @@ def test_quality_is_the_average_precision_of_one_picture(tmp_path: Path) -> None
 
 def test_a_constant_encoder_scores_what_arithmetic_says_by_every_score(tmp_path: Path, evaluate: Eval) -> None:
     truth = write_coco(tmp_path / "coco", bare=True)
-    assert evaluate(Constant(COCO), "coco-80", tmp_path / "coco", "--preset", "default").exit_code == 0
+    assert evaluate(Constant(COCO), "coco-80", tmp_path / "coco", "--protocol", "default").exit_code == 0
     found = results(tmp_path / "out")
     share = truth.mean(0)[truth.any(0)].mean()
     for score in (*SCORES, "constant"):
         assert found["numbers"][f"{score}: mAP"] == pytest.approx(share), score
-    assert any(note.startswith("1 of 6 pictures show none") for note in found["notes"])
+    assert any(note.startswith("1 of 6 images show none") for note in found["notes"])
 
 
 @pytest.mark.parametrize("labels", ["Groundtruth/TestLabels", "Groundtruth/TrainTestLabels", "TrainTestLabels"])
@@ -169,15 +169,15 @@ def test_nus_wide_in_its_original_layout(labels: str, tmp_path: Path, evaluate: 
     data = read_nus_wide(tmp_path / "nus")
     np.testing.assert_array_equal(data.truth, truth)
     if labels == "TrainTestLabels":
-        done = evaluate(Oracle(NUS), "nus-wide", tmp_path / "nus", "--preset", "default")
+        done = evaluate(Oracle(NUS), "nus-wide", tmp_path / "nus", "--protocol", "default")
         assert done.exit_code == 0, done.output
         assert {results(tmp_path / "out")["numbers"][f"{score}: mAP"] for score in SCORES} == {1.0}
         assert re.search(r"TCL \+ TTD.* 42\.6 .*TTD \(ECCV 2024\), Table 10", done.stdout)
-        assert "5 of 107859 pictures" in done.stdout
+        assert "5 of 107859 images" in done.stdout
 
 
 def test_nus_wide_as_a_table(tmp_path: Path) -> None:
-    truth = shown_pictures(tmp_path / "images", ["a.png", "b.png"], len(NUS))
+    truth = shown_images(tmp_path / "images", ["a.png", "b.png"], len(NUS))
     rows = ["filepath,label,split_name", "images/z.png,\"['sky']\",train"]
     for name, shown in zip(["a.png", "b.png"], truth, strict=True):
         rows.append(f"images/{name},\"{[NUS[k] for k in np.flatnonzero(shown)]}\",val")
@@ -198,7 +198,7 @@ def test_damaged_lists_of_nus_wide_are_refused_in_a_sentence(tmp_path: Path) -> 
         read_nus_wide(tmp_path)
     write_nus(tmp_path)
     sky = tmp_path / "Groundtruth" / "TestLabels" / "Labels_sky_Test.txt"
-    for content, sentence in (("0\n1\n", "2 lines for 5 pictures"), ("0\n1\n0\n1\n2\n", "holds '2'")):
+    for content, sentence in (("0\n1\n", "2 lines for 5 images"), ("0\n1\n0\n1\n2\n", "holds '2'")):
         sky.write_text(content)
         with pytest.raises(InputError, match=sentence):
             read_nus_wide(tmp_path)
@@ -210,11 +210,11 @@ def test_damaged_lists_of_nus_wide_are_refused_in_a_sentence(tmp_path: Path) -> 
         read_nus_wide(tmp_path)
 
 
-def test_a_list_of_pictures_stays_inside_the_data_set(tmp_path: Path) -> None:
+def test_a_list_of_images_stays_inside_the_data_set(tmp_path: Path) -> None:
     write_nus(tmp_path / "nus", count=1)
     listed = tmp_path / "nus" / "ImageList" / "TestImagelist.txt"
     listed.write_text("nowhere.png\n")
-    with pytest.raises(InputError, match="none of the 1 listed pictures"):
+    with pytest.raises(InputError, match="none of the 1 listed images"):
         read_nus_wide(tmp_path / "nus")
     save(np.zeros((8, 8, 3), np.uint8), tmp_path / "secret.png")
     listed.write_text("..\\..\\secret.png\n")
@@ -246,11 +246,11 @@ def test_damaged_annotations_of_coco_are_refused_in_a_sentence(tmp_path: Path, e
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_that_cannot_be_read_is_skipped_and_a_run_goes_on(tmp_path: Path, evaluate: Eval) -> None:
+def test_a_image_that_cannot_be_read_is_skipped_and_a_run_goes_on(tmp_path: Path, evaluate: Eval) -> None:
     truth = write_coco(tmp_path / "coco")
-    (tmp_path / "coco" / "val2017" / f"{1:012d}.png").write_bytes(b"no picture")
+    (tmp_path / "coco" / "val2017" / f"{1:012d}.png").write_bytes(b"no image")
     oracle = Oracle(COCO)
-    arguments = ("coco-80", tmp_path / "coco", "--size", 24, "--preset", "paper")
+    arguments = ("coco-80", tmp_path / "coco", "--size", 24, "--protocol", "paper")
     assert evaluate(oracle, *arguments, "--limit", 3).exit_code == 1
     seen = oracle.images_seen
     done = evaluate(oracle, *arguments)
@@ -265,7 +265,7 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_a_run_goes_on(tmp_path: Pa
 def test_synonyms_take_the_best_name_of_a_class(tmp_path: Path, evaluate: Eval) -> None:
     write_coco(tmp_path / "coco")
     titles = [{"person": "woman", "airplane": "plane"}.get(title, title) for title in COCO]
-    arguments = ("coco-80", tmp_path / "coco", "--preset", "default")
+    arguments = ("coco-80", tmp_path / "coco", "--protocol", "default")
     assert evaluate(Oracle(titles), *arguments, "--out", tmp_path / "plain").exit_code == 0
     assert evaluate(Oracle(titles), *arguments, "--synonyms", "--out", tmp_path / "all").exit_code == 0
     assert results(tmp_path / "plain")["numbers"]["s_pixel: mAP"] < 1
@@ -291,7 +291,7 @@ def test_surgery_by_channels() -> None:
     products *= weights[:, :, None]
     expected = (products - products.mean(1, keepdims=True)).sum(-1)
     np.testing.assert_allclose(without_common(cosines), expected)
-    # Without a label set the order of one picture's classes cannot change.
+    # Without a label set the order of one image's classes cannot change.
     np.testing.assert_array_equal(without_empty(cosines, np.ones(4)).argsort(1), cosines.argsort(1))
 
 

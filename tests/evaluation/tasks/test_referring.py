@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.conftest import Eval
-from tests.evaluation.oracle import Oracle, blocks, painted, save
-from tests.evaluation.datasets.test_tagmask_from_coco import pack
 from tests.evaluation.datasets.test_refcoco_pickle import Runs
-from ttd.evaluation.datasets.refcoco import PARTITIONS, read_refer
+from tests.evaluation.datasets.test_tagmask_from_coco import pack
+from tests.evaluation.oracle import Oracle, blocks, painted, save
 from ttd.errors import InputError
+from ttd.evaluation.datasets.refcoco import PARTITIONS, read_refer
 
 TITLES = ["grass", "dog", "cat", "tree", "car", "boat"]
 
@@ -42,7 +42,7 @@ def segmentation(mask: np.ndarray, how: int) -> Any:
 
 
 def write_refer(root: Path, name: str = "refcoco", by: str = "unc", splits: tuple[str, ...] = ("val", "testA")) -> Any:
-    """Two pictures per split with an object for each of three classes, and two expressions about every object.
+    """Two images per split with an object for each of three classes, and two expressions about every object.
 
     Gives the shares of the expressions' objects by split.
     """
@@ -95,20 +95,20 @@ def numbers(out: Path) -> dict[str, float]:
     ("name", "by", "split", "table"),
     [("refcoco", "unc", "testA", "13.2"), ("refcoco+", "unc", "val", "19.8"), ("refcocog", "umd", "val", "28.2")],
 )
-def test_an_oracle_scores_100_with_one_look_at_each_picture(
+def test_an_oracle_scores_100_with_one_look_at_each_image(
     name: str, by: str, split: str, table: str, tmp_path: Path, evaluate: Eval
 ) -> None:
     shares = write_refer(tmp_path / "data", name, by, PARTITIONS[name][by])
     oracle = Oracle(TITLES)
-    arguments = (name, tmp_path / "data", "--preset", "default", "--split", split, "--pictures", 0)
+    arguments = (name, tmp_path / "data", "--protocol", "default", "--split", split, "--images", 0)
     done = evaluate(oracle, *arguments)
     assert done.exit_code == 0, done.output
     found = numbers(tmp_path / "out")
     assert (found["mIoU"], found["pooled IoU"]) == (1.0, 1.0)
-    assert found["whole picture IoU"] == pytest.approx(np.mean(shares[split]))
+    assert found["whole image IoU"] == pytest.approx(np.mean(shares[split]))
     assert oracle.images_seen == 2
     whole = {"refcoco": 750, "refcoco+": 1500, "refcocog": 1300}[name]
-    assert f"Measured on a sample, 2 of {whole} pictures" in done.stdout
+    assert f"Measured on a sample, 2 of {whole} images" in done.stdout
     assert f"Masks of expressions, {split}\n" in done.stdout
     assert done.stdout.count("Masks of expressions") == 1
     assert table in done.stdout
@@ -121,21 +121,21 @@ def test_an_oracle_scores_100_with_one_look_at_each_picture(
 
 def test_a_page_shows_the_first_expressions(tmp_path: Path, evaluate: Eval) -> None:
     write_refer(tmp_path / "data")
-    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--preset", "default", "--pictures", 1)
+    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--protocol", "default", "--images", 1)
     assert done.exit_code == 0, done.output
-    page = (tmp_path / "out" / "pictures.html").read_text()
-    assert page.count("<figcaption>the left ") == 2  # of the first three expressions of each of two pictures
+    page = (tmp_path / "out" / "images.html").read_text()
+    assert page.count("<figcaption>the left ") == 2  # of the first three expressions of each of two images
     assert len(re.findall("<img", page)) == 2 * (1 + 3)
 
 
 def test_masks_of_everything_and_of_nothing_score_what_arithmetic_says(tmp_path: Path, evaluate: Eval) -> None:
     shares = write_refer(tmp_path / "data")["val"]
-    arguments = ("refcoco", tmp_path / "data", "--preset", "default", "--pictures", 0)
+    arguments = ("refcoco", tmp_path / "data", "--protocol", "default", "--images", 0)
     blind = Oracle([title.upper() + " " for title in TITLES])  # knows none of the words: a flat map
     assert evaluate(blind, *arguments, "--background", 0, "--out", tmp_path / "all").exit_code == 0
     found = numbers(tmp_path / "all")
-    assert found["mIoU"] == found["whole picture IoU"] == pytest.approx(np.mean(shares))
-    assert found["pooled IoU"] == pytest.approx(np.mean(shares))  # pictures of one size
+    assert found["mIoU"] == found["whole image IoU"] == pytest.approx(np.mean(shares))
+    assert found["pooled IoU"] == pytest.approx(np.mean(shares))  # images of one size
     assert evaluate(blind, *arguments, "--out", tmp_path / "none").exit_code == 0
     assert numbers(tmp_path / "none")["mIoU"] == numbers(tmp_path / "none")["pooled IoU"] == 0.0
 
@@ -148,10 +148,10 @@ def test_means_and_pooled_ratio_by_hand(tmp_path: Path, evaluate: Eval) -> None:
     first["sentences"] = [{"sent_id": 1, "sent": second["sentences"][0]["sent"]}]  # names the other object
     second["sentences"] = [{"sent_id": 2, "sent": second["sentences"][0]["sent"]}, {"sent_id": 3, "sent": " "}]
     path.write_bytes(pickle.dumps([first, second], 0))
-    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--preset", "default", "--pictures", 0)
+    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--protocol", "default", "--images", 0)
     assert done.exit_code == 0, done.output
     data = read_refer("refcoco", tmp_path / "data")
-    masks = [data.pictures[0].mask(ref["ann_id"]) for ref in (first, second)]
+    masks = [data.images[0].mask(ref["ann_id"]) for ref in (first, second)]
     found = numbers(tmp_path / "out")
     assert found["mIoU"] == pytest.approx(0.5)
     assert found["pooled IoU"] == pytest.approx(masks[1].sum() / (masks[0].sum() + 2 * masks[1].sum()))
@@ -160,14 +160,14 @@ def test_means_and_pooled_ratio_by_hand(tmp_path: Path, evaluate: Eval) -> None:
 
 def test_other_places_of_the_files(tmp_path: Path) -> None:
     write_refer(tmp_path, "refcocog", "google", ("val",))
-    expected = [picture.sample for picture in read_refer("refcocog", tmp_path, by="google").pictures]
-    assert [p.sample for p in read_refer("refcocog", tmp_path / "refcocog", by="google").pictures] == expected
+    expected = [image.sample for image in read_refer("refcocog", tmp_path, by="google").images]
+    assert [p.sample for p in read_refer("refcocog", tmp_path / "refcocog", by="google").images] == expected
     (tmp_path / "images/mscoco/images/train2014").rename(tmp_path / "train2014")
     (tmp_path / "refcocog" / "annotations").mkdir()
     for file in ("instances.json", "refs(google).p"):
         (tmp_path / "refcocog" / file).rename(tmp_path / "refcocog" / "annotations" / file)
-    moved = read_refer("refcocog", tmp_path, by="google").pictures
-    assert [picture.sample.image.parent for picture in moved] == [tmp_path / "train2014"] * 2
+    moved = read_refer("refcocog", tmp_path, by="google").images
+    assert [image.sample.image.parent for image in moved] == [tmp_path / "train2014"] * 2
 
 
 def test_splits_that_do_not_exist_are_refused(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_instances_that_do_not_belong_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "refcoco" / "instances.json"
     whole = json.loads(path.read_text())
     broken: list[tuple[Any, str]] = [
-        ({**whole, "images": whole["images"][1:]}, "does not list picture 100"),
-        ({**whole, "annotations": whole["annotations"][1:]}, "no object 1 in picture 100"),
+        ({**whole, "images": whole["images"][1:]}, "does not list image 100"),
+        ({**whole, "annotations": whole["annotations"][1:]}, "no object 1 in image 100"),
         ({**whole, "images": [{**i, "file_name": "../a.png"} for i in whole["images"]]}, "outside its folder"),
         ({**whole, "images": [{**i, "file_name": "a.png"} for i in whole["images"]]}, "none of the 2 listed"),
         ({**whole, "images": [{"id": 100}]}, "lacks what COCO's instances have"),
@@ -232,23 +232,23 @@ def test_instances_that_do_not_belong_are_refused(tmp_path: Path) -> None:
     [None, "x", [[1, 2, 3]], [["a", "b"]], [[float("nan")] * 6], {}, {"counts": [1]}, {"counts": "a"},
      {"counts": [-5, 10**30]}],
 )  # fmt: skip
-def test_a_damaged_mask_or_picture_is_skipped_and_named(damage: Any, tmp_path: Path, evaluate: Eval) -> None:
+def test_a_damaged_mask_or_image_is_skipped_and_named(damage: Any, tmp_path: Path, evaluate: Eval) -> None:
     write_refer(tmp_path / "data")
     path = tmp_path / "data" / "refcoco" / "instances.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["segmentation"] = damage
     path.write_text(json.dumps(content))
-    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--preset", "default", "--pictures", 0)
+    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--protocol", "default", "--images", 0)
     assert done.exit_code == 1, done.output
     assert "skipped COCO_train2014_000000000000.png: object 1" in done.stderr
     assert numbers(tmp_path / "out")["mIoU"] == 1.0
 
 
-def test_a_picture_of_another_size_is_skipped(tmp_path: Path, evaluate: Eval) -> None:
+def test_a_image_of_another_size_is_skipped(tmp_path: Path, evaluate: Eval) -> None:
     write_refer(tmp_path / "data")
-    picture = tmp_path / "data" / "images/mscoco/images/train2014" / "COCO_train2014_000000000001.png"
-    Image.open(picture).resize((30, 20)).save(picture)
-    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--preset", "default", "--pictures", 0)
+    image = tmp_path / "data" / "images/mscoco/images/train2014" / "COCO_train2014_000000000001.png"
+    Image.open(image).resize((30, 20)).save(image)
+    done = evaluate(Oracle(TITLES), "refcoco", tmp_path / "data", "--protocol", "default", "--images", 0)
     assert done.exit_code == 1
     assert "is 30x20 pixels, its annotation says 32x24" in done.stderr
 
@@ -259,20 +259,20 @@ def test_real_photos_through_mini(shared: Path, tmp_path: Path) -> None:
 
     from ttd.cli import cli
 
-    write_from_coco(shared / "data" / "coco", tmp_path / "data", pictures=1)
-    arguments = ["eval", "refcoco", "--data", str(tmp_path / "data"), "--model", "mini", "--preset", "default"]
-    done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out"), "--pictures", "0"])
+    write_from_coco(shared / "data" / "coco", tmp_path / "data", images=1)
+    arguments = ["eval", "refcoco", "--data", str(tmp_path / "data"), "--model", "mini", "--protocol", "default"]
+    done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out"), "--images", "0"])
     assert done.exit_code == 0, done.output
     found = numbers(tmp_path / "out")
     assert 0 < found["mIoU"] < 1
-    assert 0 < found["whole picture IoU"] < 1
+    assert 0 < found["whole image IoU"] < 1
 
 
-def write_from_coco(coco: Path, root: Path, pictures: int) -> None:
+def write_from_coco(coco: Path, root: Path, images: int) -> None:
     """The first photos of the sample as a RefCOCO set; an expression is "the" and the object's category."""
     content = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
     titles = {c["id"]: c["name"] for c in content["categories"]}
-    chosen = content["images"][:pictures]
+    chosen = content["images"][:images]
     numbers = {image["id"] for image in chosen}
     objects = [a for a in content["annotations"] if a["image_id"] in numbers and not a["iscrowd"]]
     refs = [

@@ -67,7 +67,7 @@ def test_a_mean_without_numbers_is_none() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own count of memory")
-def test_memory_does_not_grow_with_the_pictures() -> None:
+def test_memory_does_not_grow_with_the_images() -> None:
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, timeout=300, check=True)
-    # 20,000 pictures and 500 words are 50 MB in memory; what is left is one block of columns and its parts.
+    # 20,000 images and 500 words are 50 MB in memory; what is left is one block of columns and its parts.
     assert int(done.stdout) < 30_000

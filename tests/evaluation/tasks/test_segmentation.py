@@ -15,12 +15,11 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 from tests.evaluation.conftest import Eval
 from tests.evaluation.layouts import LAYOUTS, write
 from tests.evaluation.oracle import Constant, Oracle, blocks, painted, save
-from ttd.evaluation.registry import Choices, open_benchmark
-from ttd.evaluation.datasets.classes import ClassList, read_classes
-from ttd.evaluation.datasets.labels import read_labels
-from ttd.evaluation.datasets.labels import RULES, apply_rule
-from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
 from ttd.errors import InputError
+from ttd.evaluation.datasets.classes import ClassList, read_classes
+from ttd.evaluation.datasets.labels import RULES, apply_rule, read_labels
+from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
 from ttd.model import TTD
 
 
@@ -33,9 +32,9 @@ def results(folder: Path) -> dict[str, Any]:
 def test_an_oracle_gets_full_marks_in_every_layout(name: str, tmp_path: Path, evaluate: Eval) -> None:
     benchmark, truths, titles = write(tmp_path / "data", name)
     shown = int(name == "voc")
-    done = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--preset", "default", "--pictures", shown)
+    done = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--protocol", "default", "--images", shown)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "out" / "pictures.html").is_file() == bool(shown)
+    assert (tmp_path / "out" / "images.html").is_file() == bool(shown)
     found = results(tmp_path / "out")
     assert found["numbers"]["mIoU"] == 1.0
     assert found["numbers"]["pixel accuracy"] == 1.0
@@ -65,7 +64,7 @@ def test_a_constant_encoder_scores_what_arithmetic_says(tmp_path: Path, evaluate
     save(painted(truth, 4), tmp_path / "data" / "images" / "a.png")
     save(truth, tmp_path / "data" / "labels" / "a.png")
     encoder = Constant(["background", "cat", "dog", "sky"])
-    assert evaluate(encoder, "folder", tmp_path / "data", "--preset", "default", "--background", "none").exit_code == 0
+    assert evaluate(encoder, "folder", tmp_path / "data", "--protocol", "default", "--background", "none").exit_code == 0
     numbers = results(tmp_path / "out")["numbers"]
     share = float((truth == 1).mean())  # every pixel becomes the first class that is asked for: cat
     assert numbers["pixel accuracy"] == pytest.approx(share)
@@ -74,12 +73,12 @@ def test_a_constant_encoder_scores_what_arithmetic_says(tmp_path: Path, evaluate
     assert numbers["mFPR"] == pytest.approx((1 - share) / len(present))
     assert numbers["mFNR"] == pytest.approx((len(present) - 1) / len(present))
     # With a threshold an even map is background everywhere, and background is nowhere in the truth.
-    again = evaluate(encoder, "folder", tmp_path / "data", "--preset", "default", "--out", tmp_path / "cut")
+    again = evaluate(encoder, "folder", tmp_path / "data", "--protocol", "default", "--out", tmp_path / "cut")
     assert again.exit_code == 0
     assert results(tmp_path / "cut")["numbers"]["mIoU"] == 0.0
 
 
-def test_the_matrix_agrees_with_torchmetrics_over_pictures_of_different_sizes(tmp_path: Path) -> None:
+def test_the_matrix_agrees_with_torchmetrics_over_images_of_different_sizes(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     classes = ClassList((("cat",), ("dog",), ("sky",)), background=False)
     pairs = []
@@ -104,11 +103,11 @@ def test_pixels_under_the_threshold_are_missed_where_there_is_no_background_clas
     encoder = Oracle([*titles[1:], "unknown"])  # does not know the first class: its pixels look like the last one
     encoder.colours = Oracle(titles).colours.roll(-1, 0)
     shares = {}
-    for preset in ("paper", "tcl-plain"):
+    for protocol in ("paper", "tcl-plain"):
         given = {"size": 24, "scales": (1.0,), "flip": False, "window": None, "stride": None, "refine": "none"}
-        opened = open_benchmark(benchmark, tmp_path, Choices(preset, given), calibrated=False)
+        opened = open_benchmark(benchmark, tmp_path, Choices(protocol, given), calibrated=False)
         record = opened.measure(TTD(encoder), 0)
-        shares[preset] = {column for row, column, _ in record["confusion"] if row == 0}
+        shares[protocol] = {column for row, column, _ in record["confusion"] if row == 0}
     road = bool((truths[0] == 0).any())
     assert shares["paper"] == ({19} if road else set())
     assert 19 not in shares["tcl-plain"]
@@ -140,18 +139,18 @@ def test_faulty_items_are_named_and_the_rest_counts(tmp_path: Path, evaluate: Ev
     save(np.zeros((5, 5), np.uint8), labels / "item2.png")
     save(np.full((24, 32), 200, np.uint8), labels / "item3.png")
     save(np.zeros((24, 32, 3), np.uint8), labels / "item4.png")
-    done = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--preset", "default", "--json")
+    done = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--protocol", "default", "--json")
     assert done.exit_code == 1
     found = results(tmp_path / "out")
     assert json.loads(done.stdout)["numbers"]["mIoU"] == found["numbers"]["mIoU"] == 1.0
     assert found["measured"] == 2
     reasons = {row["id"]: row["reason"] for row in found["skipped"]}
-    wanted = {"0": "damaged", "1": "does not exist", "2": "same size", "3": "label 200", "4": "colour picture"}
+    wanted = {"0": "damaged", "1": "does not exist", "2": "same size", "3": "label 200", "4": "colour image"}
     for number, words in wanted.items():
         assert words in reasons[f"item{number}"]
         assert f"item{number}: " in done.stderr
     for allowed, code in ((["--allow-skips"], 0), (["--allow-skips", 5], 0), (["--allow-skips", 4], 1)):
-        again = evaluate(Oracle(titles), benchmark, tmp_path / "data", *allowed, "--preset", "default", "--json")
+        again = evaluate(Oracle(titles), benchmark, tmp_path / "data", *allowed, "--protocol", "default", "--json")
         assert again.exit_code == code
         assert again.stderr.count("skipped item") == 5
         assert len(results(tmp_path / "out")["skipped"]) == 5
@@ -165,7 +164,7 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
 ) -> None:
     benchmark, _, titles = write(tmp_path / "data", "voc", count=5)
     encoder = Oracle(titles)
-    whole = evaluate(encoder, benchmark, tmp_path / "data", "--out", tmp_path / "whole", "--preset", "default")
+    whole = evaluate(encoder, benchmark, tmp_path / "data", "--out", tmp_path / "whole", "--protocol", "default")
     assert whole.exit_code == 0
     original, asked = TTD.segment, []
 
@@ -176,12 +175,12 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
         return original(self, *args, **options)
 
     monkeypatch.setattr(TTD, "segment", stop_at_third)
-    assert evaluate(encoder, benchmark, tmp_path / "data", "--preset", "default").exit_code == 130
+    assert evaluate(encoder, benchmark, tmp_path / "data", "--protocol", "default").exit_code == 130
     store = tmp_path / "out" / "measurements.jsonl"
     lines = store.read_bytes().splitlines(keepends=True)
     assert len(lines) == 2
     store.write_bytes(lines[0] + lines[1][:20])  # killed in the middle of a line
-    assert evaluate(encoder, benchmark, tmp_path / "data", "--preset", "default").exit_code == 0
+    assert evaluate(encoder, benchmark, tmp_path / "data", "--protocol", "default").exit_code == 0
     assert len(asked) == 3 + 4
     assert results(tmp_path / "out") | {"command": 0} == results(tmp_path / "whole") | {"command": 0}
 
@@ -189,19 +188,19 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
 def test_other_settings_or_data_do_not_mix_with_an_earlier_run(tmp_path: Path, evaluate: Eval) -> None:
     benchmark, _, titles = write(tmp_path / "data", "voc", count=2)
     encoder = Oracle(titles)
-    assert evaluate(encoder, benchmark, tmp_path / "data", "--preset", "default").exit_code == 0
-    other = evaluate(encoder, benchmark, tmp_path / "data", "--preset", "default", "--background", "0.3")
+    assert evaluate(encoder, benchmark, tmp_path / "data", "--protocol", "default").exit_code == 0
+    other = evaluate(encoder, benchmark, tmp_path / "data", "--protocol", "default", "--background", "0.3")
     assert other.exit_code == 2
     assert "another run" in other.stderr
     write(tmp_path / "data", "voc", count=3)
-    assert evaluate(encoder, benchmark, tmp_path / "data", "--preset", "default").exit_code == 2
+    assert evaluate(encoder, benchmark, tmp_path / "data", "--protocol", "default").exit_code == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nothing"], "unknown benchmark"),
-        (["voc", "--preset", "best"], "unknown preset"),
+        (["voc", "--protocol", "best"], "unknown protocol"),
         (["voc"], "known layouts"),
         (["folder"], "classes.txt does not exist"),
         (["tagmask"], "no TagMask set"),

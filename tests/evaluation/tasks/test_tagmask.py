@@ -16,11 +16,10 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, p
 
 from tests.evaluation.conftest import Eval
 from tests.evaluation.oracle import Oracle, blocks, painted, save
-from ttd.evaluation.tasks.tag_tables import THRESHOLDS, Sweep
-from ttd.evaluation.tasks.tag_tables import NEVER, TagRow, decide, present_above_absent
-from ttd.evaluation.tasks.tagmask import TagMask
-from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.errors import InputError
+from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Sweep, TagRow, decide, present_above_absent
+from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.model import TTD
 from ttd.scoring import SCORES
 
@@ -28,7 +27,7 @@ TITLES = ["grass", "dog", "cat", "tree", "car", "boat"]
 
 
 def write_set(root: Path, count: int = 4, vocabulary: bool = True) -> list[dict[str, Any]]:
-    """Pictures of three things; the caption names two of them, one absent noun, stop words and a filler."""
+    """Images of three things; the caption names two of them, one absent noun, stop words and a filler."""
     rng = np.random.default_rng(3)
     rows = []
     for number in range(count):
@@ -55,7 +54,7 @@ def test_an_oracle_gets_full_marks_and_the_controls_say_what_the_text_alone_does
     tmp_path: Path, evaluate: Eval
 ) -> None:
     rows = write_set(tmp_path / "data")
-    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default")
+    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default")
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     numbers = found["numbers"]
@@ -67,10 +66,10 @@ def test_an_oracle_gets_full_marks_and_the_controls_say_what_the_text_alone_does
     assert numbers["every noun: recall"] == 1.0
     assert numbers["every noun: F1"] == pytest.approx(6 / 7)
     assert numbers["every noun: absent selected"] == 1.0
-    assert numbers["AUC per picture"] == numbers["AUC per word"] == 1.0
+    assert numbers["AUC per image"] == numbers["AUC per word"] == 1.0
     assert numbers["s_pixel (shuffled): F1"] < 1.0
     truths = [np.asarray(Image.open(tmp_path / "data" / "masks" / f"{row['id']}.png")) > 0 for row in rows]
-    assert numbers["whole picture IoU"] == pytest.approx(np.mean([truth.mean() for truth in truths]))
+    assert numbers["whole image IoU"] == pytest.approx(np.mean([truth.mean() for truth in truths]))
     # The caption also names what is not there, which has no pixels: its map is the union of the two others.
     assert (numbers["CaptionIoU"], numbers["mFPR"], numbers["mFNR"]) == (1.0, 0.0, 0.0)
     assert "s_pixel (oracle)" in done.stdout
@@ -82,7 +81,7 @@ def test_an_oracle_gets_full_marks_and_the_controls_say_what_the_text_alone_does
     assert np.mean([float(row["CaptionIoU"]) for row in listed]) == pytest.approx(numbers["CaptionIoU"])
 
 
-def test_shuffled_control_is_the_tagging_of_the_next_caption_on_this_picture(tmp_path: Path) -> None:
+def test_shuffled_control_is_the_tagging_of_the_next_caption_on_this_image(tmp_path: Path) -> None:
     rows = write_set(tmp_path, vocabulary=False)
     model = TTD(Oracle(TITLES))
     benchmark = TagMask(read_tagmask(tmp_path), {}, {}, parts=("tags",), scores=("s_pixel", "s_seg"))
@@ -141,19 +140,19 @@ def test_sweep_by_hand() -> None:
 def test_auc_of_present_words_by_brute_force() -> None:
     rng = np.random.default_rng(0)
     scores, present = rng.integers(0, 4, (5, 7)).astype(float), rng.random((5, 7)) < 0.4
-    present[0] = False  # a picture without any word of the vocabulary does not count
+    present[0] = False  # an image without any word of the vocabulary does not count
     rows = []
     for row, there in zip(scores, present, strict=True):
         pairs = [(a > b) + (a == b) / 2 for a in row[there] for b in row[~there]]
         if pairs:
             rows.append(np.mean(pairs))
-    assert present_above_absent(scores, present)["AUC per picture"] == pytest.approx(np.mean(rows))
+    assert present_above_absent(scores, present)["AUC per image"] == pytest.approx(np.mean(rows))
 
 
 def test_parts_and_missing_masks(tmp_path: Path, evaluate: Eval) -> None:
     write_set(tmp_path / "data", vocabulary=False)
     (tmp_path / "data" / "masks" / "001.png").unlink()
-    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default", "--score", "s_pixel", "--json")
+    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default", "--score", "s_pixel", "--json")
     assert done.exit_code == 0
     found = json.loads(done.stdout)
     assert found["measured"] == 4
@@ -171,9 +170,9 @@ def test_parts_and_missing_masks(tmp_path: Path, evaluate: Eval) -> None:
 
 def test_faulty_items_are_listed(tmp_path: Path, evaluate: Eval) -> None:
     write_set(tmp_path / "data")
-    (tmp_path / "data" / "images" / "000.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "images" / "000.png").write_bytes(b"no image")
     save(np.zeros((3, 3), np.uint8), tmp_path / "data" / "masks" / "002.png")
-    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--preset", "default", "--json")
+    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default", "--json")
     assert done.exit_code == 1
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [row["id"] for row in found["skipped"]] == ["000", "002"]
@@ -188,7 +187,7 @@ def test_faulty_items_are_listed(tmp_path: Path, evaluate: Eval) -> None:
         ('{"id": 1, "caption": "a dog"}', "line 1"),
         ('{"id": 1, "caption": "a dog", "true": "dog"}', "line 1"),
         ('{"id": 1, "caption": "a dog", "true": ["cat"]}', "'cat'"),
-        ("", "lists no picture"),
+        ("", "lists no image"),
         ('{"id": 1, "caption": "a", "true": []}\n{"id": 1, "caption": "a", "true": []}', "same id"),
     ],
 )
@@ -244,7 +243,7 @@ def test_scenes_written_as_tagmask_and_the_embedded_model(tmp_path: Path) -> Non
 
     data, out = str(tmp_path / "data"), tmp_path / "out"
     assert run("scenes", "write", data, "--format", "tagmask", "--split", "test", "--count", "3").exit_code == 0
-    done = run("eval", "tagmask", "--data", data, "--model", "mini", "--preset", "default", "--out", str(out))
+    done = run("eval", "tagmask", "--data", data, "--model", "mini", "--protocol", "default", "--out", str(out))
     assert done.exit_code == 0, done.output
     numbers = json.loads((out / "results.json").read_text())["numbers"]
     for score in SCORES:
@@ -261,22 +260,22 @@ def test_an_id_that_leads_out_of_the_set_is_refused(name: str, tmp_path: Path) -
         read_tagmask(tmp_path)
 
 
-def test_rows_of_the_borrowed_word_rule(tmp_path: Path, evaluate: Eval) -> None:
+def test_rows_of_the_negative_word_rule(tmp_path: Path, evaluate: Eval) -> None:
     rows = write_set(tmp_path / "data")
-    options = ("--preset", "default", "--part", "tags", "--score", "s_pixel", "--share", "0.9", "--share", "0")
-    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", *options, "--borrowed", "captions")
+    options = ("--protocol", "default", "--part", "tags", "--score", "s_pixel", "--share", "0.9", "--share", "0")
+    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", *options, "--negatives", "captions")
     assert done.exit_code == 0, done.output
     numbers = json.loads((tmp_path / "out" / "results.json").read_text())["numbers"]
     # An oracle scores what is there above what is not: a true word beats all words that are not there.
-    assert numbers["s_pixel, borrowed 0.9: absent selected"] == 0.0
-    assert numbers["s_pixel, borrowed 0.9: filler selected"] == 0.0
+    assert numbers["s_pixel, negatives 0.9: absent selected"] == 0.0
+    assert numbers["s_pixel, negatives 0.9: filler selected"] == 0.0
     for measure in ("absent", "filler"):
-        assert numbers[f"s_pixel, borrowed 0: {measure} selected"] == 1.0
+        assert numbers[f"s_pixel, negatives 0: {measure} selected"] == 1.0
     data, model = read_tagmask(tmp_path / "data"), TTD(Oracle(TITLES))
     words = list(dict.fromkeys(word for row in rows for word in row["words"]))
-    benchmark = TagMask(data, {}, {}, parts=("tags",), scores=("s_pixel",), shares=(0.5,), borrowed=words)
+    benchmark = TagMask(data, {}, {}, parts=("tags",), scores=("s_pixel",), shares=(0.5,), negatives=words)
     record = benchmark.measure(model, 0)["tags"]
     image = tmp_path / "data" / "images" / "000.png"
-    rule = {"selection": "borrowed", "share": 0.5, "borrowed": words}
+    rule = {"selection": "negatives", "share": 0.5, "negatives": words}
     expected = model.tag(image, rows[0]["caption"], tags=record["asked"], **rule).words
-    assert record["decisions"]["s_pixel, borrowed 0.5"] == [[word.score, word.selected] for word in expected]
+    assert record["decisions"]["s_pixel, negatives 0.5"] == [[word.score, word.selected] for word in expected]

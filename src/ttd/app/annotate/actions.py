@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ttd.annotate.annotation_set import Desk
+from ttd.annotate.annotation_set import AnnotationSet
+from ttd.annotate.item import Work
 from ttd.annotate.records import KEPT, REJECTED, Record
 from ttd.annotate.store import Changed, Unpublished
-from ttd.annotate.item import Work
-from ttd.data.bad_samples import DamagedPair
+from ttd.data.bad_samples import BadSample
 from ttd.errors import InputError, TTDError
 
 _log = logging.getLogger(__name__)
@@ -49,10 +49,10 @@ class Tab:
 
 
 class Actions:
-    """Applies actions to tabs at one desk."""
+    """Applies actions to tabs at one annotations."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, annotations: AnnotationSet) -> None:
+        self.annotations = annotations
         self._steps: dict[str, Callable[[Tab, Mapping[str, Any]], None]] = {
             "press": lambda tab, given: _work(tab).press(_text(given, "word")),
             "drop": self._drop,
@@ -87,7 +87,7 @@ class Actions:
         try:
             if name in self._steps and not tab.reviewing:
                 self._steps[name](tab, given)
-                self.desk.keep_draft(_work(tab), tab.name)
+                self.annotations.keep_draft(_work(tab), tab.name)
             elif name in self._moves:
                 self._moves[name](tab, given)
             else:
@@ -108,8 +108,8 @@ class Actions:
     def _open(self, tab: Tab, given: Mapping[str, Any]) -> None:
         """The first item that waits; or, after the server was started anew, the item that the page showed."""
         number = given.get("item")
-        if isinstance(number, int) and 0 <= number < len(self.desk.queue):
-            self._show(tab, self.desk.open(number, tab.name))
+        if isinstance(number, int) and 0 <= number < len(self.annotations.queue):
+            self._show(tab, self.annotations.open(number, tab.name))
             tab.message = tab.message or "The server was started anew; this is where you left."
         else:
             self._go_on(tab, -1)
@@ -119,7 +119,7 @@ class Actions:
 
     def _go_on(self, tab: Tab, after: int, said: str = "") -> None:
         """The next item that nobody has decided about."""
-        work, notes = self.desk.open_next(after, tab.name)
+        work, notes = self.annotations.open_next(after, tab.name)
         tab.work = work
         told = [said, *(f"Passed over: {note}." for note in notes), work.note if work else ALL_DONE]
         tab.message = " ".join(part for part in told if part)
@@ -127,27 +127,27 @@ class Actions:
     def _accept(self, tab: Tab, given: Mapping[str, Any]) -> None:
         work = _work(tab)
         try:
-            self.desk.accept(work)
+            self.annotations.accept(work)
         except Changed as error:
             raise InputError(f"{error}. A accepts yours, N keeps the other") from None
         self._go_on(tab, work.item.number, f"Item {work.item.number + 1} is saved.")
 
     def _skip(self, tab: Tab, given: Mapping[str, Any]) -> None:
         work = _work(tab)
-        self.desk.skip(work)
+        self.annotations.skip(work)
         kept = "stays as it was accepted" if work.status == "accepted" else "is skipped"
         self._go_on(tab, work.item.number, f"Item {work.item.number + 1} {kept}.")
 
     def _walk(self, tab: Tab, step: int) -> None:
         """To the neighbour in the queue, decided or not; damaged ones are passed over."""
-        last = len(self.desk.queue) - 1
+        last = len(self.annotations.queue) - 1
         number = tab.work.item.number if tab.work else (last + 1 if step < 0 else last)
         while 0 <= number + step <= last:
             number += step
             try:
-                self._show(tab, self.desk.open(number, tab.name))
+                self._show(tab, self.annotations.open(number, tab.name))
                 return
-            except DamagedPair as error:
+            except BadSample as error:
                 tab.message = f"Passed over: {error}."
         raise InputError("this is the last item of the queue" if step > 0 else "this is the first item of the queue")
 
@@ -173,7 +173,7 @@ class Actions:
         if not isinstance(spots, list) or not 0 < len(spots) <= MOST_SPOTS:
             raise InputError(f"a stroke of the brush has 1 to {MOST_SPOTS} spots: draw a shorter one")
         pairs = [dict(zip("xy", spot, strict=False)) if isinstance(spot, list) else {} for spot in spots]
-        radius = min(max(_number(given, "radius"), 0.5), float(max(_work(tab).picture.size)))
+        radius = min(max(_number(given, "radius"), 0.5), float(max(_work(tab).image.size)))
         _work(tab).stroke([_spot(tab, pair, "x", "y") for pair in pairs], radius, _flag(given))
 
     def _annotate(self, tab: Tab, given: Mapping[str, Any]) -> None:
@@ -183,7 +183,7 @@ class Actions:
 
     def _review(self, tab: Tab, given: Mapping[str, Any]) -> None:
         tab.reviewing = True
-        tab.record = self.desk.to_review()
+        tab.record = self.annotations.to_review()
         tab.message = "" if tab.record else NONE_TO_REVIEW
 
     def _judge(self, tab: Tab, verdict: str) -> None:
@@ -191,18 +191,18 @@ class Actions:
             raise InputError("there is nothing to keep or reject: choose the second pass first")
         record = tab.record
         try:
-            self.desk.judge(record, verdict)
+            self.annotations.judge(record, verdict)
         except Changed:
-            tab.record = self.desk.store.get(record.id)
+            tab.record = self.annotations.store.get(record.id)
             raise InputError("this item was changed in another tab meanwhile: this is its newest state") from None
         tab.looked_at.append(record.id)
-        tab.record = self.desk.to_review(after=record.id) or self.desk.to_review()
+        tab.record = self.annotations.to_review(after=record.id) or self.annotations.to_review()
         tab.message = f"{record.id} is {verdict}." + ("" if tab.record else f" {NONE_TO_REVIEW}")
 
     def _back(self, tab: Tab, given: Mapping[str, Any]) -> None:
         """The item that was judged last, once more; its verdict holds until another one is given."""
         while tab.looked_at:
-            record = self.desk.store.get(tab.looked_at.pop())
+            record = self.annotations.store.get(tab.looked_at.pop())
             if record is not None:
                 tab.reviewing, tab.record = True, record
                 tab.message = f"This one is {record.verdict} so far." if record.verdict else ""
@@ -211,10 +211,10 @@ class Actions:
 
     def _edit(self, tab: Tab, given: Mapping[str, Any]) -> None:
         """Opens the item of the second pass to change it."""
-        number = self.desk.queue.number(tab.record.id) if tab.record else None
+        number = self.annotations.queue.number(tab.record.id) if tab.record else None
         if number is None:
             raise InputError("this item belongs to other data: start the page with those to change it")
-        self._show(tab, self.desk.open(number, tab.name))
+        self._show(tab, self.annotations.open(number, tab.name))
         tab.reviewing = False
 
 
@@ -244,7 +244,7 @@ def _flag(given: Mapping[str, Any]) -> bool:
 
 
 def _spot(tab: Tab, given: Mapping[str, Any], x: str, y: str) -> tuple[float, float]:
-    """A pixel of the picture, to a tenth."""
-    width, height = _work(tab).picture.size
+    """A pixel of the image, to a tenth."""
+    width, height = _work(tab).image.size
     across = min(max(_number(given, x), 0.0), width - 1.0)
     return round(across, 1), round(min(max(_number(given, y), 0.0), height - 1.0), 1)

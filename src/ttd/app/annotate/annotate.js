@@ -19,7 +19,7 @@ function send(action) {
   trigger("submit", { ...action, tab, item: Number(board()?.dataset.item ?? -1) });
 }
 
-// The pixel of the picture under the mouse, counted from the first pixel's centre.
+// The pixel of the image under the mouse, counted from the first pixel's centre.
 function spot(event) {
   const box = stage().getBoundingClientRect();
   const clamp = (value, most) => Math.min(Math.max(value, 0), most);

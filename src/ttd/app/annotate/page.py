@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from ttd.annotate.annotation_set import Desk
+from ttd.annotate.annotation_set import AnnotationSet
 from ttd.app.annotate.actions import Actions, Tab
 from ttd.app.annotate.view import tab_html
 
@@ -20,9 +20,9 @@ _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9-]{1,60}")
 
 
-def annotate_tab(desk: Desk) -> None:
+def annotate_tab(annotations: AnnotationSet) -> None:
     """Builds the tab inside the current `gr.Blocks`."""
-    page = _Page(desk)
+    page = _Page(annotations)
     board = gr.HTML(
         '<div class="ann" data-item="-1">Opening the first item …</div>',
         css_template=(_HERE / "annotate.css").read_text("utf-8"),
@@ -53,8 +53,8 @@ class _Session:
 class _Page:
     """The tabs that are open, by gradio's name for each."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk, self._actions = desk, Actions(desk)
+    def __init__(self, annotations: AnnotationSet) -> None:
+        self._annotations, self._actions = annotations, Actions(annotations)
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
 
@@ -68,7 +68,7 @@ class _Page:
                 # After the server was started anew, a page must not act on what it does not show.
                 given = {"do": "open", "item": given.get("item")}
             self._actions.apply(session.tab, given)
-            return tab_html(self._desk, session.tab, next(session.answers))
+            return tab_html(self._annotations, session.tab, next(session.answers))
 
     def closed(self, request: gr.Request) -> None:
         """A tab was closed or loaded anew: its item is free, unless the same tab is back already."""
@@ -76,7 +76,7 @@ class _Page:
             gone = self._sessions.pop(str(request.session_hash), None)
             names = {session.tab.name for session in self._sessions.values()}
         if gone is not None and gone.tab.name not in names:
-            self._desk.leave(gone.tab.name)
+            self._annotations.leave(gone.tab.name)
 
     def _session(self, key: str, name: Any) -> tuple[_Session, bool]:
         """The session of a page, and whether it was known."""

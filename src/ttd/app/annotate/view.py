@@ -10,22 +10,22 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from PIL import Image
 
-from ttd.annotate.annotation_set import Desk, Progress
+from ttd.annotate.annotation_set import AnnotationSet, Progress
+from ttd.annotate.item import Work
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.records import Record
-from ttd.annotate.item import Work
 from ttd.app.annotate.actions import Tab
-from ttd.app.html import css_colour, image, notice, text
-from ttd.viz.colours import class_colours
-from ttd.viz.overlays import bounded
+from ttd.app.html import css_colour, img, notice, text
 from ttd.inference.masks import nearest
 from ttd.text.words import is_stop_word, split_words
+from ttd.viz.colours import class_colours
+from ttd.viz.overlays import bounded
 
 SIDE = 900  # pixels of the longer side as it is shown
-_LEAST = 600  # the same for the masks of smaller pictures
+_LEAST = 600  # the same for the masks of smaller images
 _FILL, _FILL_ACTIVE = 80, 120  # opacity of the colours, of 255
-_PICTURES: WeakKeyDictionary[Work, str] = WeakKeyDictionary()
+_IMAGES: WeakKeyDictionary[Work, str] = WeakKeyDictionary()
 
 KEYS = (
     ("A", "accept"), ("S", "skip"), ("N P", "next, previous"), ("U", "undo"), ("← →", "word"), ("1-9", "n-th word"),
@@ -35,14 +35,14 @@ KEYS = (
 REVIEW_KEYS = (("K", "keep"), ("X", "reject"), ("P", "one back"), ("E", "change it"), ("H", "hide masks"))
 
 
-def tab_html(desk: Desk, tab: Tab, number: int) -> str:
+def tab_html(annotations: AnnotationSet, tab: Tab, number: int) -> str:
     """All that the tab shows; `number` is another one each time, so that the page notices every answer."""
-    inner = _review(desk, tab.record) if tab.reviewing else _annotate(tab.work)
+    inner = _review(annotations, tab.record) if tab.reviewing else _annotate(tab.work)
     item = tab.work.item.number if tab.work and not tab.reviewing else -1
     told = notice(tab.message, "error" if tab.failed else "info") if tab.message else ""
     return (
         f'<div class="ann" data-answer="{number}" data-item="{item}" data-reviewing="{int(tab.reviewing)}">'
-        f'{_head(desk.progress(), tab)}<div class="ann-told">{told}</div>{inner}</div>'
+        f'{_head(annotations.progress(), tab)}<div class="ann-told">{told}</div>{inner}</div>'
     )
 
 
@@ -70,7 +70,7 @@ def _annotate(work: Work | None) -> str:
     if work is None:
         return '<p class="ann-done">Nothing is left to annotate. <button data-do="previous">Previous (P)</button></p>'
     colours, masks = word_colours(work.words), work.masks()
-    stage = _stage(_picture(work), work.picture.size, masks, colours, work.active, work.prompts)
+    stage = _stage(_image(work), work.image.size, masks, colours, work.active, work.prompts)
     state = {"accepted": "accepted before", "skipped": "skipped before"}.get(work.status, "")
     panel = (
         f"{_chosen(work, masks, colours)}{_tools(work)}"
@@ -104,7 +104,7 @@ def _caption(work: Work, colours: Mapping[str, str]) -> str:
 
 
 def _chosen(work: Work, masks: Mapping[str, Mask], colours: Mapping[str, str]) -> str:
-    """A row for each chosen word: its colour, its share of the picture."""
+    """A row for each chosen word: its colour, its share of the image."""
     rows = []
     for place, word in enumerate(work.true):
         kind = ' class="ann-active"' if word == work.active else ""
@@ -114,12 +114,12 @@ def _chosen(work: Work, masks: Mapping[str, Mask], colours: Mapping[str, str]) -
             f"<b>{text(word)}</b><span>{share}</span></button></li>"
         )
     if not rows:
-        return '<p class="ttd-hint">Click the words above that are truly in the picture.</p>'
+        return '<p class="ttd-hint">Click the words above that are truly in the image.</p>'
     return f'<ol class="ann-list">{"".join(rows)}</ol>'
 
 
 def _tools(work: Work) -> str:
-    """How a click on the picture is meant; the script marks what is switched on."""
+    """How a click on the image is meant; the script marks what is switched on."""
     source = "SAM-HQ draws the masks." if work.by == "sam-hq" else "Masks are cut from the model's map."
     slider = (
         f'<label class="ann-cut">Cut of the map <output>{work.cut:.2f}</output>'
@@ -137,14 +137,14 @@ def _tools(work: Work) -> str:
     )
 
 
-def _review(desk: Desk, record: Record | None) -> str:
+def _review(annotations: AnnotationSet, record: Record | None) -> str:
     if record is None:
         return ""
     words = tuple(dict.fromkeys(record.words))
     colours = word_colours(words)
-    picture = desk.picture_of(record)
-    shown = image(bounded(picture, SIDE), record.caption, "ann-picture")
-    stage = _stage(shown, picture.size, record.masks, colours, None, Prompts())
+    image = annotations.image_of(record)
+    shown = img(bounded(image, SIDE), record.caption, "ann-image")
+    stage = _stage(shown, image.size, record.masks, colours, None, Prompts())
     spans = []
     for token in split_words(record.caption):
         word = token.text.lower()
@@ -162,11 +162,11 @@ def _review(desk: Desk, record: Record | None) -> str:
     )
 
 
-def _picture(work: Work) -> str:
-    """The picture as HTML, made once for an open item."""
-    if work not in _PICTURES:
-        _PICTURES[work] = image(bounded(work.picture, SIDE), work.content.caption, "ann-picture")
-    return _PICTURES[work]
+def _image(work: Work) -> str:
+    """The image as HTML, made once for an open item."""
+    if work not in _IMAGES:
+        _IMAGES[work] = img(bounded(work.image, SIDE), work.content.caption, "ann-image")
+    return _IMAGES[work]
 
 
 def _stage(
@@ -177,9 +177,9 @@ def _stage(
     active: str | None,
     prompts: Prompts,
 ) -> str:
-    """The picture (as HTML), the masks over it, the words at their places, the active word's points and boxes."""
+    """The image (as HTML), the masks over it, the words at their places, the active word's points and boxes."""
     width, height = size
-    # The masks of a small picture are drawn larger, or their edges would cover it.
+    # The masks of a small image are drawn larger, or their edges would cover it.
     factor = min(max(1.0, _LEAST / max(size)), SIDE / max(size))
     upper = _layer(masks, colours, active, (max(1, round(height * factor)), max(1, round(width * factor))))
     signs = "".join(_sign(word, mask, colours[word], word == active) for word, mask in masks.items() if mask.any())
@@ -191,7 +191,7 @@ def _stage(
 
 
 def _layer(masks: Mapping[str, Mask], colours: Mapping[str, str], active: str | None, size: tuple[int, int]) -> str:
-    """A picture of the masks: number n of the palette is the n-th word's area, 128 + n its edge."""
+    """An image of the masks: number n of the palette is the n-th word's area, 128 + n its edge."""
     order = sorted(masks, key=lambda word: word == active)  # the active word lies on top
     numbers = {word: 1 + place % 127 for place, word in enumerate(masks)}
     drawn = np.zeros(size, np.uint8)

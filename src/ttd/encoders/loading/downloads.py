@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ttd.files import whole_file
 from ttd.encoders.loading.catalogue import ModelEntry
 from ttd.errors import ModelError
+from ttd.files import whole_file
 
 NEEDS_NONE = 'the model "mini" needs no download'
 _CHUNK = 1 << 20

@@ -1,6 +1,6 @@
 """Models on disk: which format a folder or file is in, and the card `ttd.json` beside the weights.
 
-The card holds what no weights file says: the last-block variant, thresholds, the image side, the words that a
+The card holds what no weights file says: the last-block method, thresholds, the image side, the words that a
 small model knows, and the fingerprint of the base, so that a folder loads without options and a wrong adapter
 is refused.
 """
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttd.files import whole_file
 from ttd.errors import ModelError
+from ttd.files import whole_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class Card:
 
     Attributes:
         kind: "clip", "siglip" or "tcl".
-        variant: preset of the last block ("maskclip", "values", ...).
+        method: protocol of the last block ("maskclip", "values", ...).
         image_size: native side in pixels.
         background: threshold in 0..1 under which a map means background.
         fingerprint: `Encoder.fingerprint()` of the base, before any adapter.
@@ -48,7 +48,7 @@ class Card:
     """
 
     kind: str
-    variant: str | None = None
+    method: str | None = None
     image_size: int | None = None
     background: float | None = None
     fingerprint: str | None = None
@@ -120,7 +120,7 @@ def read_vocabulary(folder: str | Path, card: Card) -> frozenset[str] | None:
 
 
 def _check_card(path: Path, content: Mapping[str, Any]) -> None:
-    for name in ("kind", "variant", "fingerprint", "vocabulary", "base"):
+    for name in ("kind", "method", "fingerprint", "vocabulary", "base"):
         if not isinstance(content.get(name, ""), str):
             raise ModelError(f'{path}: "{name}" must be text')
     if content.get("kind") not in ("clip", "siglip", "tcl"):

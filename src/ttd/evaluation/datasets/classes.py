@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from ttd.errors import InputError
-from importlib.resources import files
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
+
+from ttd.errors import InputError
 from ttd.evaluation.metrics import IGNORED
 from ttd.results import Segmentation
+
 
 def read_lines(path: Path, advice: str) -> list[str]:
     """The lines of a text file in UTF-8, without the mark with which some editors begin it.

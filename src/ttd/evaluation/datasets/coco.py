@@ -1,4 +1,4 @@
-"""COCO's annotations: captions, and a mask for each category of a picture, from instances or the panoptic set."""
+"""COCO's annotations: captions, and a mask for each category of an image, from instances or the panoptic set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ttd.errors import InputError
 
 
 class CocoMasks:
-    """Masks by category name of the pictures of one annotations file.
+    """Masks by category name of the images of one annotations file.
 
     Args:
         path: `instances_*.json` or `panoptic_*.json`.
@@ -56,13 +56,13 @@ class CocoMasks:
         return labels
 
     def _parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
-        """Categories and their masks; raises `InputError` where one is damaged or has another size than the picture."""
+        """Categories and their masks; raises `InputError` where one is damaged or has another size than the image."""
         try:
             parts = self._read_parts(annotation, size)
         except (ArithmeticError, LookupError, TypeError, ValueError):
             raise InputError(f"annotation {annotation.get('id')} is damaged: get the file again") from None
         if any(mask.shape != size or category not in self._names for category, mask in parts):
-            raise InputError(f"annotation {annotation.get('id')} does not fit the picture and its categories")
+            raise InputError(f"annotation {annotation.get('id')} does not fit the image and its categories")
         return parts
 
     def _read_parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
@@ -78,7 +78,7 @@ class CocoMasks:
 
 
 def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
-    """Picture -> (id, caption) in the order of ids, from `captions_*.json`."""
+    """Image -> (id, caption) in the order of ids, from `captions_*.json`."""
     found: dict[int, list[tuple[int, str]]] = defaultdict(list)
     rows = read_json(path, ("annotations",))["annotations"]
     with _complete(path):
@@ -118,7 +118,7 @@ def instance_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         counts = segmentation["counts"]
         runs = np.array(unpack_runs(counts) if isinstance(counts, str) else counts, np.int64)
         if runs.sum() != size[0] * size[1]:
-            raise InputError("run lengths do not fill the picture: get the annotations again")
+            raise InputError("run lengths do not fill the image: get the annotations again")
         values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         return values.reshape(size[1], size[0]).T  # COCO counts down the columns
     mask = np.zeros(size, bool)

@@ -3,34 +3,32 @@ Context."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-from ttd.files import whole_file
-from ttd.errors import InputError
-import json
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 from PIL import Image, ImageDraw
-from ttd.evaluation.datasets.labels import read_labels
-from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids
-from ttd.evaluation.metrics import IGNORED
-from ttd.evaluation.datasets.classes import read_numbers
-from ttd.images import MAX_PIXELS
-from functools import partial
-from ttd.evaluation.datasets.classes import read_classes
+from tqdm import tqdm
+
+from ttd.errors import InputError
+from ttd.evaluation.datasets.classes import read_classes, read_numbers
 from ttd.evaluation.datasets.coco import CocoMasks
-from ttd.evaluation.datasets.labels import apply_rule, coco_stuff_ids
+from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, coco_stuff_ids, read_labels
+from ttd.evaluation.metrics import IGNORED
+from ttd.files import whole_file
+from ttd.images import MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class MapJob:
     """One label map to make.
 
     Attributes:
-        name: of the picture, for messages.
+        name: of the image, for messages.
         out: the PNG file.
         make: gives the labels, uint8 [H,W]; raises `InputError` where the annotation cannot be used.
     """
@@ -153,7 +151,7 @@ def _numbers() -> dict[str, int]:
 
 
 def object_maps(masks: CocoMasks, folder: Path) -> list[MapJob]:
-    """`NAME_instanceTrainIds.png` in `folder` for every picture: 0 is background, 1 to 80 are the objects.
+    """`NAME_instanceTrainIds.png` in `folder` for every image: 0 is background, 1 to 80 are the objects.
 
     Raises:
         InputError: the categories are not COCO's 80 objects.
@@ -206,7 +204,7 @@ def context_maps(source: Path, folder: Path, labels: str | Path = "context459") 
     """
     table = class_table(read_numbers(labels))
     pattern = "*.mat" if any(source.rglob("*.mat")) else "*.png"
-    found = annotation_files(source, pattern, "PASCAL Context's .mat files (trainval) or label pictures")
+    found = annotation_files(source, pattern, "PASCAL Context's .mat files (trainval) or label images")
     read = read_label_map if pattern == "*.mat" else read_labels
 
     def make(path: Path) -> np.ndarray:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
 import numpy as np
 from PIL import Image
+
 from ttd.errors import InputError, OutOfMemory
-from collections.abc import Callable
 from ttd.evaluation.metrics import IGNORED
-from ttd.errors import InputError
 
 _ONE_CHANNEL = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """The values of a one-channel label picture as they are stored (palette indices, not colours): int64 [H,W].
+    """The values of a one-channel label image as they are stored (palette indices, not colours): int64 [H,W].
 
     Raises:
-        InputError: missing, damaged, or a colour picture.
+        InputError: missing, damaged, or a colour image.
     """
     image = _open(path)
     if image.mode not in _ONE_CHANNEL:
-        raise InputError(f"{path} is a colour picture ({image.mode}): labels must be one number for each pixel")
+        raise InputError(f"{path} is a colour image ({image.mode}): labels must be one number for each pixel")
     return np.asarray(image).astype(np.int64)
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Where a mask picture is not black (JPEG: brighter than half): bool [H,W].
+    """Where a mask image is not black (JPEG: brighter than half): bool [H,W].
 
     Raises:
         InputError: missing or damaged.
@@ -39,12 +40,12 @@ def read_mask(path: Path) -> np.ndarray:
 
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
-        raise InputError(f"{path} does not exist: the truth for this picture is missing")
+        raise InputError(f"{path} does not exist: the truth for this image is missing")
     try:
         image = Image.open(path)
         image.load()
     except MemoryError as error:
-        raise OutOfMemory(f"{path} does not fit into memory: make the picture smaller first") from error
+        raise OutOfMemory(f"{path} does not fit into memory: make the image smaller first") from error
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error ...
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

@@ -1,18 +1,19 @@
-"""Where the pictures and label maps of each data set lie: original layouts and the common derived ones."""
+"""Where the images and label maps of each data set lie: original layouts and the common derived ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from ttd.errors import InputError
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
 
-def picture_folder(folders: Sequence[Path], names: Iterable[str]) -> Path:
-    """The first folder that holds one of the named pictures.
+
+def image_folder(folders: Sequence[Path], names: Iterable[str]) -> Path:
+    """The first folder that holds one of the named images.
 
     Raises:
         InputError: none does.
@@ -22,7 +23,7 @@ def picture_folder(folders: Sequence[Path], names: Iterable[str]) -> Path:
         if any((folder / name).is_file() for name in listed):
             return folder
     places = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise InputError(f"none of the {len(listed)} listed pictures lies in {places}: put them there")
+    raise InputError(f"none of the {len(listed)} listed images lies in {places}: put them there")
 
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".webp")
@@ -34,8 +35,8 @@ class Layout:
 
     Attributes:
         images, labels: folders under the data set's.
-        ending: of label files, after the picture's id.
-        image_ending: of pictures before the file type, after the id.
+        ending: of label files, after the image's id.
+        image_ending: of images before the file type, after the id.
         splits: text files of ids, the first that is there counts; where none is, all label files count.
         rule: from stored values to classes, see `ttd.evaluation.datasets.labels`.
         not_ending: label files with this ending belong to another layout.
@@ -56,7 +57,7 @@ class DataSet:
 
     Attributes:
         title: for people.
-        full: how many pictures the whole validation sets have; other numbers are samples.
+        full: how many images the whole validation sets have; other numbers are samples.
         folders: tried under the root, in this order.
         layouts: tried in each folder, in this order.
     """
@@ -70,7 +71,7 @@ class DataSet:
 def _authors(rule: str) -> tuple[Layout, ...]:
     """The folders of the paper's authors (and the same without `validation`).
 
-    Their third folder `xml` is not read: it names the classes of each picture, which a model must find out by itself.
+    Their third folder `xml` is not read: it names the classes of each image, which a model must find out by itself.
     """
     return (Layout("validation/image", "validation/mask", rule=rule), Layout("image", "mask", rule=rule))
 
@@ -85,7 +86,7 @@ def _voc(rule: str) -> tuple[Layout, ...]:
 
 
 def _context(rule: str) -> tuple[Layout, ...]:
-    # The data set's own halves (4998 and 5105 pictures) are those of VOC 2010; the field's list leaves one out.
+    # The data set's own halves (4998 and 5105 images) are those of VOC 2010; the field's list leaves one out.
     splits = ("ImageSets/SegmentationContext/val.txt", "ImageSets/Main/val.txt")
     return (Layout("JPEGImages", "SegmentationClassContext", splits=splits, rule=rule), *_authors(rule))
 
@@ -151,7 +152,7 @@ DATA_SETS = {
         ),
     ),
 }
-# Pictures of the whole sets that have a layout of their own, with who divided and the split where there are several.
+# Images of the whole sets that have a layout of their own, with who divided and the split where there are several.
 _OTHERS: dict[str, tuple[int, ...]] = {
     "coco-80": (5000, 40504),
     "nus-wide": (107859,),
@@ -171,13 +172,13 @@ OWN = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "m
 
 
 def is_whole(name: str, count: int, protocol: Mapping[str, Any] | None = None) -> bool:
-    """Whether so many pictures are a whole validation set; sets without a known size always are."""
+    """Whether so many images are a whole validation set; sets without a known size always are."""
     whole = whole_counts(name, protocol)
     return not whole or count in whole
 
 
 def whole_counts(name: str, protocol: Mapping[str, Any] | None = None) -> tuple[int, ...]:
-    """How many pictures the whole sets of this name have; nothing where it has no known size.
+    """How many images the whole sets of this name have; nothing where it has no known size.
 
     Args:
         name: of a benchmark.
@@ -227,7 +228,7 @@ def _samples(home: Path, layout: Layout) -> list[Sample]:
 
 
 def _image(folder: Path, name: str) -> Path:
-    """The picture of an id; where there is none, the name that it would have."""
+    """The image of an id; where there is none, the name that it would have."""
     for ending in IMAGE_ENDINGS:
         if (path := folder / f"{name}{ending}").is_file():
             return path

@@ -1,4 +1,4 @@
-"""Pictures with the classes they show, as multi-label data sets give them: COCO's instances and NUS-WIDE's lists."""
+"""Images with the classes they show, as multi-label data sets give them: COCO's instances and NUS-WIDE's lists."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
-from ttd.evaluation.benchmark import Sample
-from ttd.evaluation.datasets.classes import read_classes
-from ttd.evaluation.datasets.coco import read_json
-from ttd.evaluation.datasets.layouts import picture_folder
-from ttd.evaluation.datasets.classes import read_lines
 from ttd.errors import InputError
+from ttd.evaluation.benchmark import Sample
+from ttd.evaluation.datasets.classes import read_classes, read_lines
+from ttd.evaluation.datasets.coco import read_json
+from ttd.evaluation.datasets.layouts import image_folder
 
 COCO_SPLITS = ("val2014", "val2017")
 _LABEL_FOLDERS = ("Groundtruth/TestLabels", "Groundtruth/TrainTestLabels", "TestLabels", "TrainTestLabels")
-_PICTURE_FOLDERS = ("Flickr", "images", "image", "")
+_IMAGE_FOLDERS = ("Flickr", "images", "image", "")
 _TABLE = "nus_wid_data.csv"
 _TESTS = ("val", "test")
 _AGAIN = "get the data set's lists again"
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
+class LabelledImages:
     """A data set.
 
     Attributes:
         root: where it lies.
-        samples: one per picture, in the data set's order.
-        truth: bool [S,K], which of the K classes each picture shows.
+        samples: one per image, in the data set's order.
+        truth: bool [S,K], which of the K classes each image shows.
         source: which annotations were read, for people.
     """
 
@@ -41,10 +40,10 @@ class LabelledPictures:
     source: str
 
 
-def read_coco(root: Path, split: str | None = None) -> LabelledPictures:
-    """COCO's 80 objects: a picture shows a class where it has an instance of it, a crowd included.
+def read_coco(root: Path, split: str | None = None) -> LabelledImages:
+    """COCO's 80 objects: an image shows a class where it has an instance of it, a crowd included.
 
-    Every picture of the file counts, those without an object too.
+    Every image of the file counts, those without an object too.
 
     Args:
         root: holds `annotations/instances_val2014.json` (or 2017) and `val2014`, `images/val2014` or `images`.
@@ -76,15 +75,15 @@ def read_coco(root: Path, split: str | None = None) -> LabelledPictures:
     truth = np.zeros((len(names), len(column)), bool)
     if found:
         truth[tuple(np.array(found).T)] = True
-    folder = picture_folder([root / f for f in (f"images/{there[0]}", there[0], "images")], names.values())
-    return LabelledPictures(root, _samples(folder, names.values()), truth, path.name)
+    folder = image_folder([root / f for f in (f"images/{there[0]}", there[0], "images")], names.values())
+    return LabelledImages(root, _samples(folder, names.values()), truth, path.name)
 
 
-def read_nus_wide(root: Path) -> LabelledPictures:
-    """NUS-WIDE's 81 concepts on its test pictures, those without a concept too.
+def read_nus_wide(root: Path) -> LabelledImages:
+    """NUS-WIDE's 81 concepts on its test images, those without a concept too.
 
     Read are the original layout (`ImageList/TestImagelist.txt` and, for every concept, `Labels_NAME_Test.txt` under
-    `Groundtruth/TestLabels` or `Groundtruth/TrainTestLabels`, pictures under `Flickr`), or the table
+    `Groundtruth/TestLabels` or `Groundtruth/TrainTestLabels`, images under `Flickr`), or the table
     `nus_wid_data.csv` of filepath, label list and split (rows "val" or "test") with which others share a subset.
 
     Raises:
@@ -103,11 +102,11 @@ def read_nus_wide(root: Path) -> LabelledPictures:
     _check_concepts(root, concepts)
     names = [line.strip().replace("\\", "/") for line in read_lines(listed, _AGAIN) if line.strip()]
     columns = [_flags(labels / f"Labels_{concept}_Test.txt", len(names)) for concept in concepts]
-    folder = picture_folder([root / f for f in _PICTURE_FOLDERS], names)
-    return LabelledPictures(root, _samples(folder, names), np.stack(columns, axis=1), listed.name)
+    folder = image_folder([root / f for f in _IMAGE_FOLDERS], names)
+    return LabelledImages(root, _samples(folder, names), np.stack(columns, axis=1), listed.name)
 
 
-def _read_table(root: Path) -> LabelledPictures:
+def _read_table(root: Path) -> LabelledImages:
     path = root / _TABLE
     column = {name: number for number, name in enumerate(read_classes("nus-wide").titles)}
     names: list[str] = []
@@ -123,12 +122,12 @@ def _read_table(root: Path) -> LabelledPictures:
         names.append(row[0].strip().replace("\\", "/"))
         shown.append([column[label] for label in labels])
     if not names:
-        raise InputError(f"{path} lists no picture of the split {' or '.join(_TESTS)}: get the table again")
+        raise InputError(f"{path} lists no image of the split {' or '.join(_TESTS)}: get the table again")
     truth = np.zeros((len(names), len(column)), bool)
     for number, found in enumerate(shown):
         truth[number, found] = True
-    folder = picture_folder([root / f for f in ("", *_PICTURE_FOLDERS)], names)
-    return LabelledPictures(root, _samples(folder, names), truth, path.name)
+    folder = image_folder([root / f for f in ("", *_IMAGE_FOLDERS)], names)
+    return LabelledImages(root, _samples(folder, names), truth, path.name)
 
 
 def _check_concepts(root: Path, concepts: Sequence[str]) -> None:
@@ -141,25 +140,25 @@ def _check_concepts(root: Path, concepts: Sequence[str]) -> None:
 
 
 def _flags(path: Path, count: int) -> np.ndarray:
-    """The 0s and 1s of a concept's file, one per picture: bool [S]."""
+    """The 0s and 1s of a concept's file, one per image: bool [S]."""
     values = " ".join(read_lines(path, _AGAIN)).split()
     if len(values) != count:
-        raise InputError(f"{path} has {len(values)} lines for {count} pictures: the files belong to different versions")
+        raise InputError(f"{path} has {len(values)} lines for {count} images: the files belong to different versions")
     if stray := set(values) - {"0", "1"}:
         raise InputError(f"{path} holds {min(stray)!r}: only 0 and 1 were expected")
     return np.asarray(np.array(values) == "1")
 
 
 def _samples(folder: Path, names: Iterable[str]) -> list[Sample]:
-    """One per picture; its id is its name in the list.
+    """One per image; its id is its name in the list.
 
     Raises:
-        InputError: a picture is listed twice, or lies outside the folder.
+        InputError: an image is listed twice, or lies outside the folder.
     """
     listed = list(names)
     if len(set(listed)) != len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
-        raise InputError(f"the picture {twice} is listed twice: get the lists again")
+        raise InputError(f"the image {twice} is listed twice: get the lists again")
     if outside := [name for name in listed if name.startswith("/") or ".." in Path(name).parts]:
-        raise InputError(f"the listed picture {outside[0]!r} lies outside the data set: get the lists again")
+        raise InputError(f"the listed image {outside[0]!r} lies outside the data set: get the lists again")
     return [Sample(name, folder / name) for name in listed]

@@ -1,8 +1,8 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: expressions, each about one object of a picture, in the files of their authors.
+"""RefCOCO, RefCOCO+ and RefCOCOg: expressions, each about one object of an image, in the files of their authors.
 
     NAME/refs(BY).p         a pickled list of {"split", "image_id", "ann_id", "sentences": [{"sent_id", "sent"}]}
-    NAME/instances.json     COCO's instances of these pictures
-    train2014/              the pictures
+    NAME/instances.json     COCO's instances of these images
+    train2014/              the images
 
 The same objects were divided into splits by several authors (BY): unc (Yu et al.), google (Mao et al.), umd (Nagaraja
 et al.).
@@ -11,15 +11,18 @@ et al.).
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
-from typing import Any
-from ttd.errors import InputError
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+
+from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.coco import instance_mask, read_json
-from ttd.evaluation.datasets.layouts import picture_folder
+from ttd.evaluation.datasets.layouts import image_folder
+
 
 class _Refused(Exception):
     """The file asks for something that is no plain data."""
@@ -69,7 +72,7 @@ PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "refcoco+": {"unc": ("val", "testA", "testB")},
     "refcocog": {"umd": ("val", "test"), "google": ("val",)},
 }
-_PICTURE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "images")
+_IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "images")
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ class Expression:
 
 
 @dataclass(frozen=True)
-class ReferPicture:
-    """A picture with all its expressions of one split.
+class ReferImage:
+    """An image with all its expressions of one split.
 
     Attributes:
         sample: id (the file's name) and file.
@@ -121,7 +124,7 @@ class ReferSet:
     Attributes:
         name, by, split: which.
         root: where it lies.
-        pictures: ordered by their number.
+        images: ordered by their number.
         wordless: how many expressions were left out because they are empty.
     """
 
@@ -129,7 +132,7 @@ class ReferSet:
     by: str
     split: str
     root: Path
-    pictures: Sequence[ReferPicture]
+    images: Sequence[ReferImage]
     wordless: int
 
 
@@ -138,12 +141,12 @@ def read_refer(name: str, root: Path, split: str = "val", by: str | None = None)
 
     Args:
         name: of `PARTITIONS`.
-        root: the folder that holds NAME, or NAME itself; pictures below it or beside NAME.
+        root: the folder that holds NAME, or NAME itself; images below it or beside NAME.
         split: as the set's authors call it.
         by: who divided; None: the usual one ("unc", for RefCOCOg "umd").
 
     Raises:
-        InputError: an unknown split, a missing, damaged or refused file, or no pictures.
+        InputError: an unknown split, a missing, damaged or refused file, or no images.
     """
     by = _partition(name, split, by)
     home = _home(name, root, by)
@@ -151,8 +154,8 @@ def read_refer(name: str, root: Path, split: str = "val", by: str | None = None)
     rows, wordless = _expressions(read_plain_pickle(path), path, split)
     if not rows:
         raise InputError(f"{path} holds no expression of the split {split}: get the file again")
-    pictures = _pictures(rows, home / "instances.json", _image_folders(root, home))
-    return ReferSet(name, by, split, root, pictures, wordless)
+    images = _images(rows, home / "instances.json", _image_folders(root, home))
+    return ReferSet(name, by, split, root, images, wordless)
 
 
 def _partition(name: str, split: str, by: str | None) -> str:
@@ -177,11 +180,11 @@ def _home(name: str, root: Path, by: str) -> Path:
 
 def _image_folders(root: Path, home: Path) -> list[Path]:
     bases = dict.fromkeys((root, home, home.parent, root.parent))
-    return [base / folder for base in bases for folder in _PICTURE_FOLDERS]
+    return [base / folder for base in bases for folder in _IMAGE_FOLDERS]
 
 
 def _expressions(content: Any, path: Path, split: str) -> tuple[dict[int, list[Expression]], int]:
-    """The expressions of one split by picture, and how many are empty."""
+    """The expressions of one split by image, and how many are empty."""
     if not isinstance(content, list):
         raise InputError(f"{path} holds no list of expressions: get the file again")
     rows: dict[int, list[Expression]] = {}
@@ -203,7 +206,7 @@ def _expressions(content: Any, path: Path, split: str) -> tuple[dict[int, list[E
     return {image: sorted(rows[image], key=lambda e: (e.id, e.annotation)) for image in sorted(rows)}, wordless
 
 
-def _pictures(rows: dict[int, list[Expression]], path: Path, folders: Sequence[Path]) -> list[ReferPicture]:
+def _images(rows: dict[int, list[Expression]], path: Path, folders: Sequence[Path]) -> list[ReferImage]:
     content = read_json(path, ("images", "annotations"))
     wanted = {expression.annotation for found in rows.values() for expression in found}
     try:
@@ -215,15 +218,15 @@ def _pictures(rows: dict[int, list[Expression]], path: Path, folders: Sequence[P
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} lacks what COCO's instances have ({error}): get it again") from None
     if lost := sorted(set(rows) - set(files)):
-        raise InputError(f"{path} does not list picture {lost[0]} of the expressions: the files do not belong together")
+        raise InputError(f"{path} does not list image {lost[0]} of the expressions: the files do not belong together")
     for image, found in rows.items():
         if stray := [e.annotation for e in found if owner.get(e.annotation) != image]:
-            raise InputError(f"{path} has no object {stray[0]} in picture {image}: the files do not belong together")
+            raise InputError(f"{path} has no object {stray[0]} in image {image}: the files do not belong together")
     if outside := [name for name, _ in files.values() if Path(name).name != name]:
-        raise InputError(f"{path} lists a picture {outside[0]!r} outside its folder: get it again")
-    folder = picture_folder(folders, [name for name, _ in files.values()])
+        raise InputError(f"{path} lists an image {outside[0]!r} outside its folder: get it again")
+    folder = image_folder(folders, [name for name, _ in files.values()])
     return [
-        ReferPicture(
+        ReferImage(
             Sample(files[image][0], folder / files[image][0]),
             files[image][1],
             tuple(found),

@@ -1,12 +1,12 @@
-"""A TagMask set: pictures with a caption, the words of it that are true, and the mask of all of them.
+"""A TagMask set: images with a caption, the words of it that are true, and the mask of all of them.
 
 The documented layout (`ttd scenes write --format tagmask`, `ttd data tagmask-from-coco`):
 
     images/ID.jpg    masks/ID.png (union)    masks/ID/WORD.png (each word, optional)
     tags.jsonl       {"id", "caption", "words", "true"}, optional "present", "nouns"
-    vocabulary.txt   optional: one noun per line whose presence is known for every picture
+    vocabulary.txt   optional: one noun per line whose presence is known for every image
 
-`present` lists the vocabulary's words that are in the picture, named by the caption or not; with it the
+`present` lists the vocabulary's words that are in the image, named by the caption or not; with it the
 controls over the whole vocabulary can be measured. `nouns` lists the caption's words that name a thing whose
 presence is known, true or not; without it these are the vocabulary's words.
 
@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from ttd.evaluation.benchmark import Sample
-from ttd.evaluation.datasets.labels import read_mask
-from ttd.evaluation.datasets.classes import read_lines
 from ttd.errors import InputError
+from ttd.evaluation.benchmark import Sample
+from ttd.evaluation.datasets.classes import read_lines
+from ttd.evaluation.datasets.labels import read_mask
 from ttd.text.words import split_words
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".webp")
@@ -38,14 +38,14 @@ _TRUE_KEYS = ("true", "tags", "tag", "true_words", "gt", "gt_tags", "positive", 
 
 @dataclass(frozen=True)
 class TagMaskRow:
-    """One captioned picture.
+    """One captioned image.
 
     Attributes:
-        sample: id, picture and mask files (none where only the words are known).
+        sample: id, image and mask files (none where only the words are known).
         caption: as written.
         words: every token of the caption in order, lower case.
-        true: those that the picture shows.
-        present: the vocabulary's words in the picture; None where that is not known.
+        true: those that the image shows.
+        present: the vocabulary's words in the image; None where that is not known.
         nouns: the caption's words that name a thing whose presence is known.
     """
 
@@ -89,7 +89,7 @@ def read_tagmask(root: Path) -> TagMaskSet:
             f"{', '.join(AUTHORS)}"
         )
     if not rows:
-        raise InputError(f"{root} lists no picture: check that the set is complete")
+        raise InputError(f"{root} lists no image: check that the set is complete")
     return TagMaskSet(root, rows, _vocabulary(root))
 
 
@@ -179,7 +179,7 @@ def _mask_files(folder: Path, name: str) -> tuple[Path, ...]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist: the set's pictures are missing")
+        raise InputError(f"{folder} does not exist: the set's images are missing")
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in IMAGE_ENDINGS}
 
 

@@ -1,6 +1,6 @@
 """A TagMask set from COCO's captions and masks.
 
-A caption's word is true where it names a category (see `coco_words`) that the picture has pixels of. What this
+A caption's word is true where it names a category (see `coco_words`) that the image has pixels of. What this
 cannot know: words outside the list ("kitchen", "smiling") count as not true although they may be visible;
 a category whose objects were not annotated counts as absent; of "a man and a woman" both are true where any
 person is; and colours, numbers and deeds are never true.
@@ -8,24 +8,24 @@ person is; and colours, numbers and deeds are never true.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from importlib.resources import files
-from pathlib import Path
-from ttd.evaluation.datasets.classes import read_lines
-from ttd.errors import InputError
-from ttd.text.words import singulars
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
-from ttd.files import whole_file
+
+from ttd.errors import InputError
+from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.coco import CocoMasks, captions_by_image
-from ttd.text.words import split_words
+from ttd.files import whole_file
+from ttd.text.words import singulars, split_words
 
 OTHER = "!"  # compounds that name no category
 
@@ -104,9 +104,9 @@ class CocoTagMask:
     Attributes:
         captions: `captions_*.json`.
         masks: instances (80 things), or better the panoptic set (things and stuff).
-        images: the folder of the pictures.
+        images: the folder of the images.
         words: the word list.
-        every_caption: all captions of a picture that name something, not only the first.
+        every_caption: all captions of an image that name something, not only the first.
     """
 
     captions: Path
@@ -122,8 +122,8 @@ class Written:
 
     Attributes:
         rows: captions written.
-        unmatched: captions left out because no word names anything that the picture shows.
-        skipped: pictures that could not be used, with the reason.
+        unmatched: captions left out because no word names anything that the image shows.
+        skipped: images that could not be used, with the reason.
     """
 
     rows: int
@@ -136,8 +136,8 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
 
     Args:
         source: COCO.
-        out: the new set's folder; pictures are linked where the disk allows it, else copied.
-        limit: at most this many pictures.
+        out: the new set's folder; images are linked where the disk allows it, else copied.
+        limit: at most this many images.
     """
     known = source.masks.categories
     vocabulary = {word: meant & known for word, meant in source.words.vocabulary.items() if meant & known}
@@ -145,11 +145,11 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
     numbers = [number for number in captions if number in source.masks.images][:limit]
     lines: list[str] = []
     unmatched, skipped = 0, []
-    for number in tqdm(numbers, desc="pictures", disable=None):
+    for number in tqdm(numbers, desc="images", disable=None):
         image = source.images / source.masks.images[number]
         try:
             if not image.is_file():
-                raise InputError(f"{image} does not exist: get COCO's pictures or check their folder")
+                raise InputError(f"{image} does not exist: get COCO's images or check their folder")
             truth = source.masks.masks(number)
         except InputError as error:
             skipped.append((str(number), str(error)))
@@ -166,7 +166,7 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
     if not lines:
         reason = f" (the first skipped: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         raise InputError(
-            f"no caption of {source.captions} names anything that its picture shows: check the files{reason}"
+            f"no caption of {source.captions} names anything that its image shows: check the files{reason}"
         )
     _write(out / "vocabulary.txt", ("\n".join(vocabulary) + "\n").encode())
     _write(out / "tags.jsonl", ("\n".join(lines) + "\n").encode())

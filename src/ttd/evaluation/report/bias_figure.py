@@ -1,4 +1,4 @@
-"""Single tag bias of one caption as a picture, in the form of the paper's Figure 1, a row for each model.
+"""Single tag bias of one caption as an image, in the form of the paper's Figure 1, a row for each model.
 
 (a) what the caption's map and mask light up beside the map of each true word; (b) how the words share both.
 """
@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from ttd.evaluation.tasks.bias import COVERED, Lit, entropy, shares
+
 from ttd.evaluation.report.panels import BLUE, ORANGE
-from ttd.viz.typography import FAINT, INK, PAPER, Chip, cut, font, paragraph
-from ttd.viz.overlays import bounded, heatmap_overlay, mask_overlay, side_by_side, stack
-from ttd.viz.figures import heading, indented
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-from PIL import Image
-from ttd.evaluation.tasks.bias import SingleTagBias, of_record, true_words
+from ttd.evaluation.tasks.bias import COVERED, Lit, SingleTagBias, entropy, of_record, shares, true_words
 from ttd.images import read_image
+from ttd.viz.figures import heading, indented
+from ttd.viz.overlays import bounded, heatmap_overlay, mask_overlay, side_by_side, stack
+from ttd.viz.typography import FAINT, INK, PAPER, Chip, cut, font, paragraph
 
 if TYPE_CHECKING:
     from ttd.model import TTD
 
-PANEL = 190  # pixels of a picture's longer side
+PANEL = 190  # pixels of an image's longer side
 MOST_WORDS = 4  # maps in a row; the bars show all words
 _BARS = 330  # pixels of the bars' width
 
@@ -50,17 +49,17 @@ class BiasLook:
     score: NDArray[np.float64]
 
 
-def bias_picture(
+def bias_image(
     photo: Image.Image,
     caption: Sequence[str],
     words: Sequence[str],
     truth: NDArray[np.bool_],
     looks: Sequence[BiasLook],
 ) -> Image.Image:
-    """One picture of a caption.
+    """One image of a caption.
 
     Args:
-        photo: the picture.
+        photo: the image.
         caption: all words of the caption, in order.
         words: the true ones, distinct.
         truth: union of the words' regions, bool [H,W]: of the first model, where they are its own.
@@ -68,8 +67,8 @@ def bias_picture(
     """
     true = set(words)
     line = paragraph([Chip(word, BLUE if word in true else None, word in true) for word in caption], 1000)
-    picture = bounded(photo, PANEL, enlarge=True)
-    given = [_titled("picture", picture), _titled("the words' regions", _masked(photo, truth))]
+    image = bounded(photo, PANEL, enlarge=True)
+    given = [_titled("image", image), _titled("the words' regions", _masked(photo, truth))]
     rows = [_row(photo, words, look) for look in looks]
     page = stack([indented(line, 10), indented(side_by_side(given), 10), *rows])
     framed = Image.new("RGB", (page.width + 10, page.height + 20), PAPER)
@@ -93,10 +92,10 @@ def _masked(photo: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
     return mask_overlay(photo, mask, side=PANEL, enlarge=True)
 
 
-def _titled(title: str, picture: Image.Image) -> Image.Image:
-    page = Image.new("RGB", (max(picture.width, 110), picture.height + 22), PAPER)
+def _titled(title: str, image: Image.Image) -> Image.Image:
+    page = Image.new("RGB", (max(image.width, 110), image.height + 22), PAPER)
     ImageDraw.Draw(page).text((0, 3), cut(title, font(13, True), page.width), font=font(13, True), fill=INK)
-    page.paste(picture, (0, 22))
+    page.paste(image, (0, 22))
     return page
 
 
@@ -133,12 +132,12 @@ def _bars(
 def draw(benchmark: SingleTagBias, models: Mapping[str, TTD], number: int) -> Image.Image:
     """The bias of caption `number`, a row for each model under its name."""
     row = benchmark.rows[number]
-    words, picture, options = true_words(row), read_image(row.sample.image), benchmark.options["masks"]
+    words, image, options = true_words(row), read_image(row.sample.image), benchmark.options["masks"]
     looks = []
     for title, model in models.items():
-        maps = model.heatmaps(picture, [row.caption, *words], **options)
-        mask = model.caption_mask(picture, row.caption, **options)
+        maps = model.heatmaps(image, [row.caption, *words], **options)
+        mask = model.caption_mask(image, row.caption, **options)
         found, score = of_record(benchmark.measure(model, number))
         looks.append(BiasLook(title, maps[0], mask, maps[1:], found, score))
     truth = np.asarray(benchmark.regions_of(next(iter(models.values())), number).any(0))
-    return bias_picture(picture, row.words, words, truth, looks)
+    return bias_image(image, row.words, words, truth, looks)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.registry import Choices, open_benchmark
-from ttd.errors import InputError
 
 if TYPE_CHECKING:
     from ttd.model import TTD
@@ -42,9 +42,9 @@ class FinishedRun:
         return str(self.results["settings"]["data"]["fingerprint"])
 
     @property
-    def preset(self) -> str:
+    def protocol(self) -> str:
         """The protocol, by its name for `ttd eval`."""
-        return str(self.results["settings"]["preset"])
+        return str(self.results["settings"]["protocol"])
 
     @property
     def sweep(self) -> Path | None:
@@ -67,7 +67,7 @@ class FinishedRun:
             InputError: the data is gone or has changed since.
         """
         if "choices" not in self.results:
-            raise InputError(f"{self.folder} was written by an earlier version: run `ttd eval` again for pictures")
+            raise InputError(f"{self.folder} was written by an earlier version: run `ttd eval` again for images")
         settings = self.results["settings"]
         try:
             # What taggers of the text chose stands in the measurements: nobody is asked again.
@@ -93,7 +93,7 @@ class FinishedRun:
             model["name"],
             adapter=model["adapter"],
             adapter_scale=1.0 if model["adapter_scale"] is None else model["adapter_scale"],
-            variant=model["variant"],
+            method=model["method"],
             dtype=model["dtype"],
             device=device,
         )

@@ -1,35 +1,35 @@
-"""A page of pictures: HTML in one file with its pictures inside, for any browser, without a request to anywhere."""
+"""A page of images: HTML in one file with its images inside, for any browser, without a request to anywhere."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
-from tqdm import tqdm
-from ttd.evaluation.benchmark import Benchmark
-from ttd.evaluation.runner import Shares
-from ttd.evaluation.report.panels import MarkedWords, Panel, best_median_worst, most_changed
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from PIL import Image
+from tqdm import tqdm
+
+from ttd.evaluation.benchmark import Benchmark
+from ttd.evaluation.report.panels import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel, best_median_worst, most_changed
+from ttd.evaluation.runner import Shares
 from ttd.files import whole_file
-from ttd.evaluation.report.panels import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel
 from ttd.viz.typography import clean
 
 if TYPE_CHECKING:
     from ttd.model import TTD
 
 @dataclass(frozen=True)
-class PictureSource:
+class ImageSource:
     """A run whose items can be shown.
 
     Attributes:
-        title: over its pictures.
+        title: over its images.
         folder: holds its measurements.
         benchmark: what they mean.
         open: gives the model, and the benchmark as it is put to it; called once.
@@ -43,7 +43,7 @@ class PictureSource:
 
 @dataclass(frozen=True)
 class FoundItem:
-    """One run on one item: its measures, pictures and words."""
+    """One run on one item: its measures, images and words."""
 
     run: str
     quality: Mapping[str, float]
@@ -68,7 +68,7 @@ class Section:
     cards: tuple[Card, ...]
 
 
-def sections(runs: Sequence[PictureSource], count: int) -> list[Section]:
+def sections(runs: Sequence[ImageSource], count: int) -> list[Section]:
     """Best, median and worst items by each measure of the last run; of several, also what changed most since the first.
 
     Only items that every run measured are shown. An item that is in several sections is asked about once.
@@ -78,7 +78,7 @@ def sections(runs: Sequence[PictureSource], count: int) -> list[Section]:
         count: items per section.
 
     Returns:
-        no section where the benchmark shows no pictures.
+        no section where the benchmark shows no images.
     """
     qualities = [_qualities(run) for run in runs]
     shared = set(qualities[0]).intersection(*qualities[1:])
@@ -98,20 +98,20 @@ def sections(runs: Sequence[PictureSource], count: int) -> list[Section]:
     return [Section(title, tuple(cards[name] for name in ids)) for title, ids in chosen.items()]
 
 
-def _qualities(run: PictureSource) -> dict[str, dict[str, float]]:
+def _qualities(run: ImageSource) -> dict[str, dict[str, float]]:
     """Measures of every item that has any."""
     lines = Shares(run.folder).records(sample.id for sample in run.benchmark.samples)
     return {line["id"]: quality for line in lines if (quality := run.benchmark.quality(line))}
 
 
-def _ask(run: PictureSource, quality: Mapping[str, Mapping[str, float]], cards: Mapping[str, Card]) -> None:
+def _ask(run: ImageSource, quality: Mapping[str, Mapping[str, float]], cards: Mapping[str, Card]) -> None:
     """Adds what one run found to the cards."""
     if not cards:
         return
     model, benchmark = run.open()
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
     lines = Shares(run.folder).records(cards)
-    for line in tqdm(lines, total=len(cards), desc="pictures", disable=None, file=sys.stderr):
+    for line in tqdm(lines, total=len(cards), desc="images", disable=None, file=sys.stderr):
         card, name = cards[line["id"]], line["id"]
         shown = benchmark.show(model, numbers[name], line)
         card.given = card.given or shown.given
@@ -142,7 +142,7 @@ details>summary{font-size:13px;color:#555;cursor:pointer}.number{font-weight:400
 """
 
 
-def write_pictures(path: Path, title: str, about: str, parts: Sequence[Section]) -> None:
+def write_images(path: Path, title: str, about: str, parts: Sequence[Section]) -> None:
     """Writes the page; `about` says what is shown."""
     most = max((_panels(card) for part in parts for card in part.cards), default=1)
     body = "".join(_section(part) for part in parts)
@@ -155,8 +155,8 @@ def write_pictures(path: Path, title: str, about: str, parts: Sequence[Section])
         part.write_text(text, "utf-8", errors="replace")
 
 
-def inline_picture(image: Image.Image | Path) -> str:
-    """A picture as a data address: JPEG of a picture in memory, a PNG file as it is."""
+def inline_image(image: Image.Image | Path) -> str:
+    """An image as a data address: JPEG of an image in memory, a PNG file as it is."""
     if isinstance(image, Path):
         return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
     buffer = io.BytesIO()
@@ -209,7 +209,7 @@ def _figure(panel: Panel) -> str:
         f" <span class=entry><span class=key style='background:rgb{colour}'></span>{escape(name)}</span>"
         for name, colour in panel.legend
     )
-    source = inline_picture(panel.image)
+    source = inline_image(panel.image)
     return (
         f"<figure><img alt='{escape(panel.title)}' loading=lazy src='{source}'>"
         f"<figcaption>{escape(panel.title)}{keys}</figcaption></figure>"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ttd.files import whole_file
-from ttd.evaluation.report.tables import Comparison, comparisons
 from ttd.evaluation.report.finished_run import FinishedRun
-from ttd.evaluation.report.gallery import inline_picture
+from ttd.evaluation.report.gallery import inline_image
+from ttd.evaluation.report.tables import Comparison, comparisons
+from ttd.files import whole_file
 from ttd.viz.typography import clean
 
 _STYLE = (
@@ -49,7 +49,7 @@ class _Page:
         """Markdown refers to the run's file, HTML carries it."""
         address = quote(Path(os.path.relpath(path, folder)).as_posix())
         self.markdown.append(f"## {title}\n\n![{title}]({address})\n")
-        self.html.append(f"<h2>{html.escape(title)}</h2><img alt='{html.escape(title)}' src='{inline_picture(path)}'>")
+        self.html.append(f"<h2>{html.escape(title)}</h2><img alt='{html.escape(title)}' src='{inline_image(path)}'>")
 
     def link(self, text: str, address: str) -> None:
         self.markdown.append(f"[{text}]({address})\n")
@@ -57,25 +57,25 @@ class _Page:
 
 
 def write_report(
-    runs: Sequence[FinishedRun], folder: Path, pictures: Mapping[str, str] | None = None
+    runs: Sequence[FinishedRun], folder: Path, images: Mapping[str, str] | None = None
 ) -> tuple[Path, Path]:
     """Writes `report.md` and `report.html`; gives their paths.
 
     Args:
         runs: of any benchmarks; those of one benchmark share its tables.
         folder: for the two files.
-        pictures: pages of pictures in `folder`, by benchmark.
+        images: pages of images in `folder`, by benchmark.
     """
     page = _Page([], [])
     for benchmark, mine in by_benchmark(runs).items():
         page.head(benchmark)
         for run in mine:
-            notes = " ".join([f"Preset {run.preset}.", *run.results["notes"], *_skipped(run.results)])
+            notes = " ".join([f"Protocol {run.protocol}.", *run.results["notes"], *_skipped(run.results)])
             page.paragraph(run.title, f"{run.results['measured']} of {run.results['items']} items. {notes}")
         for comparison in comparisons([(run.title, run.results) for run in mine]):
             page.table(comparison)
-        if pictures and benchmark in pictures:
-            page.link("Pictures: best, median and worst", pictures[benchmark])
+        if images and benchmark in images:
+            page.link("Images: best, median and worst", images[benchmark])
         for run in mine:
             if run.sweep is not None:
                 page.plot(f"Every threshold: {run.title}", run.sweep, folder)

@@ -1,4 +1,4 @@
-"""Panels of a page of pictures: classes with their names on them, a mask with what is right, wrong and missed.
+"""Panels of a page of images: classes with their names on them, a mask with what is right, wrong and missed.
 
 Colours are Okabe and Ito's; none of them speaks alone: classes carry their names, outcomes a pattern.
 """
@@ -9,14 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from ttd.viz.typography import Colour
-from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
 from ttd.viz.colours import class_colours
-from ttd.viz.typography import INK, PAPER, Colour, cut, font
 from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, labels_on_grid
+from ttd.viz.typography import INK, PAPER, Colour, cut, font
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +27,7 @@ GAINED, LOST = "gained most", "lost most"
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture under its title; `legend`: what its colours mean, each a name and a colour."""
+    """One image under its title; `legend`: what its colours mean, each a name and a colour."""
 
     title: str
     image: Image.Image
@@ -97,7 +97,7 @@ def _ordered(values: Mapping[str, float]) -> list[str]:
 
 
 SIDE = 360  # pixels of a panel's longer side
-LEAST_NAMED = 0.02  # share of the picture from which on a class carries its name
+LEAST_NAMED = 0.02  # share of the image from which on a class carries its name
 MOST_IN_LEGEND = 8
 BLUE: Colour = (0, 114, 178)
 ORANGE: Colour = (230, 159, 0)
@@ -105,7 +105,7 @@ PINK: Colour = (204, 121, 167)
 
 
 def photo_panel(title: str, photo: Image.Image) -> Panel:
-    """The picture itself."""
+    """The image itself."""
     return Panel(title, bounded(photo, SIDE, enlarge=True))
 
 
@@ -127,18 +127,18 @@ def class_panel(
     shift = 0 if background else 1
     names = list(titles) if background else ["", *titles]
     drawn = np.where(labels >= count, 0, labels + shift)
-    picture = label_overlay(photo, drawn, names, background=True, legend=0, side=SIDE, enlarge=True)
-    pixels = np.array(picture)
-    uncounted = labels_on_grid((labels > count).astype(np.uint8), picture.size).astype(bool)
-    pixels[uncounted & _stripes(picture.size)] = PAPER
-    picture = Image.fromarray(pixels)
+    image = label_overlay(photo, drawn, names, background=True, legend=0, side=SIDE, enlarge=True)
+    pixels = np.array(image)
+    uncounted = labels_on_grid((labels > count).astype(np.uint8), image.size).astype(bool)
+    pixels[uncounted & _stripes(image.size)] = PAPER
+    image = Image.fromarray(pixels)
     share = np.bincount(drawn.ravel(), minlength=len(names)) / max(drawn.size, 1)
     order = [int(k) for k in np.argsort(-share, kind="stable") if share[k] > 0 and k > 0]
-    small = labels_on_grid(drawn, picture.size)
-    _write_names(picture, small, [(k, names[k]) for k in order if share[k] >= LEAST_NAMED])
+    small = labels_on_grid(drawn, image.size)
+    _write_names(image, small, [(k, names[k]) for k in order if share[k] >= LEAST_NAMED])
     colours = class_colours(len(names) - 1)
     legend = [(f"{names[k]} {share[k]:.0%}", _colour(colours[k - 1])) for k in order[:MOST_IN_LEGEND]]
-    return Panel(title, picture, tuple(legend))
+    return Panel(title, image, tuple(legend))
 
 
 def outcome_panel(
@@ -165,18 +165,18 @@ def _stripes(size: tuple[int, int], *, up: bool = False) -> NDArray[np.bool_]:
     return np.asarray((rows + columns if up else rows - columns) % 10 < 2)
 
 
-def _write_names(picture: Image.Image, labels: NDArray[np.int64], names: Sequence[tuple[int, str]]) -> None:
+def _write_names(image: Image.Image, labels: NDArray[np.int64], names: Sequence[tuple[int, str]]) -> None:
     """Each class's name where its region is thickest."""
     from scipy.ndimage import distance_transform_cdt
 
-    draw, face = ImageDraw.Draw(picture), font(15, True)
+    draw, face = ImageDraw.Draw(image), font(15, True)
     for number, name in names:
-        # Framed, so that the picture's border counts as an edge and the name stays inside.
+        # Framed, so that the image's border counts as an edge and the name stays inside.
         depth = distance_transform_cdt(np.pad(labels == number, 1))[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        text = cut(name, face, picture.width)
+        text = cut(name, face, image.width)
         half = face.getlength(text) / 2 + 2
-        left = min(max(float(x), half), max(picture.width - half, half))
+        left = min(max(float(x), half), max(image.width - half, half))
         draw.text((left, float(y)), text, font=face, fill=INK, anchor="mm", stroke_width=2, stroke_fill=PAPER)
 
 

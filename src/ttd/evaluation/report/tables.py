@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ttd.evaluation.datasets.layouts import is_whole
-from ttd.evaluation.report.published import published
 from ttd.evaluation.datasets.refcoco import PARTITIONS
+from ttd.evaluation.report.published import published
 
 # Published as shares, everything else as percent.
-_SHARES = ("mFPR", "mFNR", "AUC per picture", "AUC per word")
+_SHARES = ("mFPR", "mFNR", "AUC per image", "AUC per word")
 _SPLITS = ("val", "testA", "testB", "test")
 _COLUMNS = {
     "classes": ("mIoU", "mFPR", "mFNR", "pixel accuracy"),
     "tags": ("precision", "recall", "F1", "accuracy", "mAP", "absent selected", "filler selected"),
-    "masks": ("CaptionIoU", "mFPR", "mFNR", "whole picture IoU"),
-    "controls": ("AUC per picture", "AUC per word"),
+    "masks": ("CaptionIoU", "mFPR", "mFNR", "whole image IoU"),
+    "controls": ("AUC per image", "AUC per word"),
     "multilabel": ("mAP",),
-    **dict.fromkeys(_SPLITS, ("mIoU", "pooled IoU", "whole picture IoU")),
+    **dict.fromkeys(_SPLITS, ("mIoU", "pooled IoU", "whole image IoU")),
 }
 # The tables of each benchmark; those that are not named have one of classes.
 _TABLES = {
@@ -33,7 +33,7 @@ _TITLES = {
     "tags": "Words selected from captions",
     "masks": "Masks of captions",
     "controls": "s_pixel of present against absent words",
-    "multilabel": "Classes of whole pictures",
+    "multilabel": "Classes of whole images",
     **{split: f"Masks of expressions, {split}" for split in _SPLITS},
 }
 
@@ -74,11 +74,11 @@ def comparisons(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Compariso
 def _own_rows(kind: str, name: str, results: Mapping[str, Any]) -> list[tuple[str, dict[str, float], str]]:
     """Measured rows in the unit of published ones."""
     numbers: Mapping[str, float | None] = results["numbers"]
-    protocol = results.get("settings", {}).get("protocol")
-    whole = is_whole(str(results["benchmark"]), results["measured"], protocol)
+    task = results.get("settings", {}).get("task")
+    whole = is_whole(str(results["benchmark"]), results["measured"], task)
     count = results["measured"]
     source = f"this run, {count} item{'s' * (count != 1)}" if whole else f"this run, a sample of {count}"
-    if kind in _SPLITS and (protocol or {}).get("split") != kind:
+    if kind in _SPLITS and (task or {}).get("split") != kind:
         return []
     if kind not in ("tags", "multilabel"):
         found = {c: _unit(c, value) for c in _COLUMNS[kind] if (value := numbers.get(c)) is not None}

@@ -5,23 +5,26 @@ Definitions, ranges and what a perfect and a fully biased model get: docs/bias.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-import numpy as np
-from numpy.typing import NDArray
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.labels import read_mask
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
-from ttd.errors import InputError
 from ttd.images import read_image
 from ttd.inference.options import resolve
 
 if TYPE_CHECKING:
     from PIL import Image
-    from ttd.model import TTD
+
     from ttd.inference.views import EncodedImage
+    from ttd.model import TTD
 
 COVERED = 0.5  # of a word's region, above which the caption's mask covers the word
 
@@ -38,7 +41,7 @@ class Lit:
         mask: of the mask.
         inside: of the mask, those in any word's region.
         union: of all regions together.
-        pixels: of the picture.
+        pixels: of the image.
     """
 
     hits: NDArray[np.int64]
@@ -60,7 +63,7 @@ class Lit:
 
     @property
     def outside_of_all(self) -> float:
-        """The same for a mask that is the whole picture."""
+        """The same for a mask that is the whole image."""
         return 1 - self.union / self.pixels
 
 
@@ -117,7 +120,7 @@ def bias(found: Lit, score: Floats) -> dict[str, float]:
 
 
 REGIONS = ("auto", "truth", "own")
-WHOLE = "whole picture"
+WHOLE = "whole image"
 
 
 class SingleTagBias(Benchmark):
@@ -155,7 +158,7 @@ class SingleTagBias(Benchmark):
 
     @property
     def samples(self) -> Sequence[Sample]:
-        """Pictures with their words' masks, where these count."""
+        """Images with their words' masks, where these count."""
         truth = self.regions == "truth"
         return [Sample(row.sample.id, row.sample.image, self._files(row) if truth else ()) for row in self.rows]
 
@@ -167,10 +170,10 @@ class SingleTagBias(Benchmark):
         """Pixels of the caption's mask in the words' regions, and the words' shares of the score."""
         row = self.rows[number]
         words = true_words(row)
-        picture = read_image(row.sample.image)
-        for_masks, for_scores = self._looks(model, picture)
+        image = read_image(row.sample.image)
+        for_masks, for_scores = self._looks(model, image)
         mask = model.caption_mask(for_masks, row.caption, **self.options["masks"])
-        found = lit(mask, self._regions(model, row, picture, for_masks))
+        found = lit(mask, self._regions(model, row, image, for_masks))
         return {
             "words": words,
             "hits": found.hits.tolist(),
@@ -180,17 +183,17 @@ class SingleTagBias(Benchmark):
         }
 
     def _score(self, model: TTD, look: Image.Image | EncodedImage, words: list[str]) -> list[float]:
-        """The words' shares of the pooled picture's score: a softmax over them at the model's logit scale."""
+        """The words' shares of the pooled image's score: a softmax over them at the model's logit scale."""
         found = model.tag(look, None, tags=words, score="s_image", selection="softmax", **self.options["tags"])
         return [word.score for word in found.words]
 
-    def _looks(self, model: TTD, picture: Image.Image) -> tuple[Image.Image | EncodedImage, Image.Image | EncodedImage]:
-        """The picture for masks and for scores: encoded once where it is asked several times in the same way."""
+    def _looks(self, model: TTD, image: Image.Image) -> tuple[Image.Image | EncodedImage, Image.Image | EncodedImage]:
+        """The image for masks and for scores: encoded once where it is asked several times in the same way."""
         tags, masks = (resolve(**self.options[name]).view for name in ("tags", "masks"))
         if tags == masks:
-            encoded = model.encode(picture, **self.options["masks"])
+            encoded = model.encode(image, **self.options["masks"])
             return encoded, encoded
-        return (model.encode(picture, **self.options["masks"]) if self.regions == "own" else picture), picture
+        return (model.encode(image, **self.options["masks"]) if self.regions == "own" else image), image
 
     def _files(self, row: TagMaskRow) -> tuple[Path, ...]:
         """The masks of the true words, in the order of `true_words`; one with a slash has none."""
@@ -200,21 +203,21 @@ class SingleTagBias(Benchmark):
     def regions_of(self, model: TTD, number: int) -> NDArray[np.bool_]:
         """Where each true word of a caption is, bool [n,H,W]."""
         row = self.rows[number]
-        picture = read_image(row.sample.image)
-        return self._regions(model, row, picture, picture)
+        image = read_image(row.sample.image)
+        return self._regions(model, row, image, image)
 
     def _regions(
-        self, model: TTD, row: TagMaskRow, picture: Image.Image, look: Image.Image | EncodedImage
+        self, model: TTD, row: TagMaskRow, image: Image.Image, look: Image.Image | EncodedImage
     ) -> NDArray[np.bool_]:
         if self.regions == "own":
             return self._own_regions(model, look, true_words(row))
-        return self._true_regions(row, picture)
+        return self._true_regions(row, image)
 
-    def _true_regions(self, row: TagMaskRow, picture: Image.Image) -> NDArray[np.bool_]:
+    def _true_regions(self, row: TagMaskRow, image: Image.Image) -> NDArray[np.bool_]:
         masks = [read_mask(path) for path in self._files(row)]
-        if wrong := [mask.shape for mask in masks if mask.shape != (picture.height, picture.width)]:
+        if wrong := [mask.shape for mask in masks if mask.shape != (image.height, image.width)]:
             raise InputError(
-                f"a word's mask is {wrong[0][1]}x{wrong[0][0]} pixels, the picture {picture.width}x{picture.height}: "
+                f"a word's mask is {wrong[0][1]}x{wrong[0][0]} pixels, the image {image.width}x{image.height}: "
                 "they must have the same size"
             )
         return np.stack(masks)

@@ -1,26 +1,27 @@
-"""Multi-label classification: which of many classes a picture shows, as class-wise mAP (Table 10)."""
+"""Multi-label classification: which of many classes an image shows, as class-wise mAP (Table 10)."""
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.special import softmax
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import normalize
+
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.classes import ClassList
-from ttd.evaluation.datasets.multilabel import LabelledPictures
+from ttd.evaluation.datasets.multilabel import LabelledImages
 from ttd.evaluation.metrics import average_precision, class_average_precisions, mean_of_known
-from ttd.evaluation.report.panels import photo_panel
-from ttd.evaluation.report.panels import Shown, marked
+from ttd.evaluation.report.panels import Shown, marked, photo_panel
 from ttd.images import read_image
 
 if TYPE_CHECKING:
-    from ttd.model import TTD
     from ttd.inference.views import EncodedImage
+    from ttd.model import TTD
 
 SHARPNESS = 2.0  # of the weights' softmax, in CLIP Surgery's code
 
@@ -28,7 +29,7 @@ SHARPNESS = 2.0  # of the weights' softmax, in CLIP Surgery's code
 def without_empty(cosines: np.ndarray, empty: np.ndarray) -> np.ndarray:
     """Scores without a label set: float [S,K] cosines less the cosine with the empty sentence, float [S].
 
-    It subtracts one number per picture: the order of a picture's classes stays, that of a class's pictures changes.
+    It subtracts one number per image: the order of an image's classes stays, that of a class's images changes.
     """
     return np.asarray(cosines - empty[:, None])
 
@@ -49,18 +50,18 @@ _DIGITS = 7  # of cosines on disk: what float32 holds
 
 
 class MultiLabel(Benchmark):
-    """Scores of all classes on every picture, by every way of scoring at once.
+    """Scores of all classes on every image, by every way of scoring at once.
 
     Args:
         name: of the benchmark.
-        data: the pictures and what they show.
+        data: the images and what they show.
         classes: K names in the order of `data.truth`.
         options: for `TTD.encode`; `templates` go around the class names.
         synonyms: ask for all names of a class; the best of them counts.
     """
 
     def __init__(
-        self, name: str, data: LabelledPictures, classes: ClassList, options: dict[str, Any], synonyms: bool = False
+        self, name: str, data: LabelledImages, classes: ClassList, options: dict[str, Any], synonyms: bool = False
     ) -> None:
         self.name, self.root, self.options = name, data.root, options
         self.data, self.classes, self.synonyms = data, classes, synonyms
@@ -72,7 +73,7 @@ class MultiLabel(Benchmark):
 
     @property
     def samples(self) -> Sequence[Sample]:
-        """One for each picture of the data set's list."""
+        """One for each image of the data set's list."""
         return self.data.samples
 
     def settings(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class MultiLabel(Benchmark):
         }
 
     def fingerprint(self) -> str:
-        """sha256 over the pictures (see `Benchmark.fingerprint`) and what they show."""
+        """sha256 over the images (see `Benchmark.fingerprint`) and what they show."""
         digest = hashlib.sha256(super().fingerprint().encode())
         digest.update(np.packbits(self.data.truth).tobytes())
         return digest.hexdigest()
@@ -99,7 +100,7 @@ class MultiLabel(Benchmark):
         templates = seen.options.text_templates(model.encoder)
         text = model.encode_text(self._texts, templates)
         empty, unknown = self._known_of(model, templates)
-        whole = whole_picture(seen)
+        whole = whole_image(seen)
         cosines = {
             S_PIXEL: model.score_words(seen.views, text, score="s_pixel")[0][0],
             S_IMAGE: model.score_words(seen.views, text, score="s_image", selection="gap")[0][0],
@@ -115,13 +116,13 @@ class MultiLabel(Benchmark):
         return record
 
     def quality(self, record: Record) -> dict[str, float]:
-        """The average precision of the picture's own classes by s_pixel, NaN where it shows none."""
+        """The average precision of the image's own classes by s_pixel, NaN where it shows none."""
         true = np.zeros(len(self.classes), bool)
         true[record["true"]] = True
         return {"AP": average_precision(np.array(record["scores"][S_PIXEL]), true)}
 
     def show(self, model: TTD, number: int, record: Record) -> Shown:
-        """The picture, and by each score as many of the best classes as it has, then those that are missed."""
+        """The image, and by each score as many of the best classes as it has, then those that are missed."""
         true = set(record["true"])
         words = []
         for name, scores in record["scores"].items():
@@ -129,8 +130,8 @@ class MultiLabel(Benchmark):
             shown = [*best, *sorted(true - set(best))]
             titles = [self.classes.titles[k] for k in shown]
             words.append(marked(name, titles, [k in best for k in shown], [k in true for k in shown]))
-        picture = read_image(self.data.samples[number].image)
-        return Shown((photo_panel("picture", picture),), (), tuple(words))
+        image = read_image(self.data.samples[number].image)
+        return Shown((photo_panel("image", image),), (), tuple(words))
 
     def _best_names(self, values: Tensor) -> Tensor:
         """The best score among the names of each class: `[texts]` -> `[K]`."""
@@ -151,8 +152,8 @@ class MultiLabel(Benchmark):
         return _Scores(self.classes.titles)
 
 
-def whole_picture(seen: EncodedImage) -> Tensor:
-    """CLIP's own embedding of a picture `[C]`, normalised: the mean over the views (one and its mirror image)."""
+def whole_image(seen: EncodedImage) -> Tensor:
+    """CLIP's own embedding of an image `[C]`, normalised: the mean over the views (one and its mirror image)."""
     return normalize(torch.stack([view.features.pooled[0] for view in seen.views]).mean(0), dim=-1)
 
 
@@ -183,7 +184,7 @@ class _Scores(Tally):
         rows = [
             {
                 "class": title,
-                "pictures": int(true[:, k].sum()),
+                "images": int(true[:, k].sum()),
                 **{f"AP {name}": float(values[k]) for name, values in precisions.items()},
             }
             for k, title in enumerate(self.titles)
@@ -194,9 +195,9 @@ class _Scores(Tally):
     def _notes(self, true: np.ndarray) -> tuple[str, ...]:
         notes = [f"mAP is the mean over classes; {CONSTANT!r} is the row of a score that never changes."]
         if absent := [self.titles[k] for k in np.flatnonzero(true.sum(axis=0) == 0)]:
-            notes.append(f"{len(absent)} classes that no picture shows are left out: {_listed(absent)}.")
+            notes.append(f"{len(absent)} classes that no image shows are left out: {_listed(absent)}.")
         if bare := int((~true.any(1)).sum()):
-            notes.append(f"{bare} of {len(true)} pictures show none of the classes; they count as negatives.")
+            notes.append(f"{bare} of {len(true)} images show none of the classes; they count as negatives.")
         if self.unknown:
             names = [self.titles[k] for k in sorted(self.unknown)]
             notes.append(f"The model's vocabulary lacks words of {len(names)} classes: {_listed(names)}.")

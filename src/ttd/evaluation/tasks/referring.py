@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
-from ttd.evaluation.metrics import MaskCounts, mask_counts
-from ttd.evaluation.report.panels import outcome_panel, photo_panel
-from ttd.evaluation.datasets.refcoco import ReferSet
-from ttd.evaluation.report.panels import Shown
 from ttd.errors import InputError
+from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.datasets.refcoco import ReferSet
+from ttd.evaluation.metrics import MaskCounts, mask_counts
+from ttd.evaluation.report.panels import Shown, outcome_panel, photo_panel
 from ttd.images import read_image
 from ttd.text.embeddings import shortened
 
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from ttd.model import TTD
 
 
-MOST_SHOWN = 3  # expressions of a picture on a page
+MOST_SHOWN = 3  # expressions of an image on a page
 
 
 class Referring(Benchmark):
-    """Masks of expressions against the objects that they mean, at the picture's size.
+    """Masks of expressions against the objects that they mean, at the image's size.
 
     Args:
         data: one split of a set.
@@ -38,37 +37,37 @@ class Referring(Benchmark):
 
     @property
     def samples(self) -> Sequence[Sample]:
-        """One for each picture, with all its expressions."""
-        return [picture.sample for picture in self.data.pictures]
+        """One for each image, with all its expressions."""
+        return [image.sample for image in self.data.images]
 
     def settings(self) -> dict[str, Any]:
         """The split and who divided."""
         return {"split": self.data.split, "by": self.data.by}
 
     def fingerprint(self) -> str:
-        """sha256 over the pictures (see `Benchmark.fingerprint`), the expressions and their objects."""
+        """sha256 over the images (see `Benchmark.fingerprint`), the expressions and their objects."""
         digest = hashlib.sha256(super().fingerprint().encode())
-        for picture in self.data.pictures:
-            for e in picture.expressions:
-                line = f"{e.id}\t{e.text}\t{e.annotation}\t{picture.segmentations[e.annotation]}\n"
+        for image in self.data.images:
+            for e in image.expressions:
+                line = f"{e.id}\t{e.text}\t{e.annotation}\t{image.segmentations[e.annotation]}\n"
                 digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def measure(self, model: TTD, number: int) -> Record:
         """For every expression its number and the pixels in both masks, predicted only, true only; and all pixels.
 
-        The picture is encoded once for all its expressions, and every distinct text is asked once.
+        The image is encoded once for all its expressions, and every distinct text is asked once.
         """
-        item = self.data.pictures[number]
-        picture = read_image(item.sample.image)
-        if (picture.height, picture.width) != item.size:
+        item = self.data.images[number]
+        image = read_image(item.sample.image)
+        if (image.height, image.width) != item.size:
             raise InputError(
-                f"{item.sample.image} is {picture.width}x{picture.height} pixels, its annotation says "
+                f"{item.sample.image} is {image.width}x{image.height} pixels, its annotation says "
                 f"{item.size[1]}x{item.size[0]}: they must have the same size"
             )
         truths = {annotation: item.mask(annotation) for annotation in item.segmentations}
         texts = list(dict.fromkeys(expression.text for expression in item.expressions))
-        masks = dict(zip(texts, model.caption_masks(picture, texts, **self.options), strict=True))
+        masks = dict(zip(texts, model.caption_masks(image, texts, **self.options), strict=True))
         counts = []
         for expression in item.expressions:
             found = mask_counts(masks[expression.text], truths[expression.annotation])
@@ -76,21 +75,21 @@ class Referring(Benchmark):
         return {"expressions": counts, "pixels": item.size[0] * item.size[1]}
 
     def quality(self, record: Record) -> dict[str, float]:
-        """The mean IoU over the picture's expressions."""
+        """The mean IoU over the image's expressions."""
         ious = [MaskCounts(*pixels).overlap.iou for _, *pixels in record["expressions"]]
         return {"IoU": float(np.mean(ious))}
 
     def show(self, model: TTD, number: int, record: Record) -> Shown:
-        """The picture, and the masks of its first expressions against their objects."""
-        item = self.data.pictures[number]
-        picture = read_image(item.sample.image)
+        """The image, and the masks of its first expressions against their objects."""
+        item = self.data.images[number]
+        image = read_image(item.sample.image)
         asked = list({expression.text: expression for expression in item.expressions}.values())[:MOST_SHOWN]
-        masks = model.caption_masks(picture, [expression.text for expression in asked], **self.options)
+        masks = model.caption_masks(image, [expression.text for expression in asked], **self.options)
         found = tuple(
-            outcome_panel(shortened(expression.text), picture, mask, item.mask(expression.annotation))
+            outcome_panel(shortened(expression.text), image, mask, item.mask(expression.annotation))
             for expression, mask in zip(asked, masks, strict=True)
         )
-        return Shown((photo_panel("picture", picture),), found)
+        return Shown((photo_panel("image", image),), found)
 
     def tally(self) -> _ExpressionTally:
         """Means over expressions, and the ratio of all pixels."""
@@ -100,14 +99,14 @@ class Referring(Benchmark):
 class _ExpressionTally(Tally):
     def __init__(self, data: ReferSet) -> None:
         self.data = data
-        self.texts = {picture.sample.id: {e.id: e.text for e in picture.expressions} for picture in data.pictures}
+        self.texts = {image.sample.id: {e.id: e.text for e in image.expressions} for image in data.images}
         self.rows: list[dict[str, Any]] = []
         self.whole: list[float] = []
         self.hit = self.union = 0
-        self.pictures = 0
+        self.images = 0
 
     def add(self, record: Record) -> None:
-        self.pictures += 1
+        self.images += 1
         for key, *pixels in record["expressions"]:
             counts = MaskCounts(*pixels)
             name = record["id"]
@@ -121,11 +120,11 @@ class _ExpressionTally(Tally):
         numbers = {
             "mIoU": float(np.mean([row["IoU"] for row in self.rows])),
             "pooled IoU": self.hit / self.union if self.union else float("nan"),
-            "whole picture IoU": float(np.mean(self.whole)),
+            "whole image IoU": float(np.mean(self.whole)),
         }
         notes = [
-            f"{self.data.name} {self.data.split} ({self.data.by}): {len(self.rows)} expressions on {self.pictures} "
-            "pictures. mIoU is the mean over expressions, pooled IoU all intersections over all unions, whole picture "
+            f"{self.data.name} {self.data.split} ({self.data.by}): {len(self.rows)} expressions on {self.images} "
+            "images. mIoU is the mean over expressions, pooled IoU all intersections over all unions, whole image "
             "IoU what a mask of everything would get."
         ]
         if self.data.wordless:

@@ -14,7 +14,7 @@ _VALUES_AT_ONCE = 500_000
 
 
 class ScoreTable:
-    """One row of V numbers for each of S pictures; memory holds some columns of it at a time.
+    """One row of V numbers for each of S images; memory holds some columns of it at a time.
 
     Args:
         dtype: of the numbers.
@@ -26,7 +26,7 @@ class ScoreTable:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (gone with this object)
 
     def add(self, row: np.ndarray) -> None:
-        """One picture's numbers [V]; V is the same for all."""
+        """One image's numbers [V]; V is the same for all."""
         if self.rows and len(row) != self.width:
             raise ValueError(f"a row of {len(row)} numbers in a table of {self.width}")
         self.width = len(row)
@@ -51,29 +51,29 @@ class ScoreTable:
 
 
 class PresentAboveAbsent:
-    """How often s_pixel of a word in the picture exceeds that of one that is not, as pictures come."""
+    """How often s_pixel of a word in the image exceeds that of one that is not, as images come."""
 
     def __init__(self) -> None:
         self._scores, self._present = ScoreTable(np.float32), ScoreTable(np.bool_)
-        self._pictures = Mean()
+        self._images = Mean()
 
     def add(self, scores: np.ndarray, present: np.ndarray) -> None:
-        """One picture: scores [V] of the vocabulary, and which of its words the picture shows, bool [V]."""
+        """One image: scores [V] of the vocabulary, and which of its words the image shows, bool [V]."""
         scores = scores.astype(np.float32)
         self._scores.add(scores)
         self._present.add(present)
-        self._pictures.add(auc(scores[present], scores[~present]))
+        self._images.add(auc(scores[present], scores[~present]))
 
     def __bool__(self) -> bool:
         return self._scores.rows > 0
 
     @property
     def numbers(self) -> dict[str, float]:
-        """As `ttd.evaluation.tasks.tag_tables.present_above_absent` of all pictures."""
+        """As `ttd.evaluation.tasks.tag_tables.present_above_absent` of all images."""
         words = Mean()
         for scores, present in zip(self._scores.columns(), self._present.columns(), strict=True):
             words.add(auc(scores[present], scores[~present]))
-        return {"AUC per picture": self._pictures.value, "AUC per word": words.value}
+        return {"AUC per image": self._images.value, "AUC per word": words.value}
 
 
 class Mean:

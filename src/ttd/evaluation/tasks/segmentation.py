@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
-from ttd.evaluation.datasets.labels import read_labels
-from ttd.evaluation.datasets.labels import RULES, apply_rule
+from ttd.evaluation.datasets.labels import RULES, apply_rule, read_labels
 from ttd.evaluation.datasets.layouts import DATA_SETS, OWN, find_samples
 from ttd.evaluation.metrics import class_scores, confusion_matrix
-from ttd.evaluation.report.panels import class_panel, photo_panel
 from ttd.evaluation.protocols import unrefined_first
-from ttd.evaluation.report.panels import Shown
-from ttd.errors import InputError
+from ttd.evaluation.report.panels import Shown, class_panel, photo_panel
 from ttd.images import read_image
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ class ClassSegmentation(Benchmark):
     Args:
         name: of the benchmark.
         root: of the data.
-        samples: pictures, each with its label file.
+        samples: images, each with its label file.
         classes: what the labels mean.
         rule: from stored values to classes, see `ttd.evaluation.datasets.labels`.
         options: for `TTD.segment`.
@@ -65,45 +63,45 @@ class ClassSegmentation(Benchmark):
         return {"classes": self.classes.titles, "texts": self._texts, "labels": self.rule, "synonyms": self.synonyms}
 
     def measure(self, model: TTD, number: int) -> Record:
-        """The picture's confusion matrix, as [true class, predicted class, pixels] where there are pixels."""
-        picture, truth = self._read(number)
-        predicted = self._labels(model, picture)
+        """The image's confusion matrix, as [true class, predicted class, pixels] where there are pixels."""
+        image, truth = self._read(number)
+        predicted = self._labels(model, image)
         counts = confusion_matrix(predicted, truth, len(self.classes))
         return {"confusion": [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]}
 
     def quality(self, record: Record) -> dict[str, float]:
-        """The mean IoU over the classes that are in this picture or were predicted there."""
+        """The mean IoU over the classes that are in this image or were predicted there."""
         tally = self.tally()
         tally.add(record)
         return {"IoU": class_scores(tally.counts).mean["mIoU"]}
 
     def show(self, model: TTD, number: int, record: Record) -> Shown:
-        """The picture, the true classes, those found, and the refined ones where the options ask for it."""
-        picture, truth = self._read(number)
+        """The image, the true classes, those found, and the refined ones where the options ask for it."""
+        image, truth = self._read(number)
         kinds = unrefined_first(self.options, model.encoder)
-        maps = {"truth": truth, **{name: self._labels(model, picture, **changes) for name, changes in kinds.items()}}
+        maps = {"truth": truth, **{name: self._labels(model, image, **changes) for name, changes in kinds.items()}}
         panels = [
-            class_panel(name, picture, labels, self.classes.titles, background=self.classes.background)
+            class_panel(name, image, labels, self.classes.titles, background=self.classes.background)
             for name, labels in maps.items()
         ]
-        return Shown((photo_panel("picture", picture), panels[0]), tuple(panels[1:]))
+        return Shown((photo_panel("image", image), panels[0]), tuple(panels[1:]))
 
-    def _labels(self, model: TTD, picture: Image.Image, **changes: Any) -> np.ndarray:
-        found = model.segment(picture, self._texts, **{**self.options, **changes})
+    def _labels(self, model: TTD, image: Image.Image, **changes: Any) -> np.ndarray:
+        found = model.segment(image, self._texts, **{**self.options, **changes})
         return self.classes.labels(found, self.synonyms)
 
     def _read(self, number: int) -> tuple[Image.Image, np.ndarray]:
-        """The picture and its true classes [H,W]."""
+        """The image and its true classes [H,W]."""
         sample = self._samples[number]
-        picture = read_image(sample.image)
+        image = read_image(sample.image)
         path = sample.truth[0]
         truth = apply_rule(read_labels(path), self._table, path)
-        if truth.shape != (picture.height, picture.width):
+        if truth.shape != (image.height, image.width):
             raise InputError(
-                f"{path} is {truth.shape[1]}x{truth.shape[0]} pixels, the picture {picture.width}x{picture.height}: "
+                f"{path} is {truth.shape[1]}x{truth.shape[0]} pixels, the image {image.width}x{image.height}: "
                 "they must have the same size"
             )
-        return picture, truth
+        return image, truth
 
     def tally(self) -> _ConfusionTally:
         """One matrix for the whole set."""

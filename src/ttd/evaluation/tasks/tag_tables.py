@@ -3,19 +3,19 @@ threshold (Figure 8)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-import numpy as np
-from ttd.evaluation.metrics import TagCounts, auc, average_precision
 from collections.abc import Mapping, Sequence
-from typing import Any
-from ttd.evaluation.datasets.tagmask import TagMaskRow
-from ttd.taggers.base import Caption, Chosen, TextTagger
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
+
+from ttd.evaluation.datasets.tagmask import TagMaskRow
+from ttd.evaluation.metrics import TagCounts, auc, average_precision
 from ttd.files import whole_file
-from ttd.evaluation.metrics import TagCounts
 from ttd.scoring import select_threshold
+from ttd.taggers.base import Caption, Chosen, TextTagger
 
 NEVER = -2.0  # below every cosine and share: the score of a word that is never selected
 
@@ -45,7 +45,7 @@ def decide(words: Sequence[str], true: Sequence[bool], decisions: dict[str, tupl
 class TagRow:
     """One tagger over all captions.
 
-    "absent selected" is the share of the nouns that a caption names though they are not in the picture that were
+    "absent selected" is the share of the nouns that a caption names though they are not in the image that were
     selected: a tagger that looks at the text alone selects them all. "filler selected" is the share of the words that
     name nothing (candidates that are neither nouns nor true) that were selected; NaN where they are not known.
     """
@@ -58,7 +58,7 @@ class TagRow:
     filler_selected: int = 0
 
     def add(self, decided: Decided, absent: np.ndarray | None = None, filler: np.ndarray | None = None) -> None:
-        """One caption; `absent` bool [N] marks the nouns that are not in the picture, `filler` what names nothing."""
+        """One caption; `absent` bool [N] marks the nouns that are not in the image, `filler` what names nothing."""
         self.counts.add(decided.selected, decided.true)
         if decided.scores is not None and decided.true.any():
             self.precisions.append(average_precision(decided.scores, decided.true))
@@ -79,18 +79,18 @@ class TagRow:
 
 
 def present_above_absent(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:
-    """How often s_pixel of a word in the picture exceeds that of one that is not.
+    """How often s_pixel of a word in the image exceeds that of one that is not.
 
     Args:
-        scores: float [S, V], of V words of the vocabulary on S pictures.
+        scores: float [S, V], of V words of the vocabulary on S images.
         present: bool [S, V].
 
     Returns:
-        "AUC per picture": over the words within a picture; "AUC per word": over the pictures for one word.
+        "AUC per image": over the words within an image; "AUC per word": over the images for one word.
     """
     rows = [auc(row[there], row[~there]) for row, there in zip(scores, present, strict=True)]
     columns = [auc(row[there], row[~there]) for row, there in zip(scores.T, present.T, strict=True)]
-    return {"AUC per picture": _mean(rows), "AUC per word": _mean(columns)}
+    return {"AUC per image": _mean(rows), "AUC per word": _mean(columns)}
 
 
 def _mean(values: Sequence[float]) -> float:

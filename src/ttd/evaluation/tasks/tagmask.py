@@ -9,28 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
-from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
-from ttd.evaluation.report.panels import heat_panel, outcome_panel, photo_panel
-from ttd.evaluation.protocols import unrefined_first
-from ttd.evaluation.tasks.score_table import PresentAboveAbsent
-from ttd.evaluation.report.panels import MarkedWords, Shown, marked
-from ttd.evaluation.tasks.tag_tables import Sweep
-from ttd.evaluation.tasks.tag_tables import Decided, TagRow, decide
-from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
-from ttd.evaluation.tasks.tag_tables import TextTags, decided
-from ttd.negatives import digest
 from ttd.errors import InputError
+from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
+from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
+from ttd.evaluation.protocols import unrefined_first
+from ttd.evaluation.report.panels import MarkedWords, Shown, heat_panel, marked, outcome_panel, photo_panel
+from ttd.evaluation.tasks.score_table import PresentAboveAbsent
+from ttd.evaluation.tasks.tag_tables import Decided, Sweep, TagRow, TextTags, decide, decided
 from ttd.images import read_image
+from ttd.negatives import digest
 from ttd.scoring import SCORES
 from ttd.text.words import is_stop_word
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.taggers.base import TextTagger
-    from ttd.inference.views import EncodedImage
 
 PARTS = ("tags", "masks")
 EVERY_NOUN = "every noun"
@@ -54,20 +51,20 @@ class TagMask(Benchmark):
         shuffled: bool = True,
         taggers: Sequence[TextTagger] = (),
         shares: Sequence[float] = (),
-        borrowed: Sequence[str] | None = None,
+        negatives: Sequence[str] | None = None,
     ) -> None:
         """Chooses what to measure.
 
         Args:
             data: the set.
-            tag_options, mask_options: for the model, e.g. `{"preset": "paper-tags"}`.
+            tag_options, mask_options: for the model, e.g. `{"protocol": "paper-tags"}`.
             parts: "tags", "masks" or both.
             scores: which of `ttd.scoring.SCORES` to compare.
             stop_words: score stop words like other words; else they count as words that are never selected.
-            shuffled: also score each picture with the next picture's caption: what the text alone achieves.
+            shuffled: also score each image with the next image's caption: what the text alone achieves.
             taggers: of the text, see `ttd.taggers`.
-            shares: also s_pixel with `selection="borrowed"`, a row for each of these shares.
-            borrowed: the words to compare with, as for `TTD.tag`.
+            shares: also s_pixel with `selection="negatives"`, a row for each of these shares.
+            negatives: the words to compare with, as for `TTD.tag`.
         """
         self.data = data
         self.root = data.root
@@ -76,14 +73,14 @@ class TagMask(Benchmark):
         self.parts, self.scores = tuple(parts), tuple(scores)
         self.stop_words, self.shuffled = stop_words, shuffled
         self.text = TextTags(taggers if "tags" in self.parts else (), data.rows)
-        self.shares = {f"s_pixel, borrowed {share:g}": share for share in shares}
-        self.borrowed = None if borrowed is None else tuple(borrowed)
+        self.shares = {f"s_pixel, negatives {share:g}": share for share in shares}
+        self.negatives = None if negatives is None else tuple(negatives)
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
             raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
 
     @property
     def samples(self) -> Sequence[Sample]:
-        """One for each captioned picture."""
+        """One for each captioned image."""
         return [row.sample for row in self.data.rows]
 
     def settings(self) -> dict[str, Any]:
@@ -95,7 +92,7 @@ class TagMask(Benchmark):
             "shuffled": self.shuffled,
             "vocabulary": len(self.data.vocabulary),
             "taggers": [tagger.settings for tagger in self.text.taggers],
-            **({"shares": list(self.shares.values()), "borrowed": digest(self.borrowed)} if self.shares else {}),
+            **({"shares": list(self.shares.values()), "negatives": digest(self.negatives)} if self.shares else {}),
         }
 
     def prepare(self, numbers: Sequence[int]) -> None:
@@ -105,14 +102,14 @@ class TagMask(Benchmark):
     def measure(self, model: TTD, number: int) -> Record:
         """Scores of the caption's words, of the next caption's, of the vocabulary; pixel counts of the mask."""
         row = self.data.rows[number]
-        picture = read_image(row.sample.image)
+        image = read_image(row.sample.image)
         record: Record = {}
         if "masks" in self.parts and row.sample.truth:
-            truth = _mask(row, picture)
-            found = mask_counts(model.caption_mask(picture, row.caption, **self.mask_options), truth)
+            truth = _mask(row, image)
+            found = mask_counts(model.caption_mask(image, row.caption, **self.mask_options), truth)
             record["mask"] = [found.hit, found.wrong, found.missed, truth.size]
         if "tags" in self.parts:
-            encoded = model.encode(picture, **self.tag_options)
+            encoded = model.encode(image, **self.tag_options)
             record["tags"] = self._tags(model, encoded, row)
             record["taggers"] = self.text.fetch(number)
             if self.shuffled and len(self.data.rows) > 1:
@@ -136,20 +133,20 @@ class TagMask(Benchmark):
         return found
 
     def show(self, model: TTD, number: int, record: Record) -> Shown:
-        """The picture, the true mask, the caption's map and mask (refined too), the words of every tagger."""
+        """The image, the true mask, the caption's map and mask (refined too), the words of every tagger."""
         row = self.data.rows[number]
-        picture = read_image(row.sample.image)
+        image = read_image(row.sample.image)
         words = tuple(self._marked(record)) if "tags" in record else ()
         if "mask" not in record:
-            return Shown((photo_panel("picture", picture),), (), words)
-        truth = _mask(row, picture)
-        heat = model.caption_map(picture, row.caption, **{**self.mask_options, "refine": "none"})
-        panels = [heat_panel("caption's map", picture, heat)]
+            return Shown((photo_panel("image", image),), (), words)
+        truth = _mask(row, image)
+        heat = model.caption_map(image, row.caption, **{**self.mask_options, "refine": "none"})
+        panels = [heat_panel("caption's map", image, heat)]
         for title, changes in unrefined_first(self.mask_options, model.encoder).items():
-            found = model.caption_mask(picture, row.caption, **{**self.mask_options, **changes})
-            panels.append(outcome_panel(title, picture, found, truth))
+            found = model.caption_mask(image, row.caption, **{**self.mask_options, **changes})
+            panels.append(outcome_panel(title, image, found, truth))
         return Shown(
-            (photo_panel("picture", picture), outcome_panel("truth", picture, truth, truth)), tuple(panels), words
+            (photo_panel("image", image), outcome_panel("truth", image, truth, truth)), tuple(panels), words
         )
 
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
@@ -169,10 +166,10 @@ class TagMask(Benchmark):
             found = model.tag(encoded, row.caption, tags=asked, score=score, **self.tag_options).words if asked else ()
             decisions[score] = [[word.score, word.selected] for word in found]
         if self.shares and asked:
-            rule: dict[str, Any] = {"selection": "borrowed", "borrowed": self.borrowed}
+            rule: dict[str, Any] = {"selection": "negatives", "negatives": self.negatives}
             compared = model.tag(encoded, row.caption, tags=asked, **rule, **self.tag_options).words
             for name, share in self.shares.items():
-                # In float32, as `select_above_borrowed` compares.
+                # In float32, as `select_above_negatives` compares.
                 decisions[name] = [[w.score, bool(np.float32(w.beaten) >= np.float32(share))] for w in compared]
         decisions |= {name: [] for name in self.shares if name not in decisions}
         return {
@@ -192,13 +189,13 @@ def _decided(tags: Record, score: str) -> Decided:
     return decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True)))
 
 
-def _mask(row: TagMaskRow, picture: Image.Image) -> np.ndarray:
-    """The true mask, bool [H,W]; raises `InputError` where it has not the picture's size."""
+def _mask(row: TagMaskRow, image: Image.Image) -> np.ndarray:
+    """The true mask, bool [H,W]; raises `InputError` where it has not the image's size."""
     truth = row.mask()
-    if truth.shape != (picture.height, picture.width):
+    if truth.shape != (image.height, image.width):
         raise InputError(
-            f"the mask is {truth.shape[1]}x{truth.shape[0]} pixels, the picture {picture.width}x"
-            f"{picture.height}: they must have the same size"
+            f"the mask is {truth.shape[1]}x{truth.shape[0]} pixels, the image {image.width}x"
+            f"{image.height}: they must have the same size"
         )
     return truth
 
@@ -236,7 +233,7 @@ class _TagMaskTally(Tally):
                 self.silent[name] += found is None
             self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
         if "shuffled" in record:
-            # The truth stays the caption's own: what would be found without looking at its picture.
+            # The truth stays the caption's own: what would be found without looking at its image.
             self._add_tags(record["shuffled"], self.next_row[record["id"]], self.shuffled)
         if "vocabulary" in record:
             present = np.array([word in (row.present or ()) for word in self.words])
@@ -250,7 +247,7 @@ class _TagMaskTally(Tally):
     def _controls(
         self, words: Sequence[str], tags: Record, row: TagMaskRow
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Which words are nouns that are known not to be in the picture, and which of the candidates name nothing."""
+        """Which words are nouns that are known not to be in the image, and which of the candidates name nothing."""
         absent = row.nouns - row.true - (row.present or frozenset())
         filler = set(tags["asked"]) - row.nouns - row.true if self.nouns_known else set()
         missing, idle = (np.array([w in kind for w in words], bool) for kind in (absent, filler))
@@ -269,7 +266,7 @@ class _TagMaskTally(Tally):
         if self.present_above_absent:
             numbers |= self.present_above_absent.numbers
         elif rows:
-            notes.append("No AUC: the set does not say which words of a vocabulary are in each picture.")
+            notes.append("No AUC: the set does not say which words of a vocabulary are in each image.")
         if rows and not self.nouns_known:
             notes.append("Without vocabulary.txt it is not known which named things are absent.")
         silent = {name: count for name, count in self.silent.items() if count}
@@ -283,7 +280,7 @@ class _TagMaskTally(Tally):
             numbers["mFPR"] = float(np.mean([o.fpr for _, o, _, _ in masks]))
             numbers["mFNR"] = float(np.mean([o.fnr for _, o, _, _ in masks]))
             whole = [(counts.hit + counts.missed) / pixels for _, _, counts, pixels in masks]
-            numbers["whole picture IoU"] = float(np.mean(whole))
+            numbers["whole image IoU"] = float(np.mean(whole))
             notes.append(f"Masks of {len(masks)} captions.")
         return Result(numbers, rows, tuple(notes))
 
