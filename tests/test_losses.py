@@ -156,8 +156,7 @@ def test_padding_has_no_gradient_and_no_say() -> None:
     changed = t["sim"].masked_fill(~t["inside"][:, None], 9.0)
     changed = torch.where(padded_word[..., None, None], torch.inf, changed)
     before, after = (
-        l_tag(sim, targets(sim, t["inside"]), t["selected"], t["weight"], t["inside"])
-        for sim in (t["sim"], changed)
+        l_tag(sim, targets(sim, t["inside"]), t["selected"], t["weight"], t["inside"]) for sim in (t["sim"], changed)
     )
     assert torch.equal(before, after)
 

@@ -109,9 +109,7 @@ def test_an_encoded_image_is_never_encoded_again(model: TTD) -> None:
     assert model.tag(encoded, CAPTION) == direct.tag(scene(), CAPTION, flip=True)
     assert model.tag_many([encoded], [CAPTION]) == [direct.tag(scene(), CAPTION, flip=True)]
     assert np.array_equal(model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], flip=True))
-    assert np.array_equal(
-        model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", flip=True)
-    )
+    assert np.array_equal(model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", flip=True))
     assert model.segment(encoded, ["red"], background=0.3).background == 0.3
     assert model.encoder.images_seen == seen
     assert encoded.size == (40, 60)
@@ -142,9 +140,7 @@ def test_caption_mask_is_cut_at_the_threshold(model: TTD) -> None:
     assert mask.dtype == np.bool_
     assert mask[:, :28].all()
     assert not mask[:, 32:].any()
-    assert np.array_equal(
-        model.caption_mask(scene(), "red", threshold=0.2), model.caption_map(scene(), "red") >= 0.2
-    )
+    assert np.array_equal(model.caption_mask(scene(), "red", threshold=0.2), model.caption_map(scene(), "red") >= 0.2)
 
 
 @pytest.mark.parametrize("refine", ["none", "pamr", "crf"])
@@ -183,9 +179,7 @@ def test_background_is_cut_on_jointly_scaled_maps(model: TTD) -> None:
     scaled = (sim - sim.min()) / (sim.max() - sim.min() + 1e-6)
     for threshold in (0.3, 0.9, 1.0):
         found = model.segment(image[:, :60], ["red", "green", "blue"], background=threshold)
-        large = torch.nn.functional.interpolate(torch.from_numpy(scaled)[None], (40, 60), mode="bilinear")[
-            0
-        ].numpy()
+        large = torch.nn.functional.interpolate(torch.from_numpy(scaled)[None], (40, 60), mode="bilinear")[0].numpy()
         expected = np.where(large.max(0) >= threshold, large.argmax(0) + 1, 0)
         assert (found.label_map == expected).mean() > 0.995
 
@@ -398,9 +392,7 @@ def test_the_tensor_method_under_tag(model: TTD) -> None:
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_memory_errors_say_what_to_lower(
-    model: TTD, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
+def test_memory_errors_say_what_to_lower(model: TTD, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(*_: object) -> None:
         raise error
 

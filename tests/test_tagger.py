@@ -100,9 +100,7 @@ def by_numpy(
 
 
 @pytest.mark.parametrize("at_once", [100, 3, 1])
-def test_words_in_parts_score_alike_and_images_are_encoded_once(
-    monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
+def test_words_in_parts_score_alike_and_images_are_encoded_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     encoder, pixels = ColourEncoder(), two_images()
     text = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
     whole = score_words(encoder, views_of(encoder, pixels), text, GAP)
@@ -143,8 +141,6 @@ def test_the_callers_tags_stand_in_no_caption() -> None:
     encoder = ColourEncoder()
     words = [candidates(None, ["red", "blue"], True)]
     rule = Rule("s_seg", "share", 0.25)
-    (tagging,) = tag_batch(
-        encoder, views_of(encoder, two_images()[:1]), [None], words, rule, encoder.encode_text
-    )
+    (tagging,) = tag_batch(encoder, views_of(encoder, two_images()[:1]), [None], words, rule, encoder.encode_text)
     assert tagging.threshold == 0.25
     assert all(word.start is None and word.end is None for word in tagging.words)

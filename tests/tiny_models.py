@@ -170,9 +170,7 @@ def tcl_shapes(
     for level in range(levels):
         for conv in ["conv", "conv2", "conv3"][:convs]:
             name = f"{masker}.decoder.decoder.net.{level}.{conv}"
-            shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = shapes[f"{name}.conv.bias"] = (
-                width,
-            )
+            shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = shapes[f"{name}.conv.bias"] = (width,)
             shapes[f"{name}.conv.weight"] = (width, width, 3, 3)
             shapes[f"{name}.gate.gate"] = ()
     return shapes
@@ -195,9 +193,7 @@ def tiny_sam_model() -> SamHQModel:
     decoder = {
         "hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32, "vit_dim": 32,
     }  # fmt: skip
-    model = SamHQModel(
-        SamHQConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    )
+    model = SamHQModel(SamHQConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
     # transformers' own initialisation is so small that every prompt would get the same answer.
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:

@@ -44,9 +44,7 @@ def read_image(source: ImageLike) -> Image.Image:
     if isinstance(source, Image.Image):
         return _guarded(lambda: _upright_rgb(source), "the PIL image")
     if not isinstance(source, (str, os.PathLike)):
-        raise InputError(
-            f"an image must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}"
-        )
+        raise InputError(f"an image must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}")
     path = Path(source)
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image: give one of the files in it")
@@ -93,9 +91,7 @@ def _guarded(read: Any, name: str) -> Image.Image:
     except PermissionError as error:
         raise InputError(f"{name} may not be read: change its permissions") from error
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"{name} is not an image in a format that Pillow knows: convert it to PNG or JPEG"
-        ) from error
+        raise InputError(f"{name} is not an image in a format that Pillow knows: convert it to PNG or JPEG") from error
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error, IndexError ...
     except Exception as error:
         raise InputError(
@@ -115,9 +111,7 @@ def _open(path: Path) -> Image.Image:
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise InputError(
-            f"an array must be uint8 [H,W,3] in RGB order, not {array.dtype} {list(array.shape)}"
-        )
+        raise InputError(f"an array must be uint8 [H,W,3] in RGB order, not {array.dtype} {list(array.shape)}")
     _check_size((array.shape[1], array.shape[0]), "the array")
     return Image.fromarray(np.ascontiguousarray(array))
 
@@ -145,9 +139,7 @@ def _upright(image: Image.Image) -> Image.Image:
         raise
     # Broken EXIF data says nothing about the pixels, which are fine: show them as they are stored.
     except Exception as error:
-        _log.warning(
-            "the EXIF data cannot be read (%s); the image is taken as it is stored", _one_line(error)
-        )
+        _log.warning("the EXIF data cannot be read (%s); the image is taken as it is stored", _one_line(error))
         return image
     return upright
 
@@ -167,9 +159,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Greys of 16 bits, 32 bits or floats -> 0..255, by the smallest usual range that holds them all."""
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        raise InputError(
-            "the image's grey values are negative, above 65535 or not finite: convert it to 8 bits"
-        )
+        raise InputError("the image's grey values are negative, above 65535 or not finite: convert it to 8 bits")
     ranges = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
     white = next(top for top in ranges if values.max() <= top)
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

@@ -60,9 +60,7 @@ def load(
     from ttd.encoders.registry import load_encoder
 
     return TTD(
-        load_encoder(
-            name, adapter=adapter, adapter_scale=adapter_scale, method=method, device=device, dtype=dtype
-        )
+        load_encoder(name, adapter=adapter, adapter_scale=adapter_scale, method=method, device=device, dtype=dtype)
     )
 
 
@@ -167,9 +165,7 @@ class TTD:
         return [found[i] for i in range(len(images))]
 
     @inference
-    def heatmaps(
-        self, image: ImageLike | EncodedImage, texts: Sequence[str], **options: Any
-    ) -> NDArray[np.float32]:
+    def heatmaps(self, image: ImageLike | EncodedImage, texts: Sequence[str], **options: Any) -> NDArray[np.float32]:
         """Where each text is: float32 `[N,H,W]` in 0..1 at the image's size.
 
         TCL's maps are calibrated; others are scaled from each map's lowest to its highest cell.
@@ -264,9 +260,7 @@ class TTD:
         return self._texts.encode(texts, templates(which))
 
     @inference
-    def similarity(
-        self, image: ImageLike | EncodedImage, texts: Sequence[str] | Tensor, **options: Any
-    ) -> Tensor:
+    def similarity(self, image: ImageLike | EncodedImage, texts: Sequence[str] | Tensor, **options: Any) -> Tensor:
         """Raw cosines `[N,h,w]` on the finest view's grid, averaged over the views: the paper's `sim`.
 
         Args:

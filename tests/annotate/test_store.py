@@ -167,9 +167,7 @@ def test_when_files_that_follow_cannot_be_written_the_decision_is_safe(tmp_path:
     assert store.get("a") is not None
 
 
-def test_when_the_record_cannot_be_written_nothing_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_the_record_cannot_be_written_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = Exporter(tmp_path)
     store = Store(tmp_path, exporter.publish)
     store.put(record("a", 0), 0)

@@ -1,7 +1,7 @@
 """Writes to a store until it is killed; a line on stdout for every item that is on disk.
 
-    python -m tests.annotate.writer FOLDER NAME COUNT [ITEMS]
-    python -m tests.annotate.writer FOLDER --hold ID
+python -m tests.annotate.writer FOLDER NAME COUNT [ITEMS]
+python -m tests.annotate.writer FOLDER --hold ID
 """
 
 from __future__ import annotations

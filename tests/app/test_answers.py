@@ -119,9 +119,7 @@ def test_two_visitors_at_once_get_what_one_gets(adapter: Path, question: Questio
         np.testing.assert_allclose(one.captions[-1].heat, other.captions[-1].heat, atol=1e-6)
 
 
-def test_large_images_are_shown_small_and_downloaded_whole(
-    pool: ModelPool, question: Question, tmp_path: Path
-) -> None:
+def test_large_images_are_shown_small_and_downloaded_whole(pool: ModelPool, question: Question, tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     assert question.path
     Image.open(question.path).resize((1500, 1200)).save(path)

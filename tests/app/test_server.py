@@ -50,9 +50,13 @@ def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **
 
 def upload(port: int, name: str, content: bytes) -> tuple[int, bytes]:
     body = (
-        f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode() + content + b"\r\n--edge--\r\n"
+        (
+            f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        + content
+        + b"\r\n--edge--\r\n"
+    )
     return ask(port, UPLOAD, "POST", body, Content_Type="multipart/form-data; boundary=edge")
 
 

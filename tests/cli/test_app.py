@@ -132,5 +132,3 @@ def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
     assert server.returncode == 130
     assert said.strip() == "ttd: Stopped; what was written is complete."
     assert list(tmp_path.glob("ttd-app-*")) == []
-
-

@@ -70,9 +70,7 @@ def test_results_alone_without_images(run: Run, folder: Path, tmp_path: Path, mo
     assert {name for name, *_ in model.calls} == {"tag_many"}
 
 
-def test_a_second_run_does_only_what_is_left(
-    run: Run, folder: Path, tmp_path: Path, model: FakeModel
-) -> None:
+def test_a_second_run_does_only_what_is_left(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:
     out = tmp_path / "words.jsonl"
     run("tag", folder, "--out", out)
     before = out.read_bytes()
@@ -92,14 +90,10 @@ def test_a_second_run_does_only_what_is_left(
 def test_another_question_does_not_mix_into_old_results(run: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "words.jsonl"
     run("tag", folder, "--out", out)
-    assert "score was 's_pixel', now 's_seg'" in one_sentence(
-        run("tag", folder, "--out", out, "--score", "s_seg")
-    )
+    assert "score was 's_pixel', now 's_seg'" in one_sentence(run("tag", folder, "--out", out, "--score", "s_seg"))
 
 
-def test_an_item_without_words_is_skipped_alone(
-    run: Run, tmp_path: Path, photo: Path, model: FakeModel
-) -> None:
+def test_an_item_without_words_is_skipped_alone(run: Run, tmp_path: Path, photo: Path, model: FakeModel) -> None:
     captions = ["a queue", "the of", "", "explode", "a sky"]
     lines = [{"id": str(i), "image": photo.name, "caption": text} for i, text in enumerate(captions)]
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -121,9 +115,7 @@ def test_a_run_that_nothing_can_come_of_is_refused_before_it_starts(
     assert model.calls == []
 
 
-def test_what_lacks_a_caption_is_not_decoded(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_lacks_a_caption_is_not_decoded(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "b.txt").unlink()
     opened = []
     read = images.read_image
@@ -144,9 +136,7 @@ def test_segment_heatmap_and_mask_over_a_list(run: Run, tmp_path: Path, photo: P
 
 def test_places_for_many_images(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:
     assert "give a folder" in one_sentence(run("tag", folder, "--out", tmp_path / "x.png"))
-    (tmp_path / "evil.jsonl").write_text(
-        json.dumps({"id": "../../x", "image": "photo.png", "caption": "queue"})
-    )
+    (tmp_path / "evil.jsonl").write_text(json.dumps({"id": "../../x", "image": "photo.png", "caption": "queue"}))
     run("tag", tmp_path / "evil.jsonl", "--out", tmp_path / "deep" / "out")
     assert (tmp_path / "deep" / "out" / "images" / "x.png").is_file()
 

@@ -26,7 +26,9 @@ def asked(model: FakeModel) -> dict[str, object]:
 
 def test_a_folder_lends_its_own_words(run: Run, model: FakeModel, tmp_path: Path, photo: Path) -> None:
     write_captions(tmp_path / "photos", photo, FEWEST // 2)
-    result = run("tag", tmp_path / "photos", "--selection", "negatives", "--share", "0.8", "--out", tmp_path / "o.jsonl")
+    result = run(
+        "tag", tmp_path / "photos", "--selection", "negatives", "--share", "0.8", "--out", tmp_path / "o.jsonl"
+    )
     assert result.exit_code == 0
     assert f"compared with {FEWEST} words of the other captions" in result.stderr
     assert asked(model)["share"] == 0.8
@@ -51,7 +53,9 @@ def test_words_from_a_file(run: Run, model: FakeModel, photo: Path, tmp_path: Pa
     assert asked(model)["negatives"] == ("cat", "hot dog")
     assert f"2 words of {words}" in result.stderr
     words.write_text("")
-    assert "holds no word" in one_sentence(run("tag", photo, "a queue", "--selection", "negatives", "--negatives", words))
+    assert "holds no word" in one_sentence(
+        run("tag", photo, "a queue", "--selection", "negatives", "--negatives", words)
+    )
     assert "cannot be read" in one_sentence(run("tag", photo, "a", "--selection", "negatives", "--negatives", "no.txt"))
 
 

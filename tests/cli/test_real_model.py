@@ -79,9 +79,7 @@ def test_maps_agree_with_python(tiny: Path, noise: Path, tmp_path: Path) -> None
 
 
 def test_segment_without_background(tiny: Path, noise: Path) -> None:
-    result = ask(
-        "segment", noise / "a.png", "--tags", "a", "b", "--background", "none", "--model", tiny, "--json"
-    )
+    result = ask("segment", noise / "a.png", "--tags", "a", "b", "--background", "none", "--model", tiny, "--json")
     record = json.loads(result.stdout)
     assert record["names"] == ["a", "b"]
     assert record["background"] is None
@@ -93,9 +91,7 @@ def test_models_presets_and_adapters_that_do_not_exist(tiny: Path, noise: Path, 
     assert "clip-vit-b61" in one_sentence(ask("tag", image, "a dog", "--model", "clip-vit-b61"))
     assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--protocol", "nothing"))
     assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--method", "nothing"))
-    assert "adapter" in one_sentence(
-        ask("tag", image, "a dog", "--model", tiny, "--adapter", tmp_path / "adapter")
-    )
+    assert "adapter" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--adapter", tmp_path / "adapter"))
     assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--device", "nothing"))
 
 

@@ -60,9 +60,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 def test_a_full_disk_behind_stdout() -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "ttd", "models"]
-        result = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-        )
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert result.returncode == 2
     assert "disk is full" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -99,9 +99,7 @@ def test_ten_thousand_words(run: Run, photo: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["1x1", "CMYK", "animated", "palette", "wide"])
 def test_unusual_images(run: Run, tmp_path: Path, kind: str) -> None:
-    path = tmp_path / (
-        "image.gif" if kind == "animated" else "image.tif" if kind == "CMYK" else "image.png"
-    )
+    path = tmp_path / ("image.gif" if kind == "animated" else "image.tif" if kind == "CMYK" else "image.png")
     if kind == "animated":
         frames = [Image.new("P", (9, 7), color) for color in (1, 2, 3)]
         frames[0].save(path, save_all=True, append_images=frames[1:])

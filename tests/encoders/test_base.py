@@ -38,9 +38,7 @@ def test_distinct_strings_are_encoded_once_in_bounded_chunks(monkeypatch: pytest
     batches = []
     embed = CLIPEncoder.embed_tokens
     monkeypatch.setattr(base, "TEXTS_PER_CHUNK", 3)
-    monkeypatch.setattr(
-        CLIPEncoder, "embed_tokens", lambda self, ids: batches.append(ids.shape) or embed(self, ids)
-    )
+    monkeypatch.setattr(CLIPEncoder, "embed_tokens", lambda self, ids: batches.append(ids.shape) or embed(self, ids))
     assert (encoder.encode_text(words) - expected).abs().max() < 1e-5
     assert batches == [(3, 3), (1, 9)]
     assert torch.equal(expected[0], expected[2])

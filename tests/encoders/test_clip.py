@@ -157,9 +157,7 @@ def test_open_clip_takes_heads_and_activation_from_its_config(quick: bool) -> No
     encoder = CLIPEncoder.from_open_clip(config, clip_to_openai(model.state_dict()))
     assert (encoder.mean, encoder.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     pixels, ids = random_pixels(1), torch.tensor([[30, 3, 4, 31]])
-    same_image = torch.allclose(
-        encoder.encode_pixels(pixels), CLIPEncoder(model).encode_pixels(pixels), atol=1e-5
-    )
+    same_image = torch.allclose(encoder.encode_pixels(pixels), CLIPEncoder(model).encode_pixels(pixels), atol=1e-5)
     same_text = torch.allclose(encoder.embed_tokens(ids), CLIPEncoder(model).embed_tokens(ids), atol=1e-5)
     assert same_image == same_text == quick
 
@@ -207,9 +205,7 @@ def test_too_many_tokens_are_refused() -> None:
 def test_folder_round_trip(tmp_path: Path) -> None:
     encoder = tiny_clip()
     encoder.backbone.half().save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(
-        '{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 2]}'
-    )
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 2]}')
     loaded = CLIPEncoder.from_pretrained(tmp_path, method="values")
     assert loaded.dtype == torch.float32
     assert (loaded.mean, loaded.std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))

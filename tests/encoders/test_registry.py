@@ -68,9 +68,7 @@ class TestNames:
         assert {"clip-vit-b16", "tcl", "tcl+ttd"} <= {entry.name for entry in entries}
 
     def test_unknown_names_get_close_ones_and_the_list(self) -> None:
-        with pytest.raises(
-            ModelError, match=r'unknown model "clip-vit-b61".*did you mean clip-vit-b16'
-        ) as error:
+        with pytest.raises(ModelError, match=r'unknown model "clip-vit-b61".*did you mean clip-vit-b16') as error:
             load_encoder("clip-vit-b61")
         assert all(entry.name in str(error.value) for entry in known_models() if entry.what == "model")
         with pytest.raises(ModelError, match='unknown adapter "ttd"'):
@@ -92,9 +90,7 @@ class TestNames:
         with pytest.raises(ModelError, match="install the package again"):
             load_encoder()
 
-    def test_mini_is_a_folder_of_the_package(
-        self, monkeypatch: pytest.MonkeyPatch, mini_folder: Path
-    ) -> None:
+    def test_mini_is_a_folder_of_the_package(self, monkeypatch: pytest.MonkeyPatch, mini_folder: Path) -> None:
         monkeypatch.setattr(registry, "MINI", mini_folder)
         assert load_encoder().vocabulary == {"dog", "grass"}
 
@@ -133,9 +129,7 @@ class TestFolders:
         shape = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16}
         text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
         for quick in (True, False):
-            config = {
-                "model_cfg": {"embed_dim": 48, "quick_gelu": quick, "vision_cfg": shape, "text_cfg": text}
-            }
+            config = {"model_cfg": {"embed_dim": 48, "quick_gelu": quick, "vision_cfg": shape, "text_cfg": text}}
             (folder / "open_clip_config.json").write_text(json.dumps(config))
             difference = differences(outputs(load_encoder(folder)), outputs(openai))
             assert (difference < 1e-6) == quick
@@ -222,9 +216,7 @@ class TestAdapters:
         base = outputs(load_encoder(clip_folder))
         adapted = outputs(load_encoder(clip_folder, adapter=lora))
         assert differences(base, adapted) > 1e-3
-        assert same_weights(
-            load_encoder(clip_folder, adapter=lora, adapter_scale=0), load_encoder(clip_folder)
-        )
+        assert same_weights(load_encoder(clip_folder, adapter=lora, adapter_scale=0), load_encoder(clip_folder))
         assert differences(adapted, outputs(load_encoder(clip_folder, adapter=str(lora), merge=False))) < 1e-5
 
     def test_the_adapters_card_brings_its_method(self, clip_folder: Path, tmp_path: Path) -> None:
@@ -262,9 +254,7 @@ class TestTCL:
 
     def test_unknown_adapter_format_is_named(self, checkpoint: Path, tmp_path: Path) -> None:
         torch.save({"strange.lora": torch.zeros(4, 2)}, tmp_path / "a.pt")
-        with pytest.raises(
-            ModelError, match=r"a\.pt: 1 of its 1 parameters fit nothing.*strange\.lora \[4, 2\]"
-        ):
+        with pytest.raises(ModelError, match=r"a\.pt: 1 of its 1 parameters fit nothing.*strange\.lora \[4, 2\]"):
             load_encoder(checkpoint, adapter=tmp_path / "a.pt")
 
     def test_peft_adapter(self, checkpoint: Path, tmp_path: Path) -> None:

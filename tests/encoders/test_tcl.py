@@ -135,9 +135,7 @@ def test_pamr_leaves_out_only_what_cannot_matter(monkeypatch: pytest.MonkeyPatch
     threshold = float(full.amax((0, 2, 3)).median())
     refined = []
     pamr = tcl.refine_with_pamr
-    monkeypatch.setattr(
-        tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m)
-    )
+    monkeypatch.setattr(tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m))
     sparse = encoder.maps(features, text, pamr=True, threshold=threshold)
     labels = [torch.where(m.amax(1) < threshold, -1, m.argmax(1)) for m in (full, sparse)]
     assert torch.equal(*labels)
@@ -216,9 +214,7 @@ def test_damaged_checkpoints_are_refused_in_a_sentence() -> None:
     with pytest.raises(ModelError, match="stranger"):
         TCLEncoder.from_state_dict({**tensors, "stranger": torch.zeros(1)})
     with pytest.raises(ModelError, match="does not have"):
-        TCLEncoder.from_state_dict(
-            {**tensors, "masker.image_encoder.decoder.decoder.net.0.x": torch.zeros(1)}
-        )
+        TCLEncoder.from_state_dict({**tensors, "masker.image_encoder.decoder.decoder.net.0.x": torch.zeros(1)})
 
 
 def test_features_of_another_encoder_are_refused() -> None:

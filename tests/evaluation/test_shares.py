@@ -150,7 +150,17 @@ def test_killed_processes_go_on_as_another_number_of_them(
 def test_under_torchrun(tmp_path: Path, evaluate: Eval) -> None:
     _, _, titles = write(tmp_path / "data", "voc", count=5)
     (tmp_path / "oracle.py").write_text(ORACLE)
-    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--protocol", "default", "--json"]
+    arguments = [
+        "eval",
+        "voc",
+        "--data",
+        str(tmp_path / "data"),
+        "--model",
+        "oracle",
+        "--protocol",
+        "default",
+        "--json",
+    ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29533"]
     done = subprocess.run(
         [*torchrun, str(tmp_path / "oracle.py"), *arguments, "--out", str(tmp_path / "out")],

@@ -19,9 +19,7 @@ MAPS = torch.rand(3, 6, 5)
 class Eraser:
     """Stands in for SAM-HQ: keeps the upper half of the first mask and all of the others."""
 
-    def refine(
-        self, image: Image.Image, masks: np.ndarray, *, exclusive: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def refine(self, image: Image.Image, masks: np.ndarray, *, exclusive: bool = True) -> tuple[np.ndarray, np.ndarray]:
         assert masks.shape[1:] == (image.height, image.width)
         masks = masks.copy()
         masks[0, image.height // 2 :] = False

@@ -24,9 +24,7 @@ def test_prepared_sizes(height: int, width: int, size: int, multiple: int, scale
     assert max(found) <= size * scale * MAX_STRETCH + multiple
     if max(height, width) <= MAX_STRETCH * min(height, width):
         factor = size * scale / min(height, width)
-        assert all(
-            abs(side - factor * o) <= multiple / 2 + 1 for side, o in zip(found, (height, width), strict=True)
-        )
+        assert all(abs(side - factor * o) <= multiple / 2 + 1 for side, o in zip(found, (height, width), strict=True))
 
 
 @pytest.mark.parametrize(

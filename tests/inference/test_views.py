@@ -106,9 +106,7 @@ def test_batches_are_images_side_by_side() -> None:
     text = encoder.encode_text(TEXT)
     together = average(encode_views(encoder, [pixels], options), lambda f: encoder.similarity(f, text))
     for i in range(3):
-        alone = average(
-            encode_views(encoder, [pixels[i : i + 1]], options), lambda f: encoder.similarity(f, text)
-        )
+        alone = average(encode_views(encoder, [pixels[i : i + 1]], options), lambda f: encoder.similarity(f, text))
         assert torch.allclose(together[i], alone[0], atol=1e-6)
 
 
@@ -117,9 +115,7 @@ def test_the_mean_feature_of_one_view_is_the_plain_mean() -> None:
     options = resolve()
     pixels = [scaled[None] for scaled in prepare(scene(40, 60), encoder, options)]
     dense = encoder.encode_image(pixels[0]).dense
-    assert torch.allclose(
-        average_feature(encode_views(encoder, pixels, options)), mean_feature(dense), atol=1e-6
-    )
+    assert torch.allclose(average_feature(encode_views(encoder, pixels, options)), mean_feature(dense), atol=1e-6)
 
 
 def test_the_mean_feature_of_many_views_is_the_mean_over_the_canvas() -> None:

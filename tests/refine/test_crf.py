@@ -14,9 +14,7 @@ from ttd.refine import crf
 from ttd.refine.crf import unary_probabilities
 
 
-def mean_field(
-    image: np.ndarray, p: np.ndarray, iterations: int, kernels: list[tuple[float, ...]]
-) -> np.ndarray:
+def mean_field(image: np.ndarray, p: np.ndarray, iterations: int, kernels: list[tuple[float, ...]]) -> np.ndarray:
     """Mean field with full kernels [HW,HW], each (weight, sigma in pixels, sigma in grey levels or inf)."""
     height, width, _ = image.shape
     y, x = np.mgrid[:height, :width].reshape(2, -1).astype(float)

@@ -27,9 +27,7 @@ def by_loops(image: np.ndarray, mask: np.ndarray, iterations: int, dilations: tu
     places, weights = {}, {}
     for y in range(height):
         for x in range(width):
-            window = [
-                at(y + dy * d, x + dx * d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1)
-            ]
+            window = [at(y + dy * d, x + dx * d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
             around = [p for k, p in enumerate(window) if k % 9 != 4]
             std = np.std([image[:, r, c] for r, c in window], axis=0, ddof=1)
             logit = np.array(

@@ -56,9 +56,7 @@ def test_encodes_as_transformers_prepares(refiner: SAMRefiner, size: tuple[int, 
 
 
 @pytest.mark.parametrize("multimask", [False, True])
-def test_boxes_and_points_equal_transformers_forward(
-    refiner: SAMRefiner, image: np.ndarray, multimask: bool
-) -> None:
+def test_boxes_and_points_equal_transformers_forward(refiner: SAMRefiner, image: np.ndarray, multimask: bool) -> None:
     boxes = [[5.0, 10.0, 50.0, 40.0], [0.0, 0.0, 89.0, 59.0], [30.0, 20.0, 30.0, 20.0]]
     points = [[[10.0, 12.0], [45.0, 30.0]], [[80.0, 50.0], [0.0, 0.0]], [[30.0, 20.0], [89.0, 59.0]]]
     labels = [[1, 0], [1, 1], [1, 0]]
@@ -71,9 +69,7 @@ def test_boxes_and_points_equal_transformers_forward(
 
 
 @pytest.mark.parametrize("with_box", [True, False])
-def test_mask_prompt_equals_transformers_forward(
-    refiner: SAMRefiner, image: np.ndarray, with_box: bool
-) -> None:
+def test_mask_prompt_equals_transformers_forward(refiner: SAMRefiner, image: np.ndarray, with_box: bool) -> None:
     mask = torch.randn(1, 1, 32, 32) * 5
     box = [[5.0, 10.0, 50.0, 40.0]]
     inputs = processed(image, **({"input_boxes": [box]} if with_box else {})) | {"input_masks": mask}
@@ -263,9 +259,7 @@ def test_refuses_bad_prompts(refiner: SAMRefiner, prompts: dict[str, Any]) -> No
         refiner.predict(embedding, **prompts)
 
 
-@pytest.mark.parametrize(
-    "masks", [np.zeros((1, 60, 90)), np.zeros((60, 90), bool), np.zeros((1, 90, 60), bool)]
-)
+@pytest.mark.parametrize("masks", [np.zeros((1, 60, 90)), np.zeros((60, 90), bool), np.zeros((1, 90, 60), bool)])
 def test_refuses_bad_masks(refiner: SAMRefiner, image: np.ndarray, masks: np.ndarray) -> None:
     with pytest.raises(InputError):
         refiner.refine(image, masks)

@@ -1,6 +1,6 @@
 """A local server with OpenAI's chat interface that names the words of the caption that it knows.
 
-    python -m tests.taggers.stub_server PORT        answers until it is killed
+python -m tests.taggers.stub_server PORT        answers until it is killed
 """
 
 from __future__ import annotations

@@ -86,7 +86,9 @@ def test_negative_words_come_from_other_images(base: Path, shards: Path) -> None
     assert batch.negative_rows.shape == (8, 3)
     for b in range(8):
         own = set(strings(batch, b))
-        others = {batch.words[row] for row, v in zip(batch.negative_rows[b], batch.negatives_valid[b], strict=True) if v}
+        others = {
+            batch.words[row] for row, v in zip(batch.negative_rows[b], batch.negatives_valid[b], strict=True) if v
+        }
         assert len(others) == 3
         assert not others & own
         assert others <= {word for c in range(8) for word in strings(batch, c)}

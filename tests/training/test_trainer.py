@@ -270,9 +270,7 @@ def run_two(processes: Any, config: Config, out: Path, crash_at: int = -1) -> li
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = json.loads(json.dumps(config.to_dict()))
-    both = [
-        processes.Process(target=train_and_tell, args=(settings, out, rank, port, crash_at)) for rank in range(2)
-    ]
+    both = [processes.Process(target=train_and_tell, args=(settings, out, rank, port, crash_at)) for rank in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -326,5 +324,3 @@ def test_schedules() -> None:
     assert cosine[2] == pytest.approx(1.0)
     assert cosine[6] == pytest.approx(0.5)
     assert all(a > b for a, b in pairwise(cosine[2:]))
-
-

@@ -131,9 +131,7 @@ def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False
     )
 
 
-def word_agreement(
-    first: Sequence[bool], second: Sequence[bool]
-) -> tuple[float | None, float | None, float | None]:
+def word_agreement(first: Sequence[bool], second: Sequence[bool]) -> tuple[float | None, float | None, float | None]:
     """Share of equal decisions, Cohen's kappa, F1 over True; None where they are not defined.
 
     Kappa is not defined where both always say the same one thing; F1 where nobody ever says True.

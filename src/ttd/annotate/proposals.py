@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ttd.model import TTD
     from ttd.refine.sam import SAMEmbedding, SAMRefiner
 
+
 def mask_from_sam(sam: SAMRefiner, embedding: SAMEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
     """The mask bool [H,W] for at least one point inside or one box."""
     mask = np.zeros(embedding.size, np.bool_)

@@ -70,7 +70,7 @@ def notice(sentence: str, kind: str = "info") -> str:
     sign = "⚠ " if kind == "error" else ""
     if re.match(r"[a-z]+\b(?!\.)", sentence):  # a word, not the name of a file
         sentence = sentence[:1].upper() + sentence[1:]
-    sentence += ("" if sentence.endswith((".", ")", "!", "?")) else ".")
+    sentence += "" if sentence.endswith((".", ")", "!", "?")) else "."
     return f'<div class="ttd-notice ttd-{kind}" role="{role}">{sign}{text(sentence)}</div>'
 
 

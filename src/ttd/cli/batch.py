@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ttd.model import TTD
 
+
 @dataclass(frozen=True)
 class Answer:
     """The result for one image.
@@ -59,9 +60,7 @@ class Job(ABC):
         """The command's own options, for `run.json`."""
 
     @abstractmethod
-    def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
-    ) -> list[Answer]:
+    def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
         """One answer per item; with `draw` they can be drawn."""
 
 
@@ -85,9 +84,7 @@ def shortened(texts: Sequence[str], most: int = 8, length: int = 40) -> str:
 MOST_LISTED = 50  # unreadable images named at the end
 
 
-def run_job(
-    job: Job, settings: Settings, source: str, caption: str | None = None, tags: Sequence[str] = ()
-) -> int:
+def run_job(job: Job, settings: Settings, source: str, caption: str | None = None, tags: Sequence[str] = ()) -> int:
     """Answers for `source`; gives the exit code: 0, or 1 where some of many images were skipped."""
     caption = clean_text(caption) if caption is not None else None
     if is_many(source):
@@ -150,9 +147,7 @@ def _check_any(job: Job, items: Sequence[Item]) -> None:
 class _Many:
     """One run over many images."""
 
-    def __init__(
-        self, job: Job, settings: Settings, place: Place | None, results: ResultsFile | None
-    ) -> None:
+    def __init__(self, job: Job, settings: Settings, place: Place | None, results: ResultsFile | None) -> None:
         self.job = job
         self.settings = settings
         self.place = place
@@ -231,9 +226,7 @@ class _Many:
             click.echo(f"  … and {len(self.skipped) - MOST_LISTED} more", err=True)
 
 
-def _read_ahead(
-    job: Job, items: Sequence[Item], size: int
-) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
+def _read_ahead(job: Job, items: Sequence[Item], size: int) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
     """Batches of opened images; the next batch is decoded while the caller works on this one."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -82,9 +82,7 @@ def bias(
     place = writable_folder(Path(out))
     asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
     loaded = {name: one.load() for name, one in asked.items()}
-    results = {
-        name: _measure(benchmark, asked[name], loaded[name], place / name, protocol, limit) for name in asked
-    }
+    results = {name: _measure(benchmark, asked[name], loaded[name], place / name, protocol, limit) for name in asked}
     if images:
         _draw(benchmark, loaded, place, images)
     _tell(results, place, as_json)

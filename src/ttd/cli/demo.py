@@ -59,17 +59,11 @@ class DemoScene:
 
 @click.command()
 @click.option("--out", metavar="FOLDER", help="Where images, demo.json and demo.md go.")
-@click.option(
-    "--model", default="mini", show_default=True, metavar="NAME", help="Another model, for comparison."
-)
+@click.option("--model", default="mini", show_default=True, metavar="NAME", help="Another model, for comparison.")
 @click.option("--adapter", metavar="NAME", help="LoRA adapter.")
 @click.option("--device", metavar="NAME", help="cpu, cuda, mps.")
-@click.option(
-    "--scenes", "number", type=click.IntRange(1), default=5, show_default=True, help="How many scenes."
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Other scenes of the same kind."
-)
+@click.option("--scenes", "number", type=click.IntRange(1), default=5, show_default=True, help="How many scenes.")
+@click.option("--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Other scenes of the same kind.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def demo(
     out: str | None,
@@ -220,8 +214,6 @@ def markdown(results: list[DemoScene], report: dict[str, Any]) -> str:
         parts += [f"## Scene {result.scene}: {result.caption}", ""]
         parts += [f"![scene {result.scene}]({result.image})", ""] if result.image else []
         parts += ["| word | score | selected | in the image |", "|---|---|---|---|"]
-        parts += [
-            f"| {w.word} | {w.score:.3f} | {'yes' if w.selected else ''} | {w.truth} |" for w in result.words
-        ]
+        parts += [f"| {w.word} | {w.score:.3f} | {'yes' if w.selected else ''} | {w.truth} |" for w in result.words]
         parts += ["", f"Caption mask: IoU {result.caption_iou:.2f}; {WHOLE}: IoU {result.whole_iou:.2f}.", ""]
     return "\n".join(parts).rstrip()

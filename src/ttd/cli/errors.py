@@ -89,9 +89,7 @@ def _is_torch_memory(error: BaseException) -> bool:
 def _file_sentence(error: OSError) -> str:
     name = f" {_one_line(os.fsdecode(error.filename))}" if isinstance(error.filename, (str, bytes)) else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"The disk is full{' at' + name if name else ''}; free some space and run the same command again."
-        )
+        return f"The disk is full{' at' + name if name else ''}; free some space and run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"No permission for{name or ' a file'}; choose another place or change its rights."
     return f"Cannot use{name or ' a file'}: {(error.strerror or str(error)).lower()}."

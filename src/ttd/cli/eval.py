@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ttd.evaluation.runner import Outcome
     from ttd.model import TTD
 
+
 def run_settings(benchmark: Benchmark, model: Model, loaded: TTD, protocol: str) -> dict[str, Any]:
     """What decides the result: a run goes on only where all of this is the same."""
     from ttd.inference.options import resolve
@@ -103,9 +104,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--split", metavar="NAME", help="refcoco…: val, testA, testB or test; coco-80: val2014 or val2017.")
 @click.option("--split-by", metavar="WHO", help="refcoco…: whose splits: unc, google or umd.")
 @click.option("--part", type=click.Choice(["tags", "masks"]), help="Only this part.")
-@click.option(
-    "--score", "scores", type=click.Choice(SCORES), multiple=True, help="Only this score; repeatable."
-)
+@click.option("--score", "scores", type=click.Choice(SCORES), multiple=True, help="Only this score; repeatable.")
 @click.option(
     "--share",
     "shares",
@@ -114,9 +113,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     help="Also s_pixel as `ttd tag --selection negatives --share` selects by it; repeatable.",
 )
 @click.option("--negatives", metavar="SOURCE", help="Captions, list or a file, as for `ttd tag`.")
-@click.option(
-    "--score-stop-words", "stop_words", is_flag=True, help="Score stop words; else they are never selected."
-)
+@click.option("--score-stop-words", "stop_words", is_flag=True, help="Score stop words; else they are never selected.")
 @click.option(
     "--tagger",
     "taggers",

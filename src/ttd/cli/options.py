@@ -68,9 +68,7 @@ class Settings:
         return kept
 
 
-def threshold_or_none(
-    ctx: click.Context, parameter: click.Parameter, value: str | None
-) -> float | bool | None:
+def threshold_or_none(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | bool | None:
     """A threshold; False for "none"; None where nothing was said."""
     if value is None or value == "none":
         return None if value is None else False
@@ -92,12 +90,8 @@ ENCODER_OPTIONS = (
         show_default=True,
         help="Weight of the adapter.",
     ),
-    click.option(
-        "--method", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."
-    ),
-    click.option(
-        "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest that is there."
-    ),
+    click.option("--method", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."),
+    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest that is there."),
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )
 """What decides, beside its name, which encoder answers."""
@@ -111,14 +105,10 @@ _OPTIONS = (
         help="Short name (see `ttd models`), hub id, folder or file.",
     ),
     *ENCODER_OPTIONS,
-    click.option(
-        "--protocol", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."
-    ),
+    click.option("--protocol", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."),
     click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL."),
     click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
-    click.option(
-        "--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized."
-    ),
+    click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized."),
     click.option(
         "--background",
         callback=threshold_or_none,

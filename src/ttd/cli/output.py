@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_LISTED = 20  # skipped items named on the terminal
-_OTHER_FORMATS = frozenset(
-    {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg", ".json", ".csv"}
-)
+_OTHER_FORMATS = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg", ".json", ".csv"})
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,7 @@ class Place:
         if path.suffix.lower() == ".png" and not path.is_dir():
             return cls(writable_folder(path.parent), path.stem)
         if not path.is_dir() and path.suffix.lower() in _OTHER_FORMATS | {".jsonl"}:
-            raise InputError(
-                f"--out {path}: images are written as PNG; name it {path.stem}.png or give a folder."
-            )
+            raise InputError(f"--out {path}: images are written as PNG; name it {path.stem}.png or give a folder.")
         return cls(writable_folder(path), item.image.stem)
 
     @classmethod
@@ -60,17 +56,13 @@ class Place:
             writable_folder(path.parent)
             return cls(None, results=path)
         if path.suffix.lower() in _OTHER_FORMATS | {".png"} and not path.is_dir():
-            raise InputError(
-                f"--out {path}: for many images give a folder, or FILE.jsonl for results alone."
-            )
+            raise InputError(f"--out {path}: for many images give a folder, or FILE.jsonl for results alone.")
         return cls(writable_folder(path), results=path / "results.jsonl")
 
     def for_item(self, item: Item) -> Place:
         """The place of one item's images: its id, made safe as a relative path."""
         assert self.folder is not None
-        parts = [
-            part for part in PurePosixPath(item.id.replace(os.sep, "/")).parts if part not in ("/", "..", ".")
-        ]
+        parts = [part for part in PurePosixPath(item.id.replace(os.sep, "/")).parts if part not in ("/", "..", ".")]
         name = (parts or ["image"])[-1]
         return Place(self.folder.joinpath("images", *parts[:-1]), name.replace("\0", "_"), self.results)
 

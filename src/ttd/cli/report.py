@@ -51,9 +51,7 @@ def report(folders: tuple[str, ...], count: int, device: str | None, out: str) -
         click.echo(f"wrote {printable(str(path))}")
 
 
-def _images(
-    benchmark: str, runs: list[FinishedRun], count: int, device: str | None, place: Path
-) -> Path | None:
+def _images(benchmark: str, runs: list[FinishedRun], count: int, device: str | None, place: Path) -> Path | None:
     """The page of one benchmark's runs; None, and a word about it, where it shows no images."""
     from ttd.errors import InputError
     from ttd.evaluation.report.gallery import ImageSource, sections, write_images

@@ -41,16 +41,10 @@ def heatmap(settings: Settings, image: str, texts: tuple[str, ...]) -> int:
 @click.command()
 @click.argument("image")
 @click.argument("caption", required=False)
-@click.option(
-    "--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own."
-)
-@click.option(
-    "--threshold", type=click.FloatRange(0.0, 1.0), help="Cut of the caption's map; by default the model's."
-)
+@click.option("--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own.")
+@click.option("--threshold", type=click.FloatRange(0.0, 1.0), help="Cut of the caption's map; by default the model's.")
 @shared_options
-def mask(
-    settings: Settings, image: str, caption: str | None, for_all: str | None, threshold: float | None
-) -> int:
+def mask(settings: Settings, image: str, caption: str | None, for_all: str | None, threshold: float | None) -> int:
     """Find the part of the image that the caption describes.
 
     \b
@@ -62,9 +56,7 @@ def mask(
 
 @click.command(cls=ListCommand)
 @click.argument("image")
-@click.option(
-    "--tags", multiple=True, callback=tag_list, metavar="WORD...", help="The classes, e.g. --tags dog grass."
-)
+@click.option("--tags", multiple=True, callback=tag_list, metavar="WORD...", help="The classes, e.g. --tags dog grass.")
 @shared_options
 def segment(settings: Settings, image: str, tags: tuple[str, ...]) -> int:
     """Label every pixel with one of the classes or as background.
@@ -87,9 +79,7 @@ class MapJob(Job):
         """Nothing beyond the shared options."""
         return {}
 
-    def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
-    ) -> list[Answer]:
+    def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
         """One image after the other."""
         return [self.answer(model, image, item) for image, item in zip(images, items, strict=True)]
 
@@ -121,8 +111,7 @@ class HeatmapJob(MapJob):
             "height": image.height,
             "width": image.width,
             "maps": [
-                {"text": text, "peak": [x, y], "half": half}
-                for text, (x, y, half) in zip(texts, found, strict=True)
+                {"text": text, "peak": [x, y], "half": half} for text, (x, y, half) in zip(texts, found, strict=True)
             ],
         }
         rows = [(text, f"{x}, {y}", f"{half:.1%}") for text, (x, y, half) in zip(texts, found, strict=True)]

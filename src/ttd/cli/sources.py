@@ -95,9 +95,7 @@ def _list(path: Path) -> Iterator[Item]:
     for number, row in rows:
         image, caption, tags = row.get("image"), row.get("caption"), row.get("tags")
         if not isinstance(image, str) or not image:
-            raise InputError(
-                f'{path}, line {number}: there is no "image"; give each line the path of an image.'
-            )
+            raise InputError(f'{path}, line {number}: there is no "image"; give each line the path of an image.')
         if isinstance(tags, str):
             tags = tags.replace(";", ",").split(",")
         if not isinstance(caption or "", str) or not all(isinstance(tag, str) for tag in tags or ()):

@@ -30,9 +30,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 @click.command(cls=ListCommand)
 @click.argument("image")
 @click.argument("caption", required=False)
-@click.option(
-    "--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own."
-)
+@click.option("--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own.")
 @click.option(
     "--tags",
     multiple=True,
@@ -40,9 +38,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
     metavar="WORD...",
     help="Score these words, not the caption's.",
 )
-@click.option(
-    "--score", type=click.Choice(SCORES), default="s_pixel", show_default=True, help="How a word is scored."
-)
+@click.option("--score", type=click.Choice(SCORES), default="s_pixel", show_default=True, help="How a word is scored.")
 @click.option(
     "--stop-words/--no-stop-words",
     default=None,
@@ -103,9 +99,7 @@ class TagJob(Job):
         """Score, stop words, selection."""
         return {"score": self.score, "stop_words": self.stop_words, **self.selection.question()}
 
-    def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
-    ) -> list[Answer]:
+    def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
         """Batched where nothing is drawn; else each image is encoded once for words and maps."""
         options: dict[str, Any] = {"score": self.score, **self.selection.options(), **self.settings.options()}
         if self.stop_words is not None:
@@ -153,9 +147,7 @@ def _page(
     picked = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
     chips = tag_chips(words) if tagging.caption is None else caption_chips(tagging.caption, tagging.words)
     maps = dict(zip(picked, small_heatmaps(model, encoded, image, picked), strict=True))
-    return tagging_image(
-        image, chips, words, maps, score=tagging.score, gap=tagging.selection == "gap", best=best
-    )
+    return tagging_image(image, chips, words, maps, score=tagging.score, gap=tagging.selection == "gap", best=best)
 
 
 def small_heatmaps(
@@ -194,9 +186,7 @@ def tag_table(tagging: Tagging) -> str:
             lines.append(_selection_line(tagging, order, picked))
         share = (order[row].score - low) / max(high - low, 1e-12)
         mark = "*" if order[row].selected else " "
-        lines.append(
-            f"{mark} {padded(order[row].text, column)}  {order[row].score:7.4f}  {bar(share, room)}".rstrip()
-        )
+        lines.append(f"{mark} {padded(order[row].text, column)}  {order[row].score:7.4f}  {bar(share, room)}".rstrip())
     lines.append(f"selected: {', '.join(tagging.selected) or 'none'}")
     return "\n".join(lines)
 

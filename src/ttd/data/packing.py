@@ -100,9 +100,7 @@ def _fill(
         progress(len(batch))
 
 
-def add_sample(
-    tar: tarfile.TarFile, name: str, kind: str, image: bytes, caption: str, record: dict[str, Any]
-) -> None:
+def add_sample(tar: tarfile.TarFile, name: str, kind: str, image: bytes, caption: str, record: dict[str, Any]) -> None:
     """Append a sample's three members: NAME.KIND, NAME.txt, NAME.json."""
     for suffix, data in (
         (kind, image),

@@ -93,9 +93,7 @@ class CLIPEncoder(CLIPTowers):
         return cls._from_openai_names(tensors, {}, {}, "quick_gelu", options)
 
     @classmethod
-    def from_open_clip(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], **options: Any
-    ) -> CLIPEncoder:
+    def from_open_clip(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], **options: Any) -> CLIPEncoder:
         """Build an OpenCLIP ViT from its `open_clip_config.json` and its parameters.
 
         Raises:

@@ -84,9 +84,7 @@ def build_clip(
         activation: "quick_gelu" (OpenAI) or "gelu".
         vision, text: what else is known of the towers, in the words of transformers' configs.
     """
-    state = {
-        name: t.detach().to(torch.float32, copy=True).contiguous() for name, t in clip_to_hf(tensors).items()
-    }
+    state = {name: t.detach().to(torch.float32, copy=True).contiguous() for name, t in clip_to_hf(tensors).items()}
     config = CLIPConfig(
         vision_config={**vision_sizes(under(tensors, "visual.")), "hidden_act": activation, **(vision or {})},
         text_config={**text_sizes(tensors), "hidden_act": activation, **(text or {})},

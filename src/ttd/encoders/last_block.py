@@ -46,9 +46,7 @@ class LastBlock:
         if self.attention not in ATTENTIONS:
             raise InputError(f"unknown attention {self.attention!r}: choose one of {', '.join(ATTENTIONS)}")
         if self.gaussian_sigma is not None and (self.attention == "identity" or self.gaussian_sigma <= 0):
-            raise InputError(
-                "a Gaussian window needs a positive width and an attention other than 'identity'"
-            )
+            raise InputError("a Gaussian window needs a positive width and an attention other than 'identity'")
 
     def __call__(self, block: Any, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens `[B,1+h*w,D]` that enter the block -> its patches `[B,h*w,D]`, the class token left out."""

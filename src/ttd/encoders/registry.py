@@ -166,9 +166,7 @@ def build(source: Source, method: str | None = None) -> Encoder:
     _check_method(chosen)
     options: dict[str, Any] = {"method": chosen} if chosen else {}
     if chosen and source.kind != "clip":
-        raise ModelError(
-            f"{source.path} is a {source.kind} model, whose last block has one form: leave the method out"
-        )
+        raise ModelError(f"{source.path} is a {source.kind} model, whose last block has one form: leave the method out")
     try:
         encoder = _construct(source, options).float()
     except (pickle.UnpicklingError, EOFError) as error:

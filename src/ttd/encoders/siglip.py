@@ -100,9 +100,7 @@ class SigLIPEncoder(Encoder):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         """Token ids `[N,max_tokens]` of the lower-cased texts, and which were cut."""
         if self.tokenizer is None:
-            raise ModelError(
-                "this SigLIP comes without a tokenizer: put its tokenizer files into the model's folder"
-            )
+            raise ModelError("this SigLIP comes without a tokenizer: put its tokenizer files into the model's folder")
         return tokenize(self.tokenizer, [text.lower() for text in texts], self.max_tokens, self.max_tokens)
 
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
@@ -110,9 +108,7 @@ class SigLIPEncoder(Encoder):
         if token_ids.shape[0] == 0:
             return torch.zeros(0, self.embedding_size, device=self.device)
         if token_ids.shape[1] != self.max_tokens:
-            raise InputError(
-                f"SigLIP's texts are padded to {self.max_tokens} tokens, not {token_ids.shape[1]}"
-            )
+            raise InputError(f"SigLIP's texts are padded to {self.max_tokens} tokens, not {token_ids.shape[1]}")
         pooled: Tensor = self._siglip.text_model(input_ids=token_ids.to(self.device)).pooler_output
         return pooled.float()
 

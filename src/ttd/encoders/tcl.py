@@ -56,9 +56,7 @@ class TCLBackbone(nn.Module):
         try:
             self.load_state_dict({**copies, **clip_state}, assign=True)
         except RuntimeError as error:
-            raise ModelError(
-                f"the checkpoint does not fit TCL: {str(error).splitlines()[-1].strip()}"
-            ) from error
+            raise ModelError(f"the checkpoint does not fit TCL: {str(error).splitlines()[-1].strip()}") from error
 
 
 class TCLEncoder(CLIPTowers):
@@ -95,15 +93,11 @@ class TCLEncoder(CLIPTowers):
         tokenizer = clip_tokenizer() if vocabulary == CLIP_VOCABULARY else None
         encoder = cls(TCLBackbone(clip, head), **{"tokenizer": tokenizer, **options}).eval()
         encoder.training_only = {
-            name: values.detach().clone()
-            for name, values in tensors.items()
-            if tcl_names.is_training_only(name)
+            name: values.detach().clone() for name, values in tensors.items() if tcl_names.is_training_only(name)
         }
         unknown = sorted(set(tensors) - set(encoder.to_official_state_dict()))
         if unknown:
-            raise ModelError(
-                f"the checkpoint has parameters that TCL does not have: {', '.join(unknown[:3])}"
-            )
+            raise ModelError(f"the checkpoint has parameters that TCL does not have: {', '.join(unknown[:3])}")
         return encoder
 
     def to_official_state_dict(self) -> dict[str, Tensor]:
@@ -114,9 +108,7 @@ class TCLEncoder(CLIPTowers):
         """
         state = {name: values.detach() for name, values in self.backbone.state_dict().items()}
         if any("lora_" in name for name in state):
-            raise ModelError(
-                "an adapter is attached: merge it before writing the model in the official format"
-            )
+            raise ModelError("an adapter is attached: merge it before writing the model in the official format")
         openai = clip_to_openai(under(state, "clip."))
         del openai["logit_scale"]
         head = {name: values for name, values in state.items() if not name.startswith("clip.")}
@@ -188,9 +180,7 @@ class TCLEncoder(CLIPTowers):
             mask[:, needed] = self._refine(features, mask[:, needed])
         return mask if prior is None else (1 - clip_weight) * mask + clip_weight * prior
 
-    def masks(
-        self, pixels: Tensor, text: Tensor, pamr: bool = False, clip_weight: float = CLIP_WEIGHT
-    ) -> Tensor:
+    def masks(self, pixels: Tensor, text: Tensor, pamr: bool = False, clip_weight: float = CLIP_WEIGHT) -> Tensor:
         """TCL's final masks at the pixels' own size, `[B,N,H,W]` in 0..1.
 
         Args:
@@ -256,9 +246,7 @@ class TCLEncoder(CLIPTowers):
     def _clip_prior(self, features: ImageFeatures, text: Tensor, like: Tensor) -> Tensor:
         """The frozen branch's opinion in 0..1, at the masks' grid."""
         if features.clip_dense is None:
-            raise InputError(
-                "these features lack the CLIP branch: encode the image with this encoder's encode_image"
-            )
+            raise InputError("these features lack the CLIP branch: encode the image with this encoder's encode_image")
         sim = cosine_maps(features.clip_dense, text)
         prior = torch.sigmoid((sim - CLIP_CENTRE) * CLIP_SHARPNESS)
         return interpolate(prior, like.shape[-2:], mode="bilinear")
@@ -266,9 +254,7 @@ class TCLEncoder(CLIPTowers):
     def _refine(self, features: ImageFeatures, masks: Tensor) -> Tensor:
         """PAMR on the masks' own grid."""
         if features.pixels is None:
-            raise InputError(
-                "these features lack the pixels: encode the image with this encoder's encode_image"
-            )
+            raise InputError("these features lack the pixels: encode the image with this encoder's encode_image")
         if masks.shape[1] == 0:
             return masks
         small = interpolate(features.pixels.float(), masks.shape[-2:], mode="bilinear", align_corners=True)

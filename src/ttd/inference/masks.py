@@ -77,9 +77,7 @@ def sam_masks(refiner: SAMRefiner, image: Image.Image, maps: Tensor, threshold: 
     return refiner.refine(small, masks, exclusive=False)[0]
 
 
-def sam_labels(
-    refiner: SAMRefiner, image: Image.Image, maps: Tensor, threshold: float | None
-) -> NDArray[np.uint16]:
+def sam_labels(refiner: SAMRefiner, image: Image.Image, maps: Tensor, threshold: float | None) -> NDArray[np.uint16]:
     """`pixel_labels` redrawn by SAM-HQ, at the image's size.
 
     Pixels that nobody claims become background; without a background they keep their label.
@@ -97,8 +95,7 @@ def sam_labels(
 def nearest(labels: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
     """Enlarge or shrink a label map to (H, W); every pixel takes the cell its centre lies in."""
     rows, columns = (
-        (np.arange(target) * 2 + 1) * cells // (2 * target)
-        for target, cells in zip(size, labels.shape, strict=True)
+        (np.arange(target) * 2 + 1) * cells // (2 * target) for target, cells in zip(size, labels.shape, strict=True)
     )
     enlarged: NDArray[np.uint16] = labels[rows[:, None], columns[None, :]]
     return enlarged

@@ -77,9 +77,7 @@ class View:
     def canvas(self, maps: Tensor) -> tuple[int, int]:
         """The grid over the whole image with cells of the size that the window's maps `[...,h,w]` have."""
         sizes = []
-        for axis, cells, padded in zip(
-            (self.rows, self.columns), maps.shape[-2:], self.features.padded, strict=True
-        ):
+        for axis, cells, padded in zip((self.rows, self.columns), maps.shape[-2:], self.features.padded, strict=True):
             sizes.append(max(1, -(-axis.full * cells // padded)))
         return sizes[0], sizes[1]
 
@@ -154,9 +152,7 @@ def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tens
     size = options.size or encoder.image_size
     shape = (image.height, image.width)
     return [
-        prepare_pixels(
-            image, prepared_size(shape, size, encoder.patch_size, scale), encoder.mean, encoder.std
-        )
+        prepare_pixels(image, prepared_size(shape, size, encoder.patch_size, scale), encoder.mean, encoder.std)
         for scale in sorted(options.scales, reverse=True)
     ]
 

@@ -73,9 +73,7 @@ def crf(
     return marginals[: len(maps)].copy()
 
 
-def unary_probabilities(
-    maps: NDArray[np.float32], background: float | None = 0.5
-) -> NDArray[np.float32]:
+def unary_probabilities(maps: NDArray[np.float32], background: float | None = 0.5) -> NDArray[np.float32]:
     """The distribution over labels that DenseCRF starts from.
 
     With a threshold t each map m is moved in log-odds so that t becomes one half:
@@ -102,15 +100,12 @@ def unary_probabilities(
     return result
 
 
-def _checked(
-    image: NDArray[np.uint8], maps: NDArray[Any], background: float | None
-) -> NDArray[np.float32]:
+def _checked(image: NDArray[np.uint8], maps: NDArray[Any], background: float | None) -> NDArray[np.float32]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(f"DenseCRF needs a uint8 image [H,W,3], not {image.dtype} {list(image.shape)}.")
     if maps.ndim != 3 or maps.shape[1:] != image.shape[:2]:
         raise InputError(
-            f"DenseCRF needs maps [N,{image.shape[0]},{image.shape[1]}] for this image, "
-            f"not {list(maps.shape)}."
+            f"DenseCRF needs maps [N,{image.shape[0]},{image.shape[1]}] for this image, not {list(maps.shape)}."
         )
     least = 1 if background is not None else 2
     if len(maps) < least:

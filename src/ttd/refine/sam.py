@@ -84,8 +84,7 @@ class SAMRefiner:
             config = AutoConfig.from_pretrained(name_or_folder)
             if config.model_type != "sam_hq":
                 raise ModelError(
-                    f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as "
-                    f"{DEFAULT_MODEL}."
+                    f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as {DEFAULT_MODEL}."
                 )
             with without_bars():
                 model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
@@ -188,8 +187,7 @@ class SAMRefiner:
         if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != embedding.size:
             size = "x".join(map(str, embedding.size))
             raise InputError(
-                f"SAM-HQ needs boolean masks [N,H,W] for its {size} image, "
-                f"not {masks.dtype} {list(masks.shape)}."
+                f"SAM-HQ needs boolean masks [N,H,W] for its {size} image, not {masks.dtype} {list(masks.shape)}."
             )
         if not 0 <= min_part <= 1:
             raise InputError(f"The smallest part's share must lie between 0 and 1, not at {min_part}.")

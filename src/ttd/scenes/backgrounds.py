@@ -86,11 +86,7 @@ def _brick(draws: Draws) -> np.ndarray:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     row = y // height
     shifted = (x + row % 2 * (width // 2)) % SIDE
-    shade = (
-        draws.raw_bytes(SIDE // height * SIDE // width)
-        .reshape(SIDE // height, SIDE // width)
-        .astype(np.int32)
-    )
+    shade = draws.raw_bytes(SIDE // height * SIDE // width).reshape(SIDE // height, SIDE // width).astype(np.int32)
     image = _colour(shade[row, shifted // width], (140, 52, 36), (196, 96, 70))
     mortar = (y % height < 2) | (shifted % width < 2)
     return _finish(np.where(mortar[..., None], np.array((206, 196, 184)), image), draws, 14)

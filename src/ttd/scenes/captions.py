@@ -60,9 +60,7 @@ class Caption:
     absent: tuple[str, ...]
 
 
-def draw_caption(
-    draws: Draws, background: str, nouns: tuple[str, ...], vocabulary: tuple[str, ...] = NOUNS
-) -> Caption:
+def draw_caption(draws: Draws, background: str, nouns: tuple[str, ...], vocabulary: tuple[str, ...] = NOUNS) -> Caption:
     """Words a scene; `vocabulary` is what a thing that is not there is drawn from."""
     named = draws.sample(nouns, draws.between(1, len(nouns)))
     claims = list(named)

@@ -50,9 +50,7 @@ def new_mini() -> CLIPModel:
     return CLIPModel(config)
 
 
-def embed_patches(
-    model: CLIPModel, patches: Tensor, places: Tensor, cls_dropped: Tensor | None = None
-) -> Tensor:
+def embed_patches(model: CLIPModel, patches: Tensor, places: Tensor, cls_dropped: Tensor | None = None) -> Tensor:
     """Image embeddings [B, C], not normalised.
 
     `patches` [B, n, 3*16*16] normalised pixels (channel, row, column), `places` int64 [B, n] their cells in the

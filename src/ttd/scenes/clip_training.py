@@ -120,9 +120,7 @@ class Batches:
             captions += texts
         return groups, *_token_batch(captions)
 
-    def _full(
-        self, rng: np.random.Generator, count: int, keep: int
-    ) -> tuple[tuple[Tensor, Tensor], list[str]]:
+    def _full(self, rng: np.random.Generator, count: int, keep: int) -> tuple[tuple[Tensor, Tensor], list[str]]:
         chosen = rng.integers(len(self.full), size=count)
         places = rng.random((count, GRID * GRID)).argsort(1)[:, :keep]
         flipped = rng.random(count) < 0.5
@@ -184,9 +182,7 @@ class ClipTrainer:
             {"params": matrices, "weight_decay": recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(
-            groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True
-        )
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
         self.step = 0
         self._normaliser = _Normaliser(self.device)
         self._resume()
@@ -221,9 +217,7 @@ class ClipTrainer:
         loss = contrastive_loss(torch.cat(images), texts, self.model.logit_scale)
         value = float(loss.detach())
         if not np.isfinite(value):
-            raise InputError(
-                f"The loss is {value} at step {self.step}: lower the learning rate and start again."
-            )
+            raise InputError(f"The loss is {value} at step {self.step}: lower the learning rate and start again.")
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -255,9 +249,7 @@ class ClipTrainer:
             return
         state: dict[str, Any] = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         if state["recipe"] != json.dumps(asdict(self.recipe)):
-            raise InputError(
-                f"{self.folder} holds a run with another recipe: choose another folder or remove it."
-            )
+            raise InputError(f"{self.folder} holds a run with another recipe: choose another folder or remove it.")
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]

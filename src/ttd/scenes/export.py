@@ -48,9 +48,7 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
     """
     checkpoint = run / "checkpoint.pt"
     if not checkpoint.exists():
-        raise InputError(
-            f"{run} holds no checkpoint.pt: train first with `ttd scenes train-clip --out {run}`."
-        )
+        raise InputError(f"{run} holds no checkpoint.pt: train first with `ttd scenes train-clip --out {run}`.")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder or empty it.")
     model = new_mini()

@@ -118,8 +118,7 @@ def present_aucs(encoder: Encoder, encoded: EncodedScenes) -> dict[str, list[flo
     present = np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
     tables = {"per image": (scores, present), "per word": (scores.T, present.T)}
     return {
-        name: [auc(row[there], row[~there]) for row, there in zip(*both, strict=True)]
-        for name, both in tables.items()
+        name: [auc(row[there], row[~there]) for row, there in zip(*both, strict=True)] for name, both in tables.items()
     }
 
 
@@ -136,9 +135,7 @@ def segmentation(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
     }
 
 
-def confusion(
-    encoder: Encoder, encoded: EncodedScenes, number: int, asked: Sequence[int] | None = None
-) -> np.ndarray:
+def confusion(encoder: Encoder, encoded: EncodedScenes, number: int, asked: Sequence[int] | None = None) -> np.ndarray:
     """A scene's confusion matrix [V, V+1]: every pixel gets the best of the `asked` words; None: of those there."""
     scene = encoded.scenes[number]
     there = [_PLACE[label] for label in scene.labels]
@@ -166,9 +163,7 @@ class CaptionRow:
     whole: float
 
 
-def caption_rows(
-    encoder: Encoder, encoded: EncodedScenes, thresholds: Sequence[float] = (0.5,)
-) -> list[CaptionRow]:
+def caption_rows(encoder: Encoder, encoded: EncodedScenes, thresholds: Sequence[float] = (0.5,)) -> list[CaptionRow]:
     """One row for each caption that has a true word."""
     rows = []
     for number, scene in enumerate(encoded.scenes):
@@ -179,15 +174,11 @@ def caption_rows(
         sim = encoder.similarity(encoded.features.select(one), encoded.captions[one])
         found = norm(interpolate(sim, truth.shape, mode="bilinear", align_corners=False)[0, 0]).cpu().numpy()
         overlaps = tuple(overlap(found >= threshold, truth) for threshold in thresholds)
-        rows.append(
-            CaptionRow(number, scene.background not in scene.true_words, overlaps, float(truth.mean()))
-        )
+        rows.append(CaptionRow(number, scene.background not in scene.true_words, overlaps, float(truth.mean())))
     return rows
 
 
-def caption_masks(
-    encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5
-) -> dict[str, dict[str, float]]:
+def caption_masks(encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5) -> dict[str, dict[str, float]]:
     """The caption's map cut at the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
     true word, and over those of them that name objects only; with the IoU of a mask that is the whole image."""
     rows = caption_rows(encoder, encoded, (threshold,))
@@ -271,9 +262,7 @@ class _TagTally:
         true = np.array([text in scene.true_words for text in words])
         self.counts.add(np.array([text in selected for text in words]), true)
         if true.any():
-            self.precisions.append(
-                average_precision(np.array([scored.get(text, _NEVER) for text in words]), true)
-            )
+            self.precisions.append(average_precision(np.array([scored.get(text, _NEVER) for text in words]), true))
         self.absent += len(scene.absent_words)
         self.absent_selected += len(scene.absent_words & selected)
 

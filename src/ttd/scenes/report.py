@@ -102,9 +102,7 @@ def _dense(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
 
 def gate(methods: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
     """Which parts of `GATE` each method misses; an empty list is a pass."""
-    return {
-        name: [part for part, least in GATE.items() if row[part] < least] for name, row in methods.items()
-    }
+    return {name: [part for part, least in GATE.items() if row[part] < least] for name, row in methods.items()}
 
 
 def to_markdown(columns: Mapping[str, Results], about: str) -> str:

@@ -19,9 +19,7 @@ def templates(which: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(which, str):
         chosen = _named().get(which) or ((which,) if "{}" in which else ())
         if not chosen:
-            raise InputError(
-                f"unknown templates {which!r}: choose from {', '.join(_named())}, or write one with {{}}"
-            )
+            raise InputError(f"unknown templates {which!r}: choose from {', '.join(_named())}, or write one with {{}}")
         return chosen
     chosen = tuple(which)
     if not chosen or any("{}" not in template for template in chosen):

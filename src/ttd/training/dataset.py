@@ -202,7 +202,10 @@ class Steps(Dataset[StepData]):
         word_rows, word_valid = _padded([[row_of[w] for w in row] for row in own])
         caption_rows, caption_valid = _padded([[caption_of[t] for t in s.captions] for s in samples])
         negative_rows, negatives_valid = _padded(
-            [self._find_negatives(s, [row_of[w] for w in row], len(words), epoch) for s, row in zip(samples, own, strict=True)]
+            [
+                self._find_negatives(s, [row_of[w] for w in row], len(words), epoch)
+                for s, row in zip(samples, own, strict=True)
+            ]
         )
         member = torch.zeros(*caption_rows.shape, word_rows.shape[1], dtype=torch.bool)
         given = torch.zeros(word_rows.shape, dtype=torch.bool)

@@ -80,9 +80,7 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
         if not place.first:
             place.wait()  # until the shards are indexed
         data = config.data
-        source = PairSource(
-            data.sources, images=data.images or None, keep=data.keep or None, tags=data.tags or None
-        )
+        source = PairSource(data.sources, images=data.images or None, keep=data.keep or None, tags=data.tags or None)
         encoder = load_encoder(
             config.model.name, method=config.model.method or None, device=place.device, dtype="float32"
         )

@@ -44,10 +44,7 @@ def caption_chips(caption: str, words: Sequence[TaggedWord]) -> list[Chip]:
 
 def _plain(text: str, before: Sequence[Chip]) -> list[Chip]:
     """Uncoloured pieces; the first keeps to the word before it where no space stands between."""
-    return [
-        Chip(part, space=number > 0 or not before or text[0].isspace())
-        for number, part in enumerate(text.split())
-    ]
+    return [Chip(part, space=number > 0 or not before or text[0].isspace()) for number, part in enumerate(text.split())]
 
 
 def tag_chips(words: Sequence[TaggedWord]) -> list[Chip]:
@@ -82,9 +79,7 @@ def score_plot(
     right = width - 130
     page = Image.new("RGB", (width, top + line * len(rows) + 10), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text(
-        (10, 8), f"{name}, sorted: {picked} of {len(order)} words selected", font=font(14, True), fill=INK
-    )
+    draw.text((10, 8), f"{name}, sorted: {picked} of {len(order)} words selected", font=font(14, True), fill=INK)
     for number, row in enumerate(rows):
         y = top + number * line
         if row is None:

@@ -44,9 +44,7 @@ def on_grid(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArr
 def labels_on_grid(labels: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.int64]:
     """[h,w] whole numbers picked for `size` = (width, height) by the nearest pixel."""
     rows = np.minimum((np.arange(size[1]) + 0.5) * labels.shape[0] / size[1], labels.shape[0] - 1).astype(int)
-    columns = np.minimum((np.arange(size[0]) + 0.5) * labels.shape[1] / size[0], labels.shape[1] - 1).astype(
-        int
-    )
+    columns = np.minimum((np.arange(size[0]) + 0.5) * labels.shape[1] / size[0], labels.shape[1] - 1).astype(int)
     picked: npt.NDArray[np.int64] = labels[rows[:, None], columns[None, :]].astype(np.int64)
     return picked
 
@@ -129,9 +127,7 @@ def label_overlay(
     return side_by_side([overlay, _legend([(names[i], float(share[i]), palette[i]) for i in order], legend)])
 
 
-def _legend(
-    rows: Sequence[tuple[str, float, npt.NDArray[np.float32]]], most: int, *, width: int = 260
-) -> Image.Image:
+def _legend(rows: Sequence[tuple[str, float, npt.NDArray[np.float32]]], most: int, *, width: int = 260) -> Image.Image:
     """A column of coloured squares with a name and a share of the image each."""
     height = 26
     listed = rows[:most]

@@ -156,7 +156,9 @@ def test_two_tabs_on_one_item(person: Person, annotations: AnnotationSet, tmp_pa
     assert read_tagmask(tmp_path / "set").rows[0].true == {"green"}
 
 
-def test_a_page_that_outlived_the_server_comes_back_to_its_item(person: Person, annotations: AnnotationSet, tmp_path: Path) -> None:
+def test_a_page_that_outlived_the_server_comes_back_to_its_item(
+    person: Person, annotations: AnnotationSet, tmp_path: Path
+) -> None:
     person.do("next")
     person.do("press", word="wall")
     annotations.leave("tab")
@@ -195,7 +197,7 @@ class Checked(HTMLParser):
 
 def test_the_page_shows_masks_and_escapes_captions(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data", 1)
-    caption = "a red <script>alert(1)</script> \\\"onclick=x green & ${7*7} `wall`"
+    caption = 'a red <script>alert(1)</script> \\"onclick=x green & ${7*7} `wall`'
     (data / "captions.jsonl").write_text('{"image": "000.png", "caption": "' + caption + '"}')
     person = Person(open_desk(data, tmp_path / "set"))
     person.do("press", word="red")

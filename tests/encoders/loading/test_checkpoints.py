@@ -119,9 +119,7 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
         read_tensors(tmp_path / "empty.pth")
 
 
-def test_torchscript_only_where_the_hash_is_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torchscript_only_where_the_hash_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "script.pt"
     module = nn.Linear(3, 2)
     torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3)), str(path))

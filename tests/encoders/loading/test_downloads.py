@@ -126,9 +126,7 @@ class TestTCL:
         assert tcl_weights(entry) == path
         assert len(hub.requests) == 1
 
-    def test_a_file_put_there_by_hand_is_used_and_kept(
-        self, entry: ModelEntry, hub: StandIn, ttd_cache: Path
-    ) -> None:
+    def test_a_file_put_there_by_hand_is_used_and_kept(self, entry: ModelEntry, hub: StandIn, ttd_cache: Path) -> None:
         ttd_cache.mkdir()
         (ttd_cache / "tcl.pth").write_bytes(hub.files["/releases/tcl.pth"])
         assert tcl_weights(entry).is_file()
@@ -147,9 +145,7 @@ class TestTCL:
             tcl_weights(entry)
         assert not [name for name in names(ttd_cache) if "safetensors" in name]
 
-    def test_a_damaged_file_leaves_no_conversion(
-        self, entry: ModelEntry, hub: StandIn, ttd_cache: Path
-    ) -> None:
+    def test_a_damaged_file_leaves_no_conversion(self, entry: ModelEntry, hub: StandIn, ttd_cache: Path) -> None:
         ttd_cache.mkdir()
         (ttd_cache / "tcl.pth").write_bytes(hub.files["/releases/tcl.pth"][:-100])
         with pytest.raises(ModelError, match=r"tcl\.pth"):

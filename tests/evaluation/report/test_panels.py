@@ -157,9 +157,7 @@ def test_an_evaluation_writes_images_and_a_report_joins_runs(tmp_path: Path, eva
 
     runs = [read_run(folder) for folder in out.values()]
     sources = [
-        ImageSource(
-            run.title, run.folder, run.benchmark(), lambda run=run: (model(run.folder.name), run.benchmark())
-        )
+        ImageSource(run.title, run.folder, run.benchmark(), lambda run=run: (model(run.folder.name), run.benchmark()))
         for run in runs
     ]
     parts = sections(sources, 1)

@@ -180,7 +180,7 @@ def test_nus_wide_as_a_table(tmp_path: Path) -> None:
     truth = shown_images(tmp_path / "images", ["a.png", "b.png"], len(NUS))
     rows = ["filepath,label,split_name", "images/z.png,\"['sky']\",train"]
     for name, shown in zip(["a.png", "b.png"], truth, strict=True):
-        rows.append(f"images/{name},\"{[NUS[k] for k in np.flatnonzero(shown)]}\",val")
+        rows.append(f'images/{name},"{[NUS[k] for k in np.flatnonzero(shown)]}",val')
     (tmp_path / "nus_wid_data.csv").write_text("\n".join(rows) + "\n")
     data = read_nus_wide(tmp_path)
     np.testing.assert_array_equal(data.truth, truth)

@@ -64,7 +64,9 @@ def test_a_constant_encoder_scores_what_arithmetic_says(tmp_path: Path, evaluate
     save(painted(truth, 4), tmp_path / "data" / "images" / "a.png")
     save(truth, tmp_path / "data" / "labels" / "a.png")
     encoder = Constant(["background", "cat", "dog", "sky"])
-    assert evaluate(encoder, "folder", tmp_path / "data", "--protocol", "default", "--background", "none").exit_code == 0
+    assert (
+        evaluate(encoder, "folder", tmp_path / "data", "--protocol", "default", "--background", "none").exit_code == 0
+    )
     numbers = results(tmp_path / "out")["numbers"]
     share = float((truth == 1).mean())  # every pixel becomes the first class that is asked for: cat
     assert numbers["pixel accuracy"] == pytest.approx(share)

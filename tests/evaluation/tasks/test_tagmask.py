@@ -152,7 +152,9 @@ def test_auc_of_present_words_by_brute_force() -> None:
 def test_parts_and_missing_masks(tmp_path: Path, evaluate: Eval) -> None:
     write_set(tmp_path / "data", vocabulary=False)
     (tmp_path / "data" / "masks" / "001.png").unlink()
-    done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default", "--score", "s_pixel", "--json")
+    done = evaluate(
+        Oracle(TITLES), "tagmask", tmp_path / "data", "--protocol", "default", "--score", "s_pixel", "--json"
+    )
     assert done.exit_code == 0
     found = json.loads(done.stdout)
     assert found["measured"] == 4

@@ -86,13 +86,11 @@ def _check_base(encoder: Encoder, folder: Path) -> None:
     base = f' ("{card.base}")' if card.base else ""
     if card.kind != encoder.kind:
         raise ModelError(
-            f"the adapter {folder} belongs to a {card.kind} model{base}, not to this {encoder.kind} "
-            f"model: {REMEDY}"
+            f"the adapter {folder} belongs to a {card.kind} model{base}, not to this {encoder.kind} model: {REMEDY}"
         )
     if card.fingerprint is not None and card.fingerprint != encoder.fingerprint():
         raise ModelError(
-            f"the adapter {folder} was trained on another base{base}, as the fingerprint in its {CARD} "
-            f"shows: {REMEDY}"
+            f"the adapter {folder} was trained on another base{base}, as the fingerprint in its {CARD} shows: {REMEDY}"
         )
 
 

@@ -97,12 +97,8 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         revision="7288da5a0d6f0b51c4a2b27c624837a9236d0112",
         notes="trained on LAION-2B",
     ),
-    ModelEntry(
-        "siglip-base-patch16-224", "siglip", "google/siglip-base-patch16-224", 813_000_000, "Apache-2.0"
-    ),
-    ModelEntry(
-        "siglip-base-patch16-384", "siglip", "google/siglip-base-patch16-384", 814_000_000, "Apache-2.0"
-    ),
+    ModelEntry("siglip-base-patch16-224", "siglip", "google/siglip-base-patch16-224", 813_000_000, "Apache-2.0"),
+    ModelEntry("siglip-base-patch16-384", "siglip", "google/siglip-base-patch16-384", 814_000_000, "Apache-2.0"),
     ModelEntry(
         "siglip2-base-patch16-224",
         "siglip",

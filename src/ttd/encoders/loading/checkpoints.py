@@ -107,9 +107,7 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # bytes that are no pickle fail in every way there is
         raise _damaged(path) from error
     try:
-        return torch.load(
-            path, map_location="cpu", weights_only=False, mmap=is_zip, pickle_module=_INERT_PICKLE
-        )
+        return torch.load(path, map_location="cpu", weights_only=False, mmap=is_zip, pickle_module=_INERT_PICKLE)
     except Exception as error:
         raise _damaged(path) from error
 

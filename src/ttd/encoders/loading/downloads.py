@@ -60,9 +60,7 @@ def disk_errors(target: Path) -> Iterator[None]:
                 f"the disk that holds {target} is full: free some space, or set TTD_CACHE to another folder"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise ModelError(
-                f"{target} cannot be written: set TTD_CACHE to a folder where you may write"
-            ) from error
+            raise ModelError(f"{target} cannot be written: set TTD_CACHE to a folder where you may write") from error
         raise
 
 

@@ -203,15 +203,11 @@ def _recognise_hf(folder: Path) -> Source:
     config = folder / "config.json"
     model_type = read_json(config).get("model_type")
     if model_type not in HF_KINDS:
-        raise ModelError(
-            f"{config} describes a {model_type!r} model: only {' and '.join(HF_KINDS)} can be read"
-        )
+        raise ModelError(f"{config} describes a {model_type!r} model: only {' and '.join(HF_KINDS)} can be read")
     _check_weights(folder, HF_WEIGHTS)
     card = read_card(folder)
     if card and card.kind != model_type:
-        raise ModelError(
-            f'{folder / CARD} says "{card.kind}" but {config.name} says "{model_type}": correct one'
-        )
+        raise ModelError(f'{folder / CARD} says "{card.kind}" but {config.name} says "{model_type}": correct one')
     return Source(model_type, "hf", folder, card)
 
 

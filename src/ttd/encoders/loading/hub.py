@@ -43,9 +43,7 @@ def by_hand_folder(repo_id: str) -> Path:
     return cache_folder() / repo_id.replace("/", "--")
 
 
-def hub_model(
-    repo_id: str, entry: ModelEntry | None = None, kinds: tuple[str, ...] = HF_KINDS
-) -> Path:
+def hub_model(repo_id: str, entry: ModelEntry | None = None, kinds: tuple[str, ...] = HF_KINDS) -> Path:
     """The local folder of a hub's model (`org/name`), downloaded when it is not there yet.
 
     A folder filled by hand comes first, then the cache (without any request), then the hub at $HF_ENDPOINT.
@@ -156,9 +154,7 @@ class _Repository:
         try:
             if not (local or self.reached):
                 # The client asks an unreachable hub again and again; this asks once.
-                get_hf_file_metadata(
-                    hf_hub_url(self.repo_id, name, revision=self.revision, endpoint=self.endpoint)
-                )
+                get_hf_file_metadata(hf_hub_url(self.repo_id, name, revision=self.revision, endpoint=self.endpoint))
                 self.reached = True
             with disk_errors(self.cache or Path("the hub's cache (HF_HOME)")):
                 return Path(

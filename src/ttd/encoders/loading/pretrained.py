@@ -33,9 +33,7 @@ def load_pretrained(model_class: Any, source: str | Path, model_type: str) -> An
                 source, config=config, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(
-            f"{source} cannot be loaded as a {model_type} model: {_first_line(error)}"
-        ) from error
+        raise ModelError(f"{source} cannot be loaded as a {model_type} model: {_first_line(error)}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(f"{source} is incomplete: it lacks {missing}; fetch it again")

@@ -99,9 +99,7 @@ def _titled(title: str, image: Image.Image) -> Image.Image:
     return page
 
 
-def _bars(
-    words: Sequence[str], portions: Mapping[str, NDArray[np.float64]], covered: NDArray[np.bool_]
-) -> Image.Image:
+def _bars(words: Sequence[str], portions: Mapping[str, NDArray[np.float64]], covered: NDArray[np.bool_]) -> Image.Image:
     """Two bars for each word (blue, above: of the map; orange, below: of the score), a tick where it is covered."""
     line, top, left = 34, 44, 100
     page = Image.new("RGB", (_BARS, top + line * len(words) + 22), PAPER)

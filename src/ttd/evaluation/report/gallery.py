@@ -24,6 +24,7 @@ from ttd.viz.typography import clean
 if TYPE_CHECKING:
     from ttd.model import TTD
 
+
 @dataclass(frozen=True)
 class ImageSource:
     """A run whose items can be shown.

@@ -141,9 +141,7 @@ def class_panel(
     return Panel(title, image, tuple(legend))
 
 
-def outcome_panel(
-    title: str, photo: Image.Image, found: NDArray[np.bool_], truth: NDArray[np.bool_]
-) -> Panel:
+def outcome_panel(title: str, photo: Image.Image, found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Panel:
     """A mask [H,W] against the true one: right is blue, wrong orange with stripes, missed pink with crossed stripes."""
     small = bounded(photo, SIDE, enlarge=True)
     kinds = found.astype(np.uint8) + 2 * truth.astype(np.uint8)

@@ -145,9 +145,7 @@ class TagMask(Benchmark):
         for title, changes in unrefined_first(self.mask_options, model.encoder).items():
             found = model.caption_mask(image, row.caption, **{**self.mask_options, **changes})
             panels.append(outcome_panel(title, image, found, truth))
-        return Shown(
-            (photo_panel("image", image), outcome_panel("truth", image, truth, truth)), tuple(panels), words
-        )
+        return Shown((photo_panel("image", image), outcome_panel("truth", image, truth, truth)), tuple(panels), words)
 
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
         tags = record["tags"]
@@ -244,9 +242,7 @@ class _TagMaskTally(Tally):
         for name, table in tables.items():
             table.add(_decided(tags, name), *controls)
 
-    def _controls(
-        self, words: Sequence[str], tags: Record, row: TagMaskRow
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _controls(self, words: Sequence[str], tags: Record, row: TagMaskRow) -> tuple[np.ndarray, np.ndarray | None]:
         """Which words are nouns that are known not to be in the image, and which of the candidates name nothing."""
         absent = row.nouns - row.true - (row.present or frozenset())
         filler = set(tags["asked"]) - row.nouns - row.true if self.nouns_known else set()

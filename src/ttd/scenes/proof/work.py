@@ -79,9 +79,7 @@ def prove(
     _settle(folder, size)
     prepare(folder / "data", tuple(runs), size.pairs)
     best = _measure_bases(folder, size)
-    jobs = [
-        Job(run, seed, folder, best if run.method == BEST else run.method, size) for seed in seeds for run in runs
-    ]
+    jobs = [Job(run, seed, folder, best if run.method == BEST else run.method, size) for seed in seeds for run in runs]
     left = [job for job in jobs if not job.done]
     with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="runs", disable=None) as bar:
         _spread(left, workers, bar)
