@@ -26,12 +26,14 @@ from speed.tag_throughput import COCO, vit_b16
 from ttd import TTD
 from ttd.evaluation.benchmark import Record
 from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
+from ttd.inference.options import Options
+from ttd.inference.protocols import options as find_options
 
 CLASSES, WANTED = 81, 0.20
 # Name, images, options.
-LOOKS: tuple[tuple[str, int, dict[str, Any]], ...] = (
-    ("windows 448/224", 6, {"protocol": "tcl-plain"}),
-    ("the paper's scales and windows", 1, {"protocol": "paper-classes", "refine": "none"}),
+LOOKS: tuple[tuple[str, int, Options], ...] = (
+    ("windows 448/224", 6, find_options("tcl-plain", "masks", templates="none")),
+    ("the paper's scales and windows", 1, find_options("paper", "masks", refine="none", templates="none")),
 )
 
 
@@ -106,8 +108,10 @@ def main() -> None:
         root = Path(place)
         write_set(root, 1 + max(count for _, count, _ in LOOKS))
         for name, count, options in LOOKS:
-            data = open_data_set("folder", root, {**options, "templates": "none"})
-            model.segment(data.samples[0].image, [f"thing {k}" for k in range(1, CLASSES)], templates="none")
+            data = open_data_set("folder", root, options)
+            model.segment(
+                data.samples[0].image, [f"thing {k}" for k in range(1, CLASSES)], options=Options(templates="none")
+            )
             numbers = range(1, 1 + count)
             plain, spent, total = measured(model, data, numbers)
             encoder = spent.pop("encoder")

@@ -38,7 +38,10 @@ class ColourEncoder(Encoder):
         self.cell = cell
         self.padding = padding
         self.calibrated = calibrated
-        self.kind = "tcl" if padding else "clip"
+        if calibrated:
+            self.default_refinement = "pamr"
+        if padding:
+            self.usual_templates = "tcl9"
         self.patch_size = padding or cell
         self.image_size = 32
         self.images_seen = 0

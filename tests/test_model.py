@@ -2,7 +2,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,10 @@ from ttd import TTD, InputError, OutOfMemory
 from ttd.encoders import TCLEncoder, tcl
 from ttd.images import prepare_pixels
 from ttd.inference import resizing as resample
-from ttd.inference.options import PROTOCOLS
+from ttd.inference.protocols import PROTOCOLS, Options
+from ttd.inference.protocols import options as find_options
 from ttd.refine import SAMRefiner
+from ttd.tagger import Selection
 
 CAPTION = "Red and blue, the red one on grass"
 
@@ -50,7 +54,7 @@ def test_tagging_selects_what_the_image_shows(model: TTD) -> None:
 
 
 def test_stop_words_are_an_option(model: TTD) -> None:
-    assert [w.text for w in model.tag(scene(), "the red one .", stop_words=False).words] == [
+    assert [w.text for w in model.tag(scene(), "the red one .", options=Options(stop_words=False)).words] == [
         "the",
         "red",
         "one",
@@ -70,7 +74,7 @@ def test_own_tags_take_the_place_of_the_captions_words(model: TTD) -> None:
 
 @pytest.mark.parametrize("score", ["s_image", "s_text", "s_image+s_text", "s_seg"])
 def test_other_scores(model: TTD, score: str) -> None:
-    tagging = model.tag(scene(), "red and green", score=score)
+    tagging = model.tag(scene(), "red and green", selection=score)
     scores = {word.text: word.score for word in tagging.words}
     total = 2.0 if score == "s_image+s_text" else 1.0
     assert sum(scores.values()) == pytest.approx(total, abs=1e-5)
@@ -86,9 +90,9 @@ def test_many_images_give_what_each_gives_alone() -> None:
     images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
     captions = ["a dog", "a cat on the green grass", "red bus and dog", "two birds", "dog, cat, bus, tree"]
     for score in ("s_pixel", "s_image+s_text", "s_seg"):
-        together = model.tag_many(images, captions, batch_size=2, score=score)
+        together = model.tag_many(images, captions, batch_size=2, selection=score)
         for image, caption, tagging in zip(images, captions, together, strict=True):
-            alone = model.tag(image, caption, score=score)
+            alone = model.tag(image, caption, selection=score)
             assert tagging.caption == caption
             assert [w.text for w in tagging.words] == [w.text for w in alone.words]
             assert np.allclose([w.score for w in tagging.words], [w.score for w in alone.words], atol=1e-5)
@@ -103,14 +107,18 @@ def test_many_images_encode_each_distinct_word_once() -> None:
 
 
 def test_an_encoded_image_is_never_encoded_again(model: TTD) -> None:
-    encoded = model.encode(scene(), flip=True)
+    encoded = model.encode(scene(), Options(flip=True))
     seen = model.encoder.images_seen
     direct = TTD(ColourEncoder())
-    assert model.tag(encoded, CAPTION) == direct.tag(scene(), CAPTION, flip=True)
-    assert model.tag_many([encoded], [CAPTION]) == [direct.tag(scene(), CAPTION, flip=True)]
-    assert np.array_equal(model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], flip=True))
-    assert np.array_equal(model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", flip=True))
-    assert model.segment(encoded, ["red"], background=0.3).background == 0.3
+    assert model.tag(encoded, CAPTION) == direct.tag(scene(), CAPTION, options=Options(flip=True))
+    assert model.tag_many([encoded], [CAPTION]) == [direct.tag(scene(), CAPTION, options=Options(flip=True))]
+    assert np.array_equal(
+        model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], options=Options(flip=True))
+    )
+    assert np.array_equal(
+        model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", options=Options(flip=True))
+    )
+    assert model.segment(encoded, ["red"], options=replace(encoded.options, background=0.3)).background == 0.3
     assert model.encoder.images_seen == seen
     assert encoded.size == (40, 60)
     assert encoded.pooled.shape == (4,)
@@ -119,7 +127,7 @@ def test_an_encoded_image_is_never_encoded_again(model: TTD) -> None:
 def test_an_encoded_image_refuses_other_views_and_models(model: TTD) -> None:
     encoded = model.encode(scene())
     with pytest.raises(InputError, match="another size"):
-        model.tag(encoded, "red", size=64)
+        model.tag(encoded, "red", options=Options(size=64))
     with pytest.raises(InputError, match="another model"):
         TTD(ColourEncoder()).tag(encoded, "red")
 
@@ -148,9 +156,9 @@ def test_masks_of_several_captions_are_those_of_each_from_one_look(model: TTD, r
     if refine == "crf":
         pytest.importorskip("pydensecrf")
     captions = ["red", "blue", "a red thing and a blue one"]
-    each = [model.caption_mask(scene(), caption, 0.3, refine=refine) for caption in captions]
+    each = [model.caption_mask(scene(), caption, 0.3, options=Options(refine=refine)) for caption in captions]
     seen = model.encoder.images_seen
-    found = model.caption_masks(scene(), captions, 0.3, refine=refine)
+    found = model.caption_masks(scene(), captions, 0.3, options=Options(refine=refine))
     assert model.encoder.images_seen == seen + 1
     assert found.dtype == np.bool_
     assert np.array_equal(found, np.stack(each))
@@ -165,7 +173,7 @@ def test_segments_and_background(model: TTD) -> None:
     assert found.names == ("background", "blue", "red")
     assert found.label_map.dtype == np.uint16
     assert [int(found.label_map[20, x]) for x in (20, 52, 85)] == [2, 1, 0]
-    plain = model.segment(image, ["blue", "red"], background=None)
+    plain = model.segment(image, ["blue", "red"], options=Options(background=None))
     assert plain.names == ("blue", "red")
     assert [int(plain.label_map[20, x]) for x in (20, 52)] == [1, 0]
     assert sum(found.shares().values()) == pytest.approx(1)
@@ -178,7 +186,7 @@ def test_background_is_cut_on_jointly_scaled_maps(model: TTD) -> None:
     sim = model.similarity(image, ["red", "green", "blue"]).numpy()
     scaled = (sim - sim.min()) / (sim.max() - sim.min() + 1e-6)
     for threshold in (0.3, 0.9, 1.0):
-        found = model.segment(image[:, :60], ["red", "green", "blue"], background=threshold)
+        found = model.segment(image[:, :60], ["red", "green", "blue"], options=Options(background=threshold))
         large = torch.nn.functional.interpolate(torch.from_numpy(scaled)[None], (40, 60), mode="bilinear")[0].numpy()
         expected = np.where(large.max(0) >= threshold, large.argmax(0) + 1, 0)
         assert (found.label_map == expected).mean() > 0.995
@@ -206,7 +214,7 @@ def test_tcl_gives_its_own_masks(
     monkeypatch.setattr(encoder, "encode_text", lambda texts, templates: text[: len(texts)])
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     model = TTD(encoder)
-    found = model.heatmaps(image, ["a", "b", "c"], size=min(size), refine="pamr" if pamr else "none")
+    found = model.heatmaps(image, ["a", "b", "c"], options=Options(size=min(size), refine="pamr" if pamr else "none"))
     with torch.inference_mode():
         pixels = prepare_pixels(Image.fromarray(image), size, encoder.mean, encoder.std)[None]
         expected = encoder.masks(pixels, text[:3], pamr=pamr)[0].numpy()
@@ -228,19 +236,19 @@ def test_pamr_leaves_out_what_the_threshold_cuts(
     rows = dict(zip(names, text, strict=True))
     monkeypatch.setattr(encoder, "encode_text", lambda texts, templates: torch.stack([rows[t] for t in texts]))
     model, how = TTD(encoder), {"size": 48, "refine": "pamr", **options}
-    heats = model.heatmaps(image, names, **how).max((1, 2))
+    heats = model.heatmaps(image, names, options=Options(**how)).max((1, 2))
     cut = float(np.median(heats))
     refined: list[int] = []
     pamr = tcl.refine_with_pamr
     monkeypatch.setattr(tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m))
-    found = model.segment(image, names, background=cut, **how).label_map
-    masks = model.caption_masks(image, names, cut, **how)
+    found = model.segment(image, names, options=Options(background=cut, **how)).label_map
+    masks = model.caption_masks(image, names, cut, options=Options(**how))
     assert (min(refined) < 12) == skips
     maps = encoder.maps
     monkeypatch.setattr(encoder, "maps", lambda *args, threshold=None, **rest: maps(*args, **rest))
     refined.clear()
-    assert np.array_equal(found, model.segment(image, names, background=cut, **how).label_map)
-    assert np.array_equal(masks, model.caption_masks(image, names, cut, **how))
+    assert np.array_equal(found, model.segment(image, names, options=Options(background=cut, **how)).label_map)
+    assert np.array_equal(masks, model.caption_masks(image, names, cut, options=Options(**how)))
     assert set(refined) == {12}
     assert masks.any(axis=(1, 2)).tolist() == (heats >= cut).tolist()
     assert len(np.unique(found)) > 2
@@ -251,36 +259,43 @@ def test_pamr_leaves_out_what_the_threshold_cuts(
 def test_every_protocol_answers(protocol: str, refine: str) -> None:
     for encoder in (ColourEncoder(), ColourEncoder(padding=16, calibrated=True)):
         model = TTD(encoder)
-        options = {"protocol": protocol, "size": 32, "refine": refine}
-        assert model.tag(scene(), "red and blue and green", **options).selected == ["red", "blue"]
-        mask = model.caption_mask(scene(), "red", **options)
+        masks = find_options(protocol, "masks", size=32, refine=refine)
+        tags = find_options(protocol, "tags", size=32)
+        assert model.tag(scene(), "red and blue and green", options=tags).selected == ["red", "blue"]
+        mask = model.caption_mask(scene(), "red", options=masks)
         assert mask[:, :24].all()
         assert not mask[:, 36:].any()
-        assert set(np.unique(model.segment(scene(), ["red", "blue"], **options).label_map)) <= {0, 1, 2}
+        assert set(np.unique(model.segment(scene(), ["red", "blue"], masks).label_map)) <= {
+            0,
+            1,
+            2,
+        }
 
 
 def test_densecrf_refines_masks_and_segments(model: TTD) -> None:
     pytest.importorskip("pydensecrf")
     image = scene(40, 60)
-    mask = model.caption_mask(image, "red", refine="crf")
+    mask = model.caption_mask(image, "red", options=Options(refine="crf"))
     assert np.array_equal(mask, np.broadcast_to(np.arange(60) < 30, (40, 60)))
-    labels = model.segment(image, ["red", "blue"], refine="crf", background=False).label_map
+    labels = model.segment(image, ["red", "blue"], options=Options(refine="crf", background=False)).label_map
     assert np.array_equal(labels, np.broadcast_to(np.arange(60) >= 30, (40, 60)))
-    assert set(np.unique(model.segment(image, ["red"], refine="crf", background=False).label_map)) == {0}
-    assert model.heatmaps(image, ["red", "blue"], refine="crf").shape == (2, 40, 60)
+    assert set(np.unique(model.segment(image, ["red"], options=Options(refine="crf", background=False)).label_map)) == {
+        0
+    }
+    assert model.heatmaps(image, ["red", "blue"], options=Options(refine="crf")).shape == (2, 40, 60)
 
 
 def test_sam_redraws_masks_segments_and_heatmaps_with_one_loaded_model(model: TTD, tmp_path: Path) -> None:
     tiny_sam_model().save_pretrained(tmp_path / "sam")
-    options = {"refine": "sam", "sam_model": str(tmp_path / "sam")}
+    options = Options(refine="sam", sam_model=str(tmp_path / "sam"))
     image = scene(40, 60)
     own = SAMRefiner.from_pretrained(tmp_path / "sam")
     cut = model.heatmaps(image, ["red"])[0] >= model.encoder.background
     drawn = own.refine(image, cut[None])[0][0]
-    assert np.array_equal(model.caption_mask(image, "red", **options), drawn)
-    assert np.array_equal(model.heatmaps(image, ["red"], **options)[0] > 0.5, drawn)
+    assert np.array_equal(model.caption_mask(image, "red", options=options), drawn)
+    assert np.array_equal(model.heatmaps(image, ["red"], options=options)[0] > 0.5, drawn)
     (tmp_path / "sam/config.json").unlink()  # it is not read again
-    assert model.segment(image, ["red", "blue"], **options).label_map.shape == (40, 60)
+    assert model.segment(image, ["red", "blue"], options=options).label_map.shape == (40, 60)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 7)])
@@ -290,7 +305,7 @@ def test_tiny_and_thin_images_work(shape: tuple[int, int], padding: int) -> None
     image = np.full((*shape, 3), (255, 0, 0), np.uint8)
     assert model.tag(image, "red green").selected == ["red"]
     for refine in ("none", "pamr"):
-        assert model.segment(image, ["red", "blue"], refine=refine).label_map.shape == shape
+        assert model.segment(image, ["red", "blue"], options=Options(refine=refine)).label_map.shape == shape
 
 
 def test_large_images_are_segmented_in_bounded_memory(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +319,7 @@ def test_large_images_are_segmented_in_bounded_memory(model: TTD, monkeypatch: p
     monkeypatch.setattr("ttd.inference.masks.tiles", recorded)
     image = Image.new("RGB", (3000, 2000), "red")
     names = [f"thing {i}" for i in range(20)] + ["red"]
-    found = model.segment(image, names, background=None, templates="none")
+    found = model.segment(image, names, options=Options(background=None, templates="none"))
     assert found.label_map.shape == (2000, 3000)
     assert (found.label_map == 20).all()
     assert sum(held) == 21 * 2000 * 3000
@@ -331,27 +346,24 @@ def test_texts_that_cannot_be_looked_for_are_refused(model: TTD, texts: list[str
 
 
 def test_other_wrong_calls(model: TTD) -> None:
-    for options in (
-        {"score": "best"},
-        {"selection": "best"},
-        {"protocol": "best"},
-        {"colour": 1},
-        {"tags": []},
-    ):
+    wrong: tuple[dict[str, Any], ...] = ({"selection": "best"}, {"options": "best"}, {"tags": []})
+    for given in wrong:
         with pytest.raises(InputError):
-            model.tag(scene(), "red", **options)
+            model.tag(scene(), "red", **given)
+    with pytest.raises(InputError):
+        Selection(score="best")
     with pytest.raises(InputError, match="2 images came with 1"):
         model.tag_many([scene()] * 2, ["red"])
 
 
 def test_long_texts_are_cut_and_named(model: TTD, caplog: pytest.LogCaptureFixture) -> None:
     long = "red " * 20
-    assert model.segment(scene(), [long, "blue"], templates="none").cut == (long,)
+    assert model.segment(scene(), [long, "blue"], options=Options(templates="none")).cut == (long,)
     assert "only its beginning counts" in caplog.text
     assert model.tag(scene(), None, tags=[long, "blue"]).cut == (long.strip(),)
     caption = " ".join(f"word{i}" for i in range(20))
     assert model.tag(scene(), caption).cut == ()
-    assert model.tag(scene(), caption, score="s_text").cut == (caption,)
+    assert model.tag(scene(), caption, selection="s_text").cut == (caption,)
 
 
 def test_unknown_words_of_a_closed_vocabulary_are_named(model: TTD) -> None:
@@ -381,7 +393,7 @@ def test_the_tensor_method_under_tag(model: TTD) -> None:
     sim = model.similarity(encoded, text)
     assert torch.equal(scores[0], sim.amax((-2, -1)))
     with pytest.raises(InputError, match="embedding"):
-        model.score_words(encoded.views, text, score="s_text")
+        model.score_words(encoded.views, text, selection="s_text")
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,16 @@ from ttd.evaluation.datasets.tagmask_from_coco import WordList
 from ttd.inference.views import encode_views
 from ttd.negatives import MOST, NegativeWords, akin, caption_words, listed_words, read_words
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
-from ttd.scoring import SELECTIONS, select_above_negatives, select_tags, share_beaten
+from ttd.scoring import RULES, percentiles, select_above_negatives, select_tags
+from ttd.tagger import Selection
 from ttd.text.words import is_stop_word
 
 # ------------------------------------------------------------------ the rule
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**31), st.floats(0, 1), st.integers(1, 7))
-def test_a_word_counts_that_beats_enough(seed: int, share: float, number: int) -> None:
+@given(st.integers(0, 2**31), st.floats(0, 100), st.integers(1, 7))
+def test_a_word_counts_that_beats_enough(seed: int, percentile: float, number: int) -> None:
     draw = np.random.default_rng(seed)
     scores = draw.integers(0, 5, (2, 4)).astype(np.float32)  # few values, so that equal ones come up
     null = draw.integers(0, 5, (2, number)).astype(np.float32)
@@ -36,40 +37,40 @@ def test_a_word_counts_that_beats_enough(seed: int, share: float, number: int) -
     there[:, 0] = True
     scores[~valid], null[~there] = np.nan, np.inf  # padding may hold anything
     masks = torch.tensor(valid), torch.tensor(there)
-    chosen = select_above_negatives(torch.tensor(scores), torch.tensor(null), share, *masks)
-    beaten = share_beaten(torch.tensor(scores), torch.tensor(null), *masks)
+    chosen = select_above_negatives(torch.tensor(scores), torch.tensor(null), percentile, *masks)
+    beaten = percentiles(torch.tensor(scores), torch.tensor(null), *masks)
     for i, t in np.ndindex(2, 4):
         rest = null[i][there[i]]
-        # As the float32 division gives it: a share such as 0.1 is not exact.
-        expected = np.float32(sum(scores[i, t] > other for other in rest)) / np.float32(len(rest))
+        # As the float32 division gives it: a third of the words is not exact.
+        expected = np.float32(100 * sum(scores[i, t] > other for other in rest)) / np.float32(len(rest))
         assert beaten[i, t].item() == (expected if valid[i, t] else 0.0)
-        assert chosen[i, t].item() == bool(valid[i, t] and expected >= np.float32(share))
+        assert chosen[i, t].item() == bool(valid[i, t] and expected >= np.float32(percentile))
 
 
 def test_one_image_needs_no_batch_axis() -> None:
     scores, null = torch.tensor([0.3, 0.1]), torch.tensor([0.0, 0.2, 0.1])
-    assert select_above_negatives(scores, null, 0.5).tolist() == [True, False]
+    assert select_above_negatives(scores, null, 50).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
-    ("scores", "null", "share", "message"),
+    ("scores", "null", "percentile", "message"),
     [
-        ([[0.1, 0.2]], [[]], 0.5, "no negative words"),
-        ([[0.1, np.nan]], [[0.1]], 0.5, "NaN"),
-        ([[0.1, 0.2]], [[np.inf]], 0.5, "NaN or infinite"),
-        ([[0.1]], [[0.1]], 1.5, r"0\.\.1"),
-        ([[0.1]], [[0.1]], float("nan"), r"0\.\.1"),
+        ([[0.1, 0.2]], [[]], 50, "no negative words"),
+        ([[0.1, np.nan]], [[0.1]], 50, "NaN"),
+        ([[0.1, 0.2]], [[np.inf]], 50, "NaN or infinite"),
+        ([[0.1]], [[0.1]], 101, r"0\.\.100"),
+        ([[0.1]], [[0.1]], float("nan"), r"0\.\.100"),
     ],
 )
-def test_damage_is_named(scores: list[list[float]], null: list[list[float]], share: float, message: str) -> None:
+def test_damage_is_named(scores: list[list[float]], null: list[list[float]], percentile: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        select_above_negatives(torch.tensor(scores), torch.tensor(null), share)
+        select_above_negatives(torch.tensor(scores), torch.tensor(null), percentile)
 
 
 def test_a_image_whose_negative_words_are_all_left_out() -> None:
     nothing = torch.zeros(1, 3, dtype=torch.bool)
     with pytest.raises(InputError, match="no negative words"):
-        select_above_negatives(torch.zeros(1, 2), torch.zeros(1, 3), 0.5, None, nothing)
+        select_above_negatives(torch.zeros(1, 2), torch.zeros(1, 3), 50, None, nothing)
     with pytest.raises(InputError, match="select_above_negatives"):
         select_tags([0.1], "negatives")
 
@@ -168,61 +169,73 @@ def model() -> TTD:
 
 
 def test_words_are_compared_with_others(model: TTD) -> None:
-    tagging = model.tag(RED, "a red barn, green door", selection="negatives", negatives=OTHERS, share=0.5)
+    tagging = model.tag(
+        RED, "a red barn, green door", selection=Selection(rule="negatives", percentile=50.0, negatives=OTHERS)
+    )
     assert tagging.selected == ["red", "barn", "door"]  # unknown words look grey, greyer than blue is red
-    by_name = {word.text: word.beaten for word in tagging.words}
-    assert by_name["red"] == 1.0
+    by_name = {word.text: word.percentile for word in tagging.words}
+    assert by_name["red"] == 100.0
     assert by_name["green"] == 0.0
-    assert (tagging.selection, tagging.share, tagging.negatives) == ("negatives", 0.5, 2)  # "green field" is its own
+    assert (tagging.selection, tagging.percentile, tagging.negatives) == (
+        "negatives",
+        50,
+        2,
+    )  # "green field" is its own
     record = json.loads(json.dumps(tagging.to_dict()))
-    assert record["words"][0]["beaten"] == 1.0
+    assert record["words"][0]["percentile"] == 100.0
     assert record["negatives"] == 2
-    assert "beats 100%" in str(tagging)
-    assert "beaten" not in model.tag(RED, "a red barn").to_dict()["words"][0]
+    assert "percentile 100" in str(tagging)
+    assert "percentile" not in model.tag(RED, "a red barn").to_dict()["words"][0]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9, 1.0])
-def test_the_cut_says_what_the_selection_did(model: TTD, share: float) -> None:
+@pytest.mark.parametrize("percentile", [0, 30, 50, 90, 100])
+def test_the_cut_says_what_the_selection_did(model: TTD, percentile: float) -> None:
     for caption in ("red", "red blue door", "green green"):
-        tagging = model.tag(RED, caption, selection="negatives", negatives=["sea", *COLOURS], share=share)
+        tagging = model.tag(
+            RED, caption, selection=Selection(rule="negatives", percentile=percentile, negatives=["sea", *COLOURS])
+        )
         for word in tagging.words:
             assert word.selected == (tagging.threshold is None or word.score > tagging.threshold)
 
 
 def test_tags_and_images_without_a_caption(model: TTD) -> None:
-    tagging = model.tag(RED, None, tags=["red", "blue sky"], selection="negatives", negatives=["green", "sky"])
+    tagging = model.tag(
+        RED, None, tags=["red", "blue sky"], selection=Selection(rule="negatives", negatives=["green", "sky"])
+    )
     assert tagging.selected == ["red"]
     assert tagging.negatives == 1  # "sky" is a part of a tag
-    tagging = model.tag(RED, "green fog", tags=["red"], selection="negatives", negatives=["green", "blue"])
+    tagging = model.tag(
+        RED, "green fog", tags=["red"], selection=Selection(rule="negatives", negatives=["green", "blue"])
+    )
     assert tagging.negatives == 1  # what the caption says is not negatives though only the tags are scored
 
 
 def test_one_word_may_be_selected_or_not(model: TTD) -> None:
-    assert model.tag(RED, "red", selection="negatives", negatives=["blue"]).selected == ["red"]
-    assert model.tag(RED, "blue", selection="negatives", negatives=["fog"]).selected == []
+    assert model.tag(RED, "red", selection=Selection(rule="negatives", negatives=["blue"])).selected == ["red"]
+    assert model.tag(RED, "blue", selection=Selection(rule="negatives", negatives=["fog"])).selected == []
 
 
 def test_a_batch_gives_what_single_images_do_and_encodes_each_word_once(model: TTD) -> None:
     captions = ["a red barn", "green hills and a blue lake", "blue", "barns"]
     negatives = caption_words(captions)
-    options = {"selection": "negatives", "share": 0.5, "negatives": negatives}
+    selection = Selection(rule="negatives", percentile=50, negatives=negatives)
     images = [RED, RED[:, :, [1, 0, 2]], RED[:24], RED]
-    many = model.tag_many(images, captions, batch_size=2, **options)
+    many = model.tag_many(images, captions, batch_size=2, selection=selection)
     assert len(model.encoder.texts_seen) == len(set(model.encoder.texts_seen))  # type: ignore[arg-type]
     assert model.encoder.images_seen == len(images)
     for image, caption, tagging in zip(images, captions, many, strict=True):
-        alone = model.tag(image, caption, **options)
+        alone = model.tag(image, caption, selection=selection)
         assert alone.selected == tagging.selected
-        assert [w.beaten for w in alone.words] == [w.beaten for w in tagging.words]
+        assert [w.percentile for w in alone.words] == [w.percentile for w in tagging.words]
         assert alone.negatives == tagging.negatives < len(negatives)
 
 
 def test_more_words_than_one_look_holds(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"selection": "negatives", "share": 0.5, "negatives": OTHERS}
-    whole = model.tag(RED, "infrared red", **options)
+    selection = Selection(rule="negatives", percentile=50, negatives=OTHERS)
+    whole = model.tag(RED, "infrared red", selection=selection)
     monkeypatch.setattr("ttd.tagger.WORDS_AT_ONCE", 2)
     model.encoder.images_seen = 0  # type: ignore[assignment]
-    assert model.tag(RED, "infrared red", **options) == whole
+    assert model.tag(RED, "infrared red", selection=selection) == whole
     assert model.encoder.images_seen == 1
 
 
@@ -230,9 +243,11 @@ def test_the_tensors_under_it(model: TTD) -> None:
     encoder = model.encoder
     views = tuple(encode_views(encoder, [torch.rand(2, 3, 16, 24)], model.encode(RED).options))
     text, null = encoder.encode_text(["red", "green"]), encoder.encode_text(["blue", "fog"])
-    scores, selected = model.score_words(views, text, selection="negatives", share=0.9, negatives=null)
+    scores, selected = model.score_words(
+        views, text, negatives=null, selection=Selection(rule="negatives", percentile=90.0)
+    )
     others, _ = model.score_words(views, null)
-    assert torch.equal(selected, select_above_negatives(scores, others, 0.9))
+    assert torch.equal(selected, select_above_negatives(scores, others, 90))
     with pytest.raises(InputError, match="embeddings"):
         model.score_words(views, text, selection="negatives")
 
@@ -240,35 +255,35 @@ def test_the_tensors_under_it(model: TTD) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"share": 1.5}, r"0\.\.1"),
+        ({"percentile": 101}, r"0\.\.100"),
         ({"negatives": []}, "at least one"),
         ({"negatives": "dog"}, "list of words"),
         ({"negatives": ["reds", "infrared"]}, "caption's own"),
         ({"score": "s_image"}, "compares s_pixel"),
-        ({"selection": "gap", "negatives": ["dog"]}, 'for selection="negatives"'),
+        ({"rule": "gap", "negatives": ["dog"]}, 'for the rule "negatives"'),
     ],
 )
 def test_wrong_use(model: TTD, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        model.tag(RED, "a red barn", **{"selection": "negatives", **options})
+        model.tag(RED, "a red barn", selection=Selection(**{"rule": "negatives", **options}))
 
 
 def test_nan_is_an_error(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = torch.full((1, 4), torch.nan)
     monkeypatch.setattr(model.encoder, "encode_text", lambda texts, templates=(): broken.expand(len(texts), -1))
     with pytest.raises(InputError, match="NaN"):
-        model.tag(RED, "a red barn", selection="negatives", negatives=["sea"])
+        model.tag(RED, "a red barn", selection=Selection(rule="negatives", negatives=["sea"]))
 
 
 def test_a_closed_vocabulary(model: TTD, caplog: pytest.LogCaptureFixture) -> None:
     model.encoder.vocabulary = frozenset({"red", "dog", "cat", "photo"})
     assert model.tag(RED, "a red dog", selection="negatives").negatives == 1  # of the list it knows cat besides
     assert not caplog.records
-    model.tag(RED, "a red dog", selection="negatives", negatives=["cat", "zeppelin"])
+    model.tag(RED, "a red dog", selection=Selection(rule="negatives", negatives=["cat", "zeppelin"]))
     assert "1 of the 2 negative words lie outside this model's world, such as zeppelin" in caplog.text
 
 
 def test_the_command_line_knows_every_selection() -> None:
-    from ttd.cli.options import SELECTIONS as OFFERED
+    from ttd.cli.options import RULES as OFFERED
 
-    assert OFFERED == SELECTIONS
+    assert OFFERED == RULES

@@ -10,7 +10,7 @@ import ttd
 from ttd.errors import InputError
 from ttd.scoring import (
     SCORES,
-    default_selection,
+    default_rule,
     mean_feature,
     min_max_scores,
     s_image,
@@ -89,7 +89,7 @@ def test_threshold(scores: list[float], threshold: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("selection", ["gap", "softmax", "min-max", "share"])
+@pytest.mark.parametrize("selection", ["gap", "softmax", "min-max", "threshold"])
 def test_scores_that_are_not_finite_are_refused(bad: float, selection: str) -> None:
     with pytest.raises(InputError, match="NaN"):
         select_tags([0.1, bad], selection)
@@ -99,7 +99,7 @@ def test_select_tags_by_name_is_public_and_takes_lists_and_arrays() -> None:
     assert ttd.select_tags([0.31, 0.30, 0.11]).tolist() == [True, True, False]
     assert select_tags(np.array([0.31, 0.30, 0.11]), "softmax").tolist() == [True, False, False]
     assert select_tags([0.3, 0.25, 0.1], "min-max").tolist() == [True, True, False]
-    assert select_tags([0.3, 0.2, 0.1], "share", threshold=0.2).tolist() == [True, True, False]
+    assert select_tags([0.3, 0.2, 0.1], "threshold", threshold=0.2).tolist() == [True, True, False]
     with pytest.raises(InputError, match="unknown selection"):
         select_tags([0.1], "best")
 
@@ -157,6 +157,6 @@ def test_half_precision_scores_are_compared_in_float32() -> None:
 
 
 def test_every_score_has_a_selection() -> None:
-    assert [default_selection(score) for score in SCORES] == ["gap", *["softmax"] * 3, "share"]
+    assert [default_rule(score) for score in SCORES] == ["gap", *["softmax"] * 3, "threshold"]
     with pytest.raises(InputError, match="unknown score"):
-        default_selection("s_best")
+        default_rule("s_best")

@@ -17,9 +17,11 @@ from ttd._version import __version__
 from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDError
 
 if TYPE_CHECKING:
+    from ttd.inference.options import Options
     from ttd.model import TTD, load
     from ttd.results import Segmentation, TaggedWord, Tagging
     from ttd.scoring import select_tags
+    from ttd.tagger import Selection
     from ttd.text.words import Word, split_words
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "InputError",
     "MissingExtra",
     "ModelError",
+    "Options",
     "OutOfMemory",
     "Segmentation",
+    "Selection",
     "TTDError",
     "TaggedWord",
     "Tagging",
@@ -43,7 +47,9 @@ __all__ = [
 _HOMES = {
     "TTD": "ttd.model",
     "load": "ttd.model",
+    "Options": "ttd.inference.options",
     "Segmentation": "ttd.results",
+    "Selection": "ttd.tagger",
     "TaggedWord": "ttd.results",
     "Tagging": "ttd.results",
     "select_tags": "ttd.scoring",

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from ttd.errors import InputError
 from ttd.maps import union
-from ttd.scoring import check_share
 
 EPS = 1e-6
 RANK_SHARPNESS = 20.0
@@ -104,26 +104,27 @@ def l_tag(
     return total / weight.sum(-1).clamp(min=EPS) if mean else total
 
 
-def negatives_floor(negatives: Tensor, share: float, valid: Tensor | None = None) -> Tensor:
-    """The zero of a floored target (not in the paper): the `share`-quantile of the negative words' scores.
+def negatives_floor(negatives: Tensor, quantile: float, valid: Tensor | None = None) -> Tensor:
+    """The zero of a floored target (not in the paper): a quantile of the negative words' scores.
 
     A target is then above 0 only where a word beats words that were never said of this image.
 
     Args:
         negatives: `[B,K]`, the negative words' highest cells.
-        share: in 0..1.
+        quantile: in 0..1.
         valid: bool `[B,K]`.
 
     Returns:
         `[B]`, without gradient; -inf (no floor) for an image without negative words.
     """
-    check_share(share)
+    if not 0 <= quantile <= 1:
+        raise InputError(f"a quantile lies in 0..1, not {quantile}")
     if negatives.shape[-1] == 0:
         return torch.full(negatives.shape[:-1], -torch.inf, device=negatives.device)
     scores = negatives.detach().float()
     if valid is not None:
         scores = scores.masked_fill(~valid, torch.nan)
-    return scores.nanquantile(share, -1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+    return scores.nanquantile(quantile, -1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
 
 
 def above_others(sim: Tensor, others: Tensor, valid: Tensor) -> Tensor:

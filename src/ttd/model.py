@@ -23,16 +23,17 @@ from ttd.errors import InputError
 from ttd.images import ImageLike, prepare_pixels
 from ttd.inference.feature_cache import FeatureCache
 from ttd.inference.masks import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
-from ttd.inference.options import Options, prepared_size, resolve
-from ttd.inference.pipeline import Looker
+from ttd.inference.options import Options, prepared_size
+from ttd.inference.pipeline import Pipeline
+from ttd.inference.protocols import Task
+from ttd.inference.protocols import options as find_options
 from ttd.inference.resizing import resize
 from ttd.inference.views import EncodedImage, View, average
 from ttd.maps import joint_norm, norm
-from ttd.negatives import SHARE, NegativeWords, listed_words
+from ttd.negatives import NegativeWords, listed_words
 from ttd.refine import SAMRefiner, pamr
 from ttd.results import Segmentation, Tagging
-from ttd.scoring import SELECTIONS, check_share, default_selection
-from ttd.tagger import Rule, candidates, compare, score_words, tag_batch
+from ttd.tagger import Selection, candidates, compare, find_selection, score_words, tag_batch
 from ttd.text.embeddings import Texts
 from ttd.text.templates import templates
 
@@ -68,16 +69,17 @@ class TTD:
     """Tags and segments images with any encoder.
 
     Every method that looks at an image takes a path, a PIL image, a uint8 array `[H,W,3]`, or what `encode`
-    returned; and `**options`: `protocol="..."` and single values of `ttd.inference.options.Options`. All may raise
-    `InputError` (an unusable image, text or option) and `OutOfMemory`.
+    returned; and `options`: `ttd.Options`, a protocol's name (see `ttd.inference.protocols`), or None for what the
+    image was encoded with, else "default". All may raise `InputError` (an unusable image, text or option) and
+    `OutOfMemory`.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval()
-        self._looker = Looker(self.encoder)
+        self._pipeline = Pipeline(self.encoder)
         self._texts = Texts(self.encoder)
         self._sams: dict[str, SAMRefiner] = {}
-        self._negatives: tuple[tuple[str, ...] | None, NegativeWords] | None = None  # the last one asked for
+        self._negatives: tuple[Sequence[str] | None, NegativeWords] | None = None  # the last one asked for
 
     def encode_texts_alone(self) -> None:
         """From now on an embedding does not depend on which texts were asked for together (`Texts.alone`)."""
@@ -85,12 +87,20 @@ class TTD:
 
     def keep_features(self, folder: str | Path) -> None:
         """Read features of images from a folder, and keep there what is encoded; see `ttd.inference.feature_cache`."""
-        self._looker.cache = FeatureCache(Path(folder), self.encoder)
+        self._pipeline.cache = FeatureCache(Path(folder), self.encoder)
 
     @inference
-    def encode(self, image: ImageLike | EncodedImage, **options: Any) -> EncodedImage:
-        """Encode an image for many questions."""
-        return self._looker.look(image, options, keep=True)
+    def encode(
+        self, image: ImageLike | EncodedImage, options: Options | str | None = None, *, task: Task = "masks"
+    ) -> EncodedImage:
+        """Encode an image for many questions, which then start from these options.
+
+        Args:
+            image: see the class.
+            options: see the class.
+            task: where a protocol is named: which of its options, see `ttd.inference.protocols.Protocol`.
+        """
+        return self._pipeline.open(image, options, task, keep=True)
 
     @inference
     def tag(
@@ -99,12 +109,8 @@ class TTD:
         caption: str | None,
         *,
         tags: Sequence[str] | None = None,
-        score: str = "s_pixel",
-        selection: str | None = None,
-        threshold: float = 0.5,
-        share: float = SHARE,
-        negatives: Sequence[str] | None = None,
-        **options: Any,
+        selection: Selection | str | None = None,
+        options: Options | str | None = None,
     ) -> Tagging:
         """Score a caption's words, or the caller's `tags`, and select those that the image shows.
 
@@ -112,18 +118,12 @@ class TTD:
             image: see the class.
             caption: may be None where `tags` are given and the score does not need it.
             tags: words or phrases to score in place of the caption's words.
-            score: "s_pixel", "s_image", "s_text", "s_image+s_text" or "s_seg".
-            selection: "gap", "softmax", "min-max" or "share"; "negatives": what beats words that were not said of the
-                image (not in the paper; for "s_pixel"); None: the paper's for this score.
-            threshold: for all selections but "gap" and "negatives".
-            share: for "negatives": of the negative words that a word must beat, 0..1.
-            negatives: for "negatives": the words to compare with, without those that are akin to the caption's own; None:
-                the package's list of visible things. See `ttd.negatives`.
-            **options: `stop_words=False` keeps stop words.
+            selection: score and rule: `ttd.Selection`, the name of a score or a rule, or None for the paper's.
+            options: see the class; `Options(stop_words=False)` keeps stop words.
         """
-        rule = _rule(score, selection, threshold, share)
-        null = self._null(rule, negatives)
-        seen = self._looker.look(image, options, keep=False)
+        rule = find_selection(selection)
+        null = self._null(rule)
+        seen = self._pipeline.open(image, options, "tags")
         words = candidates(caption, tags, seen.options.stop_words)
         return self._tag_batch(seen.views, [caption], [words], rule, seen.options, null)[0]
 
@@ -133,31 +133,28 @@ class TTD:
         images: Sequence[ImageLike | EncodedImage],
         captions: Sequence[str],
         *,
-        score: str = "s_pixel",
-        selection: str | None = None,
-        threshold: float = 0.5,
-        share: float = SHARE,
-        negatives: Sequence[str] | None = None,
+        selection: Selection | str | None = None,
         batch_size: int = 4,
-        **options: Any,
+        options: Options | str | None = None,
     ) -> list[Tagging]:
         """`tag` for many images, one caption each; images of the same prepared shape share a batch.
 
-        To borrow from the captions themselves: `negatives=ttd.negatives.caption_words(captions)`.
+        To compare with the words of the captions themselves:
+        `Selection(rule="negatives", negatives=ttd.negatives.caption_words(captions))`.
         """
         if len(images) != len(captions):
             raise InputError(f"{len(images)} images came with {len(captions)} captions: give one for each")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        rule = _rule(score, selection, threshold, share)
-        null = self._null(rule, negatives)
-        settings = resolve(**options)
+        rule = find_selection(selection)
+        null = self._null(rule)
+        settings = find_options(options, "tags")
         words = [candidates(caption, None, settings.stop_words) for caption in captions]
         found: dict[int, Tagging] = {}
         ahead = batch_size * _BATCHES_AHEAD
         for first in range(0, len(images), ahead):
             numbers = range(first, min(first + ahead, len(images)))
-            for batch, views in self._looker.batches({i: images[i] for i in numbers}, options, batch_size):
+            for batch, views in self._pipeline.batches({i: images[i] for i in numbers}, options, batch_size):
                 taggings = self._tag_batch(
                     views, [captions[i] for i in batch], [words[i] for i in batch], rule, settings, null
                 )
@@ -165,26 +162,34 @@ class TTD:
         return [found[i] for i in range(len(images))]
 
     @inference
-    def heatmaps(self, image: ImageLike | EncodedImage, texts: Sequence[str], **options: Any) -> NDArray[np.float32]:
+    def heatmaps(
+        self, image: ImageLike | EncodedImage, texts: Sequence[str], options: Options | str | None = None
+    ) -> NDArray[np.float32]:
         """Where each text is: float32 `[N,H,W]` in 0..1 at the image's size.
 
         TCL's maps are calibrated; others are scaled from each map's lowest to its highest cell.
         """
-        seen = self._looker.look(image, options, keep=False)
+        seen = self._pipeline.open(image, options, "masks")
         self._texts.check(texts, seen.options.text_templates(self.encoder))
         return self._heat(seen, texts)
 
     @inference
-    def caption_map(self, image: ImageLike | EncodedImage, caption: str, **options: Any) -> NDArray[np.float32]:
+    def caption_map(
+        self, image: ImageLike | EncodedImage, caption: str, options: Options | str | None = None
+    ) -> NDArray[np.float32]:
         """Where the whole caption is: float32 `[H,W]` in 0..1."""
-        seen = self._looker.look(image, options, keep=False)
+        seen = self._pipeline.open(image, options, "masks")
         self._texts.check([caption], seen.options.text_templates(self.encoder))
         heat: NDArray[np.float32] = self._heat(seen, [caption])[0]
         return heat
 
     @inference
     def caption_mask(
-        self, image: ImageLike | EncodedImage, caption: str, threshold: float | None = None, **options: Any
+        self,
+        image: ImageLike | EncodedImage,
+        caption: str,
+        threshold: float | None = None,
+        options: Options | str | None = None,
     ) -> NDArray[np.bool_]:
         """What the caption describes: bool `[H,W]`, where its map reaches the threshold.
 
@@ -192,22 +197,26 @@ class TTD:
             image: see the class.
             caption: any text.
             threshold: in 0..1; None: `background` of the options, or the encoder's own.
-            **options: see the class.
+            options: see the class.
         """
-        mask: NDArray[np.bool_] = self.caption_masks(image, [caption], threshold, **options)[0]
+        mask: NDArray[np.bool_] = self.caption_masks(image, [caption], threshold, options)[0]
         return mask
 
     @inference
     def caption_masks(
-        self, image: ImageLike | EncodedImage, captions: Sequence[str], threshold: float | None = None, **options: Any
+        self,
+        image: ImageLike | EncodedImage,
+        captions: Sequence[str],
+        threshold: float | None = None,
+        options: Options | str | None = None,
     ) -> NDArray[np.bool_]:
         """What each of several captions describes, each by itself: bool `[N,H,W]`; see `caption_mask`.
 
         The image is looked at once for all of them.
         """
+        seen = self._pipeline.open(image, options, "masks")
         if threshold is not None:
-            options = {**options, "background": threshold}
-        seen = self._looker.look(image, options, keep=False)
+            seen = replace(seen, options=replace(seen.options, background=threshold))
         self._texts.check(captions, seen.options.text_templates(self.encoder))
         cut = _threshold(seen.options, self.encoder)
         maps = self._maps(seen, captions, cut=cut)
@@ -222,7 +231,9 @@ class TTD:
         return np.stack(found).astype(np.bool_)
 
     @inference
-    def segment(self, image: ImageLike | EncodedImage, names: Sequence[str], **options: Any) -> Segmentation:
+    def segment(
+        self, image: ImageLike | EncodedImage, names: Sequence[str], options: Options | str | None = None
+    ) -> Segmentation:
         """Give every pixel one of the names, or background.
 
         The highest map wins. Background is where the winner's map stays below `background`: TCL's own
@@ -231,9 +242,9 @@ class TTD:
         Args:
             image: see the class.
             names: classes, of one or several words.
-            **options: `background=0.4`; `None` or `False`: no background; `refine="pamr"`, ...
+            options: see the class: `Options(background=0.4, refine="pamr")`; background None or False: none.
         """
-        seen = self._looker.look(image, options, keep=False)
+        seen = self._pipeline.open(image, options, "masks")
         cut_texts = self._texts.check(names, seen.options.text_templates(self.encoder))
         if len(names) > _MOST_NAMES:
             raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
@@ -260,15 +271,17 @@ class TTD:
         return self._texts.encode(texts, templates(which))
 
     @inference
-    def similarity(self, image: ImageLike | EncodedImage, texts: Sequence[str] | Tensor, **options: Any) -> Tensor:
+    def similarity(
+        self, image: ImageLike | EncodedImage, texts: Sequence[str] | Tensor, options: Options | str | None = None
+    ) -> Tensor:
         """Raw cosines `[N,h,w]` on the finest view's grid, averaged over the views: the paper's `sim`.
 
         Args:
             image: see the class.
             texts: strings (put into `tag_templates`, by default bare), or embeddings `[N,C]`.
-            **options: see the class.
+            options: see the class.
         """
-        seen = self._looker.look(image, options, keep=False)
+        seen = self._pipeline.open(image, options, "masks")
         if not isinstance(texts, Tensor):
             self._texts.check(texts, templates(seen.options.tag_templates))
             texts = self.encode_text(texts, seen.options.tag_templates)
@@ -283,10 +296,7 @@ class TTD:
         *,
         caption: Tensor | None = None,
         valid: Tensor | None = None,
-        score: str = "s_pixel",
-        selection: str | None = None,
-        threshold: float = 0.5,
-        share: float = SHARE,
+        selection: Selection | str | None = None,
         negatives: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and selection of a batch, each `[B,N]`; the tensors under `tag`.
@@ -296,17 +306,17 @@ class TTD:
             text: `[N,C]` for all images or `[B,N,C]`.
             caption: `[B,C]` for the scores that need it.
             valid: bool `[B,N]`, False where a caption has fewer words.
-            score, selection, threshold, share: as for `tag`.
-            negatives: `[K,C]`, embeddings of the words to compare with, for the selection "negatives".
+            selection: as for `tag`.
+            negatives: `[K,C]`, embeddings of the words to compare with, for the rule "negatives".
         """
-        rule = _rule(score, selection, threshold, share)
-        if rule.selection == "negatives":
+        rule = find_selection(selection)
+        if rule.rule == "negatives":
             if negatives is None:
-                raise InputError('the selection "negatives" needs the embeddings of negative words')
+                raise InputError('the rule "negatives" needs the embeddings of negative words')
             scores, compared = compare(self.encoder, views, text, negatives, rule, valid)
-            return scores, rule.select(compared.beaten, valid)
+            return scores, rule.select(compared.percentile, valid)
         if rule.needs_caption and caption is None:
-            raise InputError(f"the score {score} needs the caption's embedding")
+            raise InputError(f"the score {rule.score} needs the caption's embedding")
         scores = score_words(self.encoder, views, text, rule, caption=caption, valid=valid)
         return scores, rule.select(scores, valid)
 
@@ -318,15 +328,11 @@ class TTD:
         """Those texts of which, with their longest template, only the beginning fits into the text tower."""
         return self._texts.cut(texts, templates(which))
 
-    def _null(self, rule: Rule, negatives: Sequence[str] | None) -> NegativeWords | None:
-        """The words that a rule compares with, prepared once for all calls with the same ones."""
-        if rule.selection != "negatives":
-            if negatives is not None:
-                raise InputError('negative words are for selection="negatives"')
+    def _null(self, selection: Selection) -> NegativeWords | None:
+        """The words that a selection compares with, prepared once for all calls with the same ones."""
+        if selection.rule != "negatives":
             return None
-        if isinstance(negatives, str):
-            raise InputError("negatives must be a list of words")
-        asked = None if negatives is None else tuple(negatives)
+        asked = selection.negatives
         if self._negatives is None or self._negatives[0] != asked:
             vocabulary = self.encoder.vocabulary
             null = NegativeWords(listed_words(vocabulary) if asked is None else asked)
@@ -346,7 +352,7 @@ class TTD:
         views: Iterable[View],
         captions: Sequence[str | None],
         words: Any,
-        rule: Rule,
+        rule: Selection,
         options: Options,
         negatives: NegativeWords | None,
     ) -> list[Tagging]:
@@ -411,16 +417,6 @@ class TTD:
         if name not in self._sams:
             self._sams[name] = SAMRefiner.from_pretrained(find_refiner(name), self.encoder.device)
         return self._sams[name]
-
-
-def _rule(score: str, selection: str | None, threshold: float, share: float) -> Rule:
-    usual = default_selection(score)
-    if selection is not None and selection not in SELECTIONS:
-        raise InputError(f"unknown selection {selection!r}: choose from {', '.join(SELECTIONS)}")
-    if selection == "negatives" and score != "s_pixel":
-        raise InputError(f'selection="negatives" compares s_pixel, not {score}: leave one of them out')
-    check_share(share)
-    return Rule(score, selection or usual, threshold, share)
 
 
 def _threshold(options: Options, encoder: Encoder) -> float:

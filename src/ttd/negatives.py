@@ -17,7 +17,7 @@ from pathlib import Path
 from ttd.errors import InputError
 from ttd.text.words import distinct, is_stop_word, singulars, split_words
 
-SHARE = 0.9  # of the negative words that a word must beat, unless said otherwise
+PERCENTILE = 90.0  # of the negative words' scores, which a word must exceed unless said otherwise
 FEWEST = 64  # with fewer words of other captions the list is the better choice
 MOST = 500  # words that an image is compared with; of more, so many are drawn
 CAPTIONS, LIST = "captions", "list"

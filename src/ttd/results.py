@@ -19,7 +19,7 @@ class TaggedWord:
         start, end: characters `caption[start:end]`, None for the caller's own tags.
         score: of the distinct word; repeated words share it.
         selected: whether the word counts as a tag of the image.
-        beaten: the share of the negative words that this word beats, for the selection "negatives".
+        percentile: 0..100, how many in a hundred negative words this word exceeds, for the rule "negatives".
     """
 
     text: str
@@ -28,7 +28,7 @@ class TaggedWord:
     end: int | None
     score: float
     selected: bool
-    beaten: float | None = None
+    percentile: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Tagging:
         caption: None where the caller gave tags alone.
         words: every occurrence, in caption order (stop words left out where asked).
         score: name of the score, e.g. "s_pixel".
-        selection: "gap", "softmax", "min-max", "share" or "negatives".
+        selection: the rule: "gap", "softmax", "min-max", "threshold" or "negatives".
         threshold: the cut of a selection by threshold, None for the largest gap. For "negatives" the score that a
             selected word exceeds on this image, None where it need not exceed any.
         cut: texts that were longer than the text tower takes; their beginning was used.
         unknown: words that a model with a closed vocabulary does not know.
-        share: of the negative words that a word had to beat, None for other selections.
+        percentile: of the negative words' scores, which a word had to exceed; None for other rules.
         negatives: how many words the caption's were compared with.
     """
 
@@ -55,7 +55,7 @@ class Tagging:
     threshold: float | None = None
     cut: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    share: float | None = None
+    percentile: float | None = None
     negatives: int = 0
 
     @property
@@ -76,8 +76,8 @@ class Tagging:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, ready for JSON; what concerns negative words only where there are some."""
-        compared = self.share is not None
-        words = [{k: v for k, v in asdict(word).items() if compared or k != "beaten"} for word in self.words]
+        compared = self.percentile is not None
+        words = [{k: v for k, v in asdict(word).items() if compared or k != "percentile"} for word in self.words]
         return {
             "caption": self.caption,
             "selected": self.selected,
@@ -87,14 +87,14 @@ class Tagging:
             "threshold": self.threshold,
             "cut": list(self.cut),
             "unknown": list(self.unknown),
-            **({"share": self.share, "negatives": self.negatives} if compared else {}),
+            **({"percentile": self.percentile, "negatives": self.negatives} if compared else {}),
         }
 
     def __str__(self) -> str:
         width = max(len(word.text) for word in self.words)
         marks = {True: "*", False: " "}
-        beaten = {word: "" if word.beaten is None else f" beats {word.beaten:4.0%}" for word in self.words}
-        return "\n".join(f"{marks[w.selected]} {w.text:<{width}} {w.score:7.4f}{beaten[w]}" for w in self.ranked())
+        ranks = {w: "" if w.percentile is None else f" percentile {w.percentile:3.0f}" for w in self.words}
+        return "\n".join(f"{marks[w.selected]} {w.text:<{width}} {w.score:7.4f}{ranks[w]}" for w in self.ranked())
 
 
 @dataclass(frozen=True, eq=False)

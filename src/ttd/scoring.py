@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from ttd.errors import InputError
 
 SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-SELECTIONS = ("gap", "softmax", "min-max", "share", "negatives")
+RULES = ("gap", "softmax", "min-max", "threshold", "negatives")
 
 
 def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -165,10 +165,10 @@ def select_threshold(scores: Tensor, threshold: float = 0.5, valid: Tensor | Non
     return selected if valid is None else selected & valid
 
 
-def share_beaten(
+def percentiles(
     scores: Tensor, negatives: Tensor, valid: Tensor | None = None, negatives_valid: Tensor | None = None
 ) -> Tensor:
-    """The share of an image's negative words whose score a word exceeds (not in the paper).
+    """How many in a hundred of an image's negative words have a score that a word exceeds (not in the paper).
 
     Args:
         scores: `[...,N]`, s_pixel of the captions' words.
@@ -177,7 +177,7 @@ def share_beaten(
         negatives_valid: bool `[...,K]`.
 
     Returns:
-        `[...,N]` in 0..1, float32; 0 where not valid.
+        `[...,N]` in 0..100, float32; 0 where not valid.
 
     Raises:
         InputError: an image has no negative word, or a score is NaN or infinite.
@@ -187,43 +187,44 @@ def share_beaten(
         raise InputError("an image has no negative words to compare with: give words that its caption does not have")
     scores, null = _checked(scores, valid), _checked(negatives, counts)
     beaten = (scores[..., None] > null[..., None, :]) & counts[..., None, :]  # (..., N, K)
-    shares = beaten.sum(-1).float() / counts.sum(-1, keepdim=True).float()
-    return shares if valid is None else shares.masked_fill(~valid, 0.0)
+    # Multiplied first: 9 of 10 is exactly 90, whatever float32 makes of 0.9.
+    found = (100 * beaten.sum(-1)).float() / counts.sum(-1, keepdim=True).float()
+    return found if valid is None else found.masked_fill(~valid, 0.0)
 
 
 def select_above_negatives(
     scores: Tensor,
     negatives: Tensor,
-    share: float,
+    percentile: float,
     valid: Tensor | None = None,
     negatives_valid: Tensor | None = None,
 ) -> Tensor:
     """A selection by permutation test (not in the paper): a word counts when it beats enough negative words.
 
     Args:
-        scores, negatives, valid, negatives_valid: as for `share_beaten`.
-        share: in 0..1: the share of an image's negative words that a word must exceed.
+        scores, negatives, valid, negatives_valid: as for `percentiles`.
+        percentile: in 0..100: of an image's negative words' scores, which a word must exceed.
 
     Returns:
         bool `[...,N]`; possibly none of a caption, and with one word or equal scores no exception is made.
 
     Raises:
-        InputError: as `share_beaten`; or the share is none.
+        InputError: as `percentiles`; or the percentile is none.
     """
-    check_share(share)
-    selected = share_beaten(scores, negatives, valid, negatives_valid) >= share
+    check_percentile(percentile)
+    selected = percentiles(scores, negatives, valid, negatives_valid) >= percentile
     return selected if valid is None else selected & valid
 
 
-def check_share(share: float) -> None:
-    """Raise `InputError` where `share` is no share of the negative words."""
-    if not 0 <= share <= 1:
-        raise InputError(f"a share of the negative words lies in 0..1, not {share}")
+def check_percentile(percentile: float) -> None:
+    """Raise `InputError` where `percentile` is not within 0..100."""
+    if not 0 <= percentile <= 100:
+        raise InputError(f"a percentile of the negative words' scores lies in 0..100, not {percentile}")
 
 
 def select_tags(
     scores: Tensor | NDArray[np.floating] | Sequence[float],
-    selection: str = "gap",
+    rule: str = "gap",
     *,
     threshold: float = 0.5,
     logit_scale: float = 100.0,
@@ -232,9 +233,9 @@ def select_tags(
     """Select by name.
 
     Args:
-        scores: `[...,N]`; raw cosines, or shares for "share".
-        selection: "gap"; or a threshold on "softmax" or "min-max" scaled scores, or on the scores as they are
-            ("share"). For "negatives" there is `select_above_negatives`.
+        scores: `[...,N]`; raw cosines, or shares for "threshold".
+        rule: "gap"; or a threshold on "softmax" or "min-max" scaled scores, or on the scores as they are
+            ("threshold"). For "negatives" there is `select_above_negatives`.
         threshold: for all but "gap".
         logit_scale: for "softmax".
         valid: bool `[...,N]`.
@@ -243,14 +244,14 @@ def select_tags(
         bool `[...,N]`.
 
     Raises:
-        InputError: an unknown selection, or a score that is NaN or infinite.
+        InputError: an unknown rule, or a score that is NaN or infinite.
     """
     scores = torch.as_tensor(scores)
-    if selection == "negatives":
-        raise InputError("this selection needs the negative words' scores: use select_above_negatives")
-    if selection == "gap":
+    if rule == "negatives":
+        raise InputError("this rule needs the negative words' scores: use select_above_negatives")
+    if rule == "gap":
         return select_largest_gap(scores, valid)
-    return select_threshold(scale_scores(scores, selection, logit_scale, valid), threshold, valid)
+    return select_threshold(scale_scores(scores, rule, logit_scale, valid), threshold, valid)
 
 
 def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | None = None) -> Tensor:
@@ -259,20 +260,20 @@ def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | N
         return softmax_scores(scores, logit_scale, valid)
     if how == "min-max":
         return min_max_scores(scores, valid)
-    if how in ("share", "gap", "negatives"):
+    if how in ("threshold", "gap", "negatives"):
         return scores
-    raise InputError(f"unknown selection {how!r}: choose from {', '.join(SELECTIONS)}")
+    raise InputError(f"unknown selection {how!r}: choose from {', '.join(RULES)}")
 
 
-def default_selection(score: str) -> str:
-    """The selection that the paper pairs with a score (section 3.1 and Table 9; "softmax" decided here).
+def default_rule(score: str) -> str:
+    """The rule of selection that the paper pairs with a score (section 3.1 and Table 9; "softmax" decided here).
 
     Raises:
         InputError: an unknown score.
     """
     if score not in SCORES:
         raise InputError(f"unknown score {score!r}: choose from {', '.join(SCORES)}")
-    return {"s_pixel": "gap", "s_seg": "share"}.get(score, "softmax")
+    return {"s_pixel": "gap", "s_seg": "threshold"}.get(score, "softmax")
 
 
 def _cosines(one: Tensor, many: Tensor) -> Tensor:

@@ -11,9 +11,14 @@ from torch import Tensor
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.inference.views import View, average, average_feature
-from ttd.negatives import SHARE, NegativeWords
+from ttd.negatives import PERCENTILE, NegativeWords
 from ttd.results import TaggedWord, Tagging
 from ttd.scoring import (
+    RULES,
+    SCORES,
+    check_percentile,
+    default_rule,
+    percentiles,
     s_image,
     s_image_text,
     s_pixel,
@@ -22,7 +27,6 @@ from ttd.scoring import (
     scale_scores,
     select_largest_gap,
     select_threshold,
-    share_beaten,
 )
 from ttd.text.embeddings import shortened
 from ttd.text.words import Word, distinct, split_words
@@ -33,20 +37,43 @@ WORDS_AT_ONCE = 640
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How words are scored and selected.
+class Selection:
+    """How words are scored, and which of them count as tags of the image.
 
     Attributes:
-        score: one of `ttd.scoring.SCORES`.
-        selection: one of `ttd.scoring.SELECTIONS`.
-        threshold: for all selections but "gap" and "negatives".
-        share: for "negatives", of the negative words that a word must beat.
+        score: one of `ttd.scoring.SCORES`; the paper's is "s_pixel".
+        rule: one of `ttd.scoring.RULES`: "gap" (the paper's for "s_pixel"), a threshold on "softmax" or "min-max"
+            scaled scores, or on the scores as they are ("threshold"), or "negatives": what exceeds words that were not
+            said of the image (not in the paper; for "s_pixel"). "": the paper's for this score.
+        threshold: for all rules but "gap" and "negatives".
+        percentile: for "negatives", 0..100: of the negative words' scores, which a word must exceed.
+        negatives: for "negatives": the words to compare with, without those that are akin to the caption's own;
+            None: the package's list of visible things. See `ttd.negatives`.
+
+    Raises:
+        InputError: an unknown name, or a value out of range.
     """
 
-    score: str
-    selection: str
-    threshold: float
-    share: float = SHARE
+    score: str = "s_pixel"
+    rule: str = ""
+    threshold: float = 0.5
+    percentile: float = PERCENTILE
+    negatives: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        usual = default_rule(self.score)
+        if self.rule and self.rule not in RULES:
+            raise InputError(f"unknown selection {self.rule!r}: choose from {', '.join(RULES)}")
+        object.__setattr__(self, "rule", self.rule or usual)
+        if self.rule == "negatives" and self.score != "s_pixel":
+            raise InputError(f'the rule "negatives" compares s_pixel, not {self.score}: leave one of them out')
+        check_percentile(self.percentile)
+        if self.negatives is not None:
+            if self.rule != "negatives":
+                raise InputError('negative words are for the rule "negatives"')
+            if isinstance(self.negatives, str):
+                raise InputError("negatives must be a list of words")
+            object.__setattr__(self, "negatives", tuple(self.negatives))
 
     @property
     def needs_caption(self) -> bool:
@@ -54,26 +81,37 @@ class Rule:
         return self.score in ("s_text", "s_image+s_text")
 
     def select(self, scores: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The selection among scores `[...,N]` that `score_words` made; for "negatives" of shares beaten."""
-        if self.selection == "gap":
+        """The selection among scores `[...,N]` that `score_words` made; for "negatives" among percentiles."""
+        if self.rule == "gap":
             return select_largest_gap(scores, valid)
-        if self.selection == "negatives":
-            selected = scores >= self.share
+        if self.rule == "negatives":
+            selected = scores >= self.percentile
             return selected if valid is None else selected & valid
         return select_threshold(scores, self.threshold, valid)
 
 
+def find_selection(given: Selection | str | None) -> Selection:
+    """A selection as it is, or by the name of a score or a rule; None is the paper's.
+
+    Raises:
+        InputError: no score and no rule has this name.
+    """
+    if isinstance(given, Selection):
+        return given
+    return Selection(score=given) if given in SCORES else Selection(rule=given or "")
+
+
 @dataclass(frozen=True)
 class Compared:
-    """Captions' words against negatives ones.
+    """Captions' words against negative ones.
 
     Attributes:
-        beaten: `[B,N]`, the share of the negative words that each word beats.
-        count: `[B]`, how many words each image negatives.
+        percentile: `[B,N]`, 0..100: how many in a hundred negative words each word exceeds.
+        count: `[B]`, how many negative words each image has.
         cut: the score that a word must exceed to be selected, by image; None where none is needed.
     """
 
-    beaten: Tensor
+    percentile: Tensor
     count: list[int]
     cut: list[float | None]
 
@@ -104,7 +142,7 @@ def score_words(
     encoder: Encoder,
     views: Iterable[View],
     text: Tensor,
-    rule: Rule,
+    rule: Selection,
     *,
     caption: Tensor | None = None,
     valid: Tensor | None = None,
@@ -122,17 +160,17 @@ def score_words(
         valid: bool `[B,N]`.
     """
     if rule.score == "s_pixel":
-        return scale_scores(_best_cells(encoder, views, text), rule.selection, encoder.logit_scale, valid)
+        return scale_scores(_best_cells(encoder, views, text), rule.rule, encoder.logit_scale, valid)
     if rule.score == "s_seg":
         sim = average(views, lambda features: encoder.similarity(features, text))
-        return scale_scores(s_seg(sim, valid), rule.selection, encoder.logit_scale, valid)
+        return scale_scores(s_seg(sim, valid), rule.rule, encoder.logit_scale, valid)
     parts = []
     if rule.score != "s_text":
         parts.append(s_image(average_feature(views), text))
     if rule.needs_caption:
         assert caption is not None
         parts.append(s_text(caption, text))
-    parts = [scale_scores(part, rule.selection, encoder.logit_scale, valid) for part in parts]
+    parts = [scale_scores(part, rule.rule, encoder.logit_scale, valid) for part in parts]
     return s_image_text(*parts) if len(parts) == 2 else parts[0]
 
 
@@ -141,13 +179,13 @@ def tag_batch(
     views: Iterable[View],
     captions: Sequence[str | None],
     words: Sequence[list[Word]],
-    rule: Rule,
+    rule: Selection,
     encode_text: Callable[[list[str]], Tensor],
     negatives: NegativeWords | None = None,
 ) -> list[Tagging]:
     """Tag B images; every distinct word of the batch is encoded once, by `encode_text`.
 
-    `negatives` is needed where the rule's selection is "negatives".
+    `negatives` is needed where the rule is "negatives".
     """
     per_caption = [distinct(word.text for word in found) for found in words]
     every, _ = distinct(text for texts, _ in per_caption for text in texts)
@@ -166,7 +204,7 @@ def tag_batch(
         may = torch.tensor([negatives.others(row) for row in own], device=encoder.device)  # (B, K)
         _check_some(may, captions)
         scores, compared = compare(encoder, views, text, encode_text(negatives.texts), rule, valid, may)
-        selected = rule.select(compared.beaten, valid)
+        selected = rule.select(compared.percentile, valid)
     return [
         _tagging(captions[i], words[i], per_caption[i][1], scores[i], selected[i], rule, compared, i)
         for i in range(len(captions))
@@ -178,7 +216,7 @@ def compare(
     views: Iterable[View],
     text: Tensor,
     negatives: Tensor,
-    rule: Rule,
+    rule: Selection,
     valid: Tensor | None = None,
     negatives_valid: Tensor | None = None,
 ) -> tuple[Tensor, Compared]:
@@ -199,16 +237,16 @@ def compare(
     both = score_words(encoder, views, torch.cat([text, null], -2), rule)
     scores, others = both[:, :number], both[:, number:]
     there = torch.ones_like(others, dtype=torch.bool) if negatives_valid is None else negatives_valid
-    beaten = share_beaten(scores, others, valid, there)
+    ranks = percentiles(scores, others, valid, there)
     counts = there.sum(-1).tolist()
-    cuts = [_cut(row[may], rule.share) for row, may in zip(others, there, strict=True)]
-    return scores, Compared(beaten, counts, cuts)
+    cuts = [_cut(row[may], rule.percentile) for row, may in zip(others, there, strict=True)]
+    return scores, Compared(ranks, counts, cuts)
 
 
-def _cut(null: Tensor, share: float) -> float | None:
-    """The highest of the scores `[K]` that a word must exceed to beat that share of them."""
-    shares = torch.arange(len(null) + 1, device=null.device).float() / len(null)
-    needed = int((shares >= share).int().argmax())
+def _cut(null: Tensor, percentile: float) -> float | None:
+    """The highest of the scores `[K]` that a word must exceed to reach that percentile of them."""
+    reached = 100 * torch.arange(len(null) + 1, device=null.device).float() / len(null)
+    needed = int((reached >= percentile).int().argmax())
     return float(null.sort().values[needed - 1]) if needed else None
 
 
@@ -243,13 +281,13 @@ def _tagging(
     places: list[int],
     scores: Tensor,
     selected: Tensor,
-    rule: Rule,
+    rule: Selection,
     compared: Compared | None,
     row: int,
 ) -> Tagging:
     """One image's record; `scores` and `selected` `[N]` of its distinct words, `row` its place in `compared`."""
     values, kept = scores.tolist(), selected.tolist()
-    beaten = [None] * len(values) if compared is None else compared.beaten[row].tolist()
+    ranks = [None] * len(values) if compared is None else compared.percentile[row].tolist()
     tagged = tuple(
         TaggedWord(
             text=word.text,
@@ -258,11 +296,11 @@ def _tagging(
             end=None if word.end < 0 else word.end,
             score=values[place],
             selected=kept[place],
-            beaten=beaten[place],
+            percentile=ranks[place],
         )
         for word, place in zip(words, places, strict=True)
     )
     if compared is not None:
-        found = Tagging(caption, tagged, rule.score, rule.selection, compared.cut[row])
-        return replace(found, share=rule.share, negatives=compared.count[row])
-    return Tagging(caption, tagged, rule.score, rule.selection, None if rule.selection == "gap" else rule.threshold)
+        found = Tagging(caption, tagged, rule.score, rule.rule, compared.cut[row])
+        return replace(found, percentile=rule.percentile, negatives=compared.count[row])
+    return Tagging(caption, tagged, rule.score, rule.rule, None if rule.rule == "gap" else rule.threshold)

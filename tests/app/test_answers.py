@@ -14,6 +14,7 @@ from ttd.app.answers import AS_PROTOCOL, Question, answer, download, threshold_o
 from ttd.app.models import SHOWN_SIDE, ModelPool
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError, ModelError
+from ttd.inference.options import Options
 from ttd.scenes import Scene
 
 
@@ -71,7 +72,7 @@ def test_a_image_is_encoded_once_for_all_that_concerns_no_view(
         assert not answer(pool, replace(question, **change)).fresh  # type: ignore[arg-type]
         assert not answer(pool, replace(question, **change), only_cut=True).fresh  # type: ignore[arg-type]
     assert len(encodings) == 1
-    assert answer(pool, replace(question, protocol="paper-tags")).fresh
+    assert answer(pool, replace(question, protocol="tcl-plain")).fresh
     both = len(encodings)
     assert answer(pool, replace(question, adapter="changed")).fresh
     assert len(encodings) == both + 1  # the base had seen it
@@ -95,7 +96,7 @@ def test_the_threshold_cuts(pool: ModelPool, question: Question, threshold: floa
     assert found.words is None
     model = ttd.load("mini")
     refined = {} if refine == AS_PROTOCOL else {"refine": refine}
-    expected = model.caption_mask(asked.path or "", asked.caption, threshold=threshold, **refined)
+    expected = model.caption_mask(asked.path or "", asked.caption, threshold=threshold, options=Options(**refined))
     np.testing.assert_array_equal(found.captions[0].mask, expected)
     assert found.segmentation is not None
     assert found.segmentation.background == threshold

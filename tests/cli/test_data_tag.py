@@ -25,6 +25,7 @@ from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.model import TTD
 from ttd.negatives import caption_words
 from ttd.scoring import SCORES
+from ttd.tagger import Selection
 
 
 def run(*arguments: object) -> Result:
@@ -167,11 +168,13 @@ def test_other_settings_are_refused(tmp_path: Path, shards: Path, stand_ins: Non
     assert "made with other settings" in one_sentence(run(shards, "--model", "x", "--out", tmp_path / "tags"))
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0])
-def test_negative_words_come_from_all_captions(shards: Path, tmp_path: Path, stand_ins: None, share: float) -> None:
+@pytest.mark.parametrize("percentile", [50, 100])
+def test_negative_words_come_from_all_captions(
+    shards: Path, tmp_path: Path, stand_ins: None, percentile: float
+) -> None:
     """As `TTD.tag` with the words of all captions, written out."""
     options = ("--model", "x", "--drop-stop-words", "--selection", "negatives", "--negatives", "captions")
-    done = run(shards, *options, "--share", share, "--out", tmp_path / "tags")
+    done = run(shards, *options, "--percentile", percentile, "--out", tmp_path / "tags")
     assert done.exit_code == 0, done.output
     source = PairSource(shards, tags=tmp_path / "tags" / "tags")
     words = caption_words(caption for i in range(len(source)) for caption in source[i].captions)
@@ -179,7 +182,9 @@ def test_negative_words_come_from_all_captions(shards: Path, tmp_path: Path, sta
     model = TTD(ColourModelEncoder())
     for i in range(len(source)):
         image, caption = source[i].image, source[i].captions[0]
-        tagging = model.tag(image, caption, selection="negatives", share=share, negatives=words)
+        tagging = model.tag(
+            image, caption, selection=Selection(rule="negatives", percentile=percentile, negatives=words)
+        )
         assert source[i].tags == (tuple(tagging.selected),)
     assert any(words_of(source))
 
@@ -189,9 +194,9 @@ def test_where_negative_words_come_from(shards: Path, tmp_path: Path, stand_ins:
     done = run(shards, *base)
     assert "compared with the package's list" in done.stderr  # twelve captions hold too few words
     settings = json.loads((tmp_path / "tags" / "tags.json").read_text())["settings"]
-    assert (settings["selection"], settings["share"], settings["negatives"]) == ("negatives", 0.9, "list")
-    assert run(shards, *base, "--share", 0.9, "--negatives", "list").exit_code == 0
-    assert "share was 0.9, now 0.8" in run(shards, *base, "--share", 0.8).stderr
+    assert (settings["rule"], settings["percentile"], settings["negatives"]) == ("negatives", 90, "list")
+    assert run(shards, *base, "--percentile", 90, "--negatives", "list").exit_code == 0
+    assert "percentile was 90.0, now 80.0" in run(shards, *base, "--percentile", 80).stderr
     (tmp_path / "words.txt").write_text("violet\nzebra\n")
     refused = run(shards, *base, "--negatives", tmp_path / "words.txt")
     assert refused.exit_code == 2
@@ -208,7 +213,7 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, shards: Path, stand
         (("--tagger", "nltk", "--model", "mini", *out), "--model belongs to a model"),
         (("--tagger", "nltk", "--score", "s_pixel", *out), "--score belongs to a model"),
         (("--tagger", "nltk", "--selection", "negatives", *out), "--selection belongs to a model"),
-        (("--model", "x", "--share", 0.5, *out), "belong to --selection negatives"),
+        (("--model", "x", "--percentile", 50, *out), "belong to --selection negatives"),
         (("--model", "x", "--threshold", 0.5, *out), "--threshold cuts"),
         (("--model", "x", "--selection", "negatives", "--score", "s_image", *out), "compares s_pixel"),
         (("--model", "x", "--selection", "negatives", "--negatives", "no.txt", *out), "cannot be read"),

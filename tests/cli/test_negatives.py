@@ -27,11 +27,11 @@ def asked(model: FakeModel) -> dict[str, object]:
 def test_a_folder_lends_its_own_words(run: Run, model: FakeModel, tmp_path: Path, photo: Path) -> None:
     write_captions(tmp_path / "photos", photo, FEWEST // 2)
     result = run(
-        "tag", tmp_path / "photos", "--selection", "negatives", "--share", "0.8", "--out", tmp_path / "o.jsonl"
+        "tag", tmp_path / "photos", "--selection", "negatives", "--percentile", "80", "--out", tmp_path / "o.jsonl"
     )
     assert result.exit_code == 0
     assert f"compared with {FEWEST} words of the other captions" in result.stderr
-    assert asked(model)["share"] == 0.8
+    assert asked(model)["percentile"] == 80
     words = asked(model)["negatives"]
     assert {"thing0", "stuff1"} <= set(words)  # type: ignore[call-overload]
     assert "the" not in words  # type: ignore[operator]
@@ -41,7 +41,7 @@ def test_too_few_words_give_way_to_the_list(run: Run, model: FakeModel, folder: 
     result = run("tag", folder, "--selection", "negatives")
     assert "compared with the package's list" in result.stderr
     assert "negatives" not in asked(model)
-    assert asked(model)["selection"] == "negatives"
+    assert asked(model)["rule"] == "negatives"
     run("tag", folder, "--selection", "negatives", "--negatives", "captions")
     assert {"queue", "sky"} <= set(asked(model)["negatives"])  # type: ignore[call-overload]
 
@@ -64,9 +64,9 @@ def test_results_of_other_words_are_not_mixed(run: Run, folder: Path, tmp_path: 
     base = ("tag", folder, "--selection", "negatives", "--out", out)
     assert run(*base).exit_code == 1  # one image is broken
     settings = json.loads((tmp_path / "out.run.json").read_text())["settings"]
-    assert (settings["selection"], settings["share"], settings["negatives"]) == ("negatives", 0.9, "list")
-    assert run(*base, "--share", "0.9").exit_code == 1
-    assert "share was 0.9, now 0.5" in one_sentence_of_many(run(*base, "--share", "0.5"))
+    assert (settings["rule"], settings["percentile"], settings["negatives"]) == ("negatives", 90, "list")
+    assert run(*base, "--percentile", "90").exit_code == 1
+    assert "percentile was 90.0, now 50.0" in one_sentence_of_many(run(*base, "--percentile", "50"))
     assert "negatives was 'list'" in one_sentence_of_many(run(*base, "--negatives", "captions"))
 
 
@@ -79,12 +79,12 @@ def one_sentence_of_many(result: object) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--share", "0.5"), "belong to --selection negatives"),
+        (("--percentile", "50"), "belong to --selection negatives"),
         (("--selection", "gap", "--negatives", "list"), "belong to --selection negatives"),
         (("--selection", "negatives", "--score", "s_image"), "compares s_pixel"),
         (("--threshold", "0.5"), "--threshold cuts"),
         (("--selection", "negatives", "--threshold", "0.5"), "--threshold cuts"),
-        (("--selection", "negatives", "--share", "1.5"), "0.0<=x<=1.0"),
+        (("--selection", "negatives", "--percentile", "101"), "0.0<=x<=100.0"),
     ],
 )
 def test_options_that_do_not_go_together(run: Run, photo: Path, options: tuple[str, ...], message: str) -> None:
@@ -93,4 +93,4 @@ def test_options_that_do_not_go_together(run: Run, photo: Path, options: tuple[s
 
 def test_a_threshold_reaches_the_model(run: Run, model: FakeModel, photo: Path) -> None:
     assert run("tag", photo, "a queue", "--selection", "softmax", "--threshold", "0.25").exit_code == 0
-    assert (asked(model)["selection"], asked(model)["threshold"]) == ("softmax", 0.25)
+    assert (asked(model)["rule"], asked(model)["threshold"]) == ("softmax", 0.25)

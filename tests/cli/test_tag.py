@@ -57,7 +57,7 @@ def test_options_reach_the_model_and_only_those_given(run: Run, photo: Path, mod
     run("tag", photo, "a queue")
     run("tag", photo, "a queue", "--score", "s_seg", "--no-stop-words", "--protocol", "tcl", "--size", 64)
     assert model.calls[0][2] == {"score": "s_pixel"}
-    assert model.calls[1][2] == {"score": "s_seg", "stop_words": False, "protocol": "tcl", "size": 64}
+    assert model.calls[1][2] == {"score": "s_seg", "rule": "threshold", "stop_words": False, "flip": True, "size": 64}
 
 
 def test_ones_own_tags(run: Run, photo: Path) -> None:

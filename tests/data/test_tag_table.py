@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,9 @@ from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import run_shards
 from ttd.data.sources import PairSource
 from ttd.data.tag_table import ModelChooser, TagJob, TextChooser, some_captions
+from ttd.inference.options import Options
 from ttd.model import TTD
+from ttd.tagger import Selection
 from ttd.taggers.base import Caption, Chosen, TextTagger
 
 SAMPLES = {
@@ -33,7 +34,7 @@ def source(tmp_path: Path) -> PairSource:
 @pytest.mark.parametrize("batch", [1, 16])
 def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> None:
     damaged: list[BadSample] = []
-    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), stop_words=True), batch=batch)
+    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()), batch=batch)
     table = job.table(source, range(len(source)), damaged.append)
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
         "one": [["red"]],
@@ -49,21 +50,20 @@ def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
     table = TagJob(ModelChooser(model)).table(source, range(len(source)), lambda damage: None)
     for key, tags in zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True):
         pair = source[list(SAMPLES).index(key)]
-        assert tags == [model.tag(pair.image, c, stop_words=False).selected for c in pair.captions]
+        assert tags == [model.tag(pair.image, c, options=Options(stop_words=False)).selected for c in pair.captions]
 
 
 def test_negative_words_decide(source: PairSource) -> None:
     model = TTD(ColourModelEncoder())
-    how: dict[str, Any] = {"selection": "negatives", "negatives": ["green", "zebra"]}
     found = {}
-    for share in (0.0, 1.0):
-        chooser = ModelChooser(model, share=share, stop_words=True, **how)
+    for share in (0.0, 100.0):
+        rule = Selection(rule="negatives", percentile=share, negatives=["green", "zebra"])
+        chooser = ModelChooser(model, selection=rule, options=Options())
         found[share] = TagJob(chooser).table(source, range(1), lambda damage: None)["tags"].to_pylist()
-        assert found[share] == [[model.tag(source[0].image, "red and blue", share=share, **how).selected]]
-        assert chooser.settings["share"] == share
+        assert found[share] == [[model.tag(source[0].image, "red and blue", selection=rule).selected]]
+        assert chooser.settings["percentile"] == share
         assert len(chooser.settings["negatives"]) == 16
-    assert found == {0.0: [[["red", "blue"]]], 1.0: [[["red"]]]}
-    assert "share" not in ModelChooser(model).settings
+    assert found == {0.0: [[["red", "blue"]]], 100.0: [[["red"]]]}
 
 
 def test_some_captions_are_spread_evenly(source: PairSource, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_some_captions_are_spread_evenly(source: PairSource, tmp_path: Path) -> 
 
 
 def test_training_reads_them_beside_the_pairs(source: PairSource, tmp_path: Path) -> None:
-    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), stop_words=True))
+    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()))
     run_shards(job, source, tmp_path / "tags", limit=1)
     pair = PairSource(source.shards[0].path, tags=tmp_path / "tags")[1]
     assert pair.tags == (("green",), ("green",), ())

@@ -37,7 +37,7 @@ def test_resizing_and_windows_cost_an_oracle_nothing_but_edges(
     done = evaluate(Oracle(titles, patch=16), benchmark, tmp_path / "data", "--protocol", protocol)
     assert done.exit_code == 0, done.output
     found = results(tmp_path / "out")
-    options = found["settings"]["options"][""]
+    options = found["settings"]["options"]["masks"]
     assert (options["size"], options["window"], options["stride"]) == (448, 448, 224)
     assert (len(options["scales"]), options["flip"]) == ((4, True) if protocol == "paper" else (1, False))
     counted = sum(int((truth != 255).sum()) for truth in truths)

@@ -20,7 +20,7 @@ from tests.tiny_models import tiny_clip, tiny_tcl
 from ttd.cli import cli
 from ttd.encoders.base import Encoder
 from ttd.inference.feature_cache import encoder_key
-from ttd.inference.options import resolve
+from ttd.inference.options import Options
 from ttd.inference.views import View
 from ttd.model import TTD
 
@@ -50,9 +50,9 @@ def test_what_is_read_back_is_what_was_encoded(make: Any, tmp_path: Path) -> Non
     encoder = make()
     plain, cached = TTD(encoder), TTD(encoder)
     cached.keep_features(tmp_path)
-    fresh = tensors(plain.encode(image(), **LOOK).views)
+    fresh = tensors(plain.encode(image(), Options(**LOOK)).views)
     for _ in range(2):
-        assert same(tensors(cached.encode(image(), **LOOK).views), fresh)
+        assert same(tensors(cached.encode(image(), Options(**LOOK)).views), fresh)
     assert len(list(tmp_path.rglob("*.safetensors"))) == len(fresh)
     if make is tiny_tcl:
         assert fresh[0][2] is not None
@@ -61,18 +61,18 @@ def test_what_is_read_back_is_what_was_encoded(make: Any, tmp_path: Path) -> Non
 def test_the_second_time_nothing_is_encoded(tmp_path: Path) -> None:
     model = TTD(ColourEncoder())
     model.keep_features(tmp_path)
-    first = model.segment(image(), ["red", "blue"], **LOOK)
+    first = model.segment(image(), ["red", "blue"], options=Options(**LOOK))
     seen = model.encoder.images_seen
-    again = model.segment(image(), ["red", "blue"], **LOOK, background=0.9)
-    model.tag(model.encode(image(), **LOOK), "red and blue")
+    again = model.segment(image(), ["red", "blue"], options=Options(background=0.9, **LOOK))
+    model.tag(model.encode(image(), Options(**LOOK)), "red and blue")
     assert model.encoder.images_seen == seen > 0
     assert not np.array_equal(first.label_map, again.label_map)
     for change in ({"size": 24}, {"flip": False}, {"stride": 8}):
         before = model.encoder.images_seen
-        model.segment(image(), ["red"], **{**LOOK, **change})
+        model.segment(image(), ["red"], options=Options(**{**LOOK, **change}))
         assert model.encoder.images_seen > before, change
     before = model.encoder.images_seen
-    model.segment(image(1), ["red"], **LOOK)
+    model.segment(image(1), ["red"], options=Options(**LOOK))
     assert model.encoder.images_seen > before
 
 
@@ -80,24 +80,24 @@ def test_the_second_time_nothing_is_encoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["missing", "short", "one bit", "empty"])
 def test_a_damaged_entry_is_made_anew(damage: str, number: int, tmp_path: Path) -> None:
     encoder = tiny_clip()
-    fresh = tensors(TTD(encoder).encode(image(), **LOOK).views)
+    fresh = tensors(TTD(encoder).encode(image(), Options(**LOOK)).views)
     model = TTD(encoder)
     model.keep_features(tmp_path)
-    model.encode(image(), **LOOK)
+    model.encode(image(), Options(**LOOK))
     for path in (sorted(tmp_path.rglob("*.safetensors"))[number], next(tmp_path.rglob("views.json"))):
         content = path.read_bytes()
         flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
         broken = {"short": content[:-3], "one bit": flipped, "empty": b""}
         path.unlink() if damage == "missing" else path.write_bytes(broken[damage])
-        assert same(tensors(model.encode(image(), **LOOK).views), fresh)
+        assert same(tensors(model.encode(image(), Options(**LOOK)).views), fresh)
         assert path.read_bytes() == content
 
 
 def test_a_look_that_stops_early_leaves_no_entry(tmp_path: Path) -> None:
     model = TTD(tiny_clip())
     model.keep_features(tmp_path)
-    assert model._looker.cache is not None
-    next(iter(model._looker.cache.views(image(), resolve(**LOOK))))
+    assert model._pipeline.cache is not None
+    next(iter(model._pipeline.cache.views(image(), Options(**LOOK))))
     assert not list(tmp_path.rglob("views.json"))
 
 

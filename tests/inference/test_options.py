@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 
 from tests.colour_encoder import ColourEncoder
 from ttd.errors import InputError
-from ttd.inference.options import MAX_STRETCH, PROTOCOLS, prepared_size, resolve
+from ttd.inference.options import MAX_STRETCH, Options, changed, prepared_size
+from ttd.inference.protocols import PROTOCOLS
+from ttd.inference.protocols import options as find_options
 from ttd.text.templates import templates
 
 SIDES = st.integers(1, 20_000)
@@ -43,25 +45,24 @@ def test_sizes_of_tcl(image: tuple[int, int], expected: tuple[int, int]) -> None
 def test_presets_of_the_authors() -> None:
     tcl, clip = ColourEncoder(padding=16, calibrated=True), ColourEncoder()
     tcl.background = 0.4
-    tags = PROTOCOLS["paper-tags"]
+    tags = PROTOCOLS["paper"].tags
     assert (tags.size, tags.scales, tags.flip, tags.window) == (224, (1.0,), True, None)
-    masks = PROTOCOLS["paper-captions"]
+    masks = PROTOCOLS["paper"].masks
     assert (masks.scales, masks.flip, masks.window, masks.stride) == ((1.0, 0.5, 1.5, 2.0), True, 448, 224)
     assert (masks.threshold(tcl), masks.refinement(tcl)) == (0.4, "pamr")
     assert (masks.threshold(clip), masks.refinement(clip)) == (0.5, "none")
     assert len(masks.text_templates(tcl)) == 80
-    assert PROTOCOLS["paper-classes"] == masks
-    assert (PROTOCOLS["tcl"].background, PROTOCOLS["tcl"].refine) == (0.4, "pamr")
-    assert (PROTOCOLS["tcl-plain"].background, PROTOCOLS["tcl-plain"].refine) == (0.5, "none")
+    assert (PROTOCOLS["tcl"].masks.background, PROTOCOLS["tcl"].masks.refine) == (0.4, "pamr")
+    assert (PROTOCOLS["tcl-plain"].masks.background, PROTOCOLS["tcl-plain"].masks.refine) == (0.5, "none")
 
 
 def test_templates_follow_the_encoder() -> None:
     encoder = ColourEncoder()
-    assert resolve().text_templates(encoder) == templates("openai80")
+    assert Options().text_templates(encoder) == templates("openai80")
     encoder.vocabulary = frozenset({"red"})
-    assert resolve().text_templates(encoder) == ("{}",)
-    assert resolve().text_templates(ColourEncoder(padding=16)) == templates("tcl9")
-    assert resolve(templates="a {}").text_templates(encoder) == ("a {}",)
+    assert Options().text_templates(encoder) == ("{}",)
+    assert Options().text_templates(ColourEncoder(padding=16)) == templates("tcl9")
+    assert Options(templates="a {}").text_templates(encoder) == ("a {}",)
     assert [len(templates(name)) for name in ("openai80", "maskclip85", "tcl9", "simple", "none")] == [
         80,
         85,
@@ -73,20 +74,19 @@ def test_templates_follow_the_encoder() -> None:
 
 @pytest.mark.parametrize("background", [None, False])
 def test_no_background(background: bool | None) -> None:
-    assert resolve(background=background).threshold(ColourEncoder()) is None
-    assert resolve(background=0.0).threshold(ColourEncoder()) == 0.0
-    assert resolve().threshold(ColourEncoder()) == 0.5
+    assert Options(background=background).threshold(ColourEncoder()) is None
+    assert Options(background=0.0).threshold(ColourEncoder()) == 0.0
+    assert Options().threshold(ColourEncoder()) == 0.5
 
 
 def test_changes_go_over_protocols() -> None:
-    options = resolve("tcl", size=96, scales=[0.5, 1.0])
+    options = find_options("tcl", "masks", size=96, scales=[0.5, 1.0])
     assert (options.size, options.window, options.scales) == (96, 448, (0.5, 1.0))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"protocol": "best"},
         {"colour": 1},
         {"size": 0},
         {"size": 2.5},
@@ -106,4 +106,9 @@ def test_changes_go_over_protocols() -> None:
 )
 def test_options_that_cannot_be(changes: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        resolve(**changes)  # type: ignore[arg-type]
+        changed(Options(), **changes)
+
+
+def test_an_unknown_protocol() -> None:
+    with pytest.raises(InputError, match="unknown protocol"):
+        find_options("best", "masks")

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from tests.colour_encoder import ColourEncoder
 from ttd.encoders.base import ImageFeatures
 from ttd.images import prepare_pixels
-from ttd.inference.options import Options, resolve
+from ttd.inference.options import Options
 from ttd.inference.views import Axis, average, average_feature, encode_views, prepare
 from ttd.scoring import mean_feature
 
@@ -39,7 +39,7 @@ def cosines(encoder: ColourEncoder, image: Image.Image, options: Options) -> Ten
 
 def test_a_single_view_is_the_encoders_own_map() -> None:
     encoder = ColourEncoder()
-    image, options = scene(40, 60), resolve()
+    image, options = scene(40, 60), Options()
     pixels = prepare(image, encoder, options)[0][None]
     own = encoder.similarity(encoder.encode_image(pixels), encoder.encode_text(TEXT))[0]
     assert torch.equal(cosines(encoder, image, options), own)
@@ -48,18 +48,18 @@ def test_a_single_view_is_the_encoders_own_map() -> None:
 def test_mirroring_and_windows_of_an_encoder_without_context_change_nothing() -> None:
     encoder = ColourEncoder()
     image = scene(40, 60)
-    plain = cosines(encoder, image, resolve())
+    plain = cosines(encoder, image, Options())
     for changes in ({"flip": True}, {"window": 16, "stride": 8}, {"window": 20, "stride": 12, "flip": True}):
-        seen = cosines(encoder, image, resolve(**changes))
+        seen = cosines(encoder, image, Options(**changes))
         assert torch.allclose(seen, plain, atol=1e-5), changes
 
 
 def test_scales_are_averaged_on_the_finest_grid() -> None:
     encoder = ColourEncoder()
     image = scene(32, 64)
-    fine, coarse = (cosines(encoder, image, resolve(scales=(scale,))) for scale in (2.0, 0.5))
+    fine, coarse = (cosines(encoder, image, Options(scales=(scale,))) for scale in (2.0, 0.5))
     larger = interpolate(coarse[None], fine.shape[-2:], mode="bilinear", align_corners=False)[0]
-    both = cosines(encoder, image, resolve(scales=(0.5, 2.0)))
+    both = cosines(encoder, image, Options(scales=(0.5, 2.0)))
     assert torch.allclose(both, (fine + larger) / 2, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_scales_are_averaged_on_the_finest_grid() -> None:
 )
 def test_padding_never_wins(changes: dict[str, object]) -> None:
     encoder = ColourEncoder(padding=16, calibrated=True)
-    options = resolve(**changes)
+    options = Options(**changes)
     pixels = [normalised(scene(37, 51)), normalised(scene(19, 25))][: len(options.scales)]
     text = encoder.encode_text(TEXT)
     sim = average(encode_views(encoder, pixels, options), lambda f: encoder.similarity(f, text))[0]
@@ -81,7 +81,7 @@ def test_padding_never_wins(changes: dict[str, object]) -> None:
 def test_window_positions_reach_the_end_and_match_their_coverage() -> None:
     encoder = ColourEncoder()
     pixels = [torch.zeros(1, 3, 40, 64)]
-    views = list(encode_views(encoder, pixels, resolve(window=16, stride=12)))
+    views = list(encode_views(encoder, pixels, Options(window=16, stride=12)))
     assert sorted({view.rows.start for view in views}) == [0, 12, 24]
     assert sorted({view.columns.start for view in views}) == [0, 12, 24, 36, 48]
     ones = average(views, lambda f: torch.ones(1, 1, *f.dense.shape[-2:]))
@@ -90,18 +90,18 @@ def test_window_positions_reach_the_end_and_match_their_coverage() -> None:
 
 def test_a_window_larger_than_the_image_is_the_image() -> None:
     encoder = ColourEncoder()
-    assert len(list(encode_views(encoder, [torch.zeros(1, 3, 8, 40)], resolve(window=448)))) == 1
+    assert len(list(encode_views(encoder, [torch.zeros(1, 3, 8, 40)], Options(window=448)))) == 1
 
 
 def test_windows_fill_patches() -> None:
     encoder = ColourEncoder(cell=4)
-    views = encode_views(encoder, [torch.zeros(1, 3, 40, 40)], resolve(window=17, stride=9))
+    views = encode_views(encoder, [torch.zeros(1, 3, 40, 40)], Options(window=17, stride=9))
     assert all(view.rows.length % 4 == 0 and view.rows.start % 4 == 0 for view in views)
 
 
 def test_batches_are_images_side_by_side() -> None:
     encoder = ColourEncoder()
-    options = resolve(flip=True, window=16, stride=8)
+    options = Options(flip=True, window=16, stride=8)
     pixels = torch.stack([prepare(scene(32, 48, seed), encoder, options)[0] for seed in range(3)])
     text = encoder.encode_text(TEXT)
     together = average(encode_views(encoder, [pixels], options), lambda f: encoder.similarity(f, text))
@@ -112,7 +112,7 @@ def test_batches_are_images_side_by_side() -> None:
 
 def test_the_mean_feature_of_one_view_is_the_plain_mean() -> None:
     encoder = ColourEncoder()
-    options = resolve()
+    options = Options()
     pixels = [scaled[None] for scaled in prepare(scene(40, 60), encoder, options)]
     dense = encoder.encode_image(pixels[0]).dense
     assert torch.allclose(average_feature(encode_views(encoder, pixels, options)), mean_feature(dense), atol=1e-6)
@@ -120,7 +120,7 @@ def test_the_mean_feature_of_one_view_is_the_plain_mean() -> None:
 
 def test_the_mean_feature_of_many_views_is_the_mean_over_the_canvas() -> None:
     encoder = ColourEncoder(padding=16, calibrated=True)
-    options = resolve(scales=(1.0, 0.5), flip=True, window=24, stride=12)
+    options = Options(scales=(1.0, 0.5), flip=True, window=24, stride=12)
     pixels = [normalised(scene(37, 51)), normalised(scene(19, 25))]
     views = list(encode_views(encoder, pixels, options))
     by_canvas = average(views, lambda f: f.dense).mean((-2, -1))
@@ -147,7 +147,7 @@ def test_mirrored_windows_are_windows_of_the_mirrored_image() -> None:
             return super().encode_image(pixels)
 
     pixels = torch.rand(1, 3, 20, 44)
-    plain = resolve(window=16, stride=8)
+    plain = Options(window=16, stride=8)
     list(encode_views(Watched(), [pixels], replace(plain, flip=True)))
     both, seen = torch.cat(seen), []
     list(encode_views(Watched(), [pixels], plain))

@@ -157,7 +157,7 @@ def test_choices(base: Path, shards: Path) -> None:
     batch.given[:, 1] = True
     chosen = {}
     for name in ("s_pixel", "s_image", "negatives"):
-        objective.config = tiny_config(base, shards, f"choice.by={name}", "choice.share=0.5")
+        objective.config = tiny_config(base, shards, f"choice.by={name}", "choice.percentile=50")
         chosen[name] = objective.look(batch).selected
     by_gap, by_null = chosen["s_pixel"], chosen["negatives"]
     assert by_gap.any(-1).all()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ttd.refine.sam import SAMEmbedding, SAMRefiner
 from ttd.text.words import is_stop_word, split_words
 
 if TYPE_CHECKING:
+    from ttd.inference.options import Options
     from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.refine.sam import SAMEmbedding, SAMRefiner
@@ -86,17 +87,22 @@ class Proposer:
         model: scores the words and maps them.
         sam: draws the masks; None: they are cut from the model's own maps.
         model_lock: held while the model is asked, where others ask it, too.
-        **options: how the model looks, see `ttd.inference.options.Options`; stop words and refinement are decided here.
+        options: how the model looks; refinement is decided here.
     """
 
     def __init__(
-        self, model: TTD, sam: SAMRefiner | None = None, *, model_lock: Lock | None = None, **options: Any
+        self,
+        model: TTD,
+        sam: SAMRefiner | None = None,
+        *,
+        model_lock: Lock | None = None,
+        options: Options | None = None,
     ) -> None:
-        from ttd.inference.options import resolve
+        from ttd.inference.options import Options
 
         self._model, self._sam = model, sam
-        self._options = {**options, "refine": "none"}
-        threshold = resolve(**self._options).threshold(model.encoder)
+        self._options = replace(options or Options(), refine="none")
+        threshold = self._options.threshold(model.encoder)
         self.cut = model.encoder.background if threshold is None else threshold
         self._lock = threading.RLock()
         self._model_lock = model_lock or Lock()
@@ -111,7 +117,7 @@ class Proposer:
         with self._lock:
             candidates: tuple[Candidate, ...] = ()
             with self._model_lock:
-                seen = self._model.encode(image, **self._options)
+                seen = self._model.encode(image, self._options)
                 if words := candidate_words(caption):
                     scored = self._model.tag(seen, None, tags=words).words
                     candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)

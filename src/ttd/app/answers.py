@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from PIL import Image
 
 from ttd.app.models import NO_ADAPTER, Asked, ModelPool, Seen
 from ttd.errors import InputError
-from ttd.inference.options import resolve
+from ttd.inference.options import Options
+from ttd.inference.protocols import options as find_options
 from ttd.results import Segmentation, Tagging
 from ttd.scoring import SCORES
 from ttd.text.words import distinct
@@ -52,14 +53,12 @@ class Question:
     stop_words: bool = False
     background: bool = True
 
-    def options(self, sam_model: str | None) -> dict[str, Any]:
-        """Those for the model's methods."""
-        chosen: dict[str, Any] = {"protocol": self.protocol, "background": float(self.threshold)}
+    def options(self, sam_model: str | None) -> Options:
+        """How the model looks and is asked."""
+        chosen: dict[str, Any] = {"background": float(self.threshold), "sam_model": sam_model}
         if self.refine != AS_PROTOCOL:
             chosen["refine"] = self.refine
-        if self.stop_words:
-            chosen["stop_words"] = False
-        return {**chosen, "sam_model": sam_model} if sam_model else chosen
+        return find_options(self.protocol, "masks", **chosen, stop_words=not self.stop_words)
 
     def check(self) -> str:
         """The path of the image, where all can be answered.
@@ -148,7 +147,6 @@ def answer(pool: ModelPool, question: Question, *, only_cut: bool = False) -> An
     """
     path = question.check()
     options = question.options(pool.choices.sam_model)
-    resolve(**options)
     names = question.names()
     start = time.perf_counter()
     adapted = question.adapter != NO_ADAPTER
@@ -203,12 +201,12 @@ def threshold_of(pool: ModelPool, model: str, adapter: str, protocol: str) -> fl
     """The threshold that a model has by itself, or its protocol gives it."""
     with pool.ask(model, adapter) as asked:
         encoder = asked.model.encoder
-        own = resolve(protocol=protocol).threshold(encoder)
+        own = find_options(protocol, "masks").threshold(encoder)
         return encoder.background if own is None else own
 
 
 def _tag(asked: Asked, seen: Seen, question: Question) -> Tagging:
-    return asked.model.tag(seen.shown, question.caption, score=question.score)
+    return asked.model.tag(seen.shown, question.caption, selection=question.score)
 
 
 def _words(asked: Asked, seen: Seen, tagging: Tagging) -> Words:
@@ -233,5 +231,5 @@ def _segment(asked: Asked, seen: Seen, names: Sequence[str], background: bool) -
     """None where there is nothing to segment by: no word was chosen."""
     if not names:
         return None
-    options = {} if background else {"background": False}
-    return asked.model.segment(seen.shown, names, **options)
+    options = seen.shown.options if background else replace(seen.shown.options, background=False)
+    return asked.model.segment(seen.shown, names, options)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ttd.app.uploads import digest, read_upload
 from ttd.errors import InputError
-from ttd.inference.options import PROTOCOLS, resolve
+from ttd.inference.options import Options
+from ttd.inference.protocols import PROTOCOLS
 from ttd.inference.views import EncodedImage
 from ttd.model import TTD
 from ttd.viz.overlays import bounded
@@ -227,20 +228,20 @@ class Asked:
         self._number = loaded.number
         self._encoded = encoded
 
-    def see(self, path: str, options: dict[str, Any]) -> Seen:
+    def see(self, path: str, options: Options) -> Seen:
         """A sent image, encoded only where this model has not seen it with the same view settings.
 
         Args:
             path: the sent file.
             options: of `TTD.encode`; those that concern no view do not matter here.
         """
-        view = resolve(**options).view
+        view = options.view
         key = (self._number, digest(path), *view.values())
         held = self._encoded.get(key)
-        encoded = held or self.model.encode(read_upload(path), **options)
+        encoded = held or self.model.encode(read_upload(path), options)
         if held is None:
             self._encoded.put(key, encoded)
-        encoded = replace(encoded, options=resolve(**options))
+        encoded = replace(encoded, options=options)
         shown = replace(encoded, image=bounded(encoded.image, SHOWN_SIDE))
         return Seen(encoded, shown, held is None)
 

@@ -74,11 +74,11 @@ def bias(
     measures. Run the same command again after an interruption: what was measured is kept.
     """
     from ttd.evaluation.datasets.tagmask import read_tagmask
-    from ttd.evaluation.protocols import mask_options, tag_options
     from ttd.evaluation.tasks.bias import SingleTagBias
+    from ttd.inference.protocols import options
 
     start_logging(verbose)
-    benchmark = SingleTagBias(read_tagmask(Path(root)), tag_options(protocol, {}), mask_options(protocol, {}), regions)
+    benchmark = SingleTagBias(read_tagmask(Path(root)), options(protocol, "tags"), options(protocol, "masks"), regions)
     place = writable_folder(Path(out))
     asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
     loaded = {name: one.load() for name, one in asked.items()}

@@ -18,7 +18,7 @@ from ttd.cli.data_options import (
     print_bad_samples,
     write_record,
 )
-from ttd.cli.negatives import Selection, selection_options
+from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SCORES
 from ttd.cli.output import printable, writable_folder
 from ttd.cli.results_file import json_line
@@ -46,7 +46,7 @@ _TEXTS_AT_ONCE = 256
 @click.option(
     "--drop-stop-words", is_flag=True, help="Leave stop words out; kept otherwise, as in the paper's training."
 )
-@click.option("--protocol", metavar="NAME", help="How images are looked at, for example paper-tags.")
+@click.option("--protocol", metavar="NAME", help="How images are looked at, for example paper.")
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized.")
 @click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
 def tag(
@@ -59,7 +59,7 @@ def tag(
     per_shard: int,
     keep: str | None,
     batch: int | None,
-    selection: Selection,
+    selection: SelectionChoice,
     **how: Any,
 ) -> int:
     """Choose the words of every caption, by a model or a tagger of the text, for training to read.
@@ -67,7 +67,7 @@ def tag(
     \b
     ttd data tag 'cc3m/{00000..00331}.tar' --keep pruned/keep.parquet --model tcl --out tags
     ttd data tag shards/ --model mini --score s_image --drop-stop-words --out tags
-    ttd data tag shards/ --model mini --selection negatives --share 0.9 --out tags
+    ttd data tag shards/ --model mini --selection negatives --percentile 90 --out tags
     ttd data tag shards/ --tagger spacy --shards tagged
     ttd data tag shards/ --tagger llm --llm-url http://localhost:8000/v1 --llm-model qwen --out tags
 
@@ -120,16 +120,16 @@ def _place(out: str | None, shards: str | None) -> Path:
 
 
 def _model_chooser(
-    model: Model, selection: Selection, how: dict[str, Any], source: PairSource, batch: int
+    model: Model, selection: SelectionChoice, how: dict[str, Any], source: PairSource, batch: int
 ) -> Chooser[Any]:
     from ttd.data.ranks import ranks
     from ttd.data.tag_table import ModelChooser, some_captions
-    from ttd.inference.options import resolve
+    from ttd.inference.protocols import options
 
     if not model.model:
         raise InputError("give --model, whose words are taken, or --tagger for words by the text alone")
-    options = {name: how[name] for name in ("protocol", "size") if how[name] is not None}
-    resolve(**options)
+    size: dict[str, Any] = {} if how["size"] is None else {"size": how["size"]}
+    looked = options(how["protocol"], "tags", **size, stop_words=how["drop_stop_words"])
     loaded = model.load()
     if selection.name == "negatives":
         words, line = selection.find_negatives(some_captions(source), how["drop_stop_words"])
@@ -138,11 +138,9 @@ def _model_chooser(
         selection = replace(selection, words=words)
     return ModelChooser(
         loaded,
-        score=how["score"],
-        **selection.options(),
-        stop_words=how["drop_stop_words"],
+        selection=selection.selection(how["score"]),
         batch=batch,
-        options=options,
+        options=looked,
         settings=model.settings(),
     )
 
@@ -154,7 +152,7 @@ def _text_chooser(
     from ttd.taggers.registry import open_tagger
 
     given = click.get_current_context().get_parameter_source
-    names = ("model", "adapter", "score", "selection_name", "threshold", "share", "negatives", "protocol", "size")
+    names = ("model", "adapter", "score", "selection_name", "threshold", "percentile", "negatives", "protocol", "size")
     for name in names:
         if given(name) is click.core.ParameterSource.COMMANDLINE:
             told = f"--{name.removesuffix('_name')} belongs to a model, and --tagger {tagger} reads the text alone"

@@ -25,16 +25,12 @@ if TYPE_CHECKING:
 
 def run_settings(benchmark: Benchmark, model: Model, loaded: TTD, protocol: str) -> dict[str, Any]:
     """What decides the result: a run goes on only where all of this is the same."""
-    from ttd.inference.options import resolve
-
-    options = benchmark.options
-    parts = {"": options} if "protocol" in options else options
     return {
         "benchmark": benchmark.name,
         "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
         "model": {"name": model.model, "fingerprint": loaded.encoder.fingerprint(), **model.settings()},
         "protocol": protocol,
-        "options": {part: asdict(resolve(**given)) for part, given in parts.items()},
+        "options": {task: asdict(options) for task, options in benchmark.options.items()},
         "task": benchmark.settings(),
     }
 
@@ -55,7 +51,7 @@ def skipped_of(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 _FOR_CLASSES = ("--classes", "--synonyms")
 _FOR_MASKS = ("--background", "--refine", "--sam-model")
-_FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--share", "--negatives", "--tagger")
+_FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--percentile", "--negatives", "--tagger")
 _FOR_TAGGERS = (
     *("--spacy-model", "--llm-url", "--llm-model", "--llm-prompt", "--llm-request", "--llm-ignore-others"),
     *("--llm-at-once", "--llm-timeout", "--llm-retries", "--llm-cache"),
@@ -106,11 +102,11 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--part", type=click.Choice(["tags", "masks"]), help="Only this part.")
 @click.option("--score", "scores", type=click.Choice(SCORES), multiple=True, help="Only this score; repeatable.")
 @click.option(
-    "--share",
-    "shares",
-    type=click.FloatRange(0.0, 1.0),
+    "--percentile",
+    "percentiles",
+    type=click.FloatRange(0.0, 100.0),
     multiple=True,
-    help="Also s_pixel as `ttd tag --selection negatives --share` selects by it; repeatable.",
+    help="Also s_pixel as `ttd tag --selection negatives --percentile` selects by it; repeatable.",
 )
 @click.option("--negatives", metavar="SOURCE", help="Captions, list or a file, as for `ttd tag`.")
 @click.option("--score-stop-words", "stop_words", is_flag=True, help="Score stop words; else they are never selected.")
@@ -180,13 +176,13 @@ def evaluate(
     words_by.check(chosen["taggers"])
     choices = _choices(chosen, words_by)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
-    open_benchmark(name, Path(root), choices, calibrated=False)
+    open_benchmark(name, Path(root), choices)
     place = writable_folder(Path(out))
     cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
     loaded = model.load()
     if cache is not None:
         loaded.keep_features(cache)
-    benchmark = open_benchmark(name, Path(root), choices, calibrated=loaded.encoder.calibrated)
+    benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
     settings = run_settings(benchmark, model, loaded, choices.protocol)
     about, beside = place / "measurements.run.json", list(place.glob("measurements*.jsonl"))
     with ResultsFile(place / share_name(rank, world), settings, run_path=about, beside=beside) as store:
@@ -234,7 +230,7 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
         parts=(chosen["part"],) if chosen["part"] else PARTS,
         scores=chosen["scores"] or SCORES,
         stop_words=chosen["stop_words"],
-        shares=chosen["shares"],
+        percentiles=chosen["percentiles"],
         negatives=chosen["negatives"],
         shuffled=chosen["shuffled"],
         taggers=chosen["taggers"],

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import SELECTIONS
+from ttd.cli.options import RULES
 from ttd.errors import InputError
+
+if TYPE_CHECKING:
+    from ttd.tagger import Selection
 
 
 @dataclass(frozen=True)
-class Selection:
+class SelectionChoice:
     """How words are selected; None leaves it to the score, or to the package.
 
     Attributes:
-        name: the selection.
-        threshold: for "softmax", "min-max" and "share".
-        share: for "negatives", of the negative words that a word must beat.
+        name: the rule.
+        threshold: for "softmax", "min-max" and "threshold".
+        percentile: for "negatives", 0..100: of the negative words' scores, which a word must exceed.
         source: for "negatives": "captions", "list" or a file; None: captions where there are enough of them.
         words: the negative words, once they are known; None: the package's list.
     """
 
     name: str | None
     threshold: float | None
-    share: float | None
+    percentile: float | None
     source: str | None
     words: tuple[str, ...] | None = None
 
@@ -37,24 +40,25 @@ class Selection:
             raise InputError(f"--selection negatives compares s_pixel, not {score}; leave one of them out.")
         if self.threshold is not None and (self.name or {"s_pixel": "gap"}.get(score)) in ("gap", "negatives"):
             raise InputError(
-                "--threshold cuts scores that were scaled; add --selection softmax, min-max or share, or leave it out."
+                "--threshold cuts scores that were scaled; add --selection softmax, min-max or threshold, or leave it "
+                "out."
             )
-        if self.name != "negatives" and (self.share is not None or self.source is not None):
-            raise InputError("--share and --negatives belong to --selection negatives; add it, or leave them out.")
+        if self.name != "negatives" and (self.percentile is not None or self.source is not None):
+            raise InputError("--percentile and --negatives belong to --selection negatives; add it, or leave them out.")
 
-    def options(self) -> dict[str, Any]:
-        """Those for `TTD.tag` that were given."""
-        given = {"selection": self.name, "threshold": self.threshold, "share": self.share, "negatives": self.words}
-        return {name: value for name, value in given.items() if value is not None}
+    def selection(self, score: str) -> Selection:
+        """What `TTD.tag` takes."""
+        from ttd.tagger import Selection
 
-    def question(self) -> dict[str, Any]:
-        """What decides the results, for `run.json`; nothing where all is usual, as in earlier runs."""
-        from ttd.negatives import SHARE, digest
+        given: dict[str, Any] = {"rule": self.name, "threshold": self.threshold, "percentile": self.percentile}
+        given["negatives"] = self.words
+        return Selection(score, **{name: value for name, value in given.items() if value is not None})
 
-        if self.name != "negatives":
-            return self.options()
-        share = SHARE if self.share is None else self.share
-        return {"selection": self.name, "share": share, "negatives": digest(self.words)}
+    def question(self, score: str) -> dict[str, Any]:
+        """What decides the results, for `run.json`."""
+        from ttd.negatives import digest
+
+        return {**asdict(self.selection(score)), "negatives": digest(self.words)}
 
     def find_negatives(self, captions: Iterable[str], stop_words: bool) -> tuple[tuple[str, ...] | None, str]:
         """The words to compare with, None for the package's list, and a line that says which they are.
@@ -78,8 +82,8 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(**given: Any) -> Any:
-        values = [given.pop(name) for name in ("selection_name", "threshold", "share", "negatives")]
-        selection = Selection(*values)
+        values = [given.pop(name) for name in ("selection_name", "threshold", "percentile", "negatives")]
+        selection = SelectionChoice(*values)
         selection.check(given["score"])
         return function(selection=selection, **given)
 
@@ -92,21 +96,21 @@ _OPTIONS = (
     click.option(
         "--selection",
         "selection_name",
-        type=click.Choice(SELECTIONS),
+        type=click.Choice(RULES),
         help="Which scored words count: those above the largest gap, ...; by default the score's own.",
     ),
     click.option(
-        "--threshold", type=click.FloatRange(0.0, 1.0), help="For softmax, min-max and share; by default 0.5."
+        "--threshold", type=click.FloatRange(0.0, 1.0), help="For softmax, min-max and threshold; by default 0.5."
     ),
     click.option(
-        "--share",
-        type=click.FloatRange(0.0, 1.0),
-        help="For negatives: of the negative words that a word must beat; by default 0.9.",
+        "--percentile",
+        type=click.FloatRange(0.0, 100.0),
+        help="For negatives: of the negative words' scores, which a word must exceed; by default 90.",
     ),
     click.option(
         "--negatives",
         metavar="SOURCE",
-        help="For negatives: captions (the others'), list (the package's) or a file of words; by default captions where "
-        "they hold 64 words, else list.",
+        help="For negatives: captions (the others'), list (the package's) or a file of words; by default captions "
+        "where they hold 64 words, else list.",
     ),
 )

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ttd.inference.options import Options
+    from ttd.inference.protocols import Task
     from ttd.model import TTD
 
 REFINERS = ("none", "pamr", "crf", "sam", "auto")
 DTYPES = ("float32", "bfloat16", "float16")
 SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-SELECTIONS = ("gap", "softmax", "min-max", "share", "negatives")
+RULES = ("gap", "softmax", "min-max", "threshold", "negatives")
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,8 @@ class Settings:
     def load(self) -> TTD:
         """The model; raises `TTDError` where it or an option is wrong, before an image is looked at."""
         import ttd
-        from ttd.inference.options import resolve
 
-        resolve(**self.options())
+        self.options("masks")
         return ttd.load(
             self.model,
             adapter=self.adapter,
@@ -55,10 +56,13 @@ class Settings:
             dtype=self.dtype,
         )
 
-    def options(self) -> dict[str, Any]:
-        """Those for the model's methods that were given."""
-        names = ("protocol", "refine", "sam_model", "size", "background")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+    def options(self, task: Task, **changes: Any) -> Options:
+        """The protocol's options for one kind of question, with those that were given."""
+        from ttd.inference.protocols import options
+
+        names = ("refine", "sam_model", "size", "background")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return options(self.protocol, task, **given, **changes)
 
     def resolved(self) -> dict[str, Any]:
         """What decides the results: a run continues only where these are the same."""
@@ -105,7 +109,7 @@ _OPTIONS = (
         help="Short name (see `ttd models`), hub id, folder or file.",
     ),
     *ENCODER_OPTIONS,
-    click.option("--protocol", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."),
+    click.option("--protocol", metavar="NAME", help="default, paper, tcl or tcl-plain: published settings."),
     click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL."),
     click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
     click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized."),

@@ -105,7 +105,7 @@ class HeatmapJob(MapJob):
         from ttd.viz.overlays import heatmap_overlay
 
         texts = list(item.tags)
-        maps = model.heatmaps(image, texts, **self.settings.options())
+        maps = model.heatmaps(image, texts, self.settings.options("masks"))
         found = [_peak(heat) for heat in maps]
         record = {
             "height": image.height,
@@ -152,7 +152,7 @@ class MaskJob(MapJob):
         from ttd.viz.overlays import mask_overlay, mask_png
 
         caption = item.caption or ""
-        found = model.caption_mask(image, caption, threshold=self.threshold, **self.settings.options())
+        found = model.caption_mask(image, caption, self.threshold, self.settings.options("masks"))
         share, box = round(float(found.mean()), 4), _box(found)
         record = {
             "caption": caption,
@@ -189,7 +189,7 @@ class SegmentJob(MapJob):
         """See `MapJob`."""
         from ttd.viz.overlays import label_overlay, label_png
 
-        found = model.segment(image, list(item.tags), **self.settings.options())
+        found = model.segment(image, list(item.tags), self.settings.options("masks"))
         behind = found.background is not None
         shares = sorted(found.shares().items(), key=lambda pair: -pair[1])
         rows = [(name, f"{share:.1%}") for name, share in shares]

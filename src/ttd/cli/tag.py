@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.batch import Answer, Job, run_job, text_notes
-from ttd.cli.negatives import Selection, selection_options
+from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import Item
@@ -48,7 +48,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 @shared_options
 def tag(
     settings: Settings,
-    selection: Selection,
+    selection: SelectionChoice,
     image: str,
     caption: str | None,
     for_all: str | None,
@@ -64,9 +64,10 @@ def tag(
     ttd tag photo.jpg --tags dog cat "traffic light"
     ttd tag photos/ --out results        (captions: photos/NAME.txt, or --caption)
     ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...})
-    ttd tag photos/ --selection negatives --share 0.9 --out results
+    ttd tag photos/ --selection negatives --percentile 90 --out results
 
-    With --selection negatives a word counts when its score beats that share of words which were not said of the image.
+    With --selection negatives a word counts when its score exceeds that percentile of the scores of words which
+    were not said of the image.
     """
     return run_job(TagJob(settings, selection, score, stop_words), settings, image, caption or for_all, tags)
 
@@ -76,7 +77,7 @@ class TagJob(Job):
     """Tagging one image after the other, or a batch at once where nothing is drawn."""
 
     settings: Settings
-    selection: Selection
+    selection: SelectionChoice
     score: str
     stop_words: bool | None
     name = "tag"
@@ -97,20 +98,21 @@ class TagJob(Job):
 
     def question(self) -> dict[str, Any]:
         """Score, stop words, selection."""
-        return {"score": self.score, "stop_words": self.stop_words, **self.selection.question()}
+        return {"stop_words": self.stop_words, **self.selection.question(self.score)}
 
     def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
         """Batched where nothing is drawn; else each image is encoded once for words and maps."""
-        options: dict[str, Any] = {"score": self.score, **self.selection.options(), **self.settings.options()}
-        if self.stop_words is not None:
-            options["stop_words"] = self.stop_words
+        chosen: dict[str, Any] = {} if self.stop_words is None else {"stop_words": self.stop_words}
+        options, selection = self.settings.options("tags", **chosen), self.selection.selection(self.score)
         if not draw and not any(item.tags for item in items):
             captions = [item.caption or "" for item in items]
-            return [_answer(tagging) for tagging in model.tag_many(images, captions, **options)]
+            return [
+                _answer(tagging) for tagging in model.tag_many(images, captions, selection=selection, options=options)
+            ]
         answers = []
         for image, item in zip(images, items, strict=True):
-            encoded = model.encode(image, **self.settings.options())
-            tagging = model.tag(encoded, item.caption, tags=item.tags or None, **options)
+            encoded = model.encode(image, options)
+            tagging = model.tag(encoded, item.caption, tags=item.tags or None, selection=selection)
             answers.append(_answer(tagging, drawings(model, encoded, image, tagging) if draw else {}))
         return answers
 
@@ -192,9 +194,9 @@ def tag_table(tagging: Tagging) -> str:
 
 
 def _selection_line(tagging: Tagging, order: Sequence[TaggedWord], picked: int) -> str:
-    if tagging.share is not None:
+    if tagging.percentile is not None:
         cut = "" if tagging.threshold is None else f": {tagging.threshold:.4f}"
-        return f"  ---- beats {tagging.share:.0%} of {tagging.negatives} negative words{cut} ----"
+        return f"  ---- percentile {tagging.percentile:g} of {tagging.negatives} negative words{cut} ----"
     if tagging.selection != "gap":
         return f"  ---- threshold {tagging.threshold} ----"
     return f"  ---- largest gap: {order[picked - 1].score - order[picked].score:.4f} ----"

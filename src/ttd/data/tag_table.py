@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import ShardJob, read_ahead
 from ttd.data.sources import Captioned, Pair, PairSource
 from ttd.data.tables import WORDS
+from ttd.inference.options import Options
 from ttd.model import TTD
-from ttd.negatives import SHARE, digest
+from ttd.negatives import digest
+from ttd.tagger import Selection, find_selection
 from ttd.taggers.base import Caption, TextTagger
 from ttd.text.words import is_stop_word, split_words
 
@@ -87,10 +90,9 @@ class ModelChooser(Chooser[Pair]):
 
     Args:
         model: scores the words.
-        score, selection, threshold, share, negatives, stop_words: as for `TTD.tag_many`; stop words are kept by
-            default, as in the paper's training.
+        selection: as for `TTD.tag_many`.
         batch: images of one shape that are encoded at once.
-        options: how images are looked at, as for `TTD.tag_many`.
+        options: as for `TTD.tag_many`; None keeps stop words, as in the paper's training.
         settings: more of what decides the results (an adapter, the number format).
     """
 
@@ -98,25 +100,17 @@ class ModelChooser(Chooser[Pair]):
         self,
         model: TTD,
         *,
-        score: str = "s_pixel",
-        selection: str | None = None,
-        threshold: float = 0.5,
-        share: float = SHARE,
-        negatives: Sequence[str] | None = None,
-        stop_words: bool = False,
+        selection: Selection | str | None = None,
         batch: int = 16,
-        options: dict[str, Any] | None = None,
+        options: Options | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
         self.model = model
-        self.stop_words = stop_words
         self.batch = batch
-        self.view_options = options or {}
-        rule = {"score": score, "selection": selection, "threshold": threshold, "stop_words": stop_words}
-        self.rule: dict[str, Any] = {**rule, "share": share, "negatives": negatives}
-        if selection == "negatives":  # otherwise these decide nothing, and tables of earlier versions do not have them
-            rule |= {"share": share, "negatives": digest(negatives)}
-        self.settings = {**(settings or {}), **self.view_options, **rule, "base": model.encoder.fingerprint()}
+        self.selection = find_selection(selection)
+        self.options = options or Options(stop_words=False)
+        rule = {**asdict(self.selection), "negatives": digest(self.selection.negatives)}
+        self.settings = {**(settings or {}), **asdict(self.options), **rule, "base": model.encoder.fingerprint()}
 
     def read(self, source: PairSource, index: int) -> Pair:
         """The whole pair."""
@@ -129,14 +123,14 @@ class ModelChooser(Chooser[Pair]):
             (i, j)
             for i, pair in enumerate(pairs)
             for j, caption in enumerate(pair.captions)
-            if split_words(caption, self.stop_words)
+            if split_words(caption, self.options.stop_words)
         ]
         single = [(i, j) for i, j in asked if len(pairs[i].captions) == 1]
         self._fill(tags, pairs, single, [pairs[i].image for i, _ in single])
         for i, pair in enumerate(pairs):
             mine = [(owner, j) for owner, j in asked if owner == i and (owner, j) not in single]
             if mine:
-                encoded = self.model.encode(pair.image, **self.view_options)
+                encoded = self.model.encode(pair.image, self.options)
                 self._fill(tags, pairs, mine, [encoded] * len(mine))
         return list(tags)
 
@@ -144,7 +138,9 @@ class ModelChooser(Chooser[Pair]):
         if not asked:
             return
         captions = [pairs[i].captions[j] for i, j in asked]
-        found = self.model.tag_many(images, captions, batch_size=self.batch, **self.rule, **self.view_options)
+        found = self.model.tag_many(
+            images, captions, selection=self.selection, batch_size=self.batch, options=self.options
+        )
         for (i, j), tagging in zip(asked, found, strict=True):
             tags[i][j] = tagging.selected
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,9 @@ class Encoder(nn.Module, ABC):
         image_size: the native side in pixels.
         max_tokens: longest text in tokens, start and end included.
         background: default threshold under which a map means background.
+        backgrounds: thresholds of its own for single data sets, by their names.
+        default_refinement: what `refine="auto"` means.
+        usual_templates: by name, for classes and captions of an open vocabulary.
         vocabulary: the words that a small model knows, None where anything goes.
         backbone: the module that adapters attach to, holding every adaptable layer.
     """
@@ -99,6 +102,9 @@ class Encoder(nn.Module, ABC):
     image_size: int
     max_tokens: int
     background: float = 0.5
+    backgrounds: ClassVar[Mapping[str, float]] = {}
+    default_refinement: str = "none"
+    usual_templates: str = "openai80"
     vocabulary: frozenset[str] | None = None
     backbone: nn.Module
 
@@ -111,6 +117,11 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def embedding_size(self) -> int:
         """C, the length of an embedding."""
+
+    @property
+    def default_templates(self) -> str:
+        """The templates of classes and captions where nobody says which: bare for a closed vocabulary."""
+        return self.usual_templates if self.vocabulary is None else "none"
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,12 @@ class TCLEncoder(CLIPTowers):
 
     kind = "tcl"
     calibrated = True
+    default_refinement = "pamr"
+    usual_templates = "tcl9"
+    # The authors' thresholds where they are not 0.40 (TTD's README).
+    backgrounds: ClassVar[Mapping[str, float]] = dict.fromkeys(
+        ("coco-object", "ade20k", "context59", "context60"), 0.45
+    )
 
     def __init__(self, backbone: TCLBackbone, tokenizer: Any = None, *, background: float = 0.4) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ttd.evaluation.report.panels import Shown
+    from ttd.inference.options import Options
     from ttd.model import TTD
 
 Record = dict[str, Any]
@@ -68,12 +69,12 @@ class Benchmark(ABC):
     Attributes:
         name: as on the command line, e.g. "voc".
         root: where the data lies.
-        options: for the model's methods, as they are saved beside the result.
+        options: how the model is asked, by task, as they are saved beside the result.
     """
 
     name: str
     root: Path
-    options: dict[str, Any]
+    options: dict[str, Options]
 
     @property
     @abstractmethod

@@ -1,7 +1,8 @@
-"""Test-time options, their named protocols, and the sizes that images are brought to."""
+"""Test-time options: how an image is looked at and how questions about it are put."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ MAX_STRETCH = 2048 / 448
 class Options:
     """How an image is looked at and how questions are put; sizes in pixels.
 
+    Published settings are protocols by name, see `ttd.inference.protocols`.
+
     Attributes:
         size: the shorter side before `scales`; None: the encoder's own `image_size`.
         scales: the image is seen once at each of these multiples of `size`.
@@ -30,24 +33,33 @@ class Options:
         tag_templates: for scoring a caption's words.
         background: threshold in 0..1 under which a map means background; True: the encoder's own; None or
             False: no background.
-        refine: "none", "pamr", "crf" or "sam"; "auto": PAMR for TCL, none elsewhere (the paper's evaluation).
+        refine: "none", "pamr", "crf" or "sam"; "auto": the encoder's own (PAMR for TCL, none elsewhere).
         sam_model: SAM-HQ's short name, hub id or folder for `refine="sam"`; None: "sam-hq".
         clip_weight: TCL's k, the weight of the frozen CLIP branch in its maps.
         stop_words: leave stop words and punctuation out when tagging.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     size: int | None = None
-    scales: tuple[float, ...] = (1.0,)
+    scales: Sequence[float] = (1.0,)
     flip: bool = False
     window: int | None = None
     stride: int | None = None
-    templates: str | tuple[str, ...] | None = None
-    tag_templates: str | tuple[str, ...] = "none"
+    templates: str | Sequence[str] | None = None
+    tag_templates: str | Sequence[str] = "none"
     background: float | bool | None = True
     refine: str = "none"
     sam_model: str | None = None
     clip_weight: float = 0.3
     stop_words: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("scales", "templates", "tag_templates"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check(self)
 
     @property
     def view(self) -> dict[str, Any]:
@@ -67,63 +79,26 @@ class Options:
 
     def refinement(self, encoder: Encoder) -> str:
         """`refine` with "auto" decided."""
-        if self.refine != "auto":
-            return self.refine
-        return "pamr" if encoder.calibrated else "none"
+        return encoder.default_refinement if self.refine == "auto" else self.refine
 
     def text_templates(self, encoder: Encoder) -> tuple[str, ...]:
         """`templates` with None decided."""
-        if self.templates is not None:
-            return templates(self.templates)
-        if encoder.vocabulary is not None:
-            return templates("none")
-        return templates("tcl9" if encoder.kind == "tcl" else "openai80")
+        return templates(encoder.default_templates if self.templates is None else self.templates)
 
 
 VIEW_OPTIONS = ("size", "scales", "flip", "window", "stride")
 
-_PAPER = Options(
-    size=448,
-    scales=(1.0, 0.5, 1.5, 2.0),
-    flip=True,
-    window=448,
-    stride=224,
-    templates="openai80",
-    refine="auto",
-)
-_TCL = Options(size=448, window=448, stride=224, templates="tcl9", refine="pamr", background=0.4)
 
-PROTOCOLS = {
-    "default": Options(),
-    # The authors' settings for tags: 224 px, one scale, mirrored too, every word of the caption.
-    "paper-tags": Options(size=224, flip=True, stop_words=False),
-    # For caption masks and for classes; the threshold is 0.40 for TCL, 0.5 elsewhere; data sets may differ.
-    "paper-captions": _PAPER,
-    "paper-classes": _PAPER,
-    # TCL's own protocol, with PAMR and without.
-    "tcl": _TCL,
-    "tcl-plain": replace(_TCL, refine="none", background=0.5),
-}
-
-
-def resolve(protocol: str | None = None, base: Options | None = None, **changes: Any) -> Options:
-    """Options from a protocol (or `base`) with single values changed.
+def changed(options: Options, **changes: Any) -> Options:
+    """The same options with single values changed.
 
     Raises:
-        InputError: an unknown protocol or option, or a value out of range.
+        InputError: an unknown option, or a value out of range.
     """
-    if protocol is not None and protocol not in PROTOCOLS:
-        raise InputError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
     known = {field.name for field in fields(Options)}
     if unknown := sorted(set(changes) - known):
         raise InputError(f"unknown option {unknown[0]!r}: choose from {', '.join(sorted(known))}")
-    start = PROTOCOLS[protocol] if protocol is not None else base or PROTOCOLS["default"]
-    for name in ("scales", "templates", "tag_templates"):
-        if isinstance(changes.get(name), list):
-            changes[name] = tuple(changes[name])
-    options = replace(start, **changes)
-    _check(options)
-    return options
+    return replace(options, **changes)
 
 
 def prepared_size(image: tuple[int, int], size: int, multiple: int, scale: float = 1.0) -> tuple[int, int]:
@@ -132,7 +107,7 @@ def prepared_size(image: tuple[int, int], size: int, multiple: int, scale: float
     The shorter side becomes `size * scale` and the ratio is kept, unless the longer side would exceed
     `MAX_STRETCH * size * scale`: then that is the longer side, and the shorter one follows the ratio down to
     one patch (so an image of 1 x 10000 works). Both sides are rounded to multiples of `multiple`.
-    So no encoder needs to pad, and the windows' cells fall on one grid.
+    So no encoder needs to pad, and the windows' patches fall on one grid.
 
     Args:
         image: (H, W) of the image.

@@ -28,7 +28,7 @@ from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.scene import Scene, Scenes
 from ttd.scoring import (
     SCORES,
-    default_selection,
+    default_rule,
     mean_feature,
     s_image,
     s_image_text,
@@ -219,8 +219,8 @@ def tag_selection(
         raw = _scores(encoder, features, words, encoded.captions[i], scores)
         for score in scores:
             # The sum's parts are scaled already: it is cut as it is.
-            selection = "share" if score == "s_image+s_text" else default_selection(score)
-            chosen = select_tags(raw[score], selection, logit_scale=encoder.logit_scale).tolist()
+            rule = "threshold" if score == "s_image+s_text" else default_rule(score)
+            chosen = select_tags(raw[score], rule, logit_scale=encoder.logit_scale).tolist()
             counts[score].add(scene, row, candidates, raw[score].tolist(), chosen)
         every = [text in WORDS for text in candidates]
         counts["every noun"].add(scene, row, candidates, [float(e) for e in every], every)

@@ -171,7 +171,7 @@ def figure_1(models: Mapping[str, TTD], scene: Scene) -> Image.Image:
         seen = model.encode(image)
         maps = dict(zip(("caption", *words), model.heatmaps(seen, [scene.caption, *words]), strict=True))
         maps = {"truth": scene.union_mask.astype(np.float32), **maps}
-        tagging = model.tag(seen, scene.caption, score="s_image")
+        tagging = model.tag(seen, scene.caption, selection="s_image")
         plot = score_plot(tagging.distinct(), name="s_image", gap=False)
         rows += [heading(f"{title}: {scene.caption}", 600), heatmap_panels(image, maps), plot]
     return stack(rows)

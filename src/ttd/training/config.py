@@ -111,7 +111,7 @@ def check(config: Config) -> None:
             raise InputError(f"{name} must be at least {least}, not {value}")
     for name, share in (
         ("augment.flip", augment.flip),
-        ("choice.share", config.choice.share),
+        ("choice.percentile / 100", config.choice.percentile / 100),
         ("choice.threshold", config.choice.threshold),
         ("data.max_bad_samples", config.data.max_bad_samples),
         ("model.dropout", config.model.dropout),

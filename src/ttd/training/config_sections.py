@@ -81,17 +81,17 @@ class Choice:
 
     Attributes:
         by: "s_pixel" (the paper's), "s_image", "nouns" (a parser's), "given" (words of the data), or
-            "negatives": those that beat `share` of the negative words (ours).
+            "negatives": those that exceed a percentile of the negative words (ours).
         model: the current one, or the frozen base (ours).
         threshold: for "s_image", on the softmax over the caption's words.
-        share: for "negatives", in 0..1.
+        percentile: for "negatives", 0..100.
         parser: for "nouns".
     """
 
     by: Literal["s_pixel", "s_image", "nouns", "given", "negatives"] = "s_pixel"
     model: Literal["current", "frozen"] = "current"
     threshold: float = 0.5
-    share: float = 0.9
+    percentile: float = 90.0
     parser: Literal["spacy", "nltk"] = "spacy"
 
 

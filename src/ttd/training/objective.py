@@ -251,7 +251,7 @@ class Objective(nn.Module):
                 some = batch.negatives_valid.any(-1)
                 if bool(some.any()):
                     beaten = select_above_negatives(
-                        scores[some], null[some], choice.share, valid[some], batch.negatives_valid[some]
+                        scores[some], null[some], choice.percentile, valid[some], batch.negatives_valid[some]
                     )
                     # An image alone in its batch has nothing to compare with: the paper's gap stands.
                     selected[some] = beaten

@@ -102,7 +102,7 @@ def test_cityscapes_ids_and_a_benchmark_that_reads_what_was_made(tmp_path: Path)
     made = read_labels(folder / "a_gtFine_labelTrainIds.png").ravel()
     assert [int(made[number]) for number in CITYSCAPES_IDS] == list(range(19))
     assert (np.delete(made, CITYSCAPES_IDS) == 255).all()
-    opened = open_benchmark("cityscapes", tmp_path, Choices("default"), calibrated=False)
+    opened = open_benchmark("cityscapes", tmp_path, Choices("default"))
     assert opened.samples[0].truth == (folder / "a_gtFine_labelTrainIds.png",)
 
 
@@ -135,7 +135,7 @@ def test_context_maps_have_the_fields_classes(tmp_path: Path) -> None:
     for path, ids in ((main, "2008_000001\n2008_000002\n"), (field, "2008_000001\n")):
         path.parent.mkdir(parents=True)
         path.write_text(ids)
-        opened = open_benchmark("context59", tmp_path, Choices("default"), calibrated=False)
+        opened = open_benchmark("context59", tmp_path, Choices("default"))
         assert [sample.id for sample in opened.samples] == ids.split()
 
 

@@ -23,6 +23,7 @@ from ttd.encoders.base import ImageFeatures
 from ttd.errors import InputError
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.tasks.bias import SingleTagBias, bias, entropy, lit, of_record, shares, top_share
+from ttd.inference.options import Options
 from ttd.model import TTD
 
 TITLES = ["grass", "dog", "cat", "tree", "car", "boat"]
@@ -160,7 +161,7 @@ def test_before_is_biased_and_after_perfect(tmp_path: Path, monkeypatch: pytest.
 def test_the_score_is_a_softmax_over_the_true_words(tmp_path: Path) -> None:
     write_set(tmp_path / "data")
     model = TTD(Oracle(TITLES))
-    benchmark = SingleTagBias(read_tagmask(tmp_path / "data"), {"protocol": "default"}, {"protocol": "default"})
+    benchmark = SingleTagBias(read_tagmask(tmp_path / "data"), Options(), Options())
     record = benchmark.measure(model, 0)
     _, score = of_record(record)
     # The oracle's mean feature is the share of each class; its cosines, times the logit scale of 100.
@@ -201,4 +202,4 @@ def test_wrong_sets_and_faulty_items(tmp_path: Path, monkeypatch: pytest.MonkeyP
         json.dumps({"id": "000", "caption": "a dog", "words": ["a", "dog"], "true": ["dog"]}) + "\n"
     )
     with pytest.raises(InputError, match="nothing to be biased between"):
-        SingleTagBias(read_tagmask(tmp_path / "data"), {}, {})
+        SingleTagBias(read_tagmask(tmp_path / "data"), Options(), Options())

@@ -142,7 +142,7 @@ def test_a_page_shows_the_best_classes_of_a_image(tmp_path: Path, evaluate: Eval
 
 def test_quality_is_the_average_precision_of_one_image(tmp_path: Path) -> None:
     truth = write_coco(tmp_path, 2)
-    benchmark = open_benchmark("coco-80", tmp_path, Choices(protocol="default"), calibrated=False)
+    benchmark = open_benchmark("coco-80", tmp_path, Choices(protocol="default"))
     scores = np.random.default_rng(0).normal(size=len(COCO)).round(1)
     record = {"true": np.flatnonzero(truth[1]).tolist(), "scores": {"s_pixel": scores.tolist()}}
     assert benchmark.quality(record)["AP"] == pytest.approx(average_precision_score(truth[1], scores))

@@ -20,6 +20,7 @@ from ttd.evaluation.datasets.classes import ClassList, read_classes
 from ttd.evaluation.datasets.labels import RULES, apply_rule, read_labels
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
+from ttd.inference.options import Options
 from ttd.model import TTD
 
 
@@ -50,7 +51,7 @@ def test_an_oracle_gets_full_marks_in_every_layout(name: str, tmp_path: Path, ev
 def test_small_windows_change_nothing_for_an_oracle(tmp_path: Path) -> None:
     benchmark, _, titles = write(tmp_path, "voc20", count=1)
     given = {"window": 16, "stride": 8}
-    opened = open_benchmark(benchmark, tmp_path, Choices("default", given), calibrated=False)
+    opened = open_benchmark(benchmark, tmp_path, Choices("default", given))
     tally = opened.tally()
     tally.add(opened.measure(TTD(Oracle(titles)), 0))
     assert tally.result().numbers["mIoU"] == 1.0
@@ -84,7 +85,7 @@ def test_the_matrix_agrees_with_torchmetrics_over_images_of_different_sizes(tmp_
     rng = np.random.default_rng(1)
     classes = ClassList((("cat",), ("dog",), ("sky",)), background=False)
     pairs = []
-    opened = ClassSegmentation("folder", tmp_path, [], classes, "identity", {})
+    opened = ClassSegmentation("folder", tmp_path, [], classes, "identity", Options())
     tally = opened.tally()
     for size in ((7, 9), (4, 30), (1, 1)):
         truth = rng.choice([0, 1, 2, 255], size)
@@ -107,7 +108,7 @@ def test_pixels_under_the_threshold_are_missed_where_there_is_no_background_clas
     shares = {}
     for protocol in ("paper", "tcl-plain"):
         given = {"size": 24, "scales": (1.0,), "flip": False, "window": None, "stride": None, "refine": "none"}
-        opened = open_benchmark(benchmark, tmp_path, Choices(protocol, given), calibrated=False)
+        opened = open_benchmark(benchmark, tmp_path, Choices(protocol, given))
         record = opened.measure(TTD(encoder), 0)
         shares[protocol] = {column for row, column, _ in record["confusion"] if row == 0}
     road = bool((truths[0] == 0).any())
@@ -124,7 +125,7 @@ def test_synonyms_all_count_for_their_class(tmp_path: Path) -> None:
     encoder = Oracle(["background", "tabby", "dog"])  # knows cats by their last name only
     numbers = {}
     for synonyms in (False, True):
-        opened = open_data_set("folder", tmp_path, {}, synonyms=synonyms)
+        opened = open_data_set("folder", tmp_path, Options(), synonyms=synonyms)
         tally = opened.tally()
         tally.add(opened.measure(TTD(encoder), 0))
         numbers[synonyms] = tally.result().numbers["mIoU"]
@@ -266,7 +267,7 @@ def test_unusable_class_lists_are_refused(text: str, tmp_path: Path) -> None:
     ],
 )
 def test_the_real_samples_load(name: str, folder: str, count: int, shared: Path) -> None:
-    opened = open_data_set(name, shared / folder, {})
+    opened = open_data_set(name, shared / folder, Options())
     assert len(opened.samples) == count
     assert all(sample.image.is_file() for sample in opened.samples)
     table = RULES[opened.rule](len(opened.classes))

@@ -20,8 +20,10 @@ from ttd.errors import InputError
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Sweep, TagRow, decide, present_above_absent
 from ttd.evaluation.tasks.tagmask import TagMask
+from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scoring import SCORES
+from ttd.tagger import Selection
 
 TITLES = ["grass", "dog", "cat", "tree", "car", "boat"]
 
@@ -84,9 +86,9 @@ def test_an_oracle_gets_full_marks_and_the_controls_say_what_the_text_alone_does
 def test_shuffled_control_is_the_tagging_of_the_next_caption_on_this_image(tmp_path: Path) -> None:
     rows = write_set(tmp_path, vocabulary=False)
     model = TTD(Oracle(TITLES))
-    benchmark = TagMask(read_tagmask(tmp_path), {}, {}, parts=("tags",), scores=("s_pixel", "s_seg"))
+    benchmark = TagMask(read_tagmask(tmp_path), Options(), Options(), parts=("tags",), scores=("s_pixel", "s_seg"))
     record = benchmark.measure(model, 3)["shuffled"]
-    expected = model.tag(tmp_path / "images" / "003.png", None, tags=record["asked"], score="s_seg").words
+    expected = model.tag(tmp_path / "images" / "003.png", None, tags=record["asked"], selection="s_seg").words
     assert record["words"] == rows[0]["words"]
     assert [kept for _, kept in record["decisions"]["s_seg"]] == [word.selected for word in expected]
     assert not {"a", "the", "on", "and"} & set(record["asked"])
@@ -94,7 +96,9 @@ def test_shuffled_control_is_the_tagging_of_the_next_caption_on_this_image(tmp_p
 
 def test_stop_words_can_be_scored_too(tmp_path: Path) -> None:
     write_set(tmp_path)
-    benchmark = TagMask(read_tagmask(tmp_path), {}, {}, parts=("tags",), scores=("s_pixel",), stop_words=True)
+    benchmark = TagMask(
+        read_tagmask(tmp_path), Options(), Options(), parts=("tags",), scores=("s_pixel",), stop_words=True
+    )
     assert "the" in benchmark.measure(TTD(Oracle(TITLES)), 0)["tags"]["asked"]
 
 
@@ -264,20 +268,33 @@ def test_an_id_that_leads_out_of_the_set_is_refused(name: str, tmp_path: Path) -
 
 def test_rows_of_the_negative_word_rule(tmp_path: Path, evaluate: Eval) -> None:
     rows = write_set(tmp_path / "data")
-    options = ("--protocol", "default", "--part", "tags", "--score", "s_pixel", "--share", "0.9", "--share", "0")
+    options = (
+        "--protocol",
+        "default",
+        "--part",
+        "tags",
+        "--score",
+        "s_pixel",
+        "--percentile",
+        "90",
+        "--percentile",
+        "0",
+    )
     done = evaluate(Oracle(TITLES), "tagmask", tmp_path / "data", *options, "--negatives", "captions")
     assert done.exit_code == 0, done.output
     numbers = json.loads((tmp_path / "out" / "results.json").read_text())["numbers"]
     # An oracle scores what is there above what is not: a true word beats all words that are not there.
-    assert numbers["s_pixel, negatives 0.9: absent selected"] == 0.0
-    assert numbers["s_pixel, negatives 0.9: filler selected"] == 0.0
+    assert numbers["s_pixel, negatives 90: absent selected"] == 0.0
+    assert numbers["s_pixel, negatives 90: filler selected"] == 0.0
     for measure in ("absent", "filler"):
         assert numbers[f"s_pixel, negatives 0: {measure} selected"] == 1.0
     data, model = read_tagmask(tmp_path / "data"), TTD(Oracle(TITLES))
     words = list(dict.fromkeys(word for row in rows for word in row["words"]))
-    benchmark = TagMask(data, {}, {}, parts=("tags",), scores=("s_pixel",), shares=(0.5,), negatives=words)
+    benchmark = TagMask(
+        data, Options(), Options(), parts=("tags",), scores=("s_pixel",), percentiles=(50,), negatives=words
+    )
     record = benchmark.measure(model, 0)["tags"]
     image = tmp_path / "data" / "images" / "000.png"
-    rule = {"selection": "negatives", "share": 0.5, "negatives": words}
-    expected = model.tag(image, rows[0]["caption"], tags=record["asked"], **rule).words
-    assert record["decisions"]["s_pixel, negatives 0.5"] == [[word.score, word.selected] for word in expected]
+    rule = Selection(rule="negatives", percentile=50, negatives=words)
+    expected = model.tag(image, rows[0]["caption"], tags=record["asked"], selection=rule).words
+    assert record["decisions"]["s_pixel, negatives 50"] == [[word.score, word.selected] for word in expected]

@@ -133,8 +133,8 @@ def draw(benchmark: SingleTagBias, models: Mapping[str, TTD], number: int) -> Im
     words, image, options = true_words(row), read_image(row.sample.image), benchmark.options["masks"]
     looks = []
     for title, model in models.items():
-        maps = model.heatmaps(image, [row.caption, *words], **options)
-        mask = model.caption_mask(image, row.caption, **options)
+        maps = model.heatmaps(image, [row.caption, *words], options)
+        mask = model.caption_mask(image, row.caption, options=options)
         found, score = of_record(benchmark.measure(model, number))
         looks.append(BiasLook(title, maps[0], mask, maps[1:], found, score))
     truth = np.asarray(benchmark.regions_of(next(iter(models.values())), number).any(0))

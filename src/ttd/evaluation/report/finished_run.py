@@ -14,6 +14,7 @@ from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.registry import Choices, open_benchmark
 
 if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
     from ttd.model import TTD
 
 
@@ -60,8 +61,8 @@ class FinishedRun:
         with path.open(encoding="utf-8", newline="") as stream:
             return list(csv.DictReader(stream))
 
-    def benchmark(self, *, calibrated: bool = False) -> Benchmark:
-        """The data with the run's protocol; `calibrated`: whether the encoder has thresholds of its own.
+    def benchmark(self, encoder: Encoder | None = None) -> Benchmark:
+        """The data with the run's protocol, as it is put to this encoder.
 
         Raises:
             InputError: the data is gone or has changed since.
@@ -74,7 +75,7 @@ class FinishedRun:
             choices = Choices(**{**self.results["choices"], "taggers": ()})
         except TypeError:
             raise InputError(f"{self.folder} was written by another version: run `ttd eval` again") from None
-        found = open_benchmark(self.benchmark_name, Path(settings["data"]["root"]), choices, calibrated=calibrated)
+        found = open_benchmark(self.benchmark_name, Path(settings["data"]["root"]), choices, encoder)
         if found.fingerprint() != self.data:
             raise InputError(f"the data in {found.root} has changed since {self.folder} was measured: measure again")
         return found
@@ -99,7 +100,7 @@ class FinishedRun:
         )
         if loaded.encoder.fingerprint() != model["fingerprint"]:
             raise InputError(f"{model['name']} is not the model any more that {self.folder} measured: measure again")
-        return loaded, self.benchmark(calibrated=loaded.encoder.calibrated)
+        return loaded, self.benchmark(loaded.encoder)
 
 
 def read_run(folder: Path) -> FinishedRun:

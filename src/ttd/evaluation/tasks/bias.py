@@ -6,7 +6,7 @@ Definitions, ranges and what a perfect and a fully biased model get: docs/bias.m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.labels import read_mask
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
 from ttd.images import read_image
-from ttd.inference.options import resolve
+from ttd.inference.options import Options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -128,9 +128,7 @@ class SingleTagBias(Benchmark):
 
     name = "bias"
 
-    def __init__(
-        self, data: TagMaskSet, tag_options: dict[str, Any], mask_options: dict[str, Any], regions: str = "auto"
-    ) -> None:
+    def __init__(self, data: TagMaskSet, tag_options: Options, mask_options: Options, regions: str = "auto") -> None:
         """Chooses the regions of words.
 
         Args:
@@ -172,7 +170,7 @@ class SingleTagBias(Benchmark):
         words = true_words(row)
         image = read_image(row.sample.image)
         for_masks, for_scores = self._looks(model, image)
-        mask = model.caption_mask(for_masks, row.caption, **self.options["masks"])
+        mask = model.caption_mask(for_masks, row.caption, options=self.options["masks"])
         found = lit(mask, self._regions(model, row, image, for_masks))
         return {
             "words": words,
@@ -184,16 +182,15 @@ class SingleTagBias(Benchmark):
 
     def _score(self, model: TTD, look: Image.Image | EncodedImage, words: list[str]) -> list[float]:
         """The words' shares of the pooled image's score: a softmax over them at the model's logit scale."""
-        found = model.tag(look, None, tags=words, score="s_image", selection="softmax", **self.options["tags"])
+        found = model.tag(look, None, tags=words, selection="s_image", options=self.options["tags"])
         return [word.score for word in found.words]
 
     def _looks(self, model: TTD, image: Image.Image) -> tuple[Image.Image | EncodedImage, Image.Image | EncodedImage]:
         """The image for masks and for scores: encoded once where it is asked several times in the same way."""
-        tags, masks = (resolve(**self.options[name]).view for name in ("tags", "masks"))
-        if tags == masks:
-            encoded = model.encode(image, **self.options["masks"])
+        if self.options["tags"].view == self.options["masks"].view:
+            encoded = model.encode(image, self.options["masks"])
             return encoded, encoded
-        return (model.encode(image, **self.options["masks"]) if self.regions == "own" else image), image
+        return (model.encode(image, self.options["masks"]) if self.regions == "own" else image), image
 
     def _files(self, row: TagMaskRow) -> tuple[Path, ...]:
         """The masks of the true words, in the order of `true_words`; one with a slash has none."""
@@ -224,8 +221,8 @@ class SingleTagBias(Benchmark):
 
     def _own_regions(self, model: TTD, look: Image.Image | EncodedImage, words: list[str]) -> NDArray[np.bool_]:
         options = self.options["masks"]
-        masks = model.caption_masks(look, words, **options)
-        nearest = model.segment(look, words, **{**options, "background": False, "refine": "none"}).label_map
+        masks = model.caption_masks(look, words, options=options)
+        nearest = model.segment(look, words, replace(options, background=False, refine="none")).label_map
         return np.asarray(masks & (nearest == np.arange(len(words))[:, None, None]))
 
     def tally(self) -> _BiasTally:

@@ -18,6 +18,8 @@ from ttd.evaluation.datasets.multilabel import LabelledImages
 from ttd.evaluation.metrics import average_precision, class_average_precisions, mean_of_known
 from ttd.evaluation.report.panels import Shown, marked, photo_panel
 from ttd.images import read_image
+from ttd.inference.options import Options
+from ttd.tagger import Selection
 
 if TYPE_CHECKING:
     from ttd.inference.views import EncodedImage
@@ -56,14 +58,14 @@ class MultiLabel(Benchmark):
         name: of the benchmark.
         data: the images and what they show.
         classes: K names in the order of `data.truth`.
-        options: for `TTD.encode`; `templates` go around the class names.
+        options: how images are looked at; `templates` go around the class names.
         synonyms: ask for all names of a class; the best of them counts.
     """
 
     def __init__(
-        self, name: str, data: LabelledImages, classes: ClassList, options: dict[str, Any], synonyms: bool = False
+        self, name: str, data: LabelledImages, classes: ClassList, options: Options, synonyms: bool = False
     ) -> None:
-        self.name, self.root, self.options = name, data.root, options
+        self.name, self.root, self.options = name, data.root, {"labels": options}
         self.data, self.classes, self.synonyms = data, classes, synonyms
         self._texts = classes.texts(synonyms)
         self._class_of = torch.tensor(
@@ -96,14 +98,14 @@ class MultiLabel(Benchmark):
 
         Classes with words outside a closed vocabulary are listed under "unknown".
         """
-        seen = model.encode(read_image(self.data.samples[number].image), **self.options)
+        seen = model.encode(read_image(self.data.samples[number].image), self.options["labels"])
         templates = seen.options.text_templates(model.encoder)
         text = model.encode_text(self._texts, templates)
         empty, unknown = self._known_of(model, templates)
         whole = whole_image(seen)
         cosines = {
-            S_PIXEL: model.score_words(seen.views, text, score="s_pixel")[0][0],
-            S_IMAGE: model.score_words(seen.views, text, score="s_image", selection="gap")[0][0],
+            S_PIXEL: model.score_words(seen.views, text)[0][0],
+            S_IMAGE: model.score_words(seen.views, text, selection=Selection("s_image", "gap"))[0][0],
             CLIP: text @ whole,
         }
         record: Record = {

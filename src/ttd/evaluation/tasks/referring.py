@@ -14,6 +14,7 @@ from ttd.evaluation.datasets.refcoco import ReferSet
 from ttd.evaluation.metrics import MaskCounts, mask_counts
 from ttd.evaluation.report.panels import Shown, outcome_panel, photo_panel
 from ttd.images import read_image
+from ttd.inference.options import Options
 from ttd.text.embeddings import shortened
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Referring(Benchmark):
         options: for `TTD.caption_masks`.
     """
 
-    def __init__(self, data: ReferSet, options: dict[str, Any]) -> None:
-        self.name, self.root, self.options = data.name, data.root, options
+    def __init__(self, data: ReferSet, options: Options) -> None:
+        self.name, self.root, self.options = data.name, data.root, {"masks": options}
         self.data = data
 
     @property
@@ -67,7 +68,7 @@ class Referring(Benchmark):
             )
         truths = {annotation: item.mask(annotation) for annotation in item.segmentations}
         texts = list(dict.fromkeys(expression.text for expression in item.expressions))
-        masks = dict(zip(texts, model.caption_masks(image, texts, **self.options), strict=True))
+        masks = dict(zip(texts, model.caption_masks(image, texts, options=self.options["masks"]), strict=True))
         counts = []
         for expression in item.expressions:
             found = mask_counts(masks[expression.text], truths[expression.annotation])
@@ -84,7 +85,7 @@ class Referring(Benchmark):
         item = self.data.images[number]
         image = read_image(item.sample.image)
         asked = list({expression.text: expression for expression in item.expressions}.values())[:MOST_SHOWN]
-        masks = model.caption_masks(image, [expression.text for expression in asked], **self.options)
+        masks = model.caption_masks(image, [expression.text for expression in asked], options=self.options["masks"])
         found = tuple(
             outcome_panel(shortened(expression.text), image, mask, item.mask(expression.annotation))
             for expression, mask in zip(asked, masks, strict=True)

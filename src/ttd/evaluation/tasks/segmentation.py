@@ -14,9 +14,10 @@ from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
 from ttd.evaluation.datasets.labels import RULES, apply_rule, read_labels
 from ttd.evaluation.datasets.layouts import DATA_SETS, OWN, find_samples
 from ttd.evaluation.metrics import class_scores, confusion_matrix
-from ttd.evaluation.protocols import unrefined_first
 from ttd.evaluation.report.panels import Shown, class_panel, photo_panel
 from ttd.images import read_image
+from ttd.inference.options import Options
+from ttd.inference.protocols import unrefined_first
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,10 +45,10 @@ class ClassSegmentation(Benchmark):
         samples: Sequence[Sample],
         classes: ClassList,
         rule: str,
-        options: dict[str, Any],
+        options: Options,
         synonyms: bool = False,
     ) -> None:
-        self.name, self.root, self.options = name, root, options
+        self.name, self.root, self.options = name, root, {"masks": options}
         self.classes, self.rule, self.synonyms = classes, rule, synonyms
         self._samples = list(samples)
         self._table = RULES[rule](len(classes))
@@ -65,7 +66,7 @@ class ClassSegmentation(Benchmark):
     def measure(self, model: TTD, number: int) -> Record:
         """The image's confusion matrix, as [true class, predicted class, pixels] where there are pixels."""
         image, truth = self._read(number)
-        predicted = self._labels(model, image)
+        predicted = self._labels(model, image, self.options["masks"])
         counts = confusion_matrix(predicted, truth, len(self.classes))
         return {"confusion": [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]}
 
@@ -78,16 +79,16 @@ class ClassSegmentation(Benchmark):
     def show(self, model: TTD, number: int, record: Record) -> Shown:
         """The image, the true classes, those found, and the refined ones where the options ask for it."""
         image, truth = self._read(number)
-        kinds = unrefined_first(self.options, model.encoder)
-        maps = {"truth": truth, **{name: self._labels(model, image, **changes) for name, changes in kinds.items()}}
+        kinds = unrefined_first(self.options["masks"], model.encoder)
+        maps = {"truth": truth, **{name: self._labels(model, image, options) for name, options in kinds.items()}}
         panels = [
             class_panel(name, image, labels, self.classes.titles, background=self.classes.background)
             for name, labels in maps.items()
         ]
         return Shown((photo_panel("image", image), panels[0]), tuple(panels[1:]))
 
-    def _labels(self, model: TTD, image: Image.Image, **changes: Any) -> np.ndarray:
-        found = model.segment(image, self._texts, **{**self.options, **changes})
+    def _labels(self, model: TTD, image: Image.Image, options: Options) -> np.ndarray:
+        found = model.segment(image, self._texts, options)
         return self.classes.labels(found, self.synonyms)
 
     def _read(self, number: int) -> tuple[Image.Image, np.ndarray]:
@@ -140,7 +141,7 @@ class _ConfusionTally(Tally):
 
 
 def open_data_set(
-    name: str, root: Path, options: dict[str, Any], classes: str | Path | None = None, synonyms: bool = False
+    name: str, root: Path, options: Options, classes: str | Path | None = None, synonyms: bool = False
 ) -> ClassSegmentation:
     """A named data set, or "folder": images/ and labels/ (PNG of class numbers) with classes.txt.
 

@@ -5,6 +5,7 @@ whole caption covers (Table 3).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,15 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
 from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
-from ttd.evaluation.protocols import unrefined_first
 from ttd.evaluation.report.panels import MarkedWords, Shown, heat_panel, marked, outcome_panel, photo_panel
 from ttd.evaluation.tasks.score_table import PresentAboveAbsent
 from ttd.evaluation.tasks.tag_tables import Decided, Sweep, TagRow, TextTags, decide, decided
 from ttd.images import read_image
+from ttd.inference.options import Options
+from ttd.inference.protocols import unrefined_first
 from ttd.negatives import digest
 from ttd.scoring import SCORES
+from ttd.tagger import Selection
 from ttd.text.words import is_stop_word
 
 if TYPE_CHECKING:
@@ -42,29 +45,29 @@ class TagMask(Benchmark):
     def __init__(
         self,
         data: TagMaskSet,
-        tag_options: dict[str, Any],
-        mask_options: dict[str, Any],
+        tag_options: Options,
+        mask_options: Options,
         *,
         parts: Sequence[str] = PARTS,
         scores: Sequence[str] = SCORES,
         stop_words: bool = False,
         shuffled: bool = True,
         taggers: Sequence[TextTagger] = (),
-        shares: Sequence[float] = (),
+        percentiles: Sequence[float] = (),
         negatives: Sequence[str] | None = None,
     ) -> None:
         """Chooses what to measure.
 
         Args:
             data: the set.
-            tag_options, mask_options: for the model, e.g. `{"protocol": "paper-tags"}`.
+            tag_options, mask_options: for scoring words, and for the caption's mask.
             parts: "tags", "masks" or both.
             scores: which of `ttd.scoring.SCORES` to compare.
             stop_words: score stop words like other words; else they count as words that are never selected.
             shuffled: also score each image with the next image's caption: what the text alone achieves.
             taggers: of the text, see `ttd.taggers`.
-            shares: also s_pixel with `selection="negatives"`, a row for each of these shares.
-            negatives: the words to compare with, as for `TTD.tag`.
+            percentiles: also s_pixel with the rule "negatives", a row for each of these percentiles.
+            negatives: the words to compare with, as for `ttd.Selection`.
         """
         self.data = data
         self.root = data.root
@@ -73,7 +76,7 @@ class TagMask(Benchmark):
         self.parts, self.scores = tuple(parts), tuple(scores)
         self.stop_words, self.shuffled = stop_words, shuffled
         self.text = TextTags(taggers if "tags" in self.parts else (), data.rows)
-        self.shares = {f"s_pixel, negatives {share:g}": share for share in shares}
+        self.percentiles = {f"s_pixel, negatives {value:g}": value for value in percentiles}
         self.negatives = None if negatives is None else tuple(negatives)
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
             raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
@@ -92,7 +95,8 @@ class TagMask(Benchmark):
             "shuffled": self.shuffled,
             "vocabulary": len(self.data.vocabulary),
             "taggers": [tagger.settings for tagger in self.text.taggers],
-            **({"shares": list(self.shares.values()), "negatives": digest(self.negatives)} if self.shares else {}),
+            "percentiles": list(self.percentiles.values()),
+            "negatives": digest(self.negatives) if self.percentiles else None,
         }
 
     def prepare(self, numbers: Sequence[int]) -> None:
@@ -106,17 +110,17 @@ class TagMask(Benchmark):
         record: Record = {}
         if "masks" in self.parts and row.sample.truth:
             truth = _mask(row, image)
-            found = mask_counts(model.caption_mask(image, row.caption, **self.mask_options), truth)
+            found = mask_counts(model.caption_mask(image, row.caption, options=self.mask_options), truth)
             record["mask"] = [found.hit, found.wrong, found.missed, truth.size]
         if "tags" in self.parts:
-            encoded = model.encode(image, **self.tag_options)
+            encoded = model.encode(image, self.tag_options)
             record["tags"] = self._tags(model, encoded, row)
             record["taggers"] = self.text.fetch(number)
             if self.shuffled and len(self.data.rows) > 1:
                 record["shuffled"] = self._tags(model, encoded, self.data.rows[(number + 1) % len(self.data.rows)])
             if row.present is not None and self.data.vocabulary:
                 words = self.data.vocabulary
-                scored = model.tag(encoded, None, tags=words, **self.tag_options).words
+                scored = model.tag(encoded, None, tags=words).words
                 record["vocabulary"] = [word.score for word in scored]
         return record
 
@@ -140,16 +144,16 @@ class TagMask(Benchmark):
         if "mask" not in record:
             return Shown((photo_panel("image", image),), (), words)
         truth = _mask(row, image)
-        heat = model.caption_map(image, row.caption, **{**self.mask_options, "refine": "none"})
+        heat = model.caption_map(image, row.caption, replace(self.mask_options, refine="none"))
         panels = [heat_panel("caption's map", image, heat)]
-        for title, changes in unrefined_first(self.mask_options, model.encoder).items():
-            found = model.caption_mask(image, row.caption, **{**self.mask_options, **changes})
+        for title, options in unrefined_first(self.mask_options, model.encoder).items():
+            found = model.caption_mask(image, row.caption, options=options)
             panels.append(outcome_panel(title, image, found, truth))
         return Shown((photo_panel("image", image), outcome_panel("truth", image, truth, truth)), tuple(panels), words)
 
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
         tags = record["tags"]
-        for score in (*self.scores, *self.shares):
+        for score in (*self.scores, *self.percentiles):
             one = _decided(tags, score)
             yield marked(score, one.words, one.selected.tolist(), one.true.tolist())
         for name, found in record["taggers"].items():
@@ -161,15 +165,14 @@ class TagMask(Benchmark):
         asked = [w for w in dict.fromkeys(row.words) if self.stop_words or not is_stop_word(w)]
         decisions: dict[str, Any] = {}
         for score in self.scores:
-            found = model.tag(encoded, row.caption, tags=asked, score=score, **self.tag_options).words if asked else ()
+            found = model.tag(encoded, row.caption, tags=asked, selection=score).words if asked else ()
             decisions[score] = [[word.score, word.selected] for word in found]
-        if self.shares and asked:
-            rule: dict[str, Any] = {"selection": "negatives", "negatives": self.negatives}
-            compared = model.tag(encoded, row.caption, tags=asked, **rule, **self.tag_options).words
-            for name, share in self.shares.items():
-                # In float32, as `select_above_negatives` compares.
-                decisions[name] = [[w.score, bool(np.float32(w.beaten) >= np.float32(share))] for w in compared]
-        decisions |= {name: [] for name in self.shares if name not in decisions}
+        if self.percentiles and asked:
+            rule = Selection(rule="negatives", negatives=self.negatives)
+            compared = model.tag(encoded, row.caption, tags=asked, selection=rule).words
+            for name, percentile in self.percentiles.items():
+                decisions[name] = [[w.score, w.percentile is not None and w.percentile >= percentile] for w in compared]
+        decisions |= {name: [] for name in self.percentiles if name not in decisions}
         return {
             "words": list(row.words),
             "true": [word in row.true for word in row.words],
@@ -179,7 +182,7 @@ class TagMask(Benchmark):
 
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
-        return _TagMaskTally(self.data, self.scores, tuple(self.shares), self.text.names)
+        return _TagMaskTally(self.data, self.scores, tuple(self.percentiles), self.text.names)
 
 
 def _decided(tags: Record, score: str) -> Decided:
