@@ -291,7 +291,7 @@ def test_sam_redraws_masks_segments_and_heatmaps_with_one_loaded_model(model: TT
     image = scene(40, 60)
     own = SAMRefiner.from_pretrained(tmp_path / "sam")
     cut = model.heatmaps(image, ["red"])[0] >= model.encoder.background
-    drawn = own.refine(image, cut[None])[0][0]
+    drawn = own.redraw(image, cut[None])[0][0]
     assert np.array_equal(model.caption_mask(image, "red", options=options), drawn)
     assert np.array_equal(model.heatmaps(image, ["red"], options=options)[0] > 0.5, drawn)
     (tmp_path / "sam/config.json").unlink()  # it is not read again

@@ -19,6 +19,7 @@ from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDErr
 if TYPE_CHECKING:
     from ttd.inference.options import Options
     from ttd.model import TTD, load
+    from ttd.refine.base import Refiner, register_refiner
     from ttd.results import Segmentation, TaggedWord, Tagging
     from ttd.scoring import select_tags
     from ttd.tagger import Selection
@@ -31,6 +32,7 @@ __all__ = [
     "ModelError",
     "Options",
     "OutOfMemory",
+    "Refiner",
     "Segmentation",
     "Selection",
     "TTDError",
@@ -40,6 +42,7 @@ __all__ = [
     "__version__",
     "errors",
     "load",
+    "register_refiner",
     "select_tags",
     "split_words",
 ]
@@ -48,6 +51,8 @@ _HOMES = {
     "TTD": "ttd.model",
     "load": "ttd.model",
     "Options": "ttd.inference.options",
+    "Refiner": "ttd.refine.base",
+    "register_refiner": "ttd.refine.base",
     "Segmentation": "ttd.results",
     "Selection": "ttd.tagger",
     "TaggedWord": "ttd.results",

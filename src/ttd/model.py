@@ -20,18 +20,17 @@ from torch import Tensor
 from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
-from ttd.images import ImageLike, prepare_pixels
+from ttd.images import ImageLike
 from ttd.inference.feature_cache import FeatureCache
-from ttd.inference.masks import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
-from ttd.inference.options import Options, prepared_size
+from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
+from ttd.inference.options import Options
 from ttd.inference.pipeline import Pipeline
 from ttd.inference.protocols import Task
 from ttd.inference.protocols import options as find_options
-from ttd.inference.resizing import resize
 from ttd.inference.views import EncodedImage, View, average
 from ttd.maps import joint_norm, norm
 from ttd.negatives import NegativeWords, listed_words
-from ttd.refine import SAMRefiner, pamr
+from ttd.refine.base import Refiner, find_refiner
 from ttd.results import Segmentation, Tagging
 from ttd.tagger import Selection, candidates, compare, find_selection, score_words, tag_batch
 from ttd.text.embeddings import Texts
@@ -78,7 +77,7 @@ class TTD:
         self.encoder = encoder.eval()
         self._pipeline = Pipeline(self.encoder)
         self._texts = Texts(self.encoder)
-        self._sams: dict[str, SAMRefiner] = {}
+        self._refiners: dict[tuple[Any, ...], Refiner] = {}
         self._negatives: tuple[Sequence[str] | None, NegativeWords] | None = None  # the last one asked for
 
     def encode_texts_alone(self) -> None:
@@ -219,16 +218,8 @@ class TTD:
             seen = replace(seen, options=replace(seen.options, background=threshold))
         self._texts.check(captions, seen.options.text_templates(self.encoder))
         cut = _threshold(seen.options, self.encoder)
-        maps = self._maps(seen, captions, cut=cut)
-        refinement = seen.options.refinement(self.encoder)
-        if refinement == "crf":
-            found = [pixel_labels(crf_maps(seen.image, one[None], cut), seen.size, None) for one in maps]
-        elif refinement == "sam":
-            refiner = self._sam(seen.options)
-            found = [sam_labels(refiner, seen.image, one[None], cut) for one in maps]
-        else:
-            return np.stack([pixel_mask(one, seen.size, cut) for one in maps])
-        return np.stack(found).astype(np.bool_)
+        maps = self._refined_each(seen, self._maps(seen, captions, cut=cut), cut)
+        return np.stack([pixel_mask(one, seen.size, cut) for one in maps])
 
     @inference
     def segment(
@@ -250,13 +241,10 @@ class TTD:
             raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
         threshold = seen.options.threshold(self.encoder)
         maps = self._maps(seen, names, joint=True, cut=threshold)
-        refinement = seen.options.refinement(self.encoder)
-        if refinement == "crf":
-            labels = pixel_labels(crf_maps(seen.image, maps, threshold), seen.size, None)
-        elif refinement == "sam":
-            labels = sam_labels(self._sam(seen.options), seen.image, maps, threshold)
-        else:
-            labels = pixel_labels(maps, seen.size, threshold)
+        refiner = self._refiner(seen.options)
+        if refiner is not None:
+            maps = refiner.refine(seen.image, maps, threshold)
+        labels = pixel_labels(maps, seen.size, threshold)
         all_names = tuple(names) if threshold is None else ("background", *names)
         return Segmentation(labels, all_names, threshold, cut_texts, self.unknown_words(names))
 
@@ -376,47 +364,39 @@ class TTD:
     def _maps(
         self, seen: EncodedImage, texts: Sequence[str], *, joint: bool = False, cut: float | None = None
     ) -> Tensor:
-        """Maps `[N,h,w]` in 0..1 on the canvas, after PAMR if asked; `joint`: comparable with each other.
+        """Maps `[N,h,w]` in 0..1 on the canvas; `joint`: comparable with each other. TCL refines its own with PAMR.
 
         Below `cut`, where the caller makes no difference between values, a map may go without PAMR.
         """
         options, encoder = seen.options, self.encoder
         text = self.encode_text(texts, options.text_templates(encoder))
-        with_pamr = options.refinement(encoder) == "pamr"
         if encoder.calibrated:
+            with_pamr = options.refinement(encoder) == "pamr"
             own: dict[str, Any] = {"pamr": with_pamr, "clip_weight": options.clip_weight}
             if with_pamr and options.one_view:  # else averages of views are cut, not these maps
                 own["threshold"] = cut
             return average(seen.views, lambda features: encoder.maps(features, text, **own))[0]
         sim = average(seen.views, lambda features: encoder.similarity(features, text))[0]
-        maps = joint_norm(sim) if joint else norm(sim)
-        if not with_pamr:
-            return maps
-        grid = prepared_size(seen.size, options.size or encoder.image_size, 4)
-        grid = (grid[0] // 4, grid[1] // 4)
-        small = prepare_pixels(seen.image, grid, encoder.mean, encoder.std).to(maps.device)
-        return pamr(small[None], resize(maps, grid)[None])[0]
+        return joint_norm(sim) if joint else norm(sim)
 
     def _heat(self, seen: EncodedImage, texts: Sequence[str]) -> NDArray[np.float32]:
         """`heatmaps` of texts that were checked; each map is refined by itself."""
         maps = self._maps(seen, texts)
-        refinement = seen.options.refinement(self.encoder)
-        if refinement in ("crf", "sam"):
-            cut = _threshold(seen.options, self.encoder)
-            if refinement == "crf":
-                maps = torch.cat([crf_maps(seen.image, one[None], cut)[1:] for one in maps])
-            else:
-                drawn = sam_masks(self._sam(seen.options), seen.image, maps, cut)
-                maps = torch.from_numpy(drawn).float()
-        return pixel_values(maps, seen.size)
+        return pixel_values(self._refined_each(seen, maps, _threshold(seen.options, self.encoder)), seen.size)
 
-    def _sam(self, options: Options) -> SAMRefiner:
-        from ttd.encoders.registry import find_refiner
+    def _refined_each(self, seen: EncodedImage, maps: Tensor, threshold: float) -> Tensor:
+        refiner = self._refiner(seen.options)
+        return maps if refiner is None else refiner.refine_each(seen.image, maps, threshold)
 
-        name = options.sam_model or "sam-hq"
-        if name not in self._sams:
-            self._sams[name] = SAMRefiner.from_pretrained(find_refiner(name), self.encoder.device)
-        return self._sams[name]
+    def _refiner(self, options: Options) -> Refiner | None:
+        """What refines maps after they were put together, made once for all questions with the same options."""
+        name = options.refinement(self.encoder)
+        if name == "none" or (name == "pamr" and self.encoder.calibrated):
+            return None
+        key = (name, options.size, options.sam_model)
+        if key not in self._refiners:
+            self._refiners[key] = find_refiner(name).create(self.encoder, options)
+        return self._refiners[key]
 
 
 def _threshold(options: Options, encoder: Encoder) -> float:

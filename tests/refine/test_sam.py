@@ -133,7 +133,7 @@ def test_asks_once_per_part_and_unites_the_answers(refiner: SAMRefiner, image: n
     first, second, third = (3, 4, 20, 18), (40, 30, 89, 59), (60, 2, 60, 2)
     recorder = Recorder(refiner, lambda box: (filled(box), box[0] / 100))
     masks = np.stack([filled(first) | filled(second), filled(third)])
-    out, scores = recorder.refine(image, masks)
+    out, scores = recorder.redraw(image, masks)
     assert recorder.encoded == 1
     assert recorder.boxes == [first, second, third]
     assert np.array_equal(out, masks)
@@ -143,7 +143,7 @@ def test_asks_once_per_part_and_unites_the_answers(refiner: SAMRefiner, image: n
 def test_the_mask_prompt_lies_where_the_part_does(refiner: SAMRefiner, image: np.ndarray) -> None:
     box = (45, 30, 89, 59)  # the lower right quarter, touching the border
     recorder = Recorder(refiner, lambda box: (filled(box), 0.5))
-    recorder.refine(image, filled(box)[None])
+    recorder.redraw(image, filled(box)[None])
     (prompt,) = recorder.prompts
     assert prompt.shape == (32, 32)
     # 60x90 becomes 85x128 of 128x128: 21.25 rows of the low-resolution square; below them is padding.
@@ -156,7 +156,7 @@ def test_the_mask_prompt_lies_where_the_part_does(refiner: SAMRefiner, image: np
 def test_drops_small_parts_but_never_the_largest(refiner: SAMRefiner, image: np.ndarray) -> None:
     recorder = Recorder(refiner, lambda box: (filled(box), 0.5))
     masks = np.stack([filled((0, 0, 19, 19)) | filled((50, 50, 51, 51)), filled((70, 9, 70, 9))])
-    out, _ = recorder.refine(image, masks, min_part=0.05)
+    out, _ = recorder.redraw(image, masks, min_part=0.05)
     assert recorder.boxes == [(0, 0, 19, 19), (70, 9, 70, 9)]
     assert out[1].sum() == 1
 
@@ -166,19 +166,19 @@ def test_overlaps_go_to_the_higher_score(refiner: SAMRefiner, image: np.ndarray)
     answers = {low: 0.3, high: 0.8, equal: 0.8}
     masks = np.stack([filled(low), filled(high), filled(equal)])
     recorder = Recorder(refiner, lambda box: (filled(box), answers[box]))
-    out, scores = recorder.refine(image, masks)
+    out, scores = recorder.redraw(image, masks)
     assert np.array_equal(out[1], masks[1])
     assert np.array_equal(out[0], masks[0] & ~masks[1])
     assert np.array_equal(out[2], masks[2] & ~masks[1])
     np.testing.assert_allclose(scores, [0.3, 0.8, 0.8])
-    kept, _ = recorder.refine(image, masks, exclusive=False)
+    kept, _ = recorder.redraw(image, masks, exclusive=False)
     assert np.array_equal(kept, masks)
 
 
 def test_refines_with_the_model_itself(refiner: SAMRefiner, image: np.ndarray) -> None:
     masks = np.stack([filled((0, 0, 40, 59)), np.zeros((60, 90), bool), filled((89, 59, 89, 59))])
-    out, scores = refiner.refine(Image.fromarray(image), masks)
-    again, _ = refiner.refine(refiner.encode(image), masks)
+    out, scores = refiner.redraw(Image.fromarray(image), masks)
+    again, _ = refiner.redraw(refiner.encode(image), masks)
     assert out.shape == masks.shape
     assert out.dtype == bool
     assert out.sum(0).max() <= 1
@@ -190,10 +190,10 @@ def test_refines_with_the_model_itself(refiner: SAMRefiner, image: np.ndarray) -
 
 def test_no_masks_and_one_pixel_images(refiner: SAMRefiner) -> None:
     image = np.zeros((1, 1, 3), np.uint8)
-    out, scores = refiner.refine(image, np.ones((1, 1, 1), bool))
+    out, scores = refiner.redraw(image, np.ones((1, 1, 1), bool))
     assert out.shape == (1, 1, 1)
     assert np.isfinite(scores).all()
-    out, scores = refiner.refine(image, np.zeros((0, 1, 1), bool))
+    out, scores = refiner.redraw(image, np.zeros((0, 1, 1), bool))
     assert out.shape == (0, 1, 1)
     assert scores.shape == (0,)
 
@@ -262,7 +262,7 @@ def test_refuses_bad_prompts(refiner: SAMRefiner, prompts: dict[str, Any]) -> No
 @pytest.mark.parametrize("masks", [np.zeros((1, 60, 90)), np.zeros((60, 90), bool), np.zeros((1, 90, 60), bool)])
 def test_refuses_bad_masks(refiner: SAMRefiner, image: np.ndarray, masks: np.ndarray) -> None:
     with pytest.raises(InputError):
-        refiner.refine(image, masks)
+        refiner.redraw(image, masks)
 
 
 def test_refuses_bad_images_and_shares(refiner: SAMRefiner, image: np.ndarray) -> None:
@@ -270,4 +270,4 @@ def test_refuses_bad_images_and_shares(refiner: SAMRefiner, image: np.ndarray) -
         with pytest.raises(InputError):
             refiner.encode(bad)
     with pytest.raises(InputError):
-        refiner.refine(image, filled((0, 0, 5, 5))[None], min_part=1.5)
+        refiner.redraw(image, filled((0, 0, 5, 5))[None], min_part=1.5)

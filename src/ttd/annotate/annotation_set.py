@@ -99,10 +99,10 @@ class AnnotationSet:
         queue = Queue.open(data, images, every_caption=every_caption)
         refiner = None
         if sam is not None:
-            from ttd.encoders.registry import find_refiner
+            from ttd.encoders.registry import find_sam
             from ttd.refine.sam import SAMRefiner
 
-            refiner = SAMRefiner.from_pretrained(find_refiner(sam), model.encoder.device)
+            refiner = SAMRefiner.from_pretrained(find_sam(sam), model.encoder.device)
         return cls(queue, out, Proposer(model, refiner, model_lock=model_lock))
 
     def progress(self) -> Progress:

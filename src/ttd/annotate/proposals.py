@@ -14,7 +14,6 @@ from PIL import Image
 
 from ttd.annotate.map_masks import Mask, mask_from_map, painted
 from ttd.annotate.prompts import Box, Point, Prompts
-from ttd.refine.sam import SAMEmbedding, SAMRefiner
 from ttd.text.words import is_stop_word, split_words
 
 if TYPE_CHECKING:
@@ -154,13 +153,11 @@ class Proposer:
             return np.zeros(look.size, np.bool_)
         asked = bool(prompts.boxes) or any(point.inside for point in prompts.points)
         if self._sam is not None and look._sam_seen is not None and asked:
-            from ttd.annotate.proposals import mask_from_sam
-
             return mask_from_sam(self._sam, look._sam_seen, prompts)
         self.prepare(look, [word])
         mask = mask_from_map(look._heat[word], prompts, self.cut)
         if self._sam is not None and look._sam_seen is not None:
-            redrawn: Mask = self._sam.refine(look._sam_seen, mask[None], exclusive=False)[0][0]
+            redrawn: Mask = self._sam.redraw(look._sam_seen, mask[None], exclusive=False)[0][0]
             return redrawn
         return mask
 

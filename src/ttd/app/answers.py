@@ -220,11 +220,7 @@ def _words(asked: Asked, seen: Seen, tagging: Tagging) -> Words:
 
 def _caption(asked: Asked, seen: Seen, question: Question, title: str) -> CaptionView:
     heat = asked.model.caption_map(seen.shown, question.caption)
-    refinement = seen.shown.options.refinement(asked.model.encoder)
-    if refinement in ("none", "pamr"):
-        return CaptionView(title, heat, heat >= question.threshold)
-    mask = asked.model.caption_mask(seen.shown, question.caption)
-    return CaptionView(title, heat, mask)
+    return CaptionView(title, heat, heat >= question.threshold)
 
 
 def _segment(asked: Asked, seen: Seen, names: Sequence[str], background: bool) -> Segmentation | None:

@@ -118,7 +118,7 @@ def find_adapter(name: str | Path) -> Path:
     raise _unknown(str(name), "adapter")
 
 
-def find_refiner(name: str | Path) -> Path:
+def find_sam(name: str | Path) -> Path:
     """The folder of a SAM-HQ model that a short name, path or hub id stands for, downloaded where need be."""
     entry = find_entry(str(name), "refiner")
     path = Path(name).expanduser()

@@ -26,7 +26,7 @@ from ttd.encoders.loading.openai_names import clip_to_openai, under
 from ttd.encoders.tcl_decoder import TCLDecoder
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import InputError, ModelError
-from ttd.refine import pamr as refine_with_pamr
+from ttd.refine.pamr import pamr as refine_with_pamr
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

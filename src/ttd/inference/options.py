@@ -8,9 +8,8 @@ from typing import Any
 
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.refine.base import find_refiner
 from ttd.text.templates import templates
-
-REFINEMENTS = ("none", "pamr", "crf", "sam")
 
 # The longer side is at most this many times `size`: 2048 for 448, as in TCL's protocol.
 MAX_STRETCH = 2048 / 448
@@ -33,7 +32,8 @@ class Options:
         tag_templates: for scoring a caption's words.
         background: threshold in 0..1 under which a map means background; True: the encoder's own; None or
             False: no background.
-        refine: "none", "pamr", "crf" or "sam"; "auto": the encoder's own (PAMR for TCL, none elsewhere).
+        refine: "none", "pamr", "crf", "sam" or a registered refiner's name; "auto": the encoder's own (PAMR for
+            TCL, none elsewhere).
         sam_model: SAM-HQ's short name, hub id or folder for `refine="sam"`; None: "sam-hq".
         clip_weight: TCL's k, the weight of the frozen CLIP branch in its maps.
         stop_words: leave stop words and punctuation out when tagging.
@@ -130,8 +130,8 @@ def _check(options: Options) -> None:
         raise InputError(f"scales must be one or more numbers above 0 and up to 16, not {options.scales!r}")
     if options.stride is not None and (options.window is None or options.stride > options.window):
         raise InputError("stride needs a window that is at least as large: pixels in between would be missed")
-    if options.refine not in (*REFINEMENTS, "auto"):
-        raise InputError(f"unknown refinement {options.refine!r}: choose from {', '.join(REFINEMENTS)}, auto")
+    if options.refine not in ("none", "auto"):
+        find_refiner(options.refine)
     if not isinstance(options.background, bool) and options.background is not None:
         _check_unit("background", options.background)
     _check_unit("clip_weight", options.clip_weight)

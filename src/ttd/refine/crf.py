@@ -11,13 +11,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from ttd.errors import InputError, MissingExtra
+from ttd.refine.base import Refiner, register_refiner, working_image
 
 # The least probability of the unary term: log 0 would forbid a label for ever.
 _FLOOR = 1e-5
 _BOOLEAN = (0.1, 0.9)
+
+
+@register_refiner("crf")
+class CRFRefiner(Refiner):
+    """DenseCRF at the working size, with the defaults of `crf`."""
+
+    def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
+        """See `Refiner`.
+
+        With a background the result tells by how much a label's marginal exceeds the background's, laid around the
+        threshold: at the threshold both are equal, at 1 the label is certain, at 0 the background. One map at the
+        threshold 0.5 is its marginal.
+        """
+        from ttd.inference.resizing import resize
+
+        small = working_image(image)
+        if background is None and len(maps) == 1:
+            return torch.ones(1, small.height, small.width)
+        values = resize(maps, (small.height, small.width)).clamp(0, 1).cpu().numpy()
+        marginals = torch.from_numpy(crf(np.array(small), values, background=background))
+        if background is None:
+            return marginals
+        lead = marginals - (1 - marginals.sum(0, keepdim=True)).clamp(min=0)  # -1..1
+        return torch.where(lead < 0, background * (1 + lead), background + (1 - background) * lead)
 
 
 def crf(

@@ -10,12 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ttd.errors import InputError
+from ttd.refine.base import Refiner, register_refiner
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
+    from ttd.inference.options import Options
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
@@ -26,6 +33,41 @@ _CHANNELS_AT_ONCE = 64
 _PIXELS_AT_ONCE = 32768
 _PIXELS_COMPARED = 2048
 _KEPT_BYTES = 128 * 2**20
+
+
+@register_refiner("pamr")
+@dataclass(frozen=True)
+class PAMRRefiner(Refiner):
+    """PAMR on a quarter of the resolution at which the encoder sees the image, as in TCL.
+
+    Attributes:
+        size: the shorter side of the image as the encoder sees it, in pixels.
+        mean, std: the encoder's statistics of pixels.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def create(cls, encoder: Encoder, options: Options) -> PAMRRefiner:
+        """See `Refiner`."""
+        return cls(options.size or encoder.image_size, encoder.mean, encoder.std)
+
+    def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
+        """See `Refiner`; the maps are averages of their neighbours, so no threshold is needed."""
+        from ttd.images import prepare_pixels
+        from ttd.inference.options import prepared_size
+        from ttd.inference.resizing import resize
+
+        height, width = prepared_size((image.height, image.width), self.size, 4)
+        grid = (height // 4, width // 4)
+        small = prepare_pixels(image, grid, self.mean, self.std).to(maps.device)
+        return pamr(small[None], resize(maps, grid)[None])[0]
+
+    def refine_each(self, image: Image.Image, maps: Tensor, background: float) -> Tensor:
+        """See `Refiner`: no map knows of the others."""
+        return self.refine(image, maps, background)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ from torch import Tensor
 
 from ttd.device import find_device
 from ttd.errors import InputError, ModelError
+from ttd.refine.base import Refiner, register_refiner, working_image
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
+    from ttd.inference.options import Options
 
 DEFAULT_MODEL = "syscv-community/sam-hq-vit-base"
 
@@ -53,14 +58,47 @@ class SAMPrediction:
     logits: NDArray[np.float32]  # [P,4g,4g] of the square input: a mask prompt for the next question
 
 
-class SAMRefiner:
-    """Refines masks with a `transformers.SamHQModel`, and answers points, boxes and masks one by one."""
+@register_refiner("sam")
+class SAMRefiner(Refiner):
+    """Refines maps and masks with a `transformers.SamHQModel`, and answers points, boxes and masks one by one."""
 
     def __init__(self, model: Any) -> None:
         """Takes a `SamHQModel` as it is (device, dtype) and sets it to evaluation."""
         self.model = model.eval()
         self.side = int(model.config.vision_config.image_size)
         self.low_side = 4 * (self.side // int(model.config.vision_config.patch_size))
+
+    @classmethod
+    def create(cls, encoder: Encoder, options: Options) -> SAMRefiner:
+        """The SAM-HQ model that the options name, on the encoder's device."""
+        from ttd.encoders.registry import find_sam
+
+        return cls.from_pretrained(find_sam(options.sam_model or "sam-hq"), encoder.device)
+
+    def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
+        """See `Refiner`: masks of 0 and 1 at the working size.
+
+        Pixels that SAM-HQ gives to nobody become background; without a background they keep their label.
+        """
+        from ttd.inference.masks import pixel_labels
+
+        small = working_image(image)
+        labels = pixel_labels(maps, (small.height, small.width), background)
+        first = 0 if background is None else 1
+        numbers = np.arange(first, first + len(maps), dtype=np.uint16)
+        before = labels == numbers[:, None, None]
+        drawn, _ = self.redraw(small, before)
+        if background is None:
+            drawn |= before & ~drawn.any(0)
+        return torch.from_numpy(drawn).float()
+
+    def refine_each(self, image: Image.Image, maps: Tensor, background: float) -> Tensor:
+        """See `Refiner`; the image is encoded once for all maps."""
+        from ttd.inference.masks import pixel_values
+
+        small = working_image(image)
+        masks = pixel_values(maps, (small.height, small.width)) >= background
+        return torch.from_numpy(self.redraw(small, masks, exclusive=False)[0]).float()
 
     @classmethod
     def from_pretrained(
@@ -158,7 +196,7 @@ class SAMRefiner:
         masks = np.stack([self._at_image_size(low, embedding) for low in logits])
         return SAMPrediction(masks, scores.cpu().numpy(), logits.cpu().numpy())
 
-    def refine(
+    def redraw(
         self,
         image: Image.Image | NDArray[np.uint8] | SAMEmbedding,
         masks: NDArray[np.bool_],
