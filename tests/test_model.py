@@ -19,6 +19,7 @@ from ttd import TTD, InputError, OutOfMemory
 from ttd.encoders import TCLEncoder, tcl
 from ttd.images import prepare_pixels
 from ttd.inference import resizing as resample
+from ttd.inference.pipeline import BATCHES_AHEAD
 from ttd.inference.protocols import PROTOCOLS, Options
 from ttd.inference.protocols import options as find_options
 from ttd.refine import SAMRefiner
@@ -90,7 +91,7 @@ def test_many_images_give_what_each_gives_alone() -> None:
     images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
     captions = ["a dog", "a cat on the green grass", "red bus and dog", "two birds", "dog, cat, bus, tree"]
     for score in ("s_pixel", "s_image+s_text", "s_seg"):
-        together = model.tag_many(images, captions, batch_size=2, selection=score)
+        together = list(model.tag_many(images, captions, batch_size=2, selection=score))
         for image, caption, tagging in zip(images, captions, together, strict=True):
             alone = model.tag(image, caption, selection=score)
             assert tagging.caption == caption
@@ -101,7 +102,7 @@ def test_many_images_give_what_each_gives_alone() -> None:
 
 def test_many_images_encode_each_distinct_word_once() -> None:
     encoder = ColourEncoder()
-    TTD(encoder).tag_many([scene()] * 6, ["red dog", "Red cat", "blue dog"] * 2, batch_size=4)
+    list(TTD(encoder).tag_many([scene()] * 6, ["red dog", "Red cat", "blue dog"] * 2, batch_size=4))
     assert sorted(encoder.texts_seen) == ["blue", "cat", "dog", "red"]
     assert encoder.images_seen == 6
 
@@ -111,7 +112,7 @@ def test_an_encoded_image_is_never_encoded_again(model: TTD) -> None:
     seen = model.encoder.images_seen
     direct = TTD(ColourEncoder())
     assert model.tag(encoded, CAPTION) == direct.tag(scene(), CAPTION, options=Options(flip=True))
-    assert model.tag_many([encoded], [CAPTION]) == [direct.tag(scene(), CAPTION, options=Options(flip=True))]
+    assert list(model.tag_many([encoded], [CAPTION])) == [direct.tag(scene(), CAPTION, options=Options(flip=True))]
     assert np.array_equal(
         model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], options=Options(flip=True))
     )
@@ -352,18 +353,20 @@ def test_other_wrong_calls(model: TTD) -> None:
             model.tag(scene(), "red", **given)
     with pytest.raises(InputError):
         Selection(score="best")
-    with pytest.raises(InputError, match="2 images came with 1"):
-        model.tag_many([scene()] * 2, ["red"])
+    with pytest.raises(InputError, match="more images than texts"):
+        list(model.tag_many([scene()] * 2, ["red"]))
+    with pytest.raises(InputError, match="batch_size"):
+        model.tag_many([scene()], ["red"], batch_size=0)
 
 
 def test_long_texts_are_cut_and_named(model: TTD, caplog: pytest.LogCaptureFixture) -> None:
     long = "red " * 20
-    assert model.segment(scene(), [long, "blue"], options=Options(templates="none")).cut == (long,)
+    assert model.segment(scene(), [long, "blue"], options=Options(templates="none")).truncated == (long,)
     assert "only its beginning counts" in caplog.text
-    assert model.tag(scene(), None, tags=[long, "blue"]).cut == (long.strip(),)
+    assert model.tag(scene(), None, tags=[long, "blue"]).truncated == (long.strip(),)
     caption = " ".join(f"word{i}" for i in range(20))
-    assert model.tag(scene(), caption).cut == ()
-    assert model.tag(scene(), caption, selection="s_text").cut == (caption,)
+    assert model.tag(scene(), caption).truncated == ()
+    assert model.tag(scene(), caption, selection="s_text").truncated == (caption,)
 
 
 def test_unknown_words_of_a_closed_vocabulary_are_named(model: TTD) -> None:
@@ -446,3 +449,61 @@ def test_importing_the_package_loads_neither_torch_nor_transformers() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
     with pytest.raises(AttributeError, match="no attribute"):
         _ = ttd.nothing
+
+
+# ------------------------------------------------------------------ many images
+
+
+def images_of_two_shapes() -> list[Any]:
+    return [scene(), scene(40, 60), b"not an image", scene(), "missing.png", scene(40, 60), scene()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_many_images_are_answered_in_order_with_errors_in_their_places(batch_size: int) -> None:
+    model, given = TTD(ColourEncoder()), images_of_two_shapes()
+    captions = [[CAPTION], ["red", "blue"], ["x"], ["blue"], ["x"], ["red"], [CAPTION, CAPTION]]
+    options, names = Options(background=0.3), ["red", "blue"]
+    found = (
+        list(model.heatmaps_many(iter(given), names, options, batch_size=batch_size)),
+        list(model.caption_masks_many(iter(given), iter(captions), 0.3, options, batch_size=batch_size)),
+        list(model.segment_many(iter(given), names, options, batch_size=batch_size)),
+        list(model.tag_many(iter(given), [own[0] for own in captions], options=options, batch_size=batch_size)),
+    )
+    for number, image in enumerate(given):
+        if number in (2, 4):
+            assert all(isinstance(one[number], InputError) for one in found)
+            continue
+        heat, masks, labels, tagging = (one[number] for one in found)
+        np.testing.assert_allclose(heat, model.heatmaps(image, names, options), atol=1e-6)
+        assert np.array_equal(masks, model.caption_masks(image, captions[number], 0.3, options))
+        assert np.array_equal(labels.label_map, model.segment(image, names, options).label_map)
+        assert tagging.selected == model.tag(image, captions[number][0], options=options).selected
+
+
+def test_a_caption_without_words_costs_only_its_own_answer(model: TTD) -> None:
+    found = list(model.tag_many([scene()] * 3, ["red", "the of", "blue"]))
+    assert [isinstance(one, InputError) for one in found] == [False, True, False]
+
+
+def test_images_are_read_a_bounded_number_ahead(model: TTD) -> None:
+    read: list[int] = []
+
+    def stream() -> Iterator[np.ndarray]:
+        for number in range(1000):
+            read.append(number)
+            yield scene()
+
+    answers = model.segment_many(stream(), ["red", "blue"], batch_size=2)
+    assert not read  # nothing is read before it is asked for
+    next(answers)
+    assert len(read) <= 2 * BATCHES_AHEAD
+    texts = len(model.encoder.texts_seen)  # type: ignore[arg-type]
+    for _ in range(10):
+        next(answers)
+    assert len(model.encoder.texts_seen) == texts  # type: ignore[arg-type]
+
+
+def test_the_iterables_must_be_of_one_length(model: TTD) -> None:
+    answers = model.tag_many([scene()], ["red", "blue"])
+    with pytest.raises(InputError, match="more texts than images"):
+        list(answers)

@@ -220,7 +220,7 @@ def test_a_batch_gives_what_single_images_do_and_encodes_each_word_once(model: T
     negatives = caption_words(captions)
     selection = Selection(rule="negatives", percentile=50, negatives=negatives)
     images = [RED, RED[:, :, [1, 0, 2]], RED[:24], RED]
-    many = model.tag_many(images, captions, batch_size=2, selection=selection)
+    many = list(model.tag_many(images, captions, batch_size=2, selection=selection))
     assert len(model.encoder.texts_seen) == len(set(model.encoder.texts_seen))  # type: ignore[arg-type]
     assert model.encoder.images_seen == len(images)
     for image, caption, tagging in zip(images, captions, many, strict=True):

@@ -7,10 +7,11 @@ Plain methods take an image and strings and return NumPy arrays and records; `en
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,18 +20,17 @@ from torch import Tensor
 
 from ttd.device import inference
 from ttd.encoders.base import Encoder
-from ttd.errors import InputError
+from ttd.errors import InputError, TTDError
 from ttd.images import ImageLike
+from ttd.inference.dense import DenseMaps
 from ttd.inference.feature_cache import FeatureCache
 from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
 from ttd.inference.options import Options
-from ttd.inference.pipeline import Pipeline
+from ttd.inference.pipeline import Batch, Pipeline
 from ttd.inference.protocols import Task
 from ttd.inference.protocols import options as find_options
 from ttd.inference.views import EncodedImage, View, average
-from ttd.maps import joint_norm, norm
 from ttd.negatives import NegativeWords, listed_words
-from ttd.refine.base import Refiner, find_refiner
 from ttd.results import Segmentation, Tagging
 from ttd.tagger import Selection, candidates, compare, find_selection, score_words, tag_batch
 from ttd.text.embeddings import Texts
@@ -38,9 +38,8 @@ from ttd.text.templates import templates
 
 _log = logging.getLogger(__name__)
 
-# `tag_many` reads this many batches of images ahead, to find some of the same shape.
-_BATCHES_AHEAD = 8
 _MOST_NAMES = 65_534
+T = TypeVar("T")
 
 
 def load(
@@ -77,7 +76,7 @@ class TTD:
         self.encoder = encoder.eval()
         self._pipeline = Pipeline(self.encoder)
         self._texts = Texts(self.encoder)
-        self._refiners: dict[tuple[Any, ...], Refiner] = {}
+        self._dense = DenseMaps(self.encoder)
         self._negatives: tuple[Sequence[str] | None, NegativeWords] | None = None  # the last one asked for
 
     def encode_texts_alone(self) -> None:
@@ -126,39 +125,48 @@ class TTD:
         words = candidates(caption, tags, seen.options.stop_words)
         return self._tag_batch(seen.views, [caption], [words], rule, seen.options, null)[0]
 
-    @inference
     def tag_many(
         self,
-        images: Sequence[ImageLike | EncodedImage],
-        captions: Sequence[str],
+        images: Iterable[ImageLike | EncodedImage],
+        captions: Iterable[str],
         *,
         selection: Selection | str | None = None,
-        batch_size: int = 4,
         options: Options | str | None = None,
-    ) -> list[Tagging]:
-        """`tag` for many images, one caption each; images of the same prepared shape share a batch.
+        batch_size: int = 4,
+    ) -> Iterator[Tagging | TTDError]:
+        """`tag` for many images, one caption each.
+
+        This and the other `..._many` read their images a bounded number ahead, ask about images of the same prepared
+        shape together, and give one answer per image, in order. An image or caption that cannot be used gives its
+        error in its place, and nothing else is lost.
 
         To compare with the words of the captions themselves:
         `Selection(rule="negatives", negatives=ttd.negatives.caption_words(captions))`.
+
+        Args:
+            images: see the class.
+            captions: as many as images.
+            selection: as for `tag`.
+            options: see the class.
+            batch_size: images that are encoded together.
+
+        Raises:
+            InputError: wrong options at once; more images than captions, or more captions, when that is found out.
         """
-        if len(images) != len(captions):
-            raise InputError(f"{len(images)} images came with {len(captions)} captions: give one for each")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}")
         rule = find_selection(selection)
         null = self._null(rule)
-        settings = find_options(options, "tags")
-        words = [candidates(caption, None, settings.stop_words) for caption in captions]
-        found: dict[int, Tagging] = {}
-        ahead = batch_size * _BATCHES_AHEAD
-        for first in range(0, len(images), ahead):
-            numbers = range(first, min(first + ahead, len(images)))
-            for batch, views in self._pipeline.batches({i: images[i] for i in numbers}, options, batch_size):
-                taggings = self._tag_batch(
-                    views, [captions[i] for i in batch], [words[i] for i in batch], rule, settings, null
-                )
-                found.update(zip(batch, taggings, strict=True))
-        return [found[i] for i in range(len(images))]
+        texts: dict[int, str] = {}
+
+        @inference
+        def answer(batch: Batch) -> list[Tagging]:
+            own = [texts[number] for number in batch.numbers]
+            words = [candidates(caption, None, batch.options.stop_words) for caption in own]
+            taggings = self._tag_batch(batch.views, own, words, rule, batch.options, null)
+            for number in batch.numbers:
+                del texts[number]
+            return taggings
+
+        return self._pipeline.answers(_paired(images, captions, texts), options, "tags", batch_size, answer)
 
     @inference
     def heatmaps(
@@ -170,7 +178,24 @@ class TTD:
         """
         seen = self._pipeline.open(image, options, "masks")
         self._texts.check(texts, seen.options.text_templates(self.encoder))
-        return self._heat(seen, texts)
+        return self._heat(_alone(seen), texts)[0]
+
+    def heatmaps_many(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        texts: Sequence[str],
+        options: Options | str | None = None,
+        *,
+        batch_size: int = 4,
+    ) -> Iterator[NDArray[np.float32] | TTDError]:
+        """`heatmaps` of the same texts for many images; see `tag_many`."""
+        self._texts.check(texts, find_options(options, "masks").text_templates(self.encoder))
+
+        @inference
+        def answer(batch: Batch) -> list[NDArray[np.float32]]:
+            return self._heat(batch, texts)
+
+        return self._pipeline.answers(images, options, "masks", batch_size, answer)
 
     @inference
     def caption_map(
@@ -179,7 +204,7 @@ class TTD:
         """Where the whole caption is: float32 `[H,W]` in 0..1."""
         seen = self._pipeline.open(image, options, "masks")
         self._texts.check([caption], seen.options.text_templates(self.encoder))
-        heat: NDArray[np.float32] = self._heat(seen, [caption])[0]
+        heat: NDArray[np.float32] = self._heat(_alone(seen), [caption])[0][0]
         return heat
 
     @inference
@@ -217,9 +242,33 @@ class TTD:
         if threshold is not None:
             seen = replace(seen, options=replace(seen.options, background=threshold))
         self._texts.check(captions, seen.options.text_templates(self.encoder))
-        cut = _threshold(seen.options, self.encoder)
-        maps = self._refined_each(seen, self._maps(seen, captions, cut=cut), cut)
-        return np.stack([pixel_mask(one, seen.size, cut) for one in maps])
+        return self._masks(_alone(seen), [captions])[0]
+
+    def caption_masks_many(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        captions: Iterable[Sequence[str]],
+        threshold: float | None = None,
+        options: Options | str | None = None,
+        *,
+        batch_size: int = 4,
+    ) -> Iterator[NDArray[np.bool_] | TTDError]:
+        """`caption_masks` for many images, each with one or several captions of its own; see `tag_many`."""
+        texts: dict[int, Sequence[str]] = {}
+        changes = {} if threshold is None else {"background": threshold}
+        settings = None if options is None and threshold is None else find_options(options, "masks", **changes)
+
+        @inference
+        def answer(batch: Batch) -> list[NDArray[np.bool_]]:
+            own = [texts[number] for number in batch.numbers]
+            for captions_of_one in own:
+                self._texts.check(captions_of_one, batch.options.text_templates(self.encoder))
+            masks = self._masks(batch, own)
+            for number in batch.numbers:
+                del texts[number]
+            return masks
+
+        return self._pipeline.answers(_paired(images, captions, texts), settings, "masks", batch_size, answer)
 
     @inference
     def segment(
@@ -236,17 +285,25 @@ class TTD:
             options: see the class: `Options(background=0.4, refine="pamr")`; background None or False: none.
         """
         seen = self._pipeline.open(image, options, "masks")
-        cut_texts = self._texts.check(names, seen.options.text_templates(self.encoder))
-        if len(names) > _MOST_NAMES:
-            raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
-        threshold = seen.options.threshold(self.encoder)
-        maps = self._maps(seen, names, joint=True, cut=threshold)
-        refiner = self._refiner(seen.options)
-        if refiner is not None:
-            maps = refiner.refine(seen.image, maps, threshold)
-        labels = pixel_labels(maps, seen.size, threshold)
-        all_names = tuple(names) if threshold is None else ("background", *names)
-        return Segmentation(labels, all_names, threshold, cut_texts, self.unknown_words(names))
+        truncated = self._check_names(names, seen.options)
+        return self._labels(_alone(seen), names, truncated)[0]
+
+    def segment_many(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        names: Sequence[str],
+        options: Options | str | None = None,
+        *,
+        batch_size: int = 4,
+    ) -> Iterator[Segmentation | TTDError]:
+        """`segment` by the same names for many images; see `tag_many`."""
+        truncated = self._check_names(names, find_options(options, "masks"))
+
+        @inference
+        def answer(batch: Batch) -> list[Segmentation]:
+            return self._labels(batch, names, truncated)
+
+        return self._pipeline.answers(images, options, "masks", batch_size, answer)
 
     @inference
     def encode_text(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> Tensor:
@@ -312,9 +369,9 @@ class TTD:
         """Distinct words (lower case) that a model with a closed vocabulary does not know; else none."""
         return self._texts.unknown(texts)
 
-    def cut_texts(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> tuple[str, ...]:
+    def truncated_texts(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> tuple[str, ...]:
         """Those texts of which, with their longest template, only the beginning fits into the text tower."""
-        return self._texts.cut(texts, templates(which))
+        return self._texts.truncated(texts, templates(which))
 
     def _null(self, selection: Selection) -> NegativeWords | None:
         """The words that a selection compares with, prepared once for all calls with the same ones."""
@@ -357,46 +414,76 @@ class TTD:
         for tagging in taggings:
             texts = [word.text for word in tagging.distinct()]
             whole = [tagging.caption] if rule.needs_caption and tagging.caption else []
-            cut = self.cut_texts([*texts, *whole], options.tag_templates)
-            notes.append(replace(tagging, cut=cut, unknown=self.unknown_words(texts)))
+            truncated = self.truncated_texts([*texts, *whole], options.tag_templates)
+            notes.append(replace(tagging, truncated=truncated, unknown=self.unknown_words(texts)))
         return notes
 
     def _maps(
-        self, seen: EncodedImage, texts: Sequence[str], *, joint: bool = False, cut: float | None = None
+        self, batch: Batch, texts: Sequence[str], *, joint: bool = False, threshold: float | None = None
     ) -> Tensor:
-        """Maps `[N,h,w]` in 0..1 on the canvas; `joint`: comparable with each other. TCL refines its own with PAMR.
+        """Maps `[B,N,h,w]` of texts, see `DenseMaps.maps`."""
+        text = self.encode_text(texts, batch.options.text_templates(self.encoder))
+        return self._dense.maps(batch.views, text, batch.options, joint=joint, threshold=threshold)
 
-        Below `cut`, where the caller makes no difference between values, a map may go without PAMR.
-        """
-        options, encoder = seen.options, self.encoder
-        text = self.encode_text(texts, options.text_templates(encoder))
-        if encoder.calibrated:
-            with_pamr = options.refinement(encoder) == "pamr"
-            own: dict[str, Any] = {"pamr": with_pamr, "clip_weight": options.clip_weight}
-            if with_pamr and options.one_view:  # else averages of views are cut, not these maps
-                own["threshold"] = cut
-            return average(seen.views, lambda features: encoder.maps(features, text, **own))[0]
-        sim = average(seen.views, lambda features: encoder.similarity(features, text))[0]
-        return joint_norm(sim) if joint else norm(sim)
-
-    def _heat(self, seen: EncodedImage, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _heat(self, batch: Batch, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """`heatmaps` of texts that were checked; each map is refined by itself."""
-        maps = self._maps(seen, texts)
-        return pixel_values(self._refined_each(seen, maps, _threshold(seen.options, self.encoder)), seen.size)
+        options, threshold = batch.options, _threshold(batch.options, self.encoder)
+        found = []
+        for image, maps in zip(batch.images, self._maps(batch, texts), strict=True):
+            refined = self._dense.refined_each(image, maps, options, threshold)
+            found.append(pixel_values(refined, (image.height, image.width)))
+        return found
 
-    def _refined_each(self, seen: EncodedImage, maps: Tensor, threshold: float) -> Tensor:
-        refiner = self._refiner(seen.options)
-        return maps if refiner is None else refiner.refine_each(seen.image, maps, threshold)
+    def _masks(self, batch: Batch, captions: Sequence[Sequence[str]]) -> list[NDArray[np.bool_]]:
+        """`caption_masks` of captions that were checked, some for each image; each distinct one is asked once."""
+        options, threshold = batch.options, _threshold(batch.options, self.encoder)
+        every = list(dict.fromkeys(text for own in captions for text in own))
+        maps = self._maps(batch, every, threshold=threshold)
+        found = []
+        for image, of_image, own in zip(batch.images, maps, captions, strict=True):
+            asked = of_image[[every.index(text) for text in own]]
+            refined = self._dense.refined_each(image, asked, options, threshold)
+            size = (image.height, image.width)
+            found.append(np.stack([pixel_mask(one, size, threshold) for one in refined]))
+        return found
 
-    def _refiner(self, options: Options) -> Refiner | None:
-        """What refines maps after they were put together, made once for all questions with the same options."""
-        name = options.refinement(self.encoder)
-        if name == "none" or (name == "pamr" and self.encoder.calibrated):
-            return None
-        key = (name, options.size, options.sam_model)
-        if key not in self._refiners:
-            self._refiners[key] = find_refiner(name).create(self.encoder, options)
-        return self._refiners[key]
+    def _check_names(self, names: Sequence[str], options: Options) -> tuple[str, ...]:
+        """Refuses names that cannot be classes; gives those that the text tower truncates."""
+        truncated = self._texts.check(names, options.text_templates(self.encoder))
+        if len(names) > _MOST_NAMES:
+            raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
+        return truncated
+
+    def _labels(self, batch: Batch, names: Sequence[str], truncated: tuple[str, ...]) -> list[Segmentation]:
+        """`segment` by names that were checked."""
+        options, threshold = batch.options, batch.options.threshold(self.encoder)
+        all_names = tuple(names) if threshold is None else ("background", *names)
+        unknown = self.unknown_words(names)
+        found = []
+        for image, maps in zip(batch.images, self._maps(batch, names, joint=True, threshold=threshold), strict=True):
+            refined = self._dense.refined(image, maps, options, threshold)
+            labels = pixel_labels(refined, (image.height, image.width), threshold)
+            found.append(Segmentation(labels, all_names, threshold, truncated, unknown))
+        return found
+
+
+def _alone(seen: EncodedImage) -> Batch:
+    return Batch([0], [seen.image], seen.views, seen.options)
+
+
+def _paired(images: Iterable[Any], texts: Iterable[T], kept: dict[int, T]) -> Iterator[Any]:
+    """The images, while their texts are put into `kept` by number.
+
+    Raises:
+        InputError: there are more of one than of the other.
+    """
+    missing: Any = object()
+    for number, (image, text) in enumerate(zip_longest(images, texts, fillvalue=missing)):
+        if image is missing or text is missing:
+            more = "images than texts" if text is missing else "texts than images"
+            raise InputError(f"there are more {more} (of the first there are {number}): give one for each")
+        kept[number] = text
+        yield image
 
 
 def _threshold(options: Options, encoder: Encoder) -> float:

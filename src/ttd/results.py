@@ -42,7 +42,7 @@ class Tagging:
         selection: the rule: "gap", "softmax", "min-max", "threshold" or "negatives".
         threshold: the cut of a selection by threshold, None for the largest gap. For "negatives" the score that a
             selected word exceeds on this image, None where it need not exceed any.
-        cut: texts that were longer than the text tower takes; their beginning was used.
+        truncated: texts that were longer than the text tower takes; their beginning was used.
         unknown: words that a model with a closed vocabulary does not know.
         percentile: of the negative words' scores, which a word had to exceed; None for other rules.
         negatives: how many words the caption's were compared with.
@@ -53,7 +53,7 @@ class Tagging:
     score: str = "s_pixel"
     selection: str = "gap"
     threshold: float | None = None
-    cut: tuple[str, ...] = ()
+    truncated: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     percentile: float | None = None
     negatives: int = 0
@@ -85,7 +85,7 @@ class Tagging:
             "score": self.score,
             "selection": self.selection,
             "threshold": self.threshold,
-            "cut": list(self.cut),
+            "truncated": list(self.truncated),
             "unknown": list(self.unknown),
             **({"percentile": self.percentile, "negatives": self.negatives} if compared else {}),
         }
@@ -105,14 +105,14 @@ class Segmentation:
         label_map: uint16 `[H,W]` at the image's size, indices into `names`.
         names: "background" first where there is one, then the classes in the caller's order.
         background: the threshold under which a pixel is background, None without background.
-        cut: names that were longer than the text tower takes; their beginning was used.
+        truncated: names that were longer than the text tower takes; their beginning was used.
         unknown: words of the names that a model with a closed vocabulary does not know.
     """
 
     label_map: NDArray[np.uint16]
     names: tuple[str, ...]
     background: float | None = None
-    cut: tuple[str, ...] = ()
+    truncated: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
     def shares(self) -> dict[str, float]:
@@ -132,7 +132,7 @@ class Segmentation:
             "names": list(self.names),
             "shares": self.shares(),
             "background": self.background,
-            "cut": list(self.cut),
+            "truncated": list(self.truncated),
             "unknown": list(self.unknown),
         }
 

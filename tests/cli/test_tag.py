@@ -35,7 +35,7 @@ def test_the_json_record(run: Run, photo: Path) -> None:
     record = json.loads(result.stdout)
     assert list(record) == [
         "image", "model", "caption", "selected", "words",
-        "score", "selection", "threshold", "cut", "unknown", "images",
+        "score", "selection", "threshold", "truncated", "unknown", "images",
     ]  # fmt: skip
     assert record["image"] == str(photo)
     assert record["model"] == "mini"

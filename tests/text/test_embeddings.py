@@ -50,8 +50,8 @@ def test_the_texts_asked_for_longest_ago_are_forgotten(monkeypatch: pytest.Monke
 def test_what_is_too_long_with_its_longest_template_is_named(caplog: pytest.LogCaptureFixture) -> None:
     texts = Texts(ColourEncoder())  # takes eight words, start and end included
     six, seven = "one two three four five six", "one two three four five six seven"
-    assert texts.cut([six, seven], NONE) == (seven,)
-    assert texts.cut([six, seven], ("{}", "a {}")) == (six, seven)
+    assert texts.truncated([six, seven], NONE) == (seven,)
+    assert texts.truncated([six, seven], ("{}", "a {}")) == (six, seven)
     with caplog.at_level(logging.WARNING):
         assert texts.check([six, seven], NONE) == (seven,)
     assert [record.getMessage() for record in caplog.records] == [
@@ -62,7 +62,7 @@ def test_what_is_too_long_with_its_longest_template_is_named(caplog: pytest.LogC
 def test_short_texts_are_not_tokenised_to_see_that_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = ColourEncoder()
     monkeypatch.setattr(encoder, "tokenize", lambda texts: pytest.fail(f"tokenised {texts}"))
-    assert Texts(encoder).cut(["red", "blue"], NONE) == ()
+    assert Texts(encoder).truncated(["red", "blue"], NONE) == ()
 
 
 def test_words_outside_a_closed_vocabulary() -> None:

@@ -169,7 +169,7 @@ def _notes(tagging: Tagging, closed: int | None) -> str:
             f"This model does not know: {few}. It knows {closed} words and drawn scenes only, so these "
             "scores mean little."
         )
-    if tagging.cut:
+    if tagging.truncated:
         notes.append("Some text is longer than the text encoder takes; its beginning was used.")
     return "".join(notice(note) for note in notes)
 

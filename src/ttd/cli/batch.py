@@ -60,15 +60,17 @@ class Job(ABC):
         """The command's own options, for `run.json`."""
 
     @abstractmethod
-    def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
-        """One answer per item; with `draw` they can be drawn."""
+    def answers(
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
+    ) -> Sequence[Answer | TTDError]:
+        """One answer per item, or why there is none; with `draw` they can be drawn."""
 
 
-def text_notes(cut: Sequence[str], unknown: Sequence[str]) -> tuple[str, ...]:
-    """The lines about texts that were cut (where the model has not logged it) and words outside its world."""
+def text_notes(truncated: Sequence[str], unknown: Sequence[str]) -> tuple[str, ...]:
+    """The lines about texts that were truncated (where the model has not logged it) and words outside its world."""
     notes = []
-    if cut:
-        notes.append(f"cut, because longer than the text encoder takes: {shortened(cut)}")
+    if truncated:
+        notes.append(f"truncated, because longer than the text encoder takes: {shortened(truncated)}")
     if unknown:
         notes.append(f"outside this model's world (scores mean little): {shortened(unknown)}")
     return tuple(notes)
@@ -101,6 +103,8 @@ def _run_one(job: Job, settings: Settings, item: Item) -> None:
 
     image = read_image(item.image)
     (answer,) = job.answers(settings.load(), [image], [item], draw=place is not None)
+    if isinstance(answer, TTDError):
+        raise answer
     for note in answer.notes:
         click.echo(printable(note), err=True)
     written = write_images(answer.images, place) if place else []
@@ -190,7 +194,11 @@ class _Many:
         if not items:
             return
         try:
-            yield from zip(items, self.job.answers(model, images, items, draw=self.draw), strict=True)
+            for item, answer in zip(items, self.job.answers(model, images, items, draw=self.draw), strict=True):
+                if isinstance(answer, TTDError):
+                    self.skipped.append((item, str(answer)))
+                else:
+                    yield item, answer
         except InputError as error:
             if len(items) == 1:
                 self.skipped.append((items[0], str(error)))

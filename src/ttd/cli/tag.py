@@ -13,7 +13,7 @@ from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import Item
-from ttd.errors import InputError
+from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,16 +100,19 @@ class TagJob(Job):
         """Score, stop words, selection."""
         return {"stop_words": self.stop_words, **self.selection.question(self.score)}
 
-    def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
+    def answers(
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
+    ) -> list[Answer | TTDError]:
         """Batched where nothing is drawn; else each image is encoded once for words and maps."""
         chosen: dict[str, Any] = {} if self.stop_words is None else {"stop_words": self.stop_words}
         options, selection = self.settings.options("tags", **chosen), self.selection.selection(self.score)
         if not draw and not any(item.tags for item in items):
             captions = [item.caption or "" for item in items]
             return [
-                _answer(tagging) for tagging in model.tag_many(images, captions, selection=selection, options=options)
+                tagging if isinstance(tagging, TTDError) else _answer(tagging)
+                for tagging in model.tag_many(images, captions, selection=selection, options=options)
             ]
-        answers = []
+        answers: list[Answer | TTDError] = []
         for image, item in zip(images, items, strict=True):
             encoded = model.encode(image, options)
             tagging = model.tag(encoded, item.caption, tags=item.tags or None, selection=selection)
@@ -119,7 +122,7 @@ class TagJob(Job):
 
 def _answer(tagging: Tagging, drawn: dict[str, Callable[[], Image.Image]] | None = None) -> Answer:
     brief = ", ".join(tagging.selected)
-    notes = text_notes(tagging.cut, tagging.unknown)
+    notes = text_notes(tagging.truncated, tagging.unknown)
     return Answer(tagging.to_dict(), tag_table(tagging), brief, notes, drawn or {})
 
 

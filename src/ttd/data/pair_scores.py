@@ -96,7 +96,7 @@ class ScoreJob(ShardJob):
         images = torch.stack(pixels).to(self.encoder.device)
         every = [caption for several in captions for caption in several]
         text = self.encoder.encode_text(every)
-        self.cut_captions += sum(self.encoder.cut_texts(every))
+        self.cut_captions += sum(self.encoder.truncated_texts(every))
         counts = torch.tensor([len(several) for several in captions], device=text.device)
         owner = torch.repeat_interleave(torch.arange(len(captions), device=text.device), counts)
         views = [images, images.flip(-1)] if self.flip else [images]

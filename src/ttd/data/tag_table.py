@@ -13,6 +13,7 @@ from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import ShardJob, read_ahead
 from ttd.data.sources import Captioned, Pair, PairSource
 from ttd.data.tables import WORDS
+from ttd.errors import TTDError
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.negatives import digest
@@ -142,6 +143,8 @@ class ModelChooser(Chooser[Pair]):
             images, captions, selection=self.selection, batch_size=self.batch, options=self.options
         )
         for (i, j), tagging in zip(asked, found, strict=True):
+            if isinstance(tagging, TTDError):
+                raise tagging
             tags[i][j] = tagging.selected
 
 

@@ -174,7 +174,7 @@ class Encoder(nn.Module, ABC):
         embeddings = self._embed_distinct(distinct)[rows].view(len(texts), len(templates), -1)
         return self._average_templates(embeddings)
 
-    def cut_texts(self, texts: Sequence[str]) -> list[bool]:
+    def truncated_texts(self, texts: Sequence[str]) -> list[bool]:
         """Of which texts, as they are, the text tower takes only the beginning; asks the tokenizer about long ones."""
         # A token is at least one byte, start and end come on top: most texts need not be asked about.
         long = [i for i, text in enumerate(texts) if len(text.encode("utf-8", "replace")) + 2 > self.max_tokens]

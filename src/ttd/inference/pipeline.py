@@ -1,22 +1,46 @@
-"""From images in any form to views that can be asked, by one encoder."""
+"""From images in any form to views that can be asked, by one encoder: one image, or many in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ttd.encoders.base import Encoder
-from ttd.errors import InputError
+from ttd.errors import InputError, TTDError
 from ttd.images import ImageLike, read_image
 from ttd.inference.feature_cache import FeatureCache
 from ttd.inference.options import Options
 from ttd.inference.protocols import Task
 from ttd.inference.protocols import options as find_options
 from ttd.inference.views import EncodedImage, View, ViewsOnDemand, prepare
+
+# So many batches, and not much more than so many pixels, are read ahead to find images of the same shape.
+BATCHES_AHEAD = 8
+PIXELS_AHEAD = 100_000_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that share all prepared shapes.
+
+    Attributes:
+        numbers: their places in the input.
+        images: upright RGB.
+        views: of all of them.
+        options: how they are asked.
+    """
+
+    numbers: list[int]
+    images: list[Image.Image]
+    views: Iterable[View]
+    options: Options
 
 
 class Pipeline:
@@ -52,23 +76,92 @@ class Pipeline:
             views = tuple(views)
         return EncodedImage(rgb, views, settings, self.encoder)
 
-    def batches(
-        self, images: dict[int, ImageLike | EncodedImage], given: Options | str | None, batch_size: int
-    ) -> Iterable[tuple[list[int], Iterable[View]]]:
-        """Numbers and views of images that share all shapes; encoded ones come alone."""
-        options = find_options(given, "tags")
-        waiting: dict[tuple[Any, ...], list[tuple[int, list[Tensor]]]] = {}
-        for i, image in images.items():
-            if isinstance(image, EncodedImage):
-                yield [i], self._with_options(image, given, "tags").views
-                continue
-            pixels = prepare(read_image(image), self.encoder, options)
-            waiting.setdefault(tuple(scaled.shape for scaled in pixels), []).append((i, pixels))
+    def answers(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        options: Options | str | None,
+        task: Task,
+        batch_size: int,
+        answer: Callable[[Batch], list[T]],
+    ) -> Iterator[T | TTDError]:
+        """One answer per image, in order; for an image that cannot be used the error.
+
+        Args:
+            images: read a bounded number ahead; images of the same prepared shape share a batch.
+            options: as for `open`.
+            task: as for `open`.
+            batch_size: images that are asked about at once.
+            answer: a batch's answers, in its order. Where it raises `InputError`, its images are asked one by one.
+
+        Raises:
+            InputError: options that cannot be, or a batch size below 1.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        find_options(options, task)
+        return self._answers(images, options, task, batch_size, answer)
+
+    def _answers(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        options: Options | str | None,
+        task: Task,
+        batch_size: int,
+        answer: Callable[[Batch], list[T]],
+    ) -> Iterator[T | TTDError]:
+        done: dict[int, T | TTDError] = {}
+        waiting: dict[tuple[Any, ...], list[tuple[int, EncodedImage, list[Tensor]]]] = {}
+        following = ahead = 0
+        for number, image in enumerate(images):
+            try:
+                opened, pixels = self._prepared(image, options, task)
+            except TTDError as error:
+                done[number] = error
+            else:
+                ahead += opened.image.width * opened.image.height
+                # Encoded images come alone: their views are there already.
+                shapes = (*(scaled.shape for scaled in pixels),) or (number,)
+                waiting.setdefault(shapes, []).append((number, opened, pixels))
+                if len(waiting[shapes]) == batch_size or not pixels:
+                    done |= self._ask(waiting.pop(shapes), answer)
+            if sum(map(len, waiting.values())) >= batch_size * BATCHES_AHEAD or ahead > PIXELS_AHEAD:
+                done |= {key: value for same in waiting.values() for key, value in self._ask(same, answer).items()}
+                waiting, ahead = {}, 0
+            while following in done:
+                yield done.pop(following)
+                following += 1
         for same in waiting.values():
-            for first in range(0, len(same), batch_size):
-                chunk = same[first : first + batch_size]
-                scales = [torch.stack(pixels) for pixels in zip(*(p for _, p in chunk), strict=True)]
-                yield [i for i, _ in chunk], ViewsOnDemand(self.encoder, scales, options)
+            done |= self._ask(same, answer)
+        for number in sorted(done):
+            yield done[number]
+
+    def _prepared(
+        self, image: ImageLike | EncodedImage, options: Options | str | None, task: Task
+    ) -> tuple[EncodedImage, list[Tensor]]:
+        """An image with its pixels for each scale; without pixels where its views are there, or kept on disk."""
+        if isinstance(image, EncodedImage) or self.cache is not None:
+            return self.open(image, options, task), []
+        settings = find_options(options, task)
+        rgb = read_image(image)
+        return EncodedImage(rgb, (), settings, self.encoder), prepare(rgb, self.encoder, settings)
+
+    def _ask(
+        self, same: list[tuple[int, EncodedImage, list[Tensor]]], answer: Callable[[Batch], list[Any]]
+    ) -> dict[int, Any]:
+        """Answers about images of one shape by their numbers; one by one where all together fail."""
+        numbers, opened, pixels = zip(*same, strict=True)
+        options = opened[0].options
+        views: Iterable[View] = opened[0].views
+        if pixels[0]:
+            scales = [torch.stack(several) for several in zip(*pixels, strict=True)]
+            views = ViewsOnDemand(self.encoder, scales, options)
+        try:
+            found = answer(Batch(list(numbers), [one.image for one in opened], views, options))
+            return dict(zip(numbers, found, strict=True))
+        except InputError as error:
+            if len(same) == 1:
+                return {numbers[0]: error}
+            return {number: value for one in same for number, value in self._ask([one], answer).items()}
 
     def _with_options(self, encoded: EncodedImage, options: Options | str | None, task: Task) -> EncodedImage:
         if encoded.encoder is not self.encoder:

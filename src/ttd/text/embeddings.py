@@ -1,4 +1,4 @@
-"""The text side of a model: strings checked, embedded once, remembered; what is cut or unknown is named."""
+"""The text side of a model: strings checked, embedded once, remembered; what is truncated or unknown is named."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ class Texts:
         return torch.stack([rows[text] for text in texts])
 
     def check(self, texts: Sequence[str], templates: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse unusable texts; those that will be cut are logged and returned."""
+        """Refuse unusable texts; those that will be truncated are logged and returned."""
         check_texts(texts)
-        cut = self.cut(texts, templates)
-        for text in cut:
+        truncated = self.truncated(texts, templates)
+        for text in truncated:
             _log.warning(
                 "%r is longer than the %d tokens that the model takes: only its beginning counts",
                 shortened(text),
                 self._encoder.max_tokens,
             )
-        return cut
+        return truncated
 
-    def cut(self, texts: Sequence[str], templates: tuple[str, ...]) -> tuple[str, ...]:
+    def truncated(self, texts: Sequence[str], templates: tuple[str, ...]) -> tuple[str, ...]:
         """Those texts of which, with their longest template, only the beginning fits into the text tower."""
         longest = max(templates, key=len)
         filled = {text: longest.replace("{}", text) for text in texts}
-        flags = self._encoder.cut_texts(list(filled.values()))
-        return tuple(text for text, was_cut in zip(filled, flags, strict=True) if was_cut)
+        flags = self._encoder.truncated_texts(list(filled.values()))
+        return tuple(text for text, flag in zip(filled, flags, strict=True) if flag)
 
     def unknown(self, texts: Iterable[str]) -> tuple[str, ...]:
         """Distinct words (lower case) outside the encoder's closed vocabulary; none where it is open."""

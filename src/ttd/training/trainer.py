@@ -266,7 +266,7 @@ class Trainer:
         """Captions of this process's images that are longer than the text tower takes."""
         total = 0
         for batch in data.batches:
-            flags = torch.tensor(self.objective.encoder.cut_texts(batch.captions), dtype=torch.bool)
+            flags = torch.tensor(self.objective.encoder.truncated_texts(batch.captions), dtype=torch.bool)
             total += int((flags[batch.caption_rows] & batch.caption_valid).sum())
         return total
 
