@@ -1,12 +1,20 @@
-"""What a user gets back: plain frozen records that print well and turn into JSON with `to_dict()`."""
+"""What a user gets back: plain frozen records that print well, turn into JSON, images and files of common formats."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ttd.errors import InputError
+from ttd.files import whole_file
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,20 @@ class Tagging:
             **({"percentile": self.percentile, "negatives": self.negatives} if compared else {}),
         }
 
+    def plot(self) -> Image.Image:
+        """The words sorted by score, with the largest gap where it selects (the paper's Figure 4a)."""
+        from ttd.viz.figures import score_plot
+
+        return score_plot(self.distinct(), name=self.score, gap=self.selection == "gap")
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_dict()` as .json, or `plot()` as .png; whole or not at all.
+
+        Raises:
+            InputError: another ending.
+        """
+        _save(path, {".json": self.to_dict, ".png": self.plot})
+
     def __str__(self) -> str:
         width = max(len(word.text) for word in self.words)
         marks = {True: "*", False: " "}
@@ -136,6 +158,76 @@ class Segmentation:
             "unknown": list(self.unknown),
         }
 
+    def to_coco(self, image_id: int | str = 0) -> list[dict[str, Any]]:
+        """COCO annotations, one for each name that has pixels, background left out: see `coco_annotation`.
+
+        `category_id` is the position in `names`.
+        """
+        first = 0 if self.background is None else 1
+        there = [number for number in np.unique(self.label_map).tolist() if number >= first]
+        return [
+            {
+                **coco_annotation(self.label_map == number, image_id),
+                "category_id": number,
+                "category": self.names[number],
+            }
+            for number in there
+        ]
+
+    def plot(self, image: Image.Image | None = None) -> Image.Image:
+        """The classes in colour with a legend, over the image where it is given."""
+        from PIL import Image as Pictures
+
+        from ttd.viz.overlays import label_overlay
+
+        height, width = self.label_map.shape
+        under = Pictures.new("RGB", (width, height), "white") if image is None else image
+        return label_overlay(under, self.label_map, self.names, background=self.background is not None)
+
+    def save(self, path: str | Path) -> None:
+        """Write the label map as .png (indexed; pixel values are positions in `names`), or `to_dict()` with `to_coco()`
+        under "annotations" as .json; whole or not at all.
+
+        Raises:
+            InputError: another ending.
+        """
+        from ttd.viz.overlays import label_png
+
+        made = {
+            ".json": lambda: {**self.to_dict(), "annotations": self.to_coco()},
+            ".png": lambda: label_png(self.label_map, background=self.background is not None),
+        }
+        _save(path, made)
+
     def __str__(self) -> str:
         width = max(len(name) for name in self.names)
         return "\n".join(f"{name:<{width}} {share:6.1%}" for name, share in self.shares().items())
+
+
+def coco_annotation(mask: NDArray[np.bool_], image_id: int | str = 0) -> dict[str, Any]:
+    """A mask `[H,W]` as in COCO's result files: run lengths, area in pixels, box [left, top, width, height]."""
+    from pycocotools import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "image_id": image_id,
+        "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")},
+        "area": int(coco.area(encoded)),
+        "bbox": coco.toBbox(encoded).tolist(),
+    }
+
+
+def _save(path: str | Path, made: dict[str, Any]) -> None:
+    """Writes what the path's ending asks for: an image, or anything else as JSON."""
+    from ttd.viz.overlays import save_png
+
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in made:
+        raise InputError(f"{path}: results are saved as {' or '.join(made)}, by the ending of the name")
+    content = made[ending]()
+    if ending == ".png":
+        save_png(content, path)
+        return
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

@@ -52,8 +52,8 @@ def test_results_and_images_in_a_folder(run: Run, folder: Path, tmp_path: Path) 
     found = records(out / "results.jsonl")
     assert [record["id"] for record in found] == ["a.png", "b.png", "c.png", "sub/d.png"]
     for record in found:
-        assert len(record["images"]) == 3
-        for path in record["images"]:
+        assert len(record["files"]) == 3
+        for path in record["files"]:
             Image.open(path).verify()
     assert (out / "images" / "sub" / "d.png.png").is_file()
     settings = json.loads((out / "run.json").read_text())["settings"]
@@ -131,7 +131,7 @@ def test_segment_heatmap_and_mask_over_a_list(run: Run, tmp_path: Path, photo: P
         assert result.exit_code == 0, result.stderr
         (record,) = records(tmp_path / command / "results.jsonl")
         assert record[key]
-        assert record["images"]
+        assert record["files"]
 
 
 def test_places_for_many_images(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:

@@ -59,7 +59,7 @@ def test_one_and_many_and_python_agree(tiny: Path, noise: Path, tmp_path: Path) 
             assert found["selected"] == expected.selected
             scores = [word["score"] for word in found["words"]]
             np.testing.assert_allclose(scores, [word.score for word in expected.words], atol=1e-5)
-        assert len(drawn["images"]) == 3
+        assert len(drawn["files"]) == 3
 
 
 def test_maps_agree_with_python(tiny: Path, noise: Path, tmp_path: Path) -> None:

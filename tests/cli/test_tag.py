@@ -35,12 +35,12 @@ def test_the_json_record(run: Run, photo: Path) -> None:
     record = json.loads(result.stdout)
     assert list(record) == [
         "image", "model", "caption", "selected", "words",
-        "score", "selection", "threshold", "truncated", "unknown", "images",
+        "score", "selection", "threshold", "truncated", "unknown", "files",
     ]  # fmt: skip
     assert record["image"] == str(photo)
     assert record["model"] == "mini"
     assert record["selected"] == ["queue"]
-    assert record["images"] == []
+    assert record["files"] == []
     assert record["words"][1] == {
         "text": "sky", "index": 4, "start": 15, "end": 18, "score": 0.0, "selected": False,
     }  # fmt: skip
@@ -115,8 +115,8 @@ def test_images_in_a_file_and_in_a_folder(run: Run, photo: Path, tmp_path: Path)
     result = run("tag", photo, "a queue in the sky", "--out", tmp_path / "new" / "drawn.png")
     assert f"wrote {tmp_path / 'new' / 'drawn.png'}" in result.stdout
     record = json.loads(run("tag", photo, "a queue in the sky", "--out", tmp_path / "dir", "--json").stdout)
-    assert [Path(path).name for path in record["images"]] == [
+    assert [Path(path).name for path in record["files"]] == [
         "photo.png", "photo-scores.png", "photo-words.png",
     ]  # fmt: skip
-    for path in record["images"]:
+    for path in record["files"]:
         assert Image.open(path).width > 300

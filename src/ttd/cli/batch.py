@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.options import Settings, clean_text
-from ttd.cli.output import Place, printable, write_images
+from ttd.cli.output import Place, printable, write_files
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sources import Item, is_many, read_items
 from ttd.errors import InputError, TTDError
@@ -33,6 +33,7 @@ class Answer:
         brief: for people who look at many images, one line.
         notes: one line each for stderr: what was cut or is unknown.
         images: a name's ending ("" for the main image) and what draws it; drawn only when asked for.
+        data: the content of other files by their suffix.
     """
 
     record: dict[str, Any]
@@ -40,6 +41,7 @@ class Answer:
     brief: str
     notes: tuple[str, ...] = ()
     images: dict[str, Callable[[], Image.Image]] = field(default_factory=dict)
+    data: dict[str, Callable[[], bytes]] = field(default_factory=dict)
 
 
 class Job(ABC):
@@ -107,9 +109,9 @@ def _run_one(job: Job, settings: Settings, item: Item) -> None:
         raise answer
     for note in answer.notes:
         click.echo(printable(note), err=True)
-    written = write_images(answer.images, place) if place else []
+    written = write_files(answer.images, answer.data, place) if place else []
     if settings.as_json:
-        record = {"image": str(item.image), "model": settings.model, **answer.record, "images": written}
+        record = {"image": str(item.image), "model": settings.model, **answer.record, "files": written}
         click.echo(json_line(record))
         return
     click.echo(answer.table)
@@ -210,7 +212,7 @@ class _Many:
         record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
         record |= answer.record
         if self.place and self.draw:
-            record["images"] = write_images(answer.images, self.place.for_item(item))
+            record["files"] = write_files(answer.images, answer.data, self.place.for_item(item))
         if self.results:
             self.results.append(record)
         if self.settings.as_json:

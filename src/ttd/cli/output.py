@@ -81,8 +81,17 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def write_images(images: Mapping[str, Callable[[], Image.Image]], place: Place) -> list[str]:
-    """Draws and saves; gives the paths. The main image has the plain name, the others an ending."""
+def write_files(
+    images: Mapping[str, Callable[[], Image.Image]], data: Mapping[str, Callable[[], bytes]], place: Place
+) -> list[str]:
+    """Draws and saves; gives the paths. The main image has the plain name, the others an ending.
+
+    Args:
+        images: by ending, "" for the main one.
+        data: the content of other files, by suffix.
+        place: where they go.
+    """
+    from ttd.files import whole_file
     from ttd.viz.overlays import save_png
 
     assert place.folder is not None
@@ -90,6 +99,11 @@ def write_images(images: Mapping[str, Callable[[], Image.Image]], place: Place) 
     for ending, draw in images.items():
         path = place.folder / (f"{place.stem}-{ending}.png" if ending else f"{place.stem}.png")
         save_png(draw(), path)
+        written.append(str(path))
+    for suffix, content in data.items():
+        path = place.folder / f"{place.stem}{suffix}"
+        with whole_file(path) as part:
+            part.write_bytes(content())
         written.append(str(path))
     return written
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,19 +25,34 @@ if TYPE_CHECKING:
     from ttd.model import TTD
 
 
+def format_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--format`: which files `--out` writes, apart by commas; the first one by default."""
+
+    def chosen(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        named = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        if unknown := [name for name in named if name not in formats] or ([] if named else [value]):
+            raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(formats)}.", ctx, parameter)
+        return named
+
+    what = f"What --out writes: {', '.join(formats)}; several apart by commas."
+    return click.option("--format", "formats", default=formats[0], show_default=True, callback=chosen, help=what)
+
+
 @click.command()
 @click.argument("image")
 @click.argument("texts", nargs=-1, metavar="TEXT...")
+@format_option("png", "npz")
 @shared_options
-def heatmap(settings: Settings, image: str, texts: tuple[str, ...]) -> int:
+def heatmap(settings: Settings, image: str, texts: tuple[str, ...], formats: tuple[str, ...]) -> int:
     """Show where each TEXT is in the image.
 
     \b
     ttd heatmap photo.jpg dog grass "a dog on the grass" --out dog.png
     ttd heatmap photos/ dog grass --out maps
+    ttd heatmap photo.jpg dog --out maps --format npz    (float16 [N,H,W] and the texts)
     ttd heatmap list.jsonl --out maps    (lines: {"image": ..., "tags": [...]})
     """
-    return run_job(HeatmapJob(settings), settings, image, None, [clean_text(text) for text in texts])
+    return run_job(HeatmapJob(settings, formats), settings, image, None, [clean_text(text) for text in texts])
 
 
 @click.command()
@@ -43,22 +60,31 @@ def heatmap(settings: Settings, image: str, texts: tuple[str, ...]) -> int:
 @click.argument("caption", required=False)
 @click.option("--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own.")
 @click.option("--threshold", type=click.FloatRange(0.0, 1.0), help="Cut of the caption's map; by default the model's.")
+@format_option("png", "coco-rle")
 @shared_options
-def mask(settings: Settings, image: str, caption: str | None, for_all: str | None, threshold: float | None) -> int:
+def mask(
+    settings: Settings,
+    image: str,
+    caption: str | None,
+    for_all: str | None,
+    threshold: float | None,
+    formats: tuple[str, ...],
+) -> int:
     """Find the part of the image that the caption describes.
 
     \b
     ttd mask photo.jpg "a dog on the grass" --out dog.png
     ttd mask photos/ --out masks         (captions: photos/NAME.txt, or --caption)
     """
-    return run_job(MaskJob(settings, threshold), settings, image, caption or for_all)
+    return run_job(MaskJob(settings, formats, threshold), settings, image, caption or for_all)
 
 
 @click.command(cls=ListCommand)
 @click.argument("image")
 @click.option("--tags", multiple=True, callback=tag_list, metavar="WORD...", help="The classes, e.g. --tags dog grass.")
+@format_option("png", "coco-rle")
 @shared_options
-def segment(settings: Settings, image: str, tags: tuple[str, ...]) -> int:
+def segment(settings: Settings, image: str, tags: tuple[str, ...], formats: tuple[str, ...]) -> int:
     """Label every pixel with one of the classes or as background.
 
     \b
@@ -66,7 +92,7 @@ def segment(settings: Settings, image: str, tags: tuple[str, ...]) -> int:
     ttd segment photos/ --tags dog grass --out labels
     ttd segment list.csv --out labels    (columns: image,tags with tags apart by ;)
     """
-    return run_job(SegmentJob(settings), settings, image, None, tags)
+    return run_job(SegmentJob(settings, formats), settings, image, None, tags)
 
 
 @dataclass(frozen=True)
@@ -74,10 +100,11 @@ class MapJob(Job):
     """Looks at one image after the other, by the shared options."""
 
     settings: Settings
+    formats: tuple[str, ...]
 
     def question(self) -> dict[str, Any]:
-        """Nothing beyond the shared options."""
-        return {}
+        """Which files are written."""
+        return {"formats": list(self.formats)}
 
     def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
         """One image after the other."""
@@ -86,6 +113,13 @@ class MapJob(Job):
     @abstractmethod
     def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
         """The answer for one image."""
+
+    def files(
+        self, images: dict[str, Callable[[], Image.Image]], data: dict[str, tuple[str, Callable[[], bytes]]]
+    ) -> tuple[dict[str, Callable[[], Image.Image]], dict[str, Callable[[], bytes]]]:
+        """What is to be written of an answer's images and of its other files: format -> (suffix, content)."""
+        kept = dict(content for name, content in data.items() if name in self.formats)
+        return images if "png" in self.formats else {}, kept
 
 
 @dataclass(frozen=True)
@@ -122,7 +156,17 @@ class HeatmapJob(MapJob):
             drawn[f"map{number}"] = lambda heat=heat: heatmap_overlay(image, heat)  # type: ignore[misc]
         brief = "; ".join(f"{text} at {where}" for text, where, _ in rows)
         notes = text_notes((), model.unknown_words(texts))
-        return Answer(record, table(("text", "peak (x, y)", "above 0.5"), rows), brief, notes, drawn)
+        files = self.files(drawn, {"npz": (".npz", lambda: _npz(texts, maps))})
+        return Answer(record, table(("text", "peak (x, y)", "above 0.5"), rows), brief, notes, *files)
+
+
+def _npz(texts: Sequence[str], maps: npt.NDArray[np.float32]) -> bytes:
+    """`maps` float16 [N,H,W] and `texts` [N]; read by `numpy.load(path, allow_pickle=False)`."""
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.savez_compressed(stream, maps=maps.astype(np.float16), texts=np.array(texts, dtype=np.str_))
+    return stream.getvalue()
 
 
 def _peak(heat: npt.NDArray[np.float32]) -> tuple[int, int, float]:
@@ -144,11 +188,12 @@ class MaskJob(MapJob):
             raise InputError(f"There is no caption for {item.id}; say what the mask should show.")
 
     def question(self) -> dict[str, Any]:
-        """The threshold."""
-        return {"threshold": self.threshold}
+        """The threshold, and which files are written."""
+        return {"threshold": self.threshold, **super().question()}
 
     def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
         """See `MapJob`."""
+        from ttd.results import coco_annotation
         from ttd.viz.overlays import mask_overlay, mask_png
 
         caption = item.caption or ""
@@ -163,9 +208,22 @@ class MaskJob(MapJob):
         }
         where = f"x {box[0]} to {box[2]}, y {box[1]} to {box[3]}" if box else "nowhere"
         line = f"{shortened([caption], length=60)}: {share:.1%} of the image, {where}"
-        drawn = {"": lambda: mask_overlay(image, found), "mask": lambda: mask_png(found)}
+        drawn: dict[str, Callable[[], Image.Image]] = {
+            "": lambda: mask_overlay(image, found),
+            "mask": lambda: mask_png(found),
+        }
         notes = text_notes((), model.unknown_words([caption]))
-        return Answer(record, line, f"{share:.1%}, {where}", notes, drawn)
+
+        def annotations() -> bytes:
+            return _coco([{**coco_annotation(found, item.id), "caption": caption}])
+
+        files = self.files(drawn, {"coco-rle": (".coco.json", annotations)})
+        return Answer(record, line, f"{share:.1%}, {where}", notes, *files)
+
+
+def _coco(annotations: list[dict[str, Any]]) -> bytes:
+    """A COCO result file: a list of annotations."""
+    return (json.dumps(annotations, indent=1) + "\n").encode("ascii")
 
 
 def _box(found: npt.NDArray[np.bool_]) -> list[int] | None:
@@ -193,10 +251,11 @@ class SegmentJob(MapJob):
         behind = found.background is not None
         shares = sorted(found.shares().items(), key=lambda pair: -pair[1])
         rows = [(name, f"{share:.1%}") for name, share in shares]
-        drawn = {
+        drawn: dict[str, Callable[[], Image.Image]] = {
             "": lambda: label_overlay(image, found.label_map, found.names, background=behind),
             "labels": lambda: label_png(found.label_map, background=behind),
         }
         brief = ", ".join(f"{name} {share}" for name, share in rows if share != "0.0%")
         notes = text_notes((), found.unknown)
-        return Answer(found.to_dict(), table(("class", "share"), rows), brief, notes, drawn)
+        files = self.files(drawn, {"coco-rle": (".coco.json", lambda: _coco(found.to_coco(item.id)))})
+        return Answer(found.to_dict(), table(("class", "share"), rows), brief, notes, *files)
