@@ -3,7 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-browser lint types wheel speed clean
+# As many processes as the machine has processors, one thread in each; the tests of a file stay in one process.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+
+.PHONY: demo test test-slow test-browser lint types wheel speed clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,7 +17,10 @@ demo: $(STAMP)
 	$(BIN)/ttd demo --out out/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not browser'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow and not browser'
 
 test-browser: $(STAMP)
 	tools/install_chromium.sh

@@ -54,9 +54,22 @@ def test_exif_orientation_is_honoured_in_files_and_pil_images(tmp_path: Path) ->
     assert np.array_equal(np.asarray(read_image(Image.open(path))), np.rot90(RAMP, -1))
 
 
-def test_broken_exif_data_does_not_hide_the_pixels(tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.fromarray(RAMP), "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert np.array_equal(np.asarray(read_image(path)), RAMP)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("exif", "said"),
+    [(b"Exif\0\0nonsense", "cannot be read"), (b"Exif\0\0II*\0\xff\xff\xff\xff", "are damaged")],
+)
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_broken_exif_data_does_not_hide_the_pixels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, exif: bytes, said: str, name: str
+) -> None:
+    path = saved(tmp_path, Image.fromarray(RAMP), name, exif=exif)
+    with caplog.at_level("WARNING", "ttd"):
+        pixels = np.asarray(read_image(path))
+    if name == "a.png":  # Pillow takes nonsense in a JPEG for no EXIF at all
+        assert np.array_equal(pixels, RAMP)
+        assert f"the EXIF data of {path} {said}" in caplog.text
+    assert pixels.shape == RAMP.shape
 
 
 def test_one_pixel_and_greys() -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import ttd
 from tests.colour_encoder import ColourEncoder
+from tests.extras import needs
 from tests.tiny_models import tiny_clip, tiny_sam_model, tiny_tcl
 from ttd import TTD, InputError, OutOfMemory
 from ttd.encoders import TCLEncoder, tcl
@@ -39,6 +40,15 @@ def scene(height: int = 40, width: int = 60) -> np.ndarray:
 @pytest.fixture
 def model() -> TTD:
     return TTD(ColourEncoder())
+
+
+def test_an_encoder_is_loaded_as_it_is() -> None:
+    encoder = tiny_clip().double()
+    assert ttd.load(encoder).encoder is encoder
+    assert encoder.dtype == torch.float64
+    for options in ({"adapter": "mini+ttd"}, {"adapter_scale": 0.5}, {"method": "values"}, {"device": "cpu"}):
+        with pytest.raises(InputError, match="taken as it is"):
+            ttd.load(encoder, **options)  # type: ignore[arg-type]
 
 
 def test_tagging_selects_what_the_image_shows(model: TTD) -> None:
@@ -155,7 +165,7 @@ def test_caption_mask_is_cut_at_the_threshold(model: TTD) -> None:
 @pytest.mark.parametrize("refine", ["none", "pamr", "crf"])
 def test_masks_of_several_captions_are_those_of_each_from_one_look(model: TTD, refine: str) -> None:
     if refine == "crf":
-        pytest.importorskip("pydensecrf")
+        needs("crf", "pydensecrf")
     captions = ["red", "blue", "a red thing and a blue one"]
     each = [model.caption_mask(scene(), caption, 0.3, options=Options(refine=refine)) for caption in captions]
     seen = model.encoder.images_seen
@@ -274,7 +284,7 @@ def test_every_protocol_answers(protocol: str, refine: str) -> None:
 
 
 def test_densecrf_refines_masks_and_segments(model: TTD) -> None:
-    pytest.importorskip("pydensecrf")
+    needs("crf", "pydensecrf")
     image = scene(40, 60)
     mask = model.caption_mask(image, "red", options=Options(refine="crf"))
     assert np.array_equal(mask, np.broadcast_to(np.arange(60) < 30, (40, 60)))

@@ -18,4 +18,14 @@ class OutOfMemory(TTDError):
 
 
 class MissingExtra(TTDError):
-    """An optional dependency that is not installed; the message names the extra to install."""
+    """An optional dependency, or its data, that is not installed; the message names the command that does."""
+
+
+def missing_extra(extra: str, need: str) -> MissingExtra:
+    """The error for an optional dependency, with the command that installs it from a clone.
+
+    Args:
+        extra: its name in `pyproject.toml`.
+        need: what needs what, as the beginning of the sentence.
+    """
+    return MissingExtra(f"{need}: run `pip install -e '.[{extra}]' -c constraints.txt` in the clone of ttd")

@@ -1,12 +1,20 @@
-"""Writing a file whole or not at all."""
+"""Writing a file, or a folder, whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ttd.errors import TTDError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # what `OSError.errno` says where nothing more fits
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -15,19 +23,74 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     block fails.
 
     The folder of `path` is made where it is missing. A reader, or a run that was killed, sees the old file
-    or the new one and never a part.
+    or the new one and never a part. What the system says against writing is raised as `OSError` that names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Random, too: two machines that share a folder may share a process number.
-    part = path.with_name(f".{path.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = _beside(path)
     try:
-        yield part
-        _to_disk(part)
-        part.replace(path)
-        _to_disk(path.parent)
+        with _refusals(path, part):
+            yield part
+            _to_disk(part)
+            part.replace(path)
+            _to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """As `whole_file`, for a new folder and all that the block writes into it.
+
+    `path` must not exist yet or be an empty folder; an empty one is kept, for a disk may be mounted there, and gets
+    its files one after the other once all of them are on the disk.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = path.is_dir()
+    part = _beside(path / path.resolve().name if there else path)
+    try:
+        with _refusals(path, part):
+            part.mkdir()
+            yield part
+            for inner in (*part.rglob("*"), part):
+                _to_disk(inner)
+            for inner in sorted(part.iterdir()) if there else ():
+                inner.replace(path / inner.name)
+            if not there:
+                part.replace(path)
+            _to_disk(path if there else path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name that no other writer has."""
+    # Random, too: two machines that share a folder may share a process number.
+    shown = path.name.encode("utf-8", "ignore")[:80].decode("utf-8", "ignore")
+    return path.with_name(f".{shown}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+@contextmanager
+def _refusals(path: Path, part: Path) -> Iterator[None]:
+    """Failed writes as `OSError` with the name that the caller knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (*DISK_FULL, errno.EFBIG) and (error.filename is None or str(part) in str(error.filename)):
+            error.filename = str(path)
+        raise
+    except TTDError:
+        raise
+    except Exception as error:
+        # Libraries in Rust (safetensors, tokenizers) have errors of their own for what the system said.
+        said = _RUST_ERROR.search(str(error))
+        if said is None:
+            raise
+        number = int(said[1])
+        if os.name == "nt":
+            raise OSError(0, str(error), str(path), number) from error
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _to_disk(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 _log = logging.getLogger(__name__)
 
 
-def read_image(source: ImageLike) -> Image.Image:
+def read_image(source: ImageLike, name: str | None = None) -> Image.Image:
     """Read an image as upright 8-bit RGB at its own size.
 
     The EXIF orientation is honoured, transparency is laid on white, of an animated file the first frame
@@ -34,6 +36,7 @@ def read_image(source: ImageLike) -> Image.Image:
 
     Args:
         source: a path, a PIL image, or a uint8 array `[H,W,3]`.
+        name: what messages call a PIL image.
 
     Raises:
         InputError: missing, not an image, damaged, or above 178 megapixels (checked before decoding).
@@ -42,13 +45,18 @@ def read_image(source: ImageLike) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _guarded(lambda: _upright_rgb(source), "the PIL image")
+        called = name or "the PIL image"
+        return _guarded(lambda: _upright_rgb(source, called), called)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"an image must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}")
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}): check its name") from None
+    if is_folder:
         raise InputError(f"{path} is a folder, not an image: give one of the files in it")
-    if not path.exists():
+    if not exists:
         raise InputError(f"{path} does not exist: check the name and the folder")
     return _guarded(lambda: _open(path), str(path))
 
@@ -77,6 +85,16 @@ def prepare_pixels(
     return values.permute(2, 0, 1).contiguous()
 
 
+@contextmanager
+def without_pillows_warnings() -> Iterator[None]:
+    """A block in which an image is opened: what Pillow would say without a name is checked and said here."""
+    with warnings.catch_warnings():
+        # It warns from 89 megapixels on; this package accepts twice that.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", "Corrupt EXIF data")
+        yield
+
+
 def _guarded(read: Any, name: str) -> Image.Image:
     """Run a decoder and turn whatever it raises into one sentence."""
     try:
@@ -100,13 +118,9 @@ def _guarded(read: Any, name: str) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns from 89 megapixels on; this package accepts twice that.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            _check_size(image.size, str(path))
-            image.load()
-            return _upright_rgb(image)
+    with without_pillows_warnings(), Image.open(path) as image:
+        _check_size(image.size, str(path))
+        return _upright_rgb(image, str(path))
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -127,20 +141,27 @@ def _too_large(name: str) -> str:
     return f"{name} has more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller first"
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    _check_size(image.size, "the PIL image")
-    return _rgb(_upright(image))
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image.size, name)
+    image.load()  # before EXIF is read, which decodes some formats: damaged pixels are no fault of EXIF
+    return _rgb(_upright(image, name))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, name: str) -> Image.Image:
     try:
-        upright = ImageOps.exif_transpose(image)
+        with warnings.catch_warnings(record=True) as said:  # Pillow's say nothing of the image
+            warnings.simplefilter("always")
+            upright = ImageOps.exif_transpose(image)
     except MemoryError:
         raise
     # Broken EXIF data says nothing about the pixels, which are fine: show them as they are stored.
     except Exception as error:
-        _log.warning("the EXIF data cannot be read (%s); the image is taken as it is stored", _one_line(error))
+        _log.warning(
+            "the EXIF data of %s cannot be read (%s); the image is taken as it is stored", name, _one_line(error)
+        )
         return image
+    for warning in said:
+        _log.warning("the EXIF data of %s are damaged (%s)", name, " ".join(str(warning.message).split()))
     return upright
 
 

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 def load(
-    name: str | Path = "mini",
+    name: str | Path | Encoder = "mini",
     *,
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
@@ -53,11 +53,19 @@ def load(
 ) -> TTD:
     """Load a model by short name, folder, file or hub id; see `ttd.encoders.registry.load_encoder`.
 
+    An encoder in place of the name is taken as it is, on its device and in its precision; the other arguments are about
+    names and are refused beside it.
+
     Raises:
         ModelError: unknown, missing, damaged, or an adapter that does not fit.
+        InputError: an encoder with an adapter, a method, a device or a dtype.
     """
     from ttd.encoders.registry import load_encoder
 
+    if isinstance(name, Encoder):
+        if adapter_scale != 1 or any(given is not None for given in (adapter, method, device, dtype)):
+            raise InputError("an encoder is taken as it is: leave out adapter and scale, method, device and dtype")
+        return TTD(name)
     return TTD(
         load_encoder(name, adapter=adapter, adapter_scale=adapter_scale, method=method, device=device, dtype=dtype)
     )

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from ttd.annotate.store import Changed, Store, Unpublished
 from ttd.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+FIRST, SECOND = 15, 19  # things that the first and the second record of an item do to the disk
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.annotate.writer", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def written(process: subprocess.Popen[str]) -> list[tuple[str, int, int]]:
@@ -89,16 +89,17 @@ def test_two_processes_on_the_same_items_lose_nothing(tmp_path: Path) -> None:
     check_in_step(tmp_path)
 
 
-@pytest.mark.parametrize("after", [1, 4, 9])
-def test_killed_while_writing_nothing_is_lost_or_half_there(tmp_path: Path, after: int) -> None:
-    process = start(tmp_path, "anna", 10**6)
-    assert process.stdout is not None
-    said = [process.stdout.readline().split() for _ in range(after)]
-    time.sleep(0.003 * after)
-    process.send_signal(signal.SIGKILL)
-    said += [line.split() for line in process.stdout if line.endswith("\n")]
-    process.wait()
-    newest = {name: (int(version), int(step)) for name, version, step in said}
+@pytest.mark.parametrize(
+    "death",
+    [d if d in (1, 2, 4, 13, SECOND) else pytest.param(d, marks=pytest.mark.slow) for d in range(1, SECOND + 2)],
+)
+def test_killed_while_writing_nothing_is_lost_or_half_there(tmp_path: Path, death: int) -> None:
+    """Killed at each thing that the second record of an item does to the disk, and at the first thing after it."""
+    process = start(tmp_path, "anna", 5, 3, 3 * FIRST + death)
+    said = written(process)
+    assert process.wait() == -signal.SIGKILL
+    assert len(said) == (3 if death <= SECOND else 4)
+    newest = {name: (version, step) for name, version, step in said}
     store = Store(tmp_path, Exporter(tmp_path).publish)
     for name, (version, step) in newest.items():
         kept = store.get(name)
@@ -233,14 +234,17 @@ def test_claims_are_per_tab_and_end_with_the_process(tmp_path: Path) -> None:
     assert claims.take("c", "one")
 
 
-def test_an_idle_tab_loses_its_claim(tmp_path: Path) -> None:
-    claims = Claims(Store(tmp_path).claims, idle=0.05)
+def test_an_idle_tab_loses_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    claims = Claims(Store(tmp_path).claims, idle=600)
     assert claims.take("a", "one")
+    now += 599
     assert not claims.take("a", "two")
-    time.sleep(0.06)
     claims.touch("a", "one")
+    now += 599
     assert not claims.take("a", "two")
-    time.sleep(0.06)
+    now += 1
     assert claims.take("a", "two")
     assert not claims.take("a", "one")
     claims.give_back("one")

@@ -1,17 +1,17 @@
 """Writes to a store until it is killed; a line on stdout for every item that is on disk.
 
-python -m tests.annotate.writer FOLDER NAME COUNT [ITEMS]
+python -m tests.annotate.writer FOLDER NAME COUNT [ITEMS [DEATH]]    DEATH: the disk call at which it is killed
 python -m tests.annotate.writer FOLDER --hold ID
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
+from tests.dying import die_at_disk_call
 from ttd.annotate.export import Exporter
 from ttd.annotate.queue import Claims
 from ttd.annotate.records import ACCEPTED, Record
@@ -35,10 +35,11 @@ def main() -> None:
         claims = Claims(store.claims)
         assert claims.take(sys.argv[3], "tab")
         print("held", flush=True)
-        time.sleep(60)
+        sys.stdin.read()
         return
     name, count = sys.argv[2], int(sys.argv[3])
     items = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+    die_at_disk_call(int(sys.argv[5]) if len(sys.argv) > 5 else 0)
     step = 0
     while step < count:
         identifier = f"item{step % items}"

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-pytest.importorskip("gradio", reason="the page's extra is not installed")
+pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
 
 from tests.app.conftest import new_pool
 from ttd.app.security import API, FILE, UPLOAD, Access

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -71,8 +70,7 @@ class FakeModel:
         if self.kill_after is not None and self.seen > self.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.signal_after and self.seen > self.signal_after[0]:
-            os.kill(os.getpid(), self.signal_after[1])
-            time.sleep(5)
+            signal.raise_signal(self.signal_after[1])
         return taggings
 
     def _tagging(self, caption: str | None, tags: Sequence[str] | None, options: dict[str, Any]) -> Tagging:

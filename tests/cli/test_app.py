@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.conftest import Run
+from tests.extras import needs
 from ttd.app.security import Access
 from ttd.cli import cli
 
@@ -111,8 +111,9 @@ def test_the_password_is_asked_for_on_a_terminal() -> None:
         os.close(terminal)
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("gradio")
+    needs("app", "gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -126,7 +127,6 @@ def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
     assert server.stdout is not None
     assert server.stdout.readline() == f"The page is at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n"
     assert len(list(tmp_path.glob("ttd-app-*"))) == 1
-    time.sleep(0.5)
     server.send_signal(signal.SIGINT)
     _, said = server.communicate(timeout=60)
     assert server.returncode == 130

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import ttd
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import image, sample, write_shards, write_tar
+from tests.extras import needs
 from tests.taggers.stub_server import Stub, truthful
 from tests.taggers.test_nouns import StandInNltk
 from tests.tiny_models import tiny_clip_model
@@ -80,7 +81,7 @@ def test_every_tagger_writes_side_files_and_shards(tagger: str, shards: Path, tm
 
 
 def test_training_on_side_files_and_on_shards_is_the_same(shards: Path, tmp_path: Path, base: Path) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     with Stub() as stub:
         llm = language_model(stub, tmp_path)
         assert run(shards, *llm, "--out", tmp_path / "side").exit_code == 0
@@ -100,7 +101,7 @@ def test_training_on_side_files_and_on_shards_is_the_same(shards: Path, tmp_path
 
 
 def test_damaged_pairs_and_missing_answers_are_counted(tmp_path: Path, shards: Path) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     broken = {"a": {"png": b"no", "txt": b"a dog"}, "b": {"png": image(0), "txt": b" "}}
     write_tar(shards / "00002.tar", {**broken, "c": sample(1), "d": sample(2)})
     with Stub(lambda caption, attempt: "..." if caption.endswith("7") else truthful(caption)) as stub:
@@ -117,11 +118,15 @@ def test_damaged_pairs_and_missing_answers_are_counted(tmp_path: Path, shards: P
 
 
 def test_a_killed_job_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     write_shards(tmp_path / "cc", [10] * 8)
 
+    enough, goes_on = threading.Event(), threading.Event()
+
     def reply(caption: str, attempt: int) -> str:
-        time.sleep(0.01)
+        if len(stub.asked) == 80 + 35:
+            enough.set()
+            goes_on.wait(60)
         return truthful(caption)
 
     def command(out: str, url: str) -> list[str]:
@@ -134,11 +139,10 @@ def test_a_killed_job_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
         asked = len(stub.asked)
         assert asked == 80
         process = subprocess.Popen([sys.executable, "-m", "ttd", *command("parts", stub.url)])
-        end = time.monotonic() + 60
-        while len(stub.asked) - asked < 35 and time.monotonic() < end:
-            time.sleep(0.005)
+        assert enough.wait(60)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        goes_on.set()
         assert not (tmp_path / "parts" / "tags.json").exists()
         assert CliRunner().invoke(cli, command("parts", stub.url)).exit_code == 0
         assert len(stub.asked) - asked <= 80 + 8

@@ -86,6 +86,7 @@ def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> No
         assert message in one_sentence(run("prune", *arguments)), message
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_model")
 def test_killed_again_and_again_it_ends_with_the_same_result(shards: Path, tmp_path: Path) -> None:
     assert run(*prune(shards, tmp_path / "whole")).exit_code == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -44,6 +45,7 @@ def ask(*arguments: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_one_and_many_and_python_agree(tiny: Path, noise: Path, tmp_path: Path) -> None:
     many = [json.loads(line) for line in ask("tag", noise, "--model", tiny, "--json").stdout.splitlines()]
     assert [record["id"] for record in many] == ["a.png", "b.png", "c.png"]
@@ -93,6 +95,12 @@ def test_models_presets_and_adapters_that_do_not_exist(tiny: Path, noise: Path, 
     assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--method", "nothing"))
     assert "adapter" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--adapter", tmp_path / "adapter"))
     assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--device", "nothing"))
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
+def test_mps_where_there_is_none(tiny: Path, noise: Path) -> None:
+    answer = ask("tag", noise / "a.png", "a dog", "--model", tiny, "--device", "mps")
+    assert "no device mps here" in one_sentence(answer)
 
 
 def test_a_wrong_option_ends_a_run_over_many(tiny: Path, noise: Path) -> None:

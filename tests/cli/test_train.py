@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import save_file
 
 from tests.data.samples import image, sample, write_tar
-from tests.tiny_models import tiny_clip_model
+from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_siglip_model, tiny_tcl_tensors
 from ttd.cli import cli
+from ttd.encoders.loading.formats import Card, read_card, write_card
 from ttd.encoders.registry import load_encoder
 from ttd.encoders.tokenizer import clip_tokenizer
 
@@ -24,6 +27,20 @@ SMALL = [
     "--set", "optimiser.batch=4", "--set", "run.precision=float32", "--set", "run.watch_every=0",
     "--set", "run.device=cpu",
 ]  # fmt: skip
+
+HELD_IN_STEP_3 = """
+import sys
+from ttd.training.trainer import Trainer
+advance = Trainer.advance
+def hold(self, *arguments):
+    if self.step == 2:
+        print("in step 3", flush=True)
+        sys.stdin.readline()
+    return advance(self, *arguments)
+Trainer.advance = hold
+from ttd.cli import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +76,63 @@ def test_train_and_merge(base: Path, shard: Path, tmp_path: Path) -> None:
     assert (plain.encode_text(["a dog"]) - adapted.encode_text(["a dog"])).abs().max() < 1e-6
 
 
+@pytest.fixture(scope="module")
+def of_each_kind(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small random model of each kind; TCL's lies where the short name "tcl" finds it."""
+    folder = tmp_path_factory.mktemp("kinds")
+    tiny_siglip_model().save_pretrained(folder / "siglip")
+    small_tokenizer().save_pretrained(folder / "siglip")
+    save_file(tiny_tcl_tensors(), folder / "tcl.safetensors")
+    return {"clip": base, "siglip": folder / "siglip", "tcl": folder / "tcl.safetensors"}
+
+
+@pytest.mark.parametrize(("kind", "block"), [("clip", "maskclip"), ("siglip", None), ("tcl", None)])
+def test_the_papers_recipe_trains_every_kind(
+    kind: str, block: str | None, of_each_kind: dict[str, Path], shard: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    model: Path | str = of_each_kind[kind]
+    if kind == "tcl":
+        monkeypatch.setenv("TTD_CACHE", str(of_each_kind[kind].parent))
+        model = "tcl"
+    command = ["train", shard, "--config", "paper", "--model", model, *SMALL, "--set", "data.workers=0", "--steps", 2]
+    planned = run(*command, "--out", tmp_path / "run", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert ("last block maskclip" in planned.stdout) == (block is not None)
+    trained = run(*command, "--out", tmp_path / "run")
+    assert trained.exit_code == 0, trained.output
+    assert "WARNING" not in trained.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["method"] == block
+    card = read_card(tmp_path / "run")
+    assert card is not None
+    assert (card.kind, card.method) == (kind, block)
+    before, after = load_encoder(model), load_encoder(model, adapter=tmp_path / "run")
+    words = ["dog", "cat"]
+    assert (before.encode_text(words) - after.encode_text(words)).abs().max() > 1e-6
+    if block is None:
+        refused = run(*command, "--method", "maskclip", "--out", tmp_path / "other")
+        assert refused.exit_code == 2
+        assert "leave the method out" in refused.stderr
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_names_another_block_says_which_is_trained(base: Path, shard: Path, tmp_path: Path) -> None:
+    model, out = shutil.copytree(base, tmp_path / "model"), tmp_path / "run"
+    write_card(model, Card("clip", method="naclip"))
+    command = ["train", shard, "--config", "paper", "--model", model, *SMALL, "--set", "data.workers=0", "--out", out]
+    trained = run(*command, "--steps", 1)
+    assert trained.exit_code == 0, trained.output
+    assert f'the last block that is trained is "naclip", which ttd.json of {model} names' in trained.stderr
+    assert json.loads((out / "run.json").read_text("utf-8"))["method"] == "naclip"
+    chosen = run(*command, "--steps", 2, "--method", "naclip")  # the same run: only its name was not given before
+    assert chosen.exit_code == 0, chosen.output
+    assert "naclip" not in chosen.stderr
+    (model / "ttd.json").unlink()
+    refused = run(*command, "--steps", 3)
+    assert refused.exit_code == 2
+    assert "another last block (naclip there, maskclip now)" in refused.stderr
+
+
 def test_skipped_pairs_are_exit_code_1(base: Path, tmp_path: Path) -> None:
     pairs = {f"{n}": sample(n) for n in range(10)} | {"bad": {"png": b"x", "txt": b"a cat"}}
     shard = write_tar(tmp_path / "pairs.tar", pairs)
@@ -90,19 +164,19 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
 def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: Path, tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": image(n, 400), "txt": b"a cat"} for n in range(40)})
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "ttd", "train", str(shard), "--model", str(base), "--out", str(out), *SMALL]
-    command += ["--set", "run.log_every=1", "--set", "optimiser.epochs=100"]
+    command = [sys.executable, "-c", HELD_IN_STEP_3, "train", str(shard), "--model", str(base), "--out", str(out)]
+    command += [*SMALL, "--set", "run.log_every=1", "--set", "optimiser.epochs=100"]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while not (out / "log.jsonl").is_file() or (out / "log.jsonl").stat().st_size == 0:
-            time.sleep(0.05)
-            assert process.poll() is None
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in step 3\n"
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate("sent\n", timeout=60)
     assert process.returncode == 143
     assert errors.strip() == "ttd: Terminated; what was written is complete."
     reached = max(int(path.stem.partition("-")[2]) for path in (out / "checkpoints").iterdir())
-    assert 1 <= reached < 1000
+    assert reached == 3
     again = run(*command[3:], "--steps", reached + 1)
     assert again.exit_code == 0, again.output
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text("utf-8").splitlines()]

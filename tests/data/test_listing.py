@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ttd.data.listing import data_files, expand_braces
+from ttd.data.tar_shard import shard_name
 from ttd.errors import InputError
 
 
@@ -46,6 +47,32 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_what_a_user_names(place: Path, sources: str | list[str], names: list[str]) -> None:
     assert data_files(sources) == [place / name for name in names]
+
+
+@pytest.mark.parametrize(
+    "sources",
+    ["..", "../00.tar", "../{00..02}.tar", "../0*.tar", "../../a/0?.tar", "./../00.tar", "sub/../../0*.tar",
+     "../../b/../a"],
+)  # fmt: skip
+def test_a_shard_is_called_by_its_real_folder(place: Path, sources: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named through "..", shards once were "../00.tar", and tables of them lay outside of their folder."""
+    (place / "a" / "inner" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(place / "a" / "inner")
+    found = data_files(sources)
+    assert found
+    assert all(path.parent == place / "a" and shard_name(path) == f"a/{path.name}" for path in found)
+
+
+def test_parents_are_those_that_the_disk_has(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a link ".." is the parent of what it leads to; a folder that is a link itself keeps its name."""
+    (place / "a" / "inner").mkdir()
+    (place / "way").symlink_to(place / "a" / "inner")
+    (place / "data").symlink_to(place / "a")
+    assert data_files("way/../00.tar") == [place / "a/00.tar"]
+    monkeypatch.chdir(place / "b")
+    assert data_files("../data/00.tar") == [place / "data/00.tar"]
+    with pytest.raises(InputError, match="named twice"):
+        data_files([place / "a" / "00.tar", "../a/00.tar"])
 
 
 def test_absolute_wildcards(place: Path) -> None:

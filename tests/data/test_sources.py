@@ -180,6 +180,19 @@ def test_what_is_no_image(data: bytes) -> None:
     assert (found.value.reason, found.value.shard, found.value.key) == (BROKEN_IMAGE, "s.tar", "k")
 
 
+def test_a_broken_image_is_not_blamed_on_its_exif_data(caplog: pytest.LogCaptureFixture) -> None:
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(stream, "PNG")
+    with caplog.at_level("WARNING", "ttd"), pytest.raises(BadSample, match="truncated"):
+        decode_image(stream.getvalue()[:2000], "s.tar", "k")  # its header is whole
+    assert caplog.text == ""
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "PNG", exif=b"Exif\0\0nonsense")
+    with caplog.at_level("WARNING", "ttd"):
+        assert decode_image(stream.getvalue(), "set/s.tar", "k").size == (8, 8)
+    assert "the EXIF data of pair 'k' of set/s.tar cannot be read" in caplog.text
+
+
 def test_images_come_as_upright_rgb(tmp_path: Path) -> None:
     stream = io.BytesIO()
     grey = Image.new("L", (30, 20), 90)

@@ -5,11 +5,13 @@ import json
 import os
 import tarfile
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
 from tests.data.samples import caption, image, number_of, sample, write_shards, write_tar
+from ttd.data import tar_index
 from ttd.data import tar_shard as shards
 from ttd.data.bad_samples import (
     BROKEN_JSON,
@@ -171,50 +173,9 @@ def test_what_is_no_tar_is_an_empty_damaged_shard(tmp_path: Path, content: bytes
     assert shard.damage.reason == UNREADABLE
 
 
-def test_an_index_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (path,) = write_shards(tmp_path, [3])
-    TarShard(path)
-    monkeypatch.setattr(shards, "build_index", lambda *_: pytest.fail("indexed again"))
-    assert len(TarShard(path)) == 3
-
-
-def test_a_changed_tar_is_indexed_again(tmp_path: Path) -> None:
-    (path,) = write_shards(tmp_path, [3])
-    TarShard(path)
-    write_shards(tmp_path, [5])
-    assert whole_pairs(TarShard(path)) == set(range(5))
-
-
-@pytest.mark.parametrize("keep", [0, 1, 100, 1000])
-def test_a_damaged_index_is_built_again(tmp_path: Path, keep: int) -> None:
-    (path,) = write_shards(tmp_path, [3])
-    TarShard(path)
-    index = tmp_path / "00000.tar.index"
-    index.write_bytes(index.read_bytes()[:keep])
-    assert whole_pairs(TarShard(path)) == {0, 1, 2}
-    assert index.stat().st_size > 1000
-
-
-def test_where_the_folder_cannot_be_written_the_index_goes_to_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path,) = write_shards(tmp_path / "shards", [3])
-    real = shards._write_index
-
-    def refuse(table: object, place: Path) -> None:
-        if place.parent == path.parent:
-            raise PermissionError(13, "Permission denied", str(place))
-        real(table, place)
-
-    monkeypatch.setattr(shards, "_write_index", refuse)
-    assert whole_pairs(TarShard(path)) == {0, 1, 2}
-    assert [p.name for p in (tmp_path / "shards").iterdir()] == ["00000.tar"]
-    assert len(list((tmp_path / "cache" / "indices").iterdir())) == 1
-
-
-def test_more_shards_than_indices_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that read at random while indices are opened and dropped see the right pairs."""
-    monkeypatch.setattr(shards, "_open_index", shards.lru_cache(2)(shards._open_index.__wrapped__))
+def test_more_blocks_than_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that read at random while blocks of indices are read and dropped see the right pairs."""
+    monkeypatch.setattr(tar_index, "_block", lru_cache(2)(tar_index._block.__wrapped__))
     source = PairSource(write_shards(tmp_path, [2] * 12))
     wrong: list[int] = []
 

@@ -117,6 +117,7 @@ def test_scores_of_a_real_model_do_not_depend_on_who_measured_what(
     assert measured(tmp_path / "two", 2) == measured(tmp_path / "one", 1)
 
 
+@pytest.mark.slow
 def test_killed_processes_go_on_as_another_number_of_them(
     tmp_path: Path, evaluate: Eval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def test_killed_processes_go_on_as_another_number_of_them(
     assert tables(tmp_path / "out") == tables(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_under_torchrun(tmp_path: Path, evaluate: Eval) -> None:
     _, _, titles = write(tmp_path / "data", "voc", count=5)
     (tmp_path / "oracle.py").write_text(ORACLE)

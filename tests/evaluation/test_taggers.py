@@ -11,6 +11,7 @@ import pytest
 from tests.evaluation.conftest import Eval
 from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
+from tests.extras import needs
 from tests.taggers.stub_server import Stub
 from ttd.errors import InputError
 from ttd.taggers.registry import open_tagger
@@ -42,7 +43,7 @@ def test_nltk_nouns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, evaluate: E
 
 
 def test_a_language_model_counted_by_hand(tmp_path: Path, evaluate: Eval) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     data = tmp_path / "data"
     write_set(data)
     rows = [json.loads(line) for line in (data / "tags.jsonl").read_text().splitlines()]
@@ -85,7 +86,7 @@ def test_a_language_model_counted_by_hand(tmp_path: Path, evaluate: Eval) -> Non
 
 
 def test_mistakes_with_taggers_are_said_in_a_sentence(tmp_path: Path, evaluate: Eval) -> None:
-    pytest.importorskip("httpx")
+    needs("llm", "httpx")
     write_set(tmp_path / "data")
     with Stub() as stub:
         url = stub.url

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.extras import needs
 from ttd.errors import InputError, MissingExtra
 from ttd.refine import crf
 from ttd.refine.crf import unary_probabilities
@@ -72,7 +73,7 @@ def test_unary_keeps_the_decision_of_the_threshold(threshold: float, count: int,
 
 @pytest.mark.parametrize("background", [0.4, None])
 def test_equals_a_dense_mean_field(scene: tuple[np.ndarray, np.ndarray], background: float | None) -> None:
-    pytest.importorskip("pydensecrf.densecrf")
+    needs("crf", "pydensecrf.densecrf")
     image, one = scene
     maps = np.stack([one, (1 - one) * 0.8])
     # Weights below the defaults: there the marginals stay away from 0 and 1, where any two answers agree.
@@ -88,7 +89,7 @@ def test_equals_a_dense_mean_field(scene: tuple[np.ndarray, np.ndarray], backgro
 
 
 def test_cleans_a_noisy_map(scene: tuple[np.ndarray, np.ndarray]) -> None:
-    pytest.importorskip("pydensecrf.densecrf")
+    needs("crf", "pydensecrf.densecrf")
     image, noisy = scene
     truth = image[..., 0] > 100
     assert ((noisy > 0.5) != truth).any()
@@ -99,7 +100,7 @@ def test_cleans_a_noisy_map(scene: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_can_overturn_single_pixels_of_a_boolean_map(scene: tuple[np.ndarray, np.ndarray]) -> None:
-    pytest.importorskip("pydensecrf.densecrf")
+    needs("crf", "pydensecrf.densecrf")
     image, _ = scene
     truth = image[..., 0] > 100
     spoilt = truth.copy()
@@ -108,7 +109,7 @@ def test_can_overturn_single_pixels_of_a_boolean_map(scene: tuple[np.ndarray, np
 
 
 def test_no_rounds_give_the_unary(scene: tuple[np.ndarray, np.ndarray]) -> None:
-    pytest.importorskip("pydensecrf.densecrf")
+    needs("crf", "pydensecrf.densecrf")
     image, one = scene
     maps = np.stack([one, one / 2])
     np.testing.assert_allclose(crf(image, maps, iterations=0), unary_probabilities(maps)[:2], atol=1e-4)
@@ -116,7 +117,7 @@ def test_no_rounds_give_the_unary(scene: tuple[np.ndarray, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 7)])
 def test_tiny_images(size: tuple[int, int]) -> None:
-    pytest.importorskip("pydensecrf.densecrf")
+    needs("crf", "pydensecrf.densecrf")
     rng = np.random.default_rng(1)
     out = crf(rng.integers(0, 256, (*size, 3), np.uint8), rng.random((2, *size)))
     assert np.isfinite(out).all()
@@ -146,5 +147,5 @@ def test_refuses_bad_input(image: np.ndarray, maps: np.ndarray, options: dict[st
 
 def test_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    with pytest.raises(MissingExtra, match=r"ttd-clip\[crf\]"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '\.\[crf\]'"):
         crf(np.zeros((2, 2, 3), np.uint8), np.zeros((1, 2, 2)))

@@ -32,6 +32,7 @@ def world() -> tuple[Oracle, EncodedScenes]:
     return oracle, encode_scenes(oracle, scenes)
 
 
+@pytest.mark.slow
 def test_oracle_is_perfect(world: tuple[Oracle, EncodedScenes]) -> None:
     oracle, encoded = world
     assert segmentation(oracle, encoded) == {"all words": 1.0, "words that are there": 1.0}

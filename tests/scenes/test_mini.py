@@ -41,6 +41,7 @@ def test_folder_is_a_plain_clip_model(mini: TTD) -> None:
     assert mini.encoder.fingerprint() == json.loads((MINI / "ttd.json").read_text("utf-8"))["fingerprint"]
 
 
+@pytest.mark.slow
 def test_it_passes_the_gate_on_validation_scenes(mini: TTD) -> None:
     world = Scenes("validation")
     encoded = encode_scenes(mini.encoder, [world[i] for i in range(200)])
@@ -55,6 +56,7 @@ def test_it_passes_the_gate_on_validation_scenes(mini: TTD) -> None:
         assert row["CaptionIoU"] > row["whole image IoU"]
 
 
+@pytest.mark.slow
 def test_its_adapter_is_better_in_everything_that_text_alone_cannot_give(mini: TTD) -> None:
     world = Scenes("validation")
     scenes = [world[i] for i in range(200)]

@@ -52,6 +52,7 @@ def test_reached_asks_every_seed() -> None:
     assert not reached([0.4, 0.51], 0.5, -1)
 
 
+@pytest.mark.slow
 def test_a_small_proof_goes_on_where_it_stopped(tmp_path: Path) -> None:
     work.prove(tmp_path, SMALL, runs=SOME, seeds=(0,), workers=1)
     text = to_markdown(tmp_path)

@@ -20,6 +20,7 @@ from ttd.scenes.measure import WORDS
 from ttd.scenes.report import GATE, gate, measure, rich_scenes, to_markdown, write_report
 
 
+@pytest.mark.slow
 def test_oracle_passes_the_gate_and_fills_the_tables() -> None:
     scenes = [Scenes("test")[i] for i in range(256)]
     singles = [Scenes("test", objects=(1, 1))[i] for i in range(256)]

@@ -10,13 +10,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.extras import needs
 from tests.taggers.stub_server import Stub, truthful
 from ttd.errors import InputError, MissingExtra
 from ttd.taggers.base import Caption
@@ -24,7 +23,7 @@ from ttd.taggers.chat_server import ChatServer, ServerFailed
 from ttd.taggers.language_model import KEY_VARIABLE, LanguageModel, read_prompt
 from ttd.text.words import split_words
 
-pytest.importorskip("httpx")
+needs("llm", "httpx")
 
 
 def captions(*texts: str) -> list[Caption]:
@@ -124,34 +123,66 @@ def test_faults_that_pass_are_repeated(open_model: Any, fault: Any) -> None:
 
 
 def test_slow_answers_are_given_up_and_asked_again(open_model: Any) -> None:
+    """The first answer does not begin, the second does not end, before the question is asked again."""
+    again = [threading.Event(), threading.Event()]
+    given_up = []
+
     def drip(handler: Any) -> None:
         handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
+        handler.send_header("Content-Length", str(1 << 20))
         handler.end_headers()
-        for _ in range(20):
+        while not again[1].wait(0.02):
             handler.wfile.write(b" ")
-            time.sleep(0.1)
+        given_up.append("drip")
 
     def reply(caption: str, attempt: int) -> Any:
-        if attempt == 0:
-            time.sleep(1)
-        return [None, drip, truthful(caption)][attempt] or truthful(caption)
+        if attempt in (1, 2):
+            again[attempt - 1].set()
+        if attempt == 0 and again[0].wait(60):
+            given_up.append("silence")
+        return drip if attempt == 1 else truthful(caption)
 
-    with Stub(reply) as stub:
-        start = time.monotonic()
-        found = open_model(stub.url, timeout=0.3, retries=3).choose(captions("a dog"))
+    with Stub(reply) as stub:  # on a busy machine good answers may be late, too: then it is asked once more
+        found = open_model(stub.url, timeout=0.3, retries=100).choose(captions("a dog"))
         assert found[0].selected == (False, True)
-        assert time.monotonic() - start < 1.5
-        assert len(stub.asked) == 3
+        assert len(stub.asked) >= 3
+        assert all(event.wait(60) for event in again)
+    assert "silence" in given_up
 
 
-def test_nobody_there_is_said_at_once(open_model: Any) -> None:
+class Waits(threading.Event):
+    """Never set; notes for how long it was waited for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.seconds.append(timeout)
+        return False
+
+
+def test_nobody_there_is_said_at_once() -> None:
     with Stub() as stub:
-        url = stub.url
-    start = time.monotonic()
+        server = ChatServer(stub.url, "vicuna", pause=30)
+    waits = Waits()
     with pytest.raises(ServerFailed, match=r"http://127.0.0.1:\d+ gives no answer \(no connection"):
-        open_model(url, pause=30).choose(captions("a dog"))
-    assert time.monotonic() - start < 5
+        server.ask("a dog", waits)
+    assert waits.seconds == []
+
+
+def test_pauses_double_unless_the_server_names_one() -> None:
+    faults = [(500, ""), (429, "", {"Retry-After": "7"}), (500, ""), (503, "", {"Retry-After": "3600"}), (500, "")]
+    with Stub(lambda caption, attempt: faults[attempt]) as stub:
+        waits = Waits()
+        with pytest.raises(ServerFailed):
+            ChatServer(stub.url, "vicuna", pause=8, retries=4).ask("a dog", waits)
+    first, named, third, longest = waits.seconds
+    assert 4 <= first <= 8
+    assert named == 7
+    assert 16 <= third <= 32
+    assert longest == 60
 
 
 @pytest.mark.parametrize("status", [302, 404, 405])
@@ -181,7 +212,7 @@ def test_unreadable_and_refused_answers_are_none_and_are_kept(open_model: Any) -
 
 
 def test_questions_are_asked_at_once(open_model: Any) -> None:
-    together = threading.Barrier(4, timeout=5)
+    together = threading.Barrier(4, timeout=60)
 
     def reply(caption: str, attempt: int) -> str:
         together.wait()
@@ -217,8 +248,12 @@ print(sum(one.selected[0] for one in model.choose(captions(*(f"dog {i}" for i in
 
 
 def test_two_processes_share_a_cache_and_kills_lose_only_what_is_under_way(tmp_path: Path, open_model: Any) -> None:
+    enough, goes_on = threading.Event(), threading.Event()
+
     def reply(caption: str, attempt: int) -> str:
-        time.sleep(0.01)
+        if len(stub.asked) > 60:
+            enough.set()
+            goes_on.wait(60)
         return truthful(caption)
 
     def start(first: int, last: int) -> subprocess.Popen[str]:
@@ -227,9 +262,10 @@ def test_two_processes_share_a_cache_and_kills_lose_only_what_is_under_way(tmp_p
 
     with Stub(reply) as stub:
         killed = start(0, 200)
-        assert _until(lambda: len(stub.asked) > 60)
+        assert enough.wait(60)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
+        goes_on.set()
         asked = len(stub.asked)
         base = sqlite3.connect(tmp_path / "cache" / "answers.sqlite")
         kept = base.execute("SELECT count(*) FROM answers").fetchone()[0]
@@ -243,16 +279,23 @@ def test_two_processes_share_a_cache_and_kills_lose_only_what_is_under_way(tmp_p
 
 
 def test_ctrl_c_does_not_wait_for_answers(tmp_path: Path) -> None:
-    with Stub(lambda caption, attempt: time.sleep(20) or "[]") as stub:
+    both_asked, over = threading.Event(), threading.Event()
+
+    def reply(caption: str, attempt: int) -> str:
+        if len(stub.asked) == 2:
+            both_asked.set()
+        over.wait(120)
+        return "[]"
+
+    with Stub(reply) as stub:
         command = [sys.executable, "-c", WORK, stub.url, str(tmp_path / "cache"), "0", "5"]
         # What a shell starts in the background ignores Ctrl-C, and its children with it.
         heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heard)
-        assert _until(lambda: len(stub.asked) == 2)
-        start = time.monotonic()
+        assert both_asked.wait(60)
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=10)
-        assert time.monotonic() - start < 5
+        assert process.wait(timeout=60) != 0  # it ends, and no answer has come
+        over.set()
 
 
 def test_a_damaged_cache_is_named(tmp_path: Path, open_model: Any) -> None:
@@ -296,15 +339,8 @@ def test_wrong_prompts_and_requests(open_model: Any, tmp_path: Path) -> None:
 
 def test_without_httpx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'ttd-clip\[llm\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '\.\[llm\]'"):
         ChatServer("http://x/v1", "m")
-
-
-def _until(true: Callable[[], bool], seconds: float = 30) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.005)
-    return true()
 
 
 assert os.environ.get(KEY_VARIABLE) is None, "tests must not see a key of the user's"

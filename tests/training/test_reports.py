@@ -39,7 +39,7 @@ def test_tensorboard_or_a_sentence(tmp_path: Path) -> None:
     try:
         from torch.utils import tensorboard  # noqa: F401
     except ImportError:
-        with pytest.raises(MissingExtra, match=r"pip install 'ttd-clip\[tensorboard\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install -e '\.\[tensorboard\]'"):
             Journal(tmp_path, 0, 5, tensorboard=True, quiet=True)
         return
     journal = Journal(tmp_path, 0, 5, tensorboard=True, quiet=True)

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import socket
-import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tests.data.samples import image, sample, write_tar
 from tests.training.conftest import tiny_config
-from tests.training.stand_ins import train_and_tell, train_slowly
+from tests.training.stand_ins import train_and_die, train_and_hold, train_and_tell
 from ttd.errors import InputError
 from ttd.training import checkpoint
 from ttd.training.config import Config, Optimiser
@@ -192,52 +192,32 @@ def processes() -> Any:
     return context
 
 
-def start(processes: Any, config: Config, out: Path, pause: float, write_pause: float) -> Any:
+def start(processes: Any, target: Callable[..., None], config: Config, out: Path, *more: Any) -> Any:
     settings = json.loads(json.dumps(config.to_dict()))
-    process = processes.Process(target=train_slowly, args=(settings, str(out), pause, write_pause))
+    process = processes.Process(target=target, args=(settings, str(out), *more))
     process.start()
     return process
 
 
-def writing(out: Path) -> bool:
-    folder = out / "checkpoints"
-    return folder.is_dir() and any(folder.glob(".*.part"))
-
-
-def kill_at_random(
-    processes: Any, config: Config, out: Path, kills: int, while_writing: int, seed: int = 0
-) -> tuple[int, int]:
-    """Start, kill -9, and start again until the run is done: (kills, those while a checkpoint was written)."""
-    draw = random.Random(seed)
-    killed = hit_writing = 0
-    while True:
-        process = start(processes, config, out, 0.02, 0.05 if killed < kills else 0.0)
-        wants_writing = hit_writing < while_writing
-        deadline = time.monotonic() + (60 if wants_writing else draw.uniform(0.3, 1.5))
-        while process.is_alive() and killed < kills:
-            if time.monotonic() > deadline or (wants_writing and writing(out)):
-                time.sleep(draw.uniform(0, 0.06) if wants_writing else 0)
-                hit_writing += writing(out)
-                process.kill()
-                killed += 1
-                break
-            time.sleep(0.002)
-        process.join()
-        if process.exitcode == 0:
-            return killed, hit_writing
-        assert process.exitcode == -signal.SIGKILL
-
-
+@pytest.mark.slow
 def test_kills_change_nothing(processes: Any, base: Path, shards: Path, tmp_path: Path) -> None:
+    """Killed at drawn moments, at least one of them in the middle of a checkpoint, and started again each time."""
     kills = int(os.environ.get("TTD_KILLS", "4"))
     options = [f"optimiser.epochs={max(4, kills)}", "run.checkpoint_every=1", "model.dropout=0.1"]
     config = tiny_config(base, shards, *options)
     train(config, tmp_path / "whole", quiet=True)
-    killed, hit = kill_at_random(processes, config, tmp_path / "killed", kills, while_writing=max(2, kills // 3))
-    print(f"{killed} kills, {hit} while a checkpoint was written")
-    assert killed == kills
-    assert hit >= max(2, kills // 3)
-    assert adapter_bytes(tmp_path / "killed") == adapter_bytes(tmp_path / "whole")
+    draw, out, halves = random.Random(0), tmp_path / "killed", 0
+    for _ in range(kills):
+        process = start(processes, train_and_die, config, out, draw.randint(8, 24))
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        halves += len(list((out / "checkpoints").glob(".*.part")))
+    process = start(processes, train_and_die, config, out, 0)
+    process.join()
+    assert process.exitcode == 0
+    print(f"{kills} kills, {halves} while a checkpoint was written")
+    assert halves
+    assert adapter_bytes(out) == adapter_bytes(tmp_path / "whole")
     steps = [[entry["step"] for entry in read_log(tmp_path / name)] for name in ("whole", "killed")]
     assert steps[0] == steps[1]
 
@@ -246,15 +226,15 @@ def test_kills_change_nothing(processes: Any, base: Path, shards: Path, tmp_path
 def test_signals_save_and_leave(processes: Any, base: Path, shards: Path, tmp_path: Path, number: int) -> None:
     config = tiny_config(base, shards, "optimiser.epochs=3", "run.checkpoint_every=1000")
     train(config, tmp_path / "whole", quiet=True)
-    process = start(processes, config, tmp_path / "run", 0.3, 0.0)
-    while not (tmp_path / "run" / "log.jsonl").is_file() or len(read_log(tmp_path / "run")) < 2:
-        time.sleep(0.01)
-        assert process.is_alive()
+    ours, its = processes.Pipe()
+    process = start(processes, train_and_hold, config, tmp_path / "run", its)
+    assert ours.recv() == "before step 3"
     os.kill(process.pid, number)
+    ours.send("sent")
     process.join()
     assert process.exitcode == 128 + number
     reached = len(read_log(tmp_path / "run"))
-    assert 2 <= reached < 18
+    assert reached == 3  # the step that was under way is finished
     assert (tmp_path / "run" / "checkpoints" / f"step-{reached:08d}.ckpt").is_file()
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
     train(config, tmp_path / "run", quiet=True)

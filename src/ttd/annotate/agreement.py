@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ttd.annotate.export import word_file
 from ttd.errors import InputError
 from ttd.evaluation.datasets.labels import read_mask
-from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask
+from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask, word_mask
 from ttd.evaluation.metrics import mask_counts
 from ttd.text.words import is_stop_word
 
@@ -180,7 +179,7 @@ def _caption_iou(a: TagMaskRow, b: TagMaskRow) -> float | None:
 def _word_ious(a: TagMaskRow, b: TagMaskRow, folders: tuple[Path, Path]) -> Iterator[tuple[str, float]]:
     """Words that both hold true and have drawn, with the IoU of their masks."""
     for word in dict.fromkeys(a.words):
-        files = [folder / "masks" / a.sample.id / f"{word_file(word)}.png" for folder in folders]
+        files = [word_mask(folder, a.sample.id, word) for folder in folders]
         if word in a.true and word in b.true and all(file.is_file() for file in files):
             yield word, _iou(read_mask(files[0]), read_mask(files[1]))
 

@@ -20,6 +20,7 @@ from ttd.annotate.store import Changed, Store, Unpublished
 from ttd.data.bad_samples import BadSample
 from ttd.errors import InputError
 from ttd.images import read_image
+from ttd.safe_paths import inside
 
 if TYPE_CHECKING:
     from ttd.model import TTD
@@ -205,7 +206,7 @@ class AnnotationSet:
 
     def image_of(self, record: Record) -> Image.Image:
         """The image of an accepted item, from the set itself."""
-        return read_image(self.store.root / "images" / record.image)
+        return read_image(inside(self.store.root, "images", record.image))
 
     def _put(self, work: Work, record: Record, first: Callable[[], None] | None) -> Record:
         try:

@@ -3,14 +3,13 @@
     SET/images/ID.jpg   SET/masks/ID.png   SET/masks/ID/WORD.png   SET/tags.jsonl
 
 An accepted item has its files here before the page says so. A kill in between leaves a record that is newer than
-these files; `repair`, called when a set is opened, writes them again.
+these files; `repair`, called when a set is opened, writes them again. Nothing outside of the set is written or removed,
+whatever a record says.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shutil
 from collections.abc import Iterable
 from io import BytesIO
@@ -22,43 +21,7 @@ from PIL import Image
 from ttd.annotate.records import Record, mask_png
 from ttd.errors import InputError
 from ttd.files import whole_file
-
-_MOST_BYTES = 120
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-
-
-def item_id(shard: str, key: str, caption: int | None = None) -> str:
-    """The id of a pair: the readable part of its key, and a digest of shard, key and number of the caption.
-
-    It depends on nothing else, so it stays the same when data are added, and for another annotator of the same data.
-    """
-    place = f"{shard}\0{key}" if caption is None else f"{shard}\0{key}\0{caption}"
-    digest = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:10]
-    last = re.split(r"[/\\]", key)[-1]
-    stem = last.rsplit(".", 1)[0] or last
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:60]
-    return f"{readable or 'item'}-{digest}"
-
-
-def word_file(word: str) -> str:
-    """The name, without its ending, of the file of a word's mask.
-
-    Letters and digits of any script, "-", "_" and "'" stay; everything else becomes %XX as in a web address. A name
-    that is too long for a file system ends in a digest.
-    """
-    text = word.lower()
-    name = "".join(char if char.isalnum() or char in "-_'" else _percent(char) for char in text)
-    if _RESERVED.fullmatch(name):  # Windows knows these as devices
-        name = _percent(name[0]) + name[1:]
-    if len(name.encode("utf-8", "surrogatepass")) <= _MOST_BYTES:
-        return name
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
-    return f"{name[:20]}-{digest}"
-
-
-def _percent(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
-
+from ttd.safe_paths import check_name, inside, word_file
 
 _AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
@@ -76,7 +39,7 @@ def image_file(identifier: str, encoded: bytes, image: Image.Image) -> tuple[str
 
 def write_image(root: Path, name: str, content: bytes) -> None:
     """Writes `images/NAME` where it is not there yet."""
-    path = root / "images" / name
+    path = inside(root, "images", name)
     if not path.is_file() or path.stat().st_size != len(content):
         _write(path, content)
 
@@ -116,7 +79,7 @@ class Exporter:
         return changed
 
     def _rows(self) -> dict[str, dict[str, object]]:
-        path = self.root / "tags.jsonl"
+        path = inside(self.root, "tags.jsonl")
         if not path.exists():
             return {}
         try:
@@ -129,25 +92,29 @@ class Exporter:
 
     def _write_rows(self, rows: dict[str, dict[str, object]]) -> None:
         text = "".join(json.dumps(rows[identifier]) + "\n" for identifier in sorted(rows))
-        _write(self.root / "tags.jsonl", text.encode("ascii"))
+        _write(inside(self.root, "tags.jsonl"), text.encode("ascii"))
 
     def _mask_files(self, record: Record) -> dict[Path, np.ndarray]:
         """The union and each word's mask, under their names; nothing for an item that is not finished."""
         if not record.finished or not record.masks:
             return {}
-        folder = self.root / "masks"
         union = np.any(list(record.masks.values()), axis=0)
-        words = {folder / record.id / f"{word_file(word)}.png": mask for word, mask in record.masks.items()}
-        return {folder / f"{record.id}.png": union, **words}
+        path, folder = self._places(record.id)
+        words = {inside(folder, f"{word_file(word)}.png"): mask for word, mask in record.masks.items()}
+        return {path: union, **words}
 
     def _has_masks(self, record: Record) -> bool:
         """Whether all mask files are there; their content is the row's version, which is written after them."""
         return set(self._there(record.id)) == set(self._mask_files(record))
 
     def _there(self, identifier: str) -> list[Path]:
-        folder = self.root / "masks"
-        union = folder / f"{identifier}.png"
-        return [*([union] if union.is_file() else []), *(folder / identifier).glob("*.png")]
+        union, folder = self._places(identifier)
+        return [*([union] if union.is_file() else []), *folder.glob("*.png")]
+
+    def _places(self, identifier: str) -> tuple[Path, Path]:
+        """The file of an item's union, and the folder of its words' masks."""
+        check_name(identifier, f"an annotation of {self.root}")
+        return inside(self.root, "masks", f"{identifier}.png"), inside(self.root, "masks", identifier)
 
     def _write_masks(self, record: Record) -> None:
         wanted = self._mask_files(record)
@@ -157,7 +124,7 @@ class Exporter:
             if path not in wanted:
                 path.unlink()
         if not wanted:
-            shutil.rmtree(self.root / "masks" / record.id, ignore_errors=True)
+            shutil.rmtree(self._places(record.id)[1], ignore_errors=True)
 
 
 def tagmask_row(record: Record) -> dict[str, object]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ttd.annotate.export import item_id
 from ttd.data.bad_samples import BadSample
 from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
+from ttd.safe_paths import inside, item_id
 
 IDLE_SECONDS = 600.0
 
@@ -49,7 +49,7 @@ class Claims:
                 held.tab, held.touched = tab, time.monotonic()
                 return True
             # A claim is taken and given back by different threads.
-            lock = FileLock(self._folder / f"{identifier}.lock", thread_local=False)
+            lock = FileLock(inside(self._folder, f"{identifier}.lock"), thread_local=False)
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -77,7 +77,7 @@ class QueueItem:
 
     Attributes:
         number: place in the queue, from 0.
-        id: stable, and a safe file name; see `ttd.annotate.export.item_id`.
+        id: stable, and a safe file name; see `ttd.safe_paths.item_id`.
         pair: number of the pair in the source.
         which: number of the caption among the image's captions.
         shard, key: where the pair lies.

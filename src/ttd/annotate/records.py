@@ -15,6 +15,7 @@ from PIL import Image
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.errors import InputError
+from ttd.safe_paths import check_name
 
 ACCEPTED, SKIPPED = "accepted", "skipped"
 KEPT, REJECTED = "kept", "rejected"
@@ -97,6 +98,9 @@ class Record:
         record = cls(**plain | {"masks": masks, "prompts": prompts, "size": size})
         if record.status not in (ACCEPTED, SKIPPED) or not set(record.masks) <= set(record.true) <= set(record.words):
             raise InputError(f"{where} contradicts itself: remove it and annotate the item again")
+        check_name(record.id, where)
+        if record.image and check_name(record.image, where, "image").rpartition(".")[0] != record.id:
+            raise InputError(f"{where}: the image {record.image!r} is not named after the item's id: correct it")
         return record
 
 

@@ -7,6 +7,8 @@
 
 A record is on disk (fsync, then rename) when `put` returns. Whoever writes names the version he started from: when
 it is not the newest any more, nothing is written and `Changed` tells so.
+
+A set may come from another annotator: its ids are names of files and its folders are no links, or it is refused.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from filelock import FileLock, Timeout
 from ttd.annotate.records import Record
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.safe_paths import check_name, inside, is_link
 
 _SECONDS_FOR_LOCK = 30.0
 _SECONDS_FOR_DRAFT = 60.0
@@ -46,10 +49,14 @@ class Changed(InputError):
 class Unpublished(InputError):
     """The decision (`record`) is safe, but the files that follow from it could not be written."""
 
-    def __init__(self, record: Record, error: OSError) -> None:
+    def __init__(self, record: Record, error: OSError | InputError) -> None:
+        if isinstance(error, OSError):
+            reason, remedy = (error.strerror or str(error)).lower(), "make room"
+        else:
+            reason, remedy = str(error), "do so"
         super().__init__(
-            f"your decision is saved, but the set's other files could not be written "
-            f"({(error.strerror or str(error)).lower()}): make room, and they are written at the next start"
+            f"your decision is saved, but the set's other files could not be written ({reason}): {remedy}, and they "
+            "are written at the next start"
         )
         self.record = record
 
@@ -72,15 +79,18 @@ class Store:
         publish: called with every record, inside the lock and before `put` returns: writes what follows from it.
 
     Raises:
-        InputError: the folder holds a TagMask set that was not made here, or cannot be written to.
+        InputError: the folder holds a TagMask set that was not made here, cannot be written to, or leads elsewhere
+            by a symbolic link in it.
     """
 
     def __init__(self, root: str | Path, publish: Callable[[Record], None] | None = None) -> None:
         self.root = Path(root).absolute()
-        self.folder = self.root / "annotations"
+        self.folder = inside(self.root, "annotations")
         self._publish = publish
         if (self.root / "tags.jsonl").exists() and not self.folder.is_dir():
             raise InputError(f"{root} holds a TagMask set that was not annotated here: choose another folder")
+        for name in ("tags.jsonl", "images", "masks"):
+            inside(self.root, name)
         try:
             for place in (self.folder, self._drafts, self.claims):
                 place.mkdir(parents=True, exist_ok=True)
@@ -95,19 +105,22 @@ class Store:
     @property
     def claims(self) -> Path:
         """The folder of the claims."""
-        return self.folder / "claims"
+        return inside(self.root, "annotations", "claims")
 
     @property
     def _drafts(self) -> Path:
-        return self.folder / "drafts"
+        return inside(self.root, "annotations", "drafts")
 
     def get(self, identifier: str) -> Record | None:
         """The newest record of an item, None where there is none; raises `InputError` where its file is damaged."""
-        path = self.folder / f"{identifier}.json"
+        path = self._record(identifier)
         try:
-            return Record.from_json(path.read_bytes(), path)
+            record = Record.from_json(path.read_bytes(), path)
         except FileNotFoundError:
             return None
+        if record.id != identifier:
+            raise InputError(f"{path} has the id {record.id!r}, which must be the file's name: rename the file")
+        return record
 
     def put(self, record: Record, seen: int, first: Callable[[], None] | None = None) -> Record:
         """Writes a record as the version after `seen` (0: there was none); on disk when it returns.
@@ -131,12 +144,12 @@ class Store:
             record = replace(record, version=seen + 1, time=now)
             if first is not None:
                 first()
-            with whole_file(self.folder / f"{record.id}.json") as part:
+            with whole_file(self._record(record.id)) as part:
                 part.write_text(record.to_json(), "utf-8")
             if self._publish is not None:
                 try:
                     self._publish(record)
-                except OSError as error:
+                except (OSError, InputError) as error:
                     raise Unpublished(record, error) from error
         return record
 
@@ -144,7 +157,7 @@ class Store:
         """Where every item stands, by id. Only files that changed since the last call are read again."""
         known: dict[str, tuple[tuple[int, int, int], Stand]] = {}
         for entry in self._entries():
-            about = entry.stat()
+            about = entry.stat(follow_symlinks=False)
             # Every change is a new file, so a reused inode with the same time and size is the only blind spot.
             mark = (about.st_ino, about.st_mtime_ns, about.st_size)
             identifier = entry.name[: -len(".json")]
@@ -168,20 +181,26 @@ class Store:
 
     def save_draft(self, identifier: str, content: dict[str, Any]) -> None:
         """Keeps what was clicked so far; the last one wins."""
-        with whole_file(self._drafts / f"{identifier}.json") as part:
+        with whole_file(self._draft(identifier)) as part:
             part.write_text(json.dumps(content), "utf-8")
 
     def draft(self, identifier: str) -> dict[str, Any] | None:
         """What was clicked before the page was closed; None where there is nothing, or nothing that can be read."""
         try:
-            content = json.loads((self._drafts / f"{identifier}.json").read_bytes())
+            content = json.loads(self._draft(identifier).read_bytes())
         except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None
 
     def drop_draft(self, identifier: str) -> None:
         """Forgets what was clicked."""
-        (self._drafts / f"{identifier}.json").unlink(missing_ok=True)
+        self._draft(identifier).unlink(missing_ok=True)
+
+    def _record(self, identifier: str) -> Path:
+        return inside(self.root, "annotations", f"{check_name(identifier, self.folder)}.json")
+
+    def _draft(self, identifier: str) -> Path:
+        return inside(self._drafts, f"{identifier}.json")
 
     def _entries(self) -> list[os.DirEntry[str]]:
         with os.scandir(self.folder) as entries:
@@ -189,7 +208,7 @@ class Store:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.folder / "lock")
+        lock = FileLock(inside(self.root, "annotations", "lock"))
         try:
             lock.acquire(timeout=_SECONDS_FOR_LOCK)
         except Timeout:
@@ -204,11 +223,10 @@ class Store:
 
 def _sweep(root: Path) -> None:
     """Removes what killed writers left behind; inside the lock nobody else is writing."""
-    for folder in (root / "annotations", root, root / "images", root / "masks"):
-        for part in folder.glob(".*.part"):
+    masks = root / "masks"
+    for folder in (root / "annotations", root, root / "images", masks, *masks.glob("*/")):
+        for part in () if is_link(folder) else folder.glob(".*.part"):
             part.unlink(missing_ok=True)
-    for part in (root / "masks").glob("*/.*.part"):
-        part.unlink(missing_ok=True)
     for part in (root / "annotations" / "drafts").glob(".*.part"):
         # Drafts are written without the lock, within milliseconds.
         with suppress(FileNotFoundError):

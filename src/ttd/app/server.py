@@ -17,7 +17,7 @@ from PIL import Image
 from ttd.app.models import ModelPool
 from ttd.app.security import Access, Guard
 from ttd.app.uploads import MAX_BYTES
-from ttd.errors import MissingExtra
+from ttd.errors import missing_extra
 from ttd.scenes.examples import telling_scenes
 from ttd.viz.overlays import save_png
 
@@ -119,7 +119,7 @@ def _prepare_gradio(folder: Path) -> None:
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("the page needs gradio: run pip install 'ttd-clip[app]'") from error
+        raise missing_extra("app", "the page needs gradio") from error
 
 
 def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.options import Settings, clean_text
-from ttd.cli.output import Place, printable, write_files
+from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sources import Item, is_many, read_items
 from ttd.errors import InputError, TTDError
@@ -216,11 +216,11 @@ class _Many:
         if self.results:
             self.results.append(record)
         if self.settings.as_json:
-            _say(json_line(record))
+            say(json_line(record))
         elif not self.results:
-            _say(printable(f"{item.id}: {answer.brief}"))
+            say(printable(f"{item.id}: {answer.brief}"))
         for note in answer.notes:
-            _say(printable(f"{item.id}: {note}"), err=True)
+            say(printable(f"{item.id}: {note}"), err=True)
         self.finished += 1
 
     def _report(self, asked: int) -> None:
@@ -262,11 +262,3 @@ def _read(job: Job, batch: Sequence[Item]) -> list[tuple[Item, Image.Image | TTD
         except TTDError as error:
             opened.append((item, error))
     return opened
-
-
-def _say(text: str, *, err: bool = False) -> None:
-    """A line that does not tear a progress bar apart."""
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(file=sys.stderr if err else sys.stdout):
-        click.echo(text, err=err)

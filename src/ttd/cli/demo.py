@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import start_logging
+from ttd.cli.options import DEVICE_OPTION, start_logging
 from ttd.cli.output import printable, table, writable_folder
 from ttd.cli.results_file import json_line
 from ttd.files import whole_file
@@ -61,7 +61,7 @@ class DemoScene:
 @click.option("--out", metavar="FOLDER", help="Where images, demo.json and demo.md go.")
 @click.option("--model", default="mini", show_default=True, metavar="NAME", help="Another model, for comparison.")
 @click.option("--adapter", metavar="NAME", help="LoRA adapter.")
-@click.option("--device", metavar="NAME", help="cpu, cuda, mps.")
+@DEVICE_OPTION
 @click.option("--scenes", "number", type=click.IntRange(1), default=5, show_default=True, help="How many scenes.")
 @click.option("--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Other scenes of the same kind.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ttd.cli.output import say
 
 if TYPE_CHECKING:
     from ttd.inference.options import Options
@@ -85,6 +86,9 @@ def threshold_or_none(ctx: click.Context, parameter: click.Parameter, value: str
     return number
 
 
+DEVICE_OPTION = click.option(
+    "--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; by default cuda, else mps, else cpu."
+)
 ENCODER_OPTIONS = (
     click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
     click.option(
@@ -94,8 +98,8 @@ ENCODER_OPTIONS = (
         show_default=True,
         help="Weight of the adapter.",
     ),
-    click.option("--method", metavar="NAME", help="Last block: maskclip, sclip, clearclip, naclip or values."),
-    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the fastest that is there."),
+    click.option("--method", metavar="NAME", help="CLIP's last block: maskclip, sclip, clearclip, naclip or values."),
+    DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )
 """What decides, beside its name, which encoder answers."""
@@ -153,11 +157,22 @@ def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def start_logging(verbose: bool) -> None:
     """The package's log goes to stderr: warnings, with `verbose` also what it is doing."""
     logger = logging.getLogger("ttd")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
     click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
+
+
+class _Stderr(logging.Handler):
+    """The package's log on stderr, above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; what goes wrong is logging's to tell."""
+        try:
+            say(self.format(record), err=True)
+        except Exception:
+            self.handleError(record)
 
 
 class ListCommand(click.Command):

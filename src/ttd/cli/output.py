@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ttd.cli.sources import Item
 from ttd.errors import InputError
+from ttd.safe_paths import file_part
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,9 +64,9 @@ class Place:
     def for_item(self, item: Item) -> Place:
         """The place of one item's images: its id, made safe as a relative path."""
         assert self.folder is not None
-        parts = [part for part in PurePosixPath(item.id.replace(os.sep, "/")).parts if part not in ("/", "..", ".")]
-        name = (parts or ["image"])[-1]
-        return Place(self.folder.joinpath("images", *parts[:-1]), name.replace("\0", "_"), self.results)
+        parts = [part for part in item.id.replace(os.sep, "/").split("/") if part not in ("", ".", "..")]
+        *folders, name = [file_part(part) for part in parts] or ["image"]
+        return Place(self.folder.joinpath("images", *folders), name, self.results)
 
 
 def writable_folder(folder: Path) -> Path:
@@ -106,6 +108,17 @@ def write_files(
             part.write_bytes(content())
         written.append(str(path))
     return written
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """A line that does not tear a progress bar apart."""
+    if "tqdm" not in sys.modules:  # then there is no bar
+        click.echo(text, err=err)
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr if err else sys.stdout):
+        click.echo(text, err=err)
 
 
 def printable(text: str) -> str:

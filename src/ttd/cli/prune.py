@@ -44,9 +44,9 @@ def prune(
     """Score image-text pairs and keep those above mean + K standard deviations.
 
     \b
-    ttd prune 'cc3m/{00000..00331}.tar' --model tcl --out pruned
+    ttd prune 'cc3m/{00000..00331}.tar' --model tcl --per-set --out pruned
     ttd prune cc3m/ cc12m/ --model tcl --per-set --out pruned
-    torchrun --nproc-per-node 4 -m ttd prune cc3m/ --model tcl --out pruned
+    torchrun --nproc-per-node 4 -m ttd prune cc3m/ --model tcl --per-set --out pruned
 
     SOURCES are tar shards, brace ranges, folders of them, or a captions file. Run the same command again
     after an interruption: finished shards are not scored twice, and another --k only cuts anew.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ttd.cli.options import DEVICE_OPTION
 from ttd.cli.output import printable, writable_folder
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     default=0,
     show_default=True,
     metavar="N",
-    help="Also a page of images, N for each kind (best, median, worst ...); the models are asked again.",
+    help="Also a page of images, N for each kind (best, median, worst ...); the models are asked again, on --device.",
 )
-@click.option("--device", metavar="NAME", help="For --images: cpu, cuda, cuda:1, mps.")
+@DEVICE_OPTION
 @click.option("--out", required=True, metavar="DIR", help="For report.md, report.html and pages of images.")
 def report(folders: tuple[str, ...], count: int, device: str | None, out: str) -> None:
     """Join runs of `ttd eval` into one table per benchmark, beside the published numbers.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ttd.cli.options import start_logging
+from ttd.cli.options import DEVICE_OPTION, start_logging
 from ttd.errors import InputError
 
 
@@ -81,7 +81,7 @@ def words() -> None:
     required=True,
     help="The run: checkpoint, log, model.",
 )
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice by default.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between checkpoints.")
@@ -111,7 +111,7 @@ def train_clip(out: Path, device: str, threads: int | None, seed: int, save_ever
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, images.")
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(256), default=1024, show_default=True, help="How many scenes.")
-@click.option("--device", default=None)
+@DEVICE_OPTION
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON on stdout.")
 def report(
     model: str, adapter: str | None, out: Path, split: str, count: int, device: str | None, as_json: bool

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.captions import NoCaption, from_record, usable
 from ttd.data.tar_shard import MOST_BYTES, shard_name
 from ttd.errors import InputError
+from ttd.safe_paths import file_below
 
 IMAGE_NAMES = ("image", "file_name", "filename", "filepath", "file", "path", "img")
 
@@ -26,7 +28,11 @@ class FolderShard:
 
     Args:
         path: the captions file.
-        images: the folder that the image's paths start from; None: the captions file's own.
+        images: the folder that the image's paths start from; None: the captions file's own. Images outside of it
+            count as missing, for whoever writes a captions file must not choose among this machine's files.
+
+    Raises:
+        InputError: the file is no captions file, or names no image in `images`.
     """
 
     damage: BadSample | None = None
@@ -48,6 +54,11 @@ class FolderShard:
         if not self._captions:
             raise InputError(f"{path} names no image: each line needs an image and a caption")
         self._keys = list(self._captions)
+        if not any(file_below(self.images, key) for key in self._keys):
+            raise InputError(
+                f"{path}: the image {self._keys[0]!r} and all others lie outside {self.images}: name the folder that "
+                "holds them (--images), and write their paths from there or in full"
+            )
 
     def __len__(self) -> int:
         """Images."""
@@ -74,8 +85,11 @@ class FolderShard:
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""
         key = self._keys[row]
+        image = file_below(self.images, key)
+        if image is None:
+            raise BadSample(MISSING_IMAGE, self.name, key, f"its path leads out of {self.images}")
         try:
-            with (self.images / key).open("rb") as file:
+            with image.open("rb") as file:
                 return file.read(MOST_BYTES)
         except (OSError, ValueError) as error:
             detail = getattr(error, "strerror", None) or str(error)
@@ -90,6 +104,7 @@ class FolderShard:
         raise InputError(f"{self.path} carries no words for its captions: name a file or folder of words with --tags")
 
 
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half characters that stand for no byte of the file
 Row = tuple[str, "list[str] | NoCaption"]
 
 
@@ -97,7 +112,7 @@ def _coco(path: Path) -> Iterator[Row]:
     """`images` with id and file_name, `annotations` with image_id and caption."""
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        names = {image["id"]: _key(str(image["file_name"])) for image in content["images"]}
         found: dict[Any, list[str]] = {number: [] for number in names}
         for annotation in content["annotations"]:
             found[annotation["image_id"]].append(str(annotation["caption"]))
@@ -118,7 +133,12 @@ def _lines(path: Path) -> Iterator[Row]:
             raise InputError(
                 f"{path}, line {number} names no image: give it one of the fields {', '.join(IMAGE_NAMES)}"
             )
-        yield image.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), _texts(record)
+        yield _key(image), _texts(record)
+
+
+def _key(image: str) -> str:
+    """An image's path as Unicode, with replacement marks for what is none."""
+    return _NO_BYTE.sub("\ufffd", image).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _texts(record: dict[str, Any]) -> list[str] | NoCaption:

@@ -23,7 +23,7 @@ def expand_braces(text: str) -> list[str]:
 
 
 def data_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The tar shards and captions files that `sources` name, in order, as absolute paths.
+    """The tar shards and captions files that `sources` name, in order, as absolute paths without "..".
 
     Args:
         sources: one or several of: a shard or captions file, a brace range, a wildcard, a folder with
@@ -33,7 +33,7 @@ def data_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
         InputError: nothing there, something else than local shards or captions files, a file named twice.
     """
     given = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    files = [file.absolute() for source in given for file in _files(str(source))]
+    files = [_plain(file) for source in given for file in _files(str(source))]
     if not files:
         raise InputError("no data was named: give tar shards, a folder or a captions file")
     seen: set[Path] = set()
@@ -42,6 +42,13 @@ def data_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
             raise InputError(f"{file} is named twice: name each file once")
         seen.add(file)
     return files
+
+
+def _plain(path: Path) -> Path:
+    """An absolute path without "..", for a shard is called by its folder's name; links that follow keep their names."""
+    parts = path.absolute().parts
+    last = max((number for number, part in enumerate(parts) if part == ".."), default=-1) + 1
+    return Path(*parts[:last]).resolve().joinpath(*parts[last:]) if last else Path(*parts)
 
 
 def _choices(inside: str) -> list[str]:

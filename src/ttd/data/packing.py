@@ -16,6 +16,7 @@ from ttd.data.shard_jobs import read_ahead
 from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.safe_paths import name_fault
 
 RECORD = "pack.json"
 _KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}
@@ -54,7 +55,7 @@ def pack(
     """
     if per_shard < 1:
         raise InputError(f"a shard needs at least one pair, not {per_shard}")
-    if Path(prefix).name != prefix:
+    if name_fault(f"{prefix}00000"):
         raise InputError(f"the prefix {prefix!r} must be the beginning of a file name, without folders")
     claim(folder, {"source": source.fingerprint(), "per_shard": per_shard, "prefix": prefix})
     report = source.report(limit)

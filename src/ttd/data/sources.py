@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from ttd.data.ranks import ranks
 from ttd.data.tables import ChosenWords, kept_rows
 from ttd.data.tar_shard import Shard, TarShard
 from ttd.errors import InputError
-from ttd.images import MAX_PIXELS, read_image
+from ttd.images import MAX_PIXELS, read_image, without_pillows_warnings
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -199,13 +198,11 @@ class PairSource:
 def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
     """Encoded bytes -> upright RGB; `BadSample` where they are broken or above 178 megapixels."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on; this package accepts twice that.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with without_pillows_warnings():
             opened = Image.open(BytesIO(data))
         if opened.width * opened.height > MAX_PIXELS:
             raise BadSample(BOMB, shard, key, f"{opened.width} x {opened.height} pixels")
-        return read_image(opened)
+        return read_image(opened, f"pair {key!r} of {shard}")
     except BadSample:
         raise
     except Image.DecompressionBombError as error:

@@ -109,6 +109,11 @@ class Encoder(nn.Module, ABC):
     backbone: nn.Module
 
     @property
+    def method_name(self) -> str | None:
+        """The name of the last vision block ("maskclip", ...); None where an encoder has one form only."""
+        return None
+
+    @property
     @abstractmethod
     def logit_scale(self) -> float:
         """The multiplier of cosines before a softmax or sigmoid: 1 / temperature."""

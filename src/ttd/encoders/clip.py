@@ -14,7 +14,7 @@ from transformers import CLIPModel
 
 from ttd.encoders.base import ImageFeatures
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
-from ttd.encoders.last_block import LastBlock, class_token, last_block
+from ttd.encoders.last_block import DEFAULT, LastBlock, class_token, last_block, protocol_name
 from ttd.encoders.loading.pretrained import load_pretrained, load_statistics, load_tokenizer
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
@@ -54,7 +54,7 @@ class CLIPEncoder(CLIPTowers):
         model: CLIPModel,
         tokenizer: Any = None,
         *,
-        method: str | LastBlock = "maskclip",
+        method: str | LastBlock = DEFAULT,
         mean: tuple[float, float, float] = OPENAI_MEAN,
         std: tuple[float, float, float] = OPENAI_STD,
         background: float = 0.5,
@@ -131,6 +131,11 @@ class CLIPEncoder(CLIPTowers):
         vocabulary = model.config.text_config.vocab_size
         tokenizer = clip_tokenizer() if vocabulary == CLIP_VOCABULARY else None
         return cls(model, **{"tokenizer": tokenizer, **options}).eval()
+
+    @property
+    def method_name(self) -> str | None:
+        """The protocol's name, None for a block of one's own."""
+        return protocol_name(self.method)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last."""

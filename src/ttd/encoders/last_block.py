@@ -90,6 +90,10 @@ METHODS = {
 }
 
 
+DEFAULT = "maskclip"
+"""The paper's, and what a CLIP has where nothing names another."""
+
+
 def last_block(method: str | LastBlock) -> LastBlock:
     """The method of that name, or the block itself."""
     if isinstance(method, LastBlock):
@@ -97,6 +101,11 @@ def last_block(method: str | LastBlock) -> LastBlock:
     if method not in METHODS:
         raise InputError(f"unknown last-block method {method!r}: choose one of {', '.join(METHODS)}")
     return METHODS[method]
+
+
+def protocol_name(block: LastBlock) -> str | None:
+    """The name under which a method is a protocol, None where it is none."""
+    return next((name for name, protocol in METHODS.items() if protocol == block), None)
 
 
 def class_token(block: Any, tokens: Tensor) -> Tensor:

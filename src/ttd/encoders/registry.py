@@ -53,7 +53,7 @@ def load_encoder(
         adapter: an adapter's short name, folder, file or hub id.
         adapter_scale: how much of the adapter counts: 0 is the base exactly, 1 the adapter as trained.
         method: name of the last vision block; None takes the model's own.
-        device: None is CUDA where there is one, else the CPU.
+        device: None is CUDA where there is one, else MPS, else the CPU.
         dtype: "float32", "bfloat16", "float16", or torch's; None is float32.
         merge: add the adapter to the weights, which makes it free; False keeps its layers apart.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ttd.errors import InputError, MissingExtra
+from ttd.errors import InputError, missing_extra
 from ttd.refine.base import Refiner, register_refiner, working_image
 
 # The least probability of the unary term: log 0 would forbid a label for ever.
@@ -151,5 +151,5 @@ def _load() -> Any:
     try:
         from pydensecrf import densecrf
     except ImportError as error:
-        raise MissingExtra("DenseCRF needs an extra: run  pip install 'ttd-clip[crf]'  first.") from error
+        raise missing_extra("crf", "DenseCRF needs pydensecrf") from error
     return densecrf

@@ -116,8 +116,10 @@ class SAMRefiner(Refiner):
         from safetensors import SafetensorError
         from transformers import AutoConfig, SamHQModel
 
+        from ttd.encoders.loading.formats import check_references
         from ttd.encoders.loading.pretrained import without_bars
 
+        check_references(name_or_folder)
         try:
             config = AutoConfig.from_pretrained(name_or_folder)
             if config.model_type != "sam_hq":

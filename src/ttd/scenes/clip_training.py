@@ -7,6 +7,7 @@ What a step sees is decided by (seed, step) alone, so a checkpoint is weights, o
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import time
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ttd.device import find_device
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_file
@@ -172,7 +174,7 @@ class ClipTrainer:
     """The run in `folder`: model, optimiser, the step it has reached, and its log."""
 
     def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu") -> None:
-        self.recipe, self.folder, self.device = recipe, folder, torch.device(device)
+        self.recipe, self.folder, self.device = recipe, folder, find_device(device)
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.model = new_mini().to(self.device).train()
@@ -241,8 +243,11 @@ class ClipTrainer:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
+        # In memory first: torch.save into a file hides a full disk behind an error of its own.
+        buffer = io.BytesIO()
+        torch.save({**state, "recipe": json.dumps(asdict(self.recipe))}, buffer)
         with whole_file(self._checkpoint) as part:
-            torch.save({**state, "recipe": json.dumps(asdict(self.recipe))}, part)
+            part.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> None:
         if not self._checkpoint.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from ttd.encoders.loading.formats import Card, write_card
 from ttd.encoders.loading.pretrained import without_bars
 from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
+from ttd.files import whole_folder
 from ttd.scenes.captions import FILLER
 from ttd.scenes.clip_model import IMAGE, new_mini
 from ttd.scenes.measure import WORDS
@@ -53,13 +53,8 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
         raise InputError(f"{folder} is not empty: choose another folder or empty it.")
     model = new_mini()
     model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        part = Path(scratch) / "model"
+    with whole_folder(folder) as part:
         save_model(model, part, samples)
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(part, folder)
 
 
 def save_model(model: CLIPModel, folder: Path, samples: int) -> None:

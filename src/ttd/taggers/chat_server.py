@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
-from ttd.errors import InputError, MissingExtra, TTDError
+from ttd.errors import InputError, TTDError, missing_extra
 from ttd.taggers.answer_cache import Answer
 
 _AGAIN = (408, 409, 425, 429)  # and every 5xx: the same question may be answered later
@@ -155,7 +155,7 @@ def _httpx() -> Any:
     try:
         return importlib.import_module("httpx")
     except ImportError:
-        raise MissingExtra("language models need httpx: run `pip install 'ttd-clip[llm]'`") from None
+        raise missing_extra("llm", "language models need httpx") from None
 
 
 def _address(url: str, http: Any) -> tuple[str, str]:

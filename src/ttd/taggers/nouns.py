@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from ttd.errors import InputError, MissingExtra
+from ttd.errors import InputError, MissingExtra, missing_extra
 from ttd.taggers.base import Caption, Chosen, TextTagger
 
 NOUN_TAGGERS = ("nltk", "spacy")
@@ -64,9 +64,9 @@ class SpacyNouns(TextTagger):
         try:
             self._pipeline = self._spacy.load(model, exclude=["parser", "ner", "lemmatizer"])
         except (OSError, ValueError):
+            other = "" if model == SPACY_MODEL else "name one that is installed, or leave it out and "
             raise MissingExtra(
-                f"spaCy has no model {model!r}: run `python -m spacy download {SPACY_MODEL}`, or name one that is "
-                "installed (--spacy-model)"
+                f"spaCy has no model {model!r}: {other}run `python -m spacy download {SPACY_MODEL}`"
             ) from None
         meta = self._pipeline.meta
         self.name = f"spacy {model} nouns"
@@ -86,4 +86,4 @@ def _package(name: str, title: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise MissingExtra(f"{title} is not installed: run `pip install 'ttd-clip[nouns]'`") from None
+        raise missing_extra("nouns", f"{title} is not installed") from None

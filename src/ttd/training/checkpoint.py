@@ -5,7 +5,6 @@ A run that is killed at any moment finds either the old set of checkpoints or th
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
@@ -16,14 +15,13 @@ from typing import Any
 import torch
 
 from ttd.errors import InputError, TTDError
-from ttd.files import whole_file
+from ttd.files import DISK_FULL, whole_file
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})\.ckpt")
 _DIGEST = 32  # bytes of SHA-256 before the content, so that a damaged file is known as such
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(TTDError):
@@ -50,7 +48,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         with whole_file(path) as part:
             part.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise DiskFull(_full(folder)) from error
         raise
     for old in _numbered(folder)[:-keep]:

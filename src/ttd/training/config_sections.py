@@ -160,7 +160,7 @@ class Run:
         seed: of the order, the augmentation, the adapter's start.
         deterministic: ask torch for deterministic algorithms only.
         precision: of the towers under autocast; losses are always in float32.
-        device: "" takes CUDA where there is one.
+        device: "" takes CUDA where there is one, else MPS, else the CPU.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many are kept.
         log_every: steps between lines of the log.

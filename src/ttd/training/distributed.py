@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from ttd.device import find_device
+from ttd.errors import InputError
 
 PATIENCE = timedelta(minutes=30)
 
@@ -61,13 +62,18 @@ def placed(device: str = "") -> Iterator[Place]:
     """Join the processes that torchrun started, NCCL on CUDA and gloo elsewhere; alone without torchrun.
 
     Args:
-        device: "" is CUDA where there is one.
+        device: see `ttd.device.find_device`; several processes cannot share MPS.
+
+    Raises:
+        InputError: there is no such device, or several processes ask for MPS.
     """
     chosen = find_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Place(0, 1, chosen)
         return
+    if chosen.type == "mps":
+        raise InputError("several processes cannot train on mps: leave torchrun out, or set run.device=cpu")
     if chosen.type == "cuda":
         chosen = find_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(chosen)

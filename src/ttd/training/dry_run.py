@@ -18,6 +18,7 @@ class Plan:
 
     Attributes:
         model: name of the base.
+        method: the last block that would be trained; None where the base has one form only.
         parameters: of the base.
         trained: of the adapter.
         pairs, files: of the data, after the keep-list.
@@ -25,6 +26,7 @@ class Plan:
     """
 
     model: str
+    method: str | None
     parameters: int
     trained: int
     pairs: int
@@ -34,9 +36,10 @@ class Plan:
 
     def __str__(self) -> str:
         whole = self.parameters + self.trained
+        block = f", last block {self.method}" if self.method else ""
         return (
-            f"model: {self.model}, {self.parameters / 1e6:.1f} M parameters; with the adapter {whole / 1e6:.1f} M, of "
-            f"which {self.trained:,} are trained\n"
+            f"model: {self.model}{block}, {self.parameters / 1e6:.1f} M parameters; with the adapter "
+            f"{whole / 1e6:.1f} M, of which {self.trained:,} are trained\n"
             f"data:  {self.pairs:,} pairs in {self.files:,} files\n"
             f"run:   {self.steps:,} steps of {self.batch} pairs"
         )
@@ -59,6 +62,7 @@ def plan(config: Config) -> Plan:
     parameters, trained = parameter_counts(encoder)
     return Plan(
         model=config.model.name,
+        method=encoder.method_name,
         parameters=parameters,
         trained=trained,
         pairs=len(source),

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.last_block import METHODS
+from ttd.encoders.loading.checkpoints import write_tensors
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
 from ttd.encoders.loading.formats import CARD as BASE_CARD
 from ttd.encoders.loading.pretrained import without_bars
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import whole_file, whole_folder
 from ttd.training.logging import read_log
 from ttd.training.lora import hub_name
 from ttd.training.run_record import read_record
@@ -203,7 +203,7 @@ VOCABULARY = "words.txt"
 
 
 def merge(model: str | Path, adapter: str | Path, out: str | Path, *, scale: float = 1.0) -> Path:
-    """Write the merged model in float32.
+    """Write the merged model in float32, whole or not at all.
 
     Args:
         model: the base.
@@ -223,21 +223,13 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, *, scale: flo
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty: choose a new folder for the merged model")
     encoder: Any = load_encoder(model, adapter=adapter, adapter_scale=scale, device="cpu", dtype="float32")
-    out.mkdir(parents=True, exist_ok=True)
-    if encoder.kind == "tcl":
-        _write_tcl(encoder, out)
-    else:
-        _write_transformers(encoder, out)
-    write_card(out, _card(encoder, out))
+    with whole_folder(out) as part:
+        if encoder.kind == "tcl":
+            write_tensors(encoder.to_official_state_dict(), part / TCL_WEIGHTS)
+        else:
+            _write_transformers(encoder, part)
+        write_card(part, _card(encoder, part))
     return out
-
-
-def _write_tcl(encoder: Any, out: Path) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {name: values.clone() for name, values in encoder.to_official_state_dict().items()}
-    with whole_file(out / TCL_WEIGHTS) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
 
 
 def _write_transformers(encoder: Any, out: Path) -> None:
@@ -253,21 +245,18 @@ def _write_transformers(encoder: Any, out: Path) -> None:
         "crop_size": {"height": encoder.image_size, "width": encoder.image_size},
         "resample": 3,
     }
-    with whole_file(out / "preprocessor_config.json") as part:
-        part.write_text(json.dumps(statistics, indent=1) + "\n", encoding="utf-8")
+    (out / "preprocessor_config.json").write_text(json.dumps(statistics, indent=1) + "\n", encoding="utf-8")
     with without_bars():
         encoder.backbone.save_pretrained(out)
 
 
 def _card(encoder: Encoder, out: Path) -> Card:
-    block = getattr(encoder, "method", None)
-    method = next((name for name, protocol in METHODS.items() if protocol == block), None)
     if encoder.vocabulary is not None:
         words = "".join(f"{word}\n" for word in sorted(encoder.vocabulary))
         (out / VOCABULARY).write_text(words, encoding="utf-8")
     return Card(
         kind=encoder.kind,
-        method=method,
+        method=encoder.method_name,
         image_size=encoder.image_size,
         background=encoder.background,
         fingerprint=encoder.fingerprint(),

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ttd.errors import MissingExtra
+from ttd.errors import missing_extra
 from ttd.files import whole_file
 
 LOG = "log.jsonl"
@@ -73,7 +73,5 @@ def _event_writer(folder: Path, done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingExtra(
-            "run.tensorboard needs TensorBoard: run `pip install 'ttd-clip[tensorboard]'`, or leave it off"
-        ) from error
+        raise missing_extra("tensorboard", "run.tensorboard, which may be left off, needs TensorBoard") from error
     return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)

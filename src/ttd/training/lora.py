@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder
+from ttd.encoders.last_block import DEFAULT
 from ttd.encoders.loading.adapters import with_layers
-from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
+from ttd.encoders.loading.catalogue import find_entry
+from ttd.encoders.loading.checkpoints import write_tensors
+from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, Card, write_card
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.training.config import Model
@@ -72,22 +75,19 @@ class Adapter:
     def save(self, folder: Path) -> None:
         """Write `adapter_config.json`, `adapter_model.safetensors` and `ttd.json`, each whole or not at all."""
         from peft.utils.save_and_load import get_peft_model_state_dict
-        from safetensors.torch import save_file
 
         tensors = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
-        tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-        with whole_file(folder / ADAPTER_WEIGHTS[0]) as part:
-            save_file(tensors, part, metadata={"format": "pt"})
         config = self._peft.peft_config["default"].to_dict()
         config["inference_mode"] = True
         config["lora_alpha"] *= self.options.kept  # what was trained stays as it is: a run may go on
         with whole_file(folder / "adapter_config.json") as part:
             part.write_text(json.dumps(_plain(config), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            write_tensors(tensors, folder / ADAPTER_WEIGHTS[0])
         write_card(
             folder,
             Card(
                 kind=self.encoder.kind,
-                method=self.options.method or None,
+                method=self.encoder.method_name,
                 fingerprint=self.fingerprint,
                 base=self.options.name,
             ),
@@ -113,14 +113,26 @@ def parameter_counts(encoder: Encoder) -> tuple[int, int]:
     return sum(size for lora, size in sizes if not lora), sum(size for lora, size in sizes if lora)
 
 
+def log_method(encoder: Encoder, options: Model) -> None:
+    """Log which last block is trained, as a warning where nobody asked for what a model's own card names."""
+    name = encoder.method_name
+    if name is None:
+        return
+    if options.method or name == DEFAULT or find_entry(options.name) is not None:
+        log.info("the last block that is trained is %s", name)
+        return
+    log.warning(
+        'the last block that is trained is "%s", which %s of %s names, not the paper\'s "%s": --method %s trains that',
+        name, CARD, options.name, DEFAULT, DEFAULT,
+    )  # fmt: skip
+
+
 def _in_tower(name: str, towers: str) -> bool:
     return towers == "both" or (_TEXT_TOWER in name) == (towers == "text")
 
 
 def hub_name(name: str) -> str:
     """What PEFT's own users load as the base: the hub id behind a short name, else the name itself."""
-    from ttd.encoders.loading.catalogue import find_entry
-
     entry = find_entry(name)
     return entry.source if entry is not None and entry.kind != "tcl" and entry.name != "mini" else name
 

@@ -16,6 +16,7 @@ from ttd.training.config import Config
 RECORD = "run.json"
 # What may change between two starts of one run, because it does not change the result.
 _FREE = {
+    "model": {"method"},  # the block that it stands for is compared
     "data": {"workers", "max_bad_samples"},
     "run": {
         "device",
@@ -37,11 +38,12 @@ def settle_record(folder: Path, config: Config, facts: dict[str, Any], *, write:
     Args:
         folder: of the run.
         config: resolved.
-        facts: "base", "data" (fingerprints), "pairs", "command" and what else is worth knowing.
+        facts: "base", "data" (fingerprints), "method" (the last block that is trained, None where there is one form
+            only), "pairs", "command" and what else is worth knowing.
         write: whether this process writes.
 
     Raises:
-        InputError: the folder holds a run with other settings, another base or other data.
+        InputError: the folder holds a run with other settings, another base, another last block or other data.
     """
     before = read_record(folder)
     if before is not None:
@@ -79,6 +81,10 @@ def versions() -> dict[str, str]:
 
 def _compare(folder: Path, before: dict[str, Any], config: Config, facts: dict[str, Any]) -> None:
     changed = [name for name in ("base", "data") if before.get(name) != facts[name]]
+    # Records of earlier versions say what was asked for, which may be nothing.
+    block = before.get("method", before["config"].get("model", {}).get("method") or facts["method"])
+    if block != facts["method"]:
+        changed.append(f"last block ({block} there, {facts['method']} now)")
     free = {section: set(names) for section, names in _FREE.items()}
     if config.optimiser.schedule == "constant":
         free["optimiser"] = {"epochs", "steps"}  # a constant rate may simply go on for longer

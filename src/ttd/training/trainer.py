@@ -30,7 +30,7 @@ from ttd.training.dataset import Batch, StepData, Steps, load_steps
 from ttd.training.distributed import Place, placed, sums
 from ttd.training.export import write_model_card
 from ttd.training.logging import Journal
-from ttd.training.lora import Adapter
+from ttd.training.lora import Adapter, log_method
 from ttd.training.objective import NonFiniteLoss, Objective, Outcome
 from ttd.training.preview import Watch
 from ttd.training.run_record import settle_record
@@ -85,6 +85,7 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
             config.model.name, method=config.model.method or None, device=place.device, dtype="float32"
         )
         if place.first:
+            log_method(encoder, config.model)
             place.wait()
         trainer = Trainer(config, out, source, encoder, place)
         trainer.settle(command)
@@ -133,6 +134,7 @@ class Trainer:
         facts = {
             "command": command,
             "base": self.adapter.fingerprint,
+            "method": self.objective.encoder.method_name,
             "data": source.fingerprint(),
             "pairs": len(source),
             "steps": len(self.steps),

@@ -136,12 +136,12 @@ class TestTCL:
     def test_a_full_disk_leaves_no_conversion(
         self, entry: ModelEntry, ttd_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(_: object, path: Path) -> None:
+        def fail(_: object, path: Path, **options: object) -> None:
             path.write_bytes(b"half")
             raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-        monkeypatch.setattr("safetensors.torch.save_file", fail)
-        with pytest.raises(ModelError, match=r"No space left on device.*TTD_CACHE"):
+        monkeypatch.setattr("ttd.encoders.loading.checkpoints.save_file", fail)
+        with pytest.raises(ModelError, match=r"is full.*TTD_CACHE"):
             tcl_weights(entry)
         assert not [name for name in names(ttd_cache) if "safetensors" in name]
 

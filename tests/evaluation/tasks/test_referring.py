@@ -216,7 +216,7 @@ def test_instances_that_do_not_belong_are_refused(tmp_path: Path) -> None:
     broken: list[tuple[Any, str]] = [
         ({**whole, "images": whole["images"][1:]}, "does not list image 100"),
         ({**whole, "annotations": whole["annotations"][1:]}, "no object 1 in image 100"),
-        ({**whole, "images": [{**i, "file_name": "../a.png"} for i in whole["images"]]}, "outside its folder"),
+        ({**whole, "images": [{**i, "file_name": "../a.png"} for i in whole["images"]]}, "leads out of its folder"),
         ({**whole, "images": [{**i, "file_name": "a.png"} for i in whole["images"]]}, "none of the 2 listed"),
         ({**whole, "images": [{"id": 100}]}, "lacks what COCO's instances have"),
         ({"images": []}, "no COCO file"),

@@ -76,6 +76,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         found = config.get("peft_type")
         raise ModelError(f"{folder / CONFIG} is of type {found!r}: only LORA can be attached")
+    if config.get("megatron_config"):
+        raise ModelError(f"{folder / CONFIG} names code that would have to be run (megatron_core): remove that entry")
     return config
 
 

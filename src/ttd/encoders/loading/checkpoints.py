@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running anything that lies in them.
+"""Reading checkpoint files without running anything that lies in them, and writing them as safetensors.
 
 Three kinds of file: safetensors; pickles as `torch.save` writes them; TorchScript archives, which can hold
 code and are therefore opened only if their SHA-256 is one that OpenAI publishes. A pickle is first read
@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ttd.errors import ModelError
+from ttd.files import whole_file
 
 # github.com/openai/CLIP, clip/clip.py: each download address contains the file's hash.
 OPENAI_SHA256 = {
@@ -58,6 +59,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise ModelError(f"{path} holds no tensors: it is not a checkpoint of a model")
     return tensors
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name as safetensors, whole or not at all; `OSError` where the disk is full."""
+    # Clones, for safetensors refuses views of one storage.
+    own = {name: values.detach().cpu().clone().contiguous() for name, values in sorted(tensors.items())}
+    with whole_file(path) as part:
+        save_file(own, part, metadata={"format": "pt"})
 
 
 def sha256(path: str | Path) -> str:

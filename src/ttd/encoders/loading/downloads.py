@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ttd.encoders.loading.catalogue import ModelEntry
 from ttd.errors import ModelError
-from ttd.files import whole_file
+from ttd.files import DISK_FULL
 
 NEEDS_NONE = 'the model "mini" needs no download'
 _CHUNK = 1 << 20
@@ -55,7 +55,7 @@ def disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise ModelError(
                 f"the disk that holds {target} is full: free some space, or set TTD_CACHE to another folder"
             ) from error
@@ -93,22 +93,9 @@ def tcl_weights(entry: ModelEntry) -> Path:
 
 def convert_to_safetensors(source: Path, target: Path) -> None:
     """Write the tensors of a checkpoint under their own names as safetensors, in one step."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from ttd.encoders.loading.checkpoints import read_tensors, write_tensors
 
-    from ttd.encoders.loading.checkpoints import read_tensors
-
-    # Checkpoints may hold views of one storage, which safetensors refuses.
-    tensors = {name: tensor.clone().contiguous() for name, tensor in read_tensors(source).items()}
-    try:
-        with whole_file(target) as temporary:
-            save_file(tensors, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-    except SafetensorError as error:
-        raise ModelError(
-            f"{target} could not be written ({error}): free some space, or set TTD_CACHE to another folder"
-        ) from error
+    write_tensors(read_tensors(source), target)
 
 
 def download(url: str, target: Path, *, sha256: str | None = None, size: int | None = None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ttd.errors import ModelError
 from ttd.files import whole_file
+from ttd.safe_paths import name_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +133,7 @@ def _check_card(path: Path, content: Mapping[str, Any]) -> None:
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise ModelError(f'{path}: "background" must be a number from 0 to 1')
     words = content.get("vocabulary", "words.txt")
-    if Path(words).name != words:
+    if name_fault(words):
         raise ModelError(f'{path}: "vocabulary" must name a file in the same folder, without any path')
 
 
@@ -187,10 +188,23 @@ def weights_file(folder: Path, candidates: Iterable[str]) -> Path | None:
 def index_shards(index: Path) -> list[str]:
     """The file names that a `*.safetensors.index.json` lists; ModelError where it lists anything else."""
     weight_map = read_json(index).get("weight_map")
-    names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
-    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise ModelError(f'{index} has no "weight_map" of file names: download it again')
-    return names
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or any(name_fault(name) for name in names):
+        raise ModelError(f'{index} has no "weight_map" of names of files beside it: download it again')
+    return sorted(set(names))
+
+
+def check_references(folder: str | Path) -> None:
+    """Raise where files of a model's folder would have transformers read weights from elsewhere; hub ids pass."""
+    folder = Path(folder)
+    for kind in ("safetensors", "bin"):
+        for index in folder.glob(f"*.{kind}.index.json"):
+            index_shards(index)
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} holds a model and an adapter_config.json, which names another base: put the adapter into a "
+            "folder of its own and name both"
+        )
 
 
 def _is_open_clip_only(folder: Path) -> bool:

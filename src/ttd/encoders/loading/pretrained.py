@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
+from ttd.encoders.loading.formats import check_references
 from ttd.errors import ModelError
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model")
@@ -24,6 +25,7 @@ def load_pretrained(model_class: Any, source: str | Path, model_type: str) -> An
     Raises:
         ModelError: it cannot be read, describes another kind of model, or lacks parameters.
     """
+    check_references(source)
     try:
         config = AutoConfig.from_pretrained(source)
         if config.model_type != model_type:

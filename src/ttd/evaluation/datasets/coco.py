@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ttd.errors import InputError
+from ttd.safe_paths import check_path
 
 
 class CocoMasks:
@@ -29,9 +30,11 @@ class CocoMasks:
         with _complete(path):
             self._names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
             self._sizes = {int(i["id"]): (int(i["height"]), int(i["width"])) for i in content["images"]}
-            self.images = {int(i["id"]): str(i["file_name"]) for i in content["images"]}
+            self.images = {int(i["id"]): check_path(i["file_name"], path, "file_name") for i in content["images"]}
             for annotation in content["annotations"]:
                 self._found[int(annotation["image_id"])].append(annotation)
+                if "segments_info" in annotation:
+                    check_path(annotation["file_name"], path, "file_name")
         self.categories = frozenset(self._names.values())
         self._segments = segments or path.with_suffix("")
 

@@ -10,6 +10,7 @@ from typing import Any
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
+from ttd.safe_paths import ID_BYTES, check_path
 
 
 def image_folder(folders: Sequence[Path], names: Iterable[str]) -> Path:
@@ -213,7 +214,7 @@ def _samples(home: Path, layout: Layout) -> list[Sample]:
     split = next((path for name in layout.splits if (path := home / name).is_file()), None)
     if split is not None:
         listed = read_lines(split, "get the data set's own list of ids again")
-        ids = [line.split()[0] for line in listed if line.split()]
+        ids = [check_path(line.split()[0], split, "id", most=ID_BYTES) for line in listed if line.split()]
     else:
         found = sorted(path.relative_to(labels).as_posix() for path in labels.rglob(f"*{layout.ending}"))
         ids = [

@@ -14,6 +14,7 @@ from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_classes, read_lines
 from ttd.evaluation.datasets.coco import read_json
 from ttd.evaluation.datasets.layouts import image_folder
+from ttd.safe_paths import check_path
 
 COCO_SPLITS = ("val2014", "val2017")
 _LABEL_FOLDERS = ("Groundtruth/TestLabels", "Groundtruth/TrainTestLabels", "TestLabels", "TrainTestLabels")
@@ -65,7 +66,7 @@ def read_coco(root: Path, split: str | None = None) -> LabelledImages:
     column = {name: number for number, name in enumerate(read_classes("coco-80").titles)}
     try:
         classes = {int(c["id"]): column[str(c["name"])] for c in content["categories"]}
-        names = {int(i["id"]): str(i["file_name"]) for i in content["images"]}
+        names = {int(i["id"]): check_path(i["file_name"], path, "file_name") for i in content["images"]}
         row = {image: number for number, image in enumerate(names)}
         found = [(row[int(a["image_id"])], classes[int(a["category_id"])]) for a in content["annotations"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -100,7 +101,7 @@ def read_nus_wide(root: Path) -> LabelledImages:
         )
     concepts = read_classes("nus-wide").titles
     _check_concepts(root, concepts)
-    names = [line.strip().replace("\\", "/") for line in read_lines(listed, _AGAIN) if line.strip()]
+    names = [_listed(line, listed) for line in read_lines(listed, _AGAIN) if line.strip()]
     columns = [_flags(labels / f"Labels_{concept}_Test.txt", len(names)) for concept in concepts]
     folder = image_folder([root / f for f in _IMAGE_FOLDERS], names)
     return LabelledImages(root, _samples(folder, names), np.stack(columns, axis=1), listed.name)
@@ -119,7 +120,7 @@ def _read_table(root: Path) -> LabelledImages:
         labels = [part.strip(" '\"") for part in row[1].strip(" []").split(",") if part.strip(" '\"")]
         if stray := [label for label in labels if label not in column]:
             raise InputError(f"{path}, line {number}: {stray[0]!r} is none of NUS-WIDE's 81 concepts")
-        names.append(row[0].strip().replace("\\", "/"))
+        names.append(_listed(row[0], f"{path}, line {number}"))
         shown.append([column[label] for label in labels])
     if not names:
         raise InputError(f"{path} lists no image of the split {' or '.join(_TESTS)}: get the table again")
@@ -128,6 +129,11 @@ def _read_table(root: Path) -> LabelledImages:
         truth[number, found] = True
     folder = image_folder([root / f for f in ("", *_IMAGE_FOLDERS)], names)
     return LabelledImages(root, _samples(folder, names), truth, path.name)
+
+
+def _listed(text: str, where: object) -> str:
+    """An image as the lists name it, some of which were written on Windows."""
+    return check_path(text.strip(), where, "image").replace("\\", "/")
 
 
 def _check_concepts(root: Path, concepts: Sequence[str]) -> None:
@@ -153,12 +159,10 @@ def _samples(folder: Path, names: Iterable[str]) -> list[Sample]:
     """One per image; its id is its name in the list.
 
     Raises:
-        InputError: an image is listed twice, or lies outside the folder.
+        InputError: an image is listed twice.
     """
     listed = list(names)
     if len(set(listed)) != len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
         raise InputError(f"the image {twice} is listed twice: get the lists again")
-    if outside := [name for name in listed if name.startswith("/") or ".." in Path(name).parts]:
-        raise InputError(f"the listed image {outside[0]!r} lies outside the data set: get the lists again")
     return [Sample(name, folder / name) for name in listed]

@@ -22,6 +22,7 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.coco import instance_mask, read_json
 from ttd.evaluation.datasets.layouts import image_folder
+from ttd.safe_paths import check_path
 
 
 class _Refused(Exception):
@@ -212,7 +213,8 @@ def _images(rows: dict[int, list[Expression]], path: Path, folders: Sequence[Pat
     try:
         images = {int(i["id"]): i for i in content["images"] if int(i["id"]) in rows}
         objects = {int(a["id"]): a for a in content["annotations"] if int(a["id"]) in wanted}
-        files = {n: (str(i["file_name"]), (int(i["height"]), int(i["width"]))) for n, i in images.items()}
+        names = {n: check_path(i["file_name"], path, "file_name") for n, i in images.items()}
+        files = {n: (names[n], (int(i["height"]), int(i["width"]))) for n, i in images.items()}
         segmentations = {n: a["segmentation"] for n, a in objects.items()}
         owner = {n: int(a["image_id"]) for n, a in objects.items()}
     except (KeyError, TypeError, ValueError) as error:
@@ -222,8 +224,6 @@ def _images(rows: dict[int, list[Expression]], path: Path, folders: Sequence[Pat
     for image, found in rows.items():
         if stray := [e.annotation for e in found if owner.get(e.annotation) != image]:
             raise InputError(f"{path} has no object {stray[0]} in image {image}: the files do not belong together")
-    if outside := [name for name, _ in files.values() if Path(name).name != name]:
-        raise InputError(f"{path} lists an image {outside[0]!r} outside its folder: get it again")
     folder = image_folder(folders, [name for name, _ in files.values()])
     return [
         ReferImage(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.labels import read_mask
+from ttd.safe_paths import ID_BYTES, check_path, name_fault, word_file
 from ttd.text.words import split_words
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".webp")
@@ -93,6 +95,16 @@ def read_tagmask(root: Path) -> TagMaskSet:
     return TagMaskSet(root, rows, _vocabulary(root))
 
 
+def word_mask(root: Path, identifier: str, word: str) -> Path:
+    """The file of a word's mask: named by `word_file`, or by the word as it is where such a file is there."""
+    folder = root / "masks" / identifier
+    ours = folder / f"{word_file(word)}.png"
+    if name_fault(f"{word}.png"):
+        return ours
+    plain = folder / f"{word}.png"
+    return ours if ours.is_file() or not plain.is_file() else plain
+
+
 def _vocabulary(root: Path) -> tuple[str, ...]:
     """The distinct words of `vocabulary.txt`, none where there is no such file."""
     path = root / "vocabulary.txt"
@@ -118,8 +130,7 @@ def _documented(root: Path) -> list[TagMaskRow]:
             raise InputError(f"{where} is no row with id, caption, words and true: write it again") from None
         if stray := sorted(set(true) - set(words)):
             raise InputError(f"{where}: the true word {stray[0]!r} is not among the caption's words")
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{where}: the id {name!r} leads out of the set's folder, so it is refused: rename it")
+        check_path(name, where, "id", most=ID_BYTES)
         mask = root / "masks" / f"{name}.png"
         image = images.get(name, root / "images" / f"{name}.jpg")
         sample = Sample(name, image, (mask,) if mask.is_file() else ())
@@ -174,7 +185,7 @@ def _mask_files(folder: Path, name: str) -> tuple[Path, ...]:
     """`ID.png`, or all of `ID/*.png`, or all of `ID_*.png`."""
     if (one := folder / f"{name}.png").is_file():
         return (one,)
-    return tuple(sorted((folder / name).glob("*.png"))) or tuple(sorted(folder.glob(f"{name}_*.png")))
+    return tuple(sorted((folder / name).glob("*.png"))) or tuple(sorted(folder.glob(f"{escape(name)}_*.png")))
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

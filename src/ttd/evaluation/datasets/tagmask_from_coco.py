@@ -25,6 +25,7 @@ from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.coco import CocoMasks, captions_by_image
 from ttd.files import whole_file
+from ttd.safe_paths import inside, word_file
 from ttd.text.words import singulars, split_words
 
 OTHER = "!"  # compounds that name no category
@@ -159,8 +160,8 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
         present = [word for word, meant in vocabulary.items() if meant & truth.keys()]
         for key, caption, words, nouns, found in rows if source.every_caption else rows[:1]:
             identifier = f"{number:012d}-{key}"
-            _link(image, out / "images" / f"{identifier}{image.suffix}")
-            _write_masks(out / "masks", identifier, found)
+            _link(image, inside(out, "images", f"{identifier}{image.suffix}"))
+            _write_masks(inside(out, "masks"), identifier, found)
             row = {"id": identifier, "caption": caption, "words": words, "true": list(found)}
             lines.append(json.dumps({**row, "nouns": nouns, "present": present}))
     if not lines:
@@ -191,10 +192,9 @@ def _rows(
 
 
 def _write_masks(folder: Path, name: str, found: Mapping[str, np.ndarray]) -> None:
-    _write(folder / f"{name}.png", _png(np.any(list(found.values()), axis=0)))
+    _write(inside(folder, f"{name}.png"), _png(np.any(list(found.values()), axis=0)))
     for word, mask in found.items():
-        if "/" not in word:
-            _write(folder / name / f"{word}.png", _png(mask))
+        _write(inside(folder, name, f"{word_file(word)}.png"), _png(mask))
 
 
 def _png(mask: np.ndarray) -> bytes:

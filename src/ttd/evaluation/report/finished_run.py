@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.safe_paths import check_name
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
@@ -116,6 +117,7 @@ def read_run(folder: Path) -> FinishedRun:
         title = str(model["name"]) + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
         if not isinstance(results["numbers"], dict):
             raise TypeError
+        check_name(results["benchmark"], path, "benchmark")  # names the page of its images
     except FileNotFoundError:
         raise InputError(f"{folder} holds no results.json: give folders that `ttd eval --out` wrote") from None
     except (ValueError, KeyError, TypeError):

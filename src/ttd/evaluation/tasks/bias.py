@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.labels import read_mask
-from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
+from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet, word_mask
 from ttd.images import read_image
 from ttd.inference.options import Options
 
@@ -193,9 +193,8 @@ class SingleTagBias(Benchmark):
         return (model.encode(image, self.options["masks"]) if self.regions == "own" else image), image
 
     def _files(self, row: TagMaskRow) -> tuple[Path, ...]:
-        """The masks of the true words, in the order of `true_words`; one with a slash has none."""
-        folder = self.root / "masks" / row.sample.id
-        return tuple(folder / f"{word.replace('/', '_')}.png" for word in true_words(row))
+        """The masks of the true words, in the order of `true_words`."""
+        return tuple(word_mask(self.root, row.sample.id, word) for word in true_words(row))
 
     def regions_of(self, model: TTD, number: int) -> NDArray[np.bool_]:
         """Where each true word of a caption is, bool [n,H,W]."""

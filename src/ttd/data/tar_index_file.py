@@ -1,0 +1,202 @@
+"""The file `NAME.tar.index`: a line with the format and the SHA-256 of all that follows; a line of JSON about the tar;
+one row of fixed length per sample; the keys, one after the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ttd.data.bad_samples import REASONS
+from ttd.data.tar_members import BLOCK, KINDS, MOST_BYTES
+from ttd.errors import InputError
+
+_FIRST_LINE = b"ttd tar index 2 "
+# Of each kind: where the data begin and their bytes, both -1 for none; the bytes of header before them, and the
+# CRC-32 of those, by which a member is recognised when it is read.
+_MEMBER = (("offset", "<i8"), ("size", "<i8"), ("header", "<u4"), ("check", "<u4"))
+ROW = np.dtype([("key_end", "<i8"), *((f"{kind}_{part}", form) for kind in KINDS for part, form in _MEMBER)])
+_NONE = (-1, -1, 0, 0)
+_LOOKED_AT = 8  # samples whose headers are compared with the tar when an index is opened
+
+
+class IndexDoubt(Exception):
+    """An index that must not be believed; the text ends the sentence "The index X ..."."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """State of a tar: bytes, and when its content and its file were changed, in ns. Copies have another `changed`."""
+
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Of a file; `InputError` where there is none."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from None
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar: `size` bytes from `offset`, with `header` bytes before it whose CRC-32 is `check`."""
+
+    offset: int
+    size: int
+    header: int
+    check: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an index file says, checked.
+
+    Attributes:
+        rows: `[N]` of `ROW`.
+        keys: UTF-8, all keys one after the other; `key_end` of a row tells where its key ends.
+        start: where in the file the rows begin.
+        damage: reason and detail where the tar ends too early or is none.
+    """
+
+    rows: NDArray[Any]
+    keys: memoryview
+    start: int
+    damage: tuple[str, str] | None
+
+
+def written(stamp: Stamp, samples: Mapping[str, Mapping[str, Member]], damage: tuple[str, str] | None) -> bytes:
+    """The file's content: for each key its members by kind."""
+    keys = [key.encode("utf-8") for key in samples]
+    rows = np.zeros(len(samples), ROW)
+    rows["key_end"] = np.cumsum([len(key) for key in keys], dtype=np.int64)
+    for kind in KINDS:
+        found = [sample.get(kind) for sample in samples.values()]
+        values = [_NONE if m is None else (m.offset, m.size, m.header, m.check) for m in found]
+        for (part, _), column in zip(_MEMBER, zip(*values, strict=True), strict=False):
+            rows[f"{kind}_{part}"] = column
+    about = {**vars(stamp), "samples": len(samples), "damage": damage}
+    body = json.dumps(about).encode() + b"\n" + rows.tobytes() + b"".join(keys)
+    return _FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+
+def opened(content: bytes, tar: Path, stamp: Stamp) -> Opened:
+    """Take a file apart; `IndexDoubt` where it is damaged, impossible, or was made for another tar or state of it."""
+    about, start = _about(content)
+    if any(about.get(name) != value for name, value in vars(stamp).items()):
+        raise IndexDoubt("was made for another state or copy of the tar")
+    samples, damage = about.get("samples"), about.get("damage")
+    if type(samples) is not int or samples < 0:
+        raise IndexDoubt("has another number of samples than it says")
+    if damage is not None and not _is_damage(damage):
+        raise IndexDoubt("says of the tar what cannot be")
+    end = start + samples * ROW.itemsize
+    if end > len(content):
+        raise IndexDoubt("has another number of samples than it says")
+    rows: NDArray[Any] = np.frombuffer(content, ROW, samples, start)
+    keys = memoryview(content)[end:]
+    _check_rows(rows, stamp, damage is not None)
+    _check_keys(rows["key_end"], keys)
+    _compare_headers(rows, tar)
+    return Opened(rows, keys, start, tuple(damage) if damage else None)
+
+
+def members_of(values: tuple[int, ...]) -> dict[str, Member]:
+    """The members of a row, by kind."""
+    found = (Member(*values[place : place + len(_MEMBER)]) for place in range(1, len(values), len(_MEMBER)))
+    return {kind: member for kind, member in zip(KINDS, found, strict=True) if member.offset >= 0}
+
+
+def as_array(ends: NDArray[np.int64], text: bytes | memoryview) -> pa.Array:
+    """Keys, one after the other, as an array of strings."""
+    offsets = np.concatenate([[0], ends]).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.large_string(), len(ends), buffers).cast(pa.string())
+
+
+def read_at(file: Any, offset: int, size: int) -> bytes:
+    """The bytes of an open file from `offset`, fewer where it ends."""
+    file.seek(offset)
+    data: bytes = file.read(size)
+    return data
+
+
+def _about(content: bytes) -> tuple[dict[str, Any], int]:
+    """What the file says about its tar, and where the rows begin."""
+    first, _, _ = content[:256].partition(b"\n")
+    begin = len(first) + 1
+    if not first.startswith(_FIRST_LINE):
+        raise IndexDoubt("is damaged or was written by another version of ttd")
+    if first[len(_FIRST_LINE) :] != hashlib.sha256(memoryview(content)[begin:]).hexdigest().encode():
+        raise IndexDoubt("is damaged")
+    end = content.find(b"\n", begin)
+    try:
+        about = json.loads(content[begin : max(end, begin)])
+    except (ValueError, RecursionError):
+        raise IndexDoubt("is damaged") from None
+    if not isinstance(about, dict):
+        raise IndexDoubt("is damaged")
+    return about, end + 1
+
+
+def _is_damage(value: Any) -> bool:
+    texts = isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
+    return texts and value[0] in REASONS
+
+
+def _check_rows(rows: NDArray[Any], stamp: Stamp, damaged: bool) -> None:
+    """Every member is possible: aligned, inside of the tar, and none lies in another."""
+    offset, size, header, check = (np.concatenate([rows[f"{kind}_{part}"] for kind in KINDS]) for part, _ in _MEMBER)
+    there = offset >= 0
+    absent = (offset & size) == -1
+    absent &= (header | check) == 0
+    if not (there | absent).all() or not there.reshape(len(KINDS), -1).any(axis=0).all():
+        raise IndexDoubt("has a sample that cannot be")
+    offset, size, header = offset[there], size[there], header[there].astype(np.int64)
+    begin, end = offset - header, offset + size
+    order = np.argsort(begin, kind="stable")
+    possible = (
+        not ((offset | header) & (BLOCK - 1)).any()
+        and bool((begin >= 0).all() and (header > 0).all() and (offset <= stamp.size).all())
+        and bool((size >= 0).all() and (size <= MOST_BYTES).all() and (begin[order][1:] >= end[order][:-1]).all())
+        # In a tar that is cut off the last member may go beyond the end; reading it tells.
+        and bool(damaged or (end <= stamp.size).all())
+    )
+    if not possible:
+        raise IndexDoubt("names members that cannot be")
+
+
+def _check_keys(ends: NDArray[np.int64], text: memoryview) -> None:
+    if (np.diff(ends, prepend=0) <= 0).any() or (ends[-1] if len(ends) else 0) != len(text):
+        raise IndexDoubt("has keys of a wrong length")
+    try:
+        keys = as_array(ends, text)
+        keys.validate(full=True)
+    except pa.ArrowException:
+        raise IndexDoubt("has keys that are no text") from None
+    if pc.count_distinct(keys).as_py() != len(keys):
+        raise IndexDoubt("names a sample twice")
+
+
+def _compare_headers(rows: NDArray[Any], tar: Path) -> None:
+    """A few members, evenly from the first to the last sample, have the headers that the index knows."""
+    chosen = {(len(rows) - 1) * step // (_LOOKED_AT - 1) for step in range(_LOOKED_AT)} if len(rows) else set()
+    with tar.open("rb", buffering=0) as file:
+        for row in sorted(chosen):
+            for member in members_of(rows[row].item()).values():
+                if zlib.crc32(read_at(file, member.offset - member.header, member.header)) != member.check:
+                    raise IndexDoubt("was made for another tar")
