@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, normalize, pad
 
-from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.encoders.base import PLAIN_MAPS, Encoder, ImageFeatures, MapQuestion
 
 COLOURS = {
     "red": (1.0, -1.0, -1.0, 0.0),
@@ -37,8 +37,9 @@ class ColourEncoder(Encoder):
         self.backbone = nn.Linear(1, 1)
         self.cell = cell
         self.padding = padding
-        self.calibrated = calibrated
         if calibrated:
+            self.averages = "maps"
+            self.refined_inside = ("pamr",)
             self.default_refinement = "pamr"
         if padding:
             self.usual_templates = "tcl9"
@@ -74,16 +75,7 @@ class ColourEncoder(Encoder):
         colours = [next((v for name, v in COLOURS.items() if name in text), GREY) for text in texts]
         return normalize(torch.tensor(colours), dim=-1)
 
-    def maps(
-        self,
-        features: ImageFeatures,
-        text: Tensor,
-        *,
-        joint: bool = False,
-        pamr: bool = False,
-        clip_weight: float = 0.0,
-        threshold: float | None = None,
-    ) -> Tensor:
+    def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
         return self.similarity(features, text).clamp(0, 1)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:

@@ -256,7 +256,7 @@ def test_pamr_leaves_out_what_the_threshold_cuts(
     masks = model.caption_masks(image, names, cut, options=Options(**how))
     assert (min(refined) < 12) == skips
     maps = encoder.maps
-    monkeypatch.setattr(encoder, "maps", lambda *args, threshold=None, **rest: maps(*args, **rest))
+    monkeypatch.setattr(encoder, "maps", lambda seen, text, asked: maps(seen, text, replace(asked, threshold=None)))
     refined.clear()
     assert np.array_equal(found, model.segment(image, names, options=Options(background=cut, **how)).label_map)
     assert np.array_equal(masks, model.caption_masks(image, names, cut, options=Options(**how)))

@@ -17,6 +17,7 @@ from ttd._version import __version__
 from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDError
 
 if TYPE_CHECKING:
+    from ttd.encoders.families import register_encoder
     from ttd.inference.options import Options
     from ttd.model import TTD, load
     from ttd.refine.base import Refiner, register_refiner
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "errors",
     "load",
+    "register_encoder",
     "register_refiner",
     "select_tags",
     "split_words",
@@ -51,6 +53,7 @@ _HOMES = {
     "TTD": "ttd.model",
     "load": "ttd.model",
     "Options": "ttd.inference.options",
+    "register_encoder": "ttd.encoders.families",
     "Refiner": "ttd.refine.base",
     "register_refiner": "ttd.refine.base",
     "Segmentation": "ttd.results",

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from tests.colour_encoder import ColourEncoder
 from tests.data.samples import image, json_bytes, write_shards, write_tar
-from tests.tiny_models import tiny_clip
+from tests.tiny_models import tiny_clip, tiny_tcl
 from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
 from ttd.data.pair_scores import ScoreJob, centre_square
 from ttd.data.shard_jobs import run_shards, whole_report
@@ -77,7 +77,7 @@ def test_the_middle_square_of_a_image() -> None:
 
 def test_sizes() -> None:
     assert ScoreJob(ColourEncoder()).size == 32
-    assert ScoreJob(ColourEncoder(padding=8)).size == 224  # behaves like TCL
+    assert ScoreJob(tiny_tcl()).size == 224  # at which its authors scored, not its own 448
     assert ScoreJob(ColourEncoder(), size=48).size == 48
     with pytest.raises(InputError, match="multiple"):
         ScoreJob(ColourEncoder(), size=33)

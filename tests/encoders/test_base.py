@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import random_pixels, tiny_clip, tiny_siglip, tiny_tcl
 from ttd.encoders import base
-from ttd.encoders.base import Encoder, ImageFeatures, cosine_maps
+from ttd.encoders.base import Encoder, ImageFeatures, MapQuestion, cosine_maps
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError
 from ttd.maps import joint_norm, norm
@@ -85,7 +85,7 @@ def test_maps_follow_the_rule_of_uncalibrated_encoders() -> None:
     features, text = encoder.encode_image(random_pixels()), encoder.encode_text(["dog", "cat"])
     sim = encoder.similarity(features, text)
     assert torch.equal(encoder.maps(features, text), norm(sim))
-    assert torch.equal(encoder.maps(features, text, joint=True), joint_norm(sim))
+    assert torch.equal(encoder.maps(features, text, MapQuestion(joint=True)), joint_norm(sim))
 
 
 def test_features_of_some_images() -> None:

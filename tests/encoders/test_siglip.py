@@ -66,7 +66,8 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     encoder.tokenizer.save_pretrained(tmp_path)
     loaded = SigLIPEncoder.from_pretrained(tmp_path)
     assert loaded.fingerprint() == encoder.fingerprint()
-    assert torch.equal(loaded.encode_text(["a dog"]), encoder.encode_text(["a dog"]))
+    # Kernels may differ in the last bits with where the weights lie in memory.
+    torch.testing.assert_close(loaded.encode_text(["a dog"]), encoder.encode_text(["a dog"]), atol=1e-6, rtol=0)
     assert loaded.logit_scale == pytest.approx(float(encoder.backbone.logit_scale.exp()))
     assert loaded.mean == (0.5, 0.5, 0.5)
 

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate, normalize
 
 from tests.encoders import plain_tcl
 from tests.tiny_models import random_pixels, tiny_tcl, tiny_tcl_tensors
-from ttd.encoders import TCLEncoder, tcl
+from ttd.encoders import MapQuestion, TCLEncoder, tcl
 from ttd.errors import InputError, ModelError
 
 SIZES = [
@@ -50,7 +50,7 @@ def test_reference_outputs(shared: Path, image: str) -> None:
     assert error(encoder.masks(pixels, text, pamr=True), expected[f"mask_pamr_kp{image}"]) < 1e-5
     if image == "0":
         assert error(features.pooled, normalize(expected["global_emb0"], dim=-1)) < 1e-5
-        assert error(features.clip_dense, normalize(expected["maskclip_feat0"], dim=1)) < 1e-5
+        assert error(features.extras["clip_dense"], normalize(expected["maskclip_feat0"], dim=1)) < 1e-5
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -101,7 +101,7 @@ def test_padding_is_centred_and_reported() -> None:
     padded[..., 3:60, 7:41] = pixels
     assert torch.equal(features.dense, encoder.encode_image(padded).dense)
     assert torch.equal(features.dense, encoder.encode_pixels(pixels))
-    assert torch.equal(features.pixels, padded)
+    assert torch.equal(features.extras["pixels"], padded)
 
 
 @torch.no_grad()
@@ -118,30 +118,30 @@ def test_templates_are_averaged_before_they_are_normalised() -> None:
 def test_maps_mix_the_branches_and_ignore_joint() -> None:
     encoder = tiny_tcl()
     features, text = encoder.encode_image(random_pixels()), encoder.encode_text(["dog", "cat"])
-    own = encoder.maps(features, text, clip_weight=0)
-    cos_clip = torch.einsum("bchw,nc->bnhw", features.clip_dense, text)
+    own = encoder.maps(features, text, MapQuestion(clip_weight=0))
+    cos_clip = torch.einsum("bchw,nc->bnhw", features.extras["clip_dense"], text)
     prior = interpolate(torch.sigmoid(10 * (cos_clip - 0.25)), scale_factor=4, mode="bilinear")
     assert error(own, torch.sigmoid(9 * encoder.similarity(features, text) - 2)) < 1e-6
-    assert error(encoder.maps(features, text, joint=True, clip_weight=0.6), 0.4 * own + 0.6 * prior) < 1e-6
+    assert error(encoder.maps(features, text, MapQuestion(joint=True, clip_weight=0.6)), 0.4 * own + 0.6 * prior) < 1e-6
     with pytest.raises(InputError, match="clip_weight"):
-        encoder.maps(features, text, clip_weight=1.5)
+        encoder.maps(features, text, MapQuestion(clip_weight=1.5))
 
 
 @torch.no_grad()
 def test_pamr_leaves_out_only_what_cannot_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tiny_tcl()
     features, text = encoder.encode_image(random_pixels()), torch.randn(12, 48)
-    full = encoder.maps(features, text, pamr=True)
+    full = encoder.maps(features, text, MapQuestion(refine="pamr"))
     threshold = float(full.amax((0, 2, 3)).median())
     refined = []
     pamr = tcl.refine_with_pamr
     monkeypatch.setattr(tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m))
-    sparse = encoder.maps(features, text, pamr=True, threshold=threshold)
+    sparse = encoder.maps(features, text, MapQuestion(refine="pamr", threshold=threshold))
     labels = [torch.where(m.amax(1) < threshold, -1, m.argmax(1)) for m in (full, sparse)]
     assert torch.equal(*labels)
     assert (labels[0] >= 0).any()
     assert 0 < refined[0] < 12
-    encoder.maps(features, text, pamr=True, threshold=1.1)
+    encoder.maps(features, text, MapQuestion(refine="pamr", threshold=1.1))
     assert len(refined) == 1
 
 
@@ -224,4 +224,4 @@ def test_features_of_another_encoder_are_refused() -> None:
     with pytest.raises(InputError, match="CLIP branch"):
         encoder.maps(bare, torch.randn(1, 48))
     with pytest.raises(InputError, match="pixels"):
-        encoder.maps(bare, torch.randn(1, 48), pamr=True, clip_weight=0)
+        encoder.maps(bare, torch.randn(1, 48), MapQuestion(refine="pamr", clip_weight=0))

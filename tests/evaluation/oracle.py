@@ -44,7 +44,6 @@ class Oracle(Encoder):
     logit_scale = 100.0
     patch_size = 1
     max_tokens = 77
-    calibrated = False
     embedding_size = 0
     background = 0.5
 

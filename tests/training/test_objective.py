@@ -242,7 +242,7 @@ def test_a_image_alone_has_relative_maps_of_its_own(base: Path, shards: Path) ->
 
 def test_calibrated_maps_are_tcls(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards, "loss.maps=calibrated")
-    with pytest.raises(InputError, match="needs TCL"):
+    with pytest.raises(InputError, match="does not suit a clip model"):
         objective_of(config)
     objective, batch = objective_of(config, tiny_tcl()), batch_of(config)
     look = objective.look(batch)

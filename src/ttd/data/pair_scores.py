@@ -20,8 +20,6 @@ from ttd.encoders.base import Encoder
 from ttd.errors import InputError, ModelError
 from ttd.images import prepare_pixels
 
-TCL_SIZE = 224  # the authors scored with TCL at this side
-
 
 @dataclass(frozen=True)
 class _Prepared:
@@ -38,7 +36,7 @@ class ScoreJob(ShardJob):
 
     Args:
         encoder: in evaluation mode.
-        size: side in pixels, a multiple of the patch size; None: the encoder's own, for TCL 224.
+        size: side in pixels, a multiple of the patch size; None: the encoder's own `pruning_size`.
         flip: the mean of the cosines of the image and of its mirror image.
         batch: images that are encoded at once.
         threads: that read and decode images.
@@ -56,7 +54,7 @@ class ScoreJob(ShardJob):
         settings: dict[str, Any] | None = None,
     ) -> None:
         self.encoder = encoder
-        self.size = size or (TCL_SIZE if encoder.kind == "tcl" else encoder.image_size)
+        self.size = size or encoder.pruning_size
         if self.size % encoder.patch_size:
             raise InputError(
                 f"a side of {self.size} pixels is no multiple of this encoder's patches of "

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder as Encoder
     from ttd.encoders.base import ImageFeatures as ImageFeatures
+    from ttd.encoders.base import MapQuestion as MapQuestion
     from ttd.encoders.clip import CLIPEncoder as CLIPEncoder
+    from ttd.encoders.families import Format as Format
+    from ttd.encoders.families import register_encoder as register_encoder
     from ttd.encoders.last_block import LastBlock as LastBlock
+    from ttd.encoders.loading.formats import Source as Source
     from ttd.encoders.registry import known_models as known_models
     from ttd.encoders.registry import load_encoder as load_encoder
     from ttd.encoders.siglip import SigLIPEncoder as SigLIPEncoder
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Encoder": "base",
     "ImageFeatures": "base",
+    "MapQuestion": "base",
+    "Format": "families",
+    "register_encoder": "families",
+    "Source": "loading.formats",
     "LastBlock": "last_block",
     "CLIPEncoder": "clip",
     "SigLIPEncoder": "siglip",

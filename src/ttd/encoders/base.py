@@ -1,7 +1,7 @@
 """What every encoder promises: image and text in, normalised features and cosine maps out.
 
-The rest of the package sees only `Encoder` and `ImageFeatures`; adding an encoder is one subclass
-(docs/adding-an-encoder.md) and one registry line.
+The rest of the package sees only `Encoder` and `ImageFeatures`; a family of encoders is one subclass and one
+`@register_encoder(...)` (docs/adding-an-encoder.md).
 
 Shapes: B images, N texts, C embedding channels, L tokens, H x W pixels, h x w cells of a feature map.
 """
@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from ttd.errors import InputError
+from ttd.errors import InputError, ModelError
 from ttd.maps import joint_norm, norm
+
+if TYPE_CHECKING:
+    from ttd.encoders.loading.formats import Source
+
+Self = TypeVar("Self", bound="Encoder")
 
 TEXTS_PER_CHUNK = 256
 
@@ -34,8 +40,7 @@ class ImageFeatures:
         size: (H, W) of the pixels given.
         offset: (top, left) padding in pixels, (0, 0) where there is none.
         padded: (H, W) after padding, equal to `size` where there is none.
-        clip_dense: TCL only: the frozen CLIP branch `[B,C,h',w']`, L2-normalised.
-        pixels: TCL only: the padded, normalised input `[B,3,H,W]` that PAMR looks at.
+        extras: what this encoder's own maps need besides, by name, `[B,...]` each; kept and moved with the others.
     """
 
     dense: Tensor
@@ -43,8 +48,7 @@ class ImageFeatures:
     size: tuple[int, int]
     offset: tuple[int, int]
     padded: tuple[int, int]
-    clip_dense: Tensor | None = None
-    pixels: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def select(self, index: slice | Tensor | Sequence[int]) -> ImageFeatures:
         """The features of some images of the batch, by slice or by indices (which may repeat)."""
@@ -71,31 +75,62 @@ class ImageFeatures:
             axes.append((centres > first) & (centres < first + length))
         return axes[0][:, None] & axes[1][None, :]
 
-    def _map(self, change: Any) -> ImageFeatures:
-        tensors = {name: getattr(self, name) for name in ("dense", "pooled", "clip_dense", "pixels")}
-        return replace(self, **{name: change(t) for name, t in tensors.items() if t is not None})
+    def extra(self, name: str, what: str) -> Tensor:
+        """An entry of `extras`, `[B,...]`; `InputError` says that these features lack `what`."""
+        if name not in self.extras:
+            raise InputError(f"these features lack {what}: encode the image with this encoder's encode_image")
+        return self.extras[name]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> ImageFeatures:
+        extras = {name: change(tensor) for name, tensor in self.extras.items()}
+        return replace(self, dense=change(self.dense), pooled=change(self.pooled), extras=extras)
+
+
+@dataclass(frozen=True)
+class MapQuestion:
+    """How an encoder is asked for maps; it heeds what concerns it.
+
+    Attributes:
+        joint: whether the maps of an image shall be comparable with each other.
+        refine: a refinement that the encoder does within its maps, one of its `refined_inside`; else "none".
+        threshold: at which these very maps are cut (one view, no averaging); None where their values matter.
+        clip_weight: in 0..1, the weight of a frozen branch, where the encoder has one; None: its own.
+    """
+
+    joint: bool = False
+    refine: str = "none"
+    threshold: float | None = None
+    clip_weight: float | None = None
+
+
+PLAIN_MAPS = MapQuestion()
 
 
 class Encoder(nn.Module, ABC):
     """An image tower and a text tower with one embedding space.
 
     Attributes:
-        kind: "clip", "siglip" or "tcl".
-        calibrated: whether `maps` come out in 0..1 by the model's own training (TCL).
+        kind: the family's name, see `register_encoder`.
         mean, std: statistics with which pixels in 0..1 are normalised.
         patch_size: the sides of `pixels` are multiples of this (TCL pads by itself).
         image_size: the native side in pixels.
         max_tokens: longest text in tokens, start and end included.
         background: default threshold under which a map means background.
         backgrounds: thresholds of its own for single data sets, by their names.
+        averages: what is averaged over the views of an image: "cosines", which are then scaled together, or "maps"
+            that are comparable as they are.
+        refined_inside: refinements that `maps` does by itself, at the encoder's own resolution.
+        trained_maps: what losses may be computed on: "raw" cosines, "calibrated" maps.
         default_refinement: what `refine="auto"` means.
         usual_templates: by name, for classes and captions of an open vocabulary.
         vocabulary: the words that a small model knows, None where anything goes.
         backbone: the module that adapters attach to, holding every adaptable layer.
+        text_tower: stands in the names of those of its layers that belong to the text tower.
+        takes_method: whether a method (`--method`) says how the last block gives dense features.
+        single_file_adapters: whether an adapter may be a file of parameters under the model file's own names.
     """
 
     kind: str
-    calibrated: bool = False
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     patch_size: int
@@ -103,10 +138,47 @@ class Encoder(nn.Module, ABC):
     max_tokens: int
     background: float = 0.5
     backgrounds: ClassVar[Mapping[str, float]] = {}
+    averages: Literal["cosines", "maps"] = "cosines"
+    refined_inside: tuple[str, ...] = ()
+    trained_maps: tuple[str, ...] = ("raw",)
     default_refinement: str = "none"
     usual_templates: str = "openai80"
     vocabulary: frozenset[str] | None = None
     backbone: nn.Module
+    text_tower: str = "text_model."
+    takes_method: ClassVar[bool] = False
+    single_file_adapters: ClassVar[bool] = False
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> Encoder:
+        """Build the encoder of a recognised model, on the CPU.
+
+        Args:
+            source: one of the family's formats, see `register_encoder`.
+            options: `method`, where the family takes one and one was asked for.
+
+        Raises:
+            ModelError: the files do not fit together.
+        """
+        raise ModelError(f"{cls.__name__} does not say how it is built from files: its class must define from_source")
+
+    def configured(
+        self: Self, image_size: int | None, background: float | None, vocabulary: frozenset[str] | None
+    ) -> Self:
+        """Take over what the card `ttd.json` of a model says, once, after building; None leaves what is there."""
+        self.image_size = image_size or self.image_size
+        self.background = self.background if background is None else background
+        self.vocabulary = self.vocabulary if vocabulary is None else vocabulary
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write the whole model, an adapter merged into it, as files that `from_source` reads: into an empty folder."""
+        raise ModelError(f"a {self.kind} model cannot be saved merged: its class must define save")
+
+    @property
+    def pruning_size(self) -> int:
+        """The side in pixels at which pairs are scored for pruning."""
+        return self.image_size
 
     @property
     def method_name(self) -> str | None:
@@ -202,13 +274,32 @@ class Encoder(nn.Module, ABC):
         """
         return cosine_maps(features.dense, text)
 
-    def maps(self, features: ImageFeatures, text: Tensor, *, joint: bool = False) -> Tensor:
-        """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid.
+    def scaled(self, sim: Tensor, *, joint: bool = False) -> Tensor:
+        """Cosines `[B,N,h,w]` -> maps in 0..1; for encoders whose views are averaged as cosines.
 
-        Here: min-max over the cosines of each map, or with `joint` over all texts and cells of an image.
+        Min-max over each map, or with `joint` over all texts and cells of an image.
         """
-        sim = self.similarity(features, text)
         return joint_norm(sim) if joint else norm(sim)
+
+    def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
+        """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid; here `scaled` cosines."""
+        return self.scaled(self.similarity(features, text), joint=question.joint)
+
+    def loss_maps(self, features: ImageFeatures, text: Tensor, which: str = "raw") -> Tensor:
+        """What losses are computed on, `[B,N,h,w]`, from `dense` alone, with gradient.
+
+        Args:
+            features: B images.
+            text: `[N,C]` or `[B,N,C]`, normalised here.
+            which: one of `trained_maps`; "raw": cosines.
+
+        Raises:
+            InputError: the encoder has no such maps.
+        """
+        if which not in self.trained_maps:
+            known = " or ".join(f'"{name}"' for name in self.trained_maps)
+            raise InputError(f'the maps "{which}" are not for a {self.kind} model: choose {known}')
+        return self.similarity(features, text)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and float16 values of the base's parameters, attached adapters left out."""

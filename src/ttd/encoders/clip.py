@@ -14,8 +14,17 @@ from transformers import CLIPModel
 
 from ttd.encoders.base import ImageFeatures
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
+from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.last_block import DEFAULT, LastBlock, class_token, last_block, protocol_name
-from ttd.encoders.loading.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.loading.checkpoints import read_tensors
+from ttd.encoders.loading.formats import Source, read_json, weights_file
+from ttd.encoders.loading.pretrained import (
+    image_processor,
+    load_pretrained,
+    load_statistics,
+    load_tokenizer,
+    save_pretrained,
+)
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
 
@@ -35,6 +44,21 @@ _PLAIN_OPEN_CLIP: dict[str, tuple[Any, ...]] = {
 }
 
 
+_OPEN_CLIP_CONFIG = "open_clip_config.json"
+_OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+@register_encoder(
+    "clip",
+    Format("hf", model_type="clip"),
+    Format("open_clip", config=_OPEN_CLIP_CONFIG, weights=_OPEN_CLIP_WEIGHTS),
+    Format("openai", parameters=frozenset({"visual.conv1.weight", "visual.proj", "text_projection"})),
+)
 class CLIPEncoder(CLIPTowers):
     """CLIP with dense features by one of the published last-block methods (MaskCLIP unless said otherwise).
 
@@ -47,7 +71,7 @@ class CLIPEncoder(CLIPTowers):
         vocabulary: the words that the model knows, None where anything goes.
     """
 
-    kind = "clip"
+    takes_method = True
 
     def __init__(
         self,
@@ -67,6 +91,17 @@ class CLIPEncoder(CLIPTowers):
         self.method = last_block(method)
         self.background = background
         self.vocabulary = vocabulary
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> CLIPEncoder:
+        """Build the encoder of a folder of transformers or OpenCLIP, or of a file with OpenAI's names."""
+        if source.layout == "hf":
+            return cls.from_pretrained(source.path, **options)
+        if source.tensors is not None:
+            return cls.from_openai_state_dict(source.tensors, **options)
+        weights = weights_file(source.path, _OPEN_CLIP_WEIGHTS)
+        assert weights is not None  # recognise() has looked
+        return cls.from_open_clip(read_json(source.path / _OPEN_CLIP_CONFIG), read_tensors(weights), **options)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> CLIPEncoder:
@@ -158,6 +193,12 @@ class CLIPEncoder(CLIPTowers):
         """The pooled embedding `[B,C]`, without the last block's patches."""
         tokens, _ = self._tokens(pixels)
         return self._project(class_token(self._clip.vision_model.encoder.layers[-1], tokens))
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers folder: model, tokenizer, image statistics."""
+        size = {"shortest_edge": self.image_size}
+        processor = image_processor("CLIPImageProcessor", self.mean, self.std, self.image_size, size)
+        save_pretrained(folder, self.backbone, self.tokenizer, processor)
 
     def lora_targets(self) -> list[str]:
         """q and v of both towers, without the last vision block's q where the method never uses it."""

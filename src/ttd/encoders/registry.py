@@ -12,19 +12,12 @@ import torch
 
 from ttd.device import find_device
 from ttd.encoders.base import Encoder
+from ttd.encoders.families import Format, find_family
 from ttd.encoders.last_block import METHODS
 from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
-from ttd.encoders.loading.downloads import cache_folder, tcl_weights
-from ttd.encoders.loading.formats import (
-    OPEN_CLIP_WEIGHTS,
-    Source,
-    read_card,
-    read_json,
-    read_vocabulary,
-    recognise,
-    weights_file,
-)
+from ttd.encoders.loading.downloads import cache_folder, released_weights
+from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, recognise
 from ttd.encoders.loading.hub import hub_adapter, hub_model
 from ttd.errors import InputError, ModelError, OutOfMemory
 
@@ -33,6 +26,7 @@ __all__ = ["known_models", "load_encoder"]
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MINI, MINI_TTD = _ASSETS / "mini", _ASSETS / "mini_ttd"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_REFINER = Format("hf", model_type="sam_hq")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -126,7 +120,7 @@ def find_sam(name: str | Path) -> Path:
         return path
     source = entry.source if entry else str(name)
     if _HUB_ID.fullmatch(source):
-        return hub_model(source, entry, kinds=("sam_hq",))
+        return hub_model(source, entry, [_REFINER])
     raise _unknown(str(name), "refiner")
 
 
@@ -135,8 +129,8 @@ def _from_catalogue(entry: ModelEntry) -> Source:
         if not MINI.is_dir():
             raise ModelError(f"the package's own model is missing from {MINI}: install the package again")
         return recognise(MINI)
-    if entry.kind == "tcl":
-        return recognise(tcl_weights(entry))
+    if entry.file is not None:
+        return recognise(released_weights(entry))
     return recognise(hub_model(entry.source, entry))
 
 
@@ -161,66 +155,34 @@ def build(source: Source, method: str | None = None) -> Encoder:
     Raises:
         ModelError: the weights do not fit their configuration, or the card names what does not exist.
     """
-    card = source.card
+    family, card = find_family(source.kind), source.card
     chosen = method or (card.method if card else None)
     _check_method(chosen)
-    options: dict[str, Any] = {"method": chosen} if chosen else {}
-    if chosen and source.kind != "clip":
+    if chosen and not family.encoder.takes_method:
         raise ModelError(f"{source.path} is a {source.kind} model, whose last block has one form: leave the method out")
+    options: dict[str, Any] = {"method": chosen} if chosen else {}
     try:
-        encoder = _construct(source, options).float()
+        encoder = family.encoder.from_source(source, **options).float()
     except (pickle.UnpicklingError, EOFError) as error:
         raise ModelError(
             f"the weights of {source.path} are a damaged pickle or one that would run code: fetch them "
             "again, as model.safetensors if possible"
         ) from error
-    if card is not None:
-        encoder.vocabulary = read_vocabulary(_folder(source), card)
-        encoder.image_size = card.image_size or encoder.image_size
-        encoder.background = encoder.background if card.background is None else card.background
-    return encoder
-
-
-def _construct(source: Source, options: dict[str, Any]) -> Encoder:
-    if source.kind == "siglip":
-        from ttd.encoders.siglip import SigLIPEncoder
-
-        return SigLIPEncoder.from_pretrained(source.path)
-    if source.kind == "tcl":
-        from ttd.encoders.tcl import TCLEncoder
-
-        assert source.tensors is not None
-        return TCLEncoder.from_state_dict(source.tensors)
-    from ttd.encoders.clip import CLIPEncoder
-
-    if source.layout == "hf":
-        return CLIPEncoder.from_pretrained(source.path, **options)
-    if source.tensors is not None:
-        return CLIPEncoder.from_openai_state_dict(source.tensors, **options)
-    return CLIPEncoder.from_open_clip(*_open_clip_parts(source.path), **options)
-
-
-def _open_clip_parts(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    from ttd.encoders.loading.checkpoints import read_tensors
-
-    weights = weights_file(folder, OPEN_CLIP_WEIGHTS)
-    assert weights is not None  # recognise() has looked
-    return read_json(folder / "open_clip_config.json"), read_tensors(weights)
+    if card is None:
+        return encoder
+    folder = source.path if source.path.is_dir() else source.path.parent
+    return encoder.configured(card.image_size, card.background, read_vocabulary(folder, card))
 
 
 def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:
-    """Add the authors' adapter to TCL's own parameters, whose names it is expected to share."""
-    if source.kind != "tcl" or source.tensors is None:
+    """Add a single-file adapter to the parameters of a model, whose names it is expected to share."""
+    if not find_family(source.kind).encoder.single_file_adapters or source.tensors is None:
         raise ModelError(
             f"{path} is a single file, as only TCL's adapters are: a {source.kind} model takes a PEFT folder "
             "(adapter_config.json with adapter_model.safetensors)"
         )
     tensors = add_to_tensors(source.tensors, read_adapter_file(path), scale=scale, label=path.name)
     return Source(source.kind, source.layout, source.path, source.card, tensors)
-
-
-def _folder(source: Source) -> Path:
-    return source.path if source.path.is_dir() else source.path.parent
 
 
 # ---------------------------------------------------------------- options

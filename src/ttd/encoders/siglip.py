@@ -20,13 +20,23 @@ from transformers import SiglipModel
 
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.encoders.clip_towers import as_map, run_blocks
-from ttd.encoders.loading.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.families import Format, register_encoder
+from ttd.encoders.loading.formats import Source
+from ttd.encoders.loading.pretrained import (
+    image_processor,
+    load_pretrained,
+    load_statistics,
+    load_tokenizer,
+    save_pretrained,
+)
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 
 HALF = (0.5, 0.5, 0.5)
 
 
+# SigLIP 2 of fixed resolution has the model type "siglip" too.
+@register_encoder("siglip", Format("hf", model_type="siglip", needs=("tokenizer.json", "spiece.model")))
 class SigLIPEncoder(Encoder):
     """SigLIP with dense features by identity attention in its pooling head.
 
@@ -38,8 +48,6 @@ class SigLIPEncoder(Encoder):
         mean, std: image statistics.
         background: default threshold of `segment` on min-max scaled maps.
     """
-
-    kind = "siglip"
 
     def __init__(
         self,
@@ -60,6 +68,11 @@ class SigLIPEncoder(Encoder):
         self.background = background
         self.patch_size, self.image_size = int(vision.patch_size), int(vision.image_size)
         self.max_tokens = int(text.max_position_embeddings)
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> SigLIPEncoder:
+        """Build the encoder of a transformers folder."""
+        return cls.from_pretrained(source.path, **options)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> SigLIPEncoder:
@@ -111,6 +124,12 @@ class SigLIPEncoder(Encoder):
             raise InputError(f"SigLIP's texts are padded to {self.max_tokens} tokens, not {token_ids.shape[1]}")
         pooled: Tensor = self._siglip.text_model(input_ids=token_ids.to(self.device)).pooler_output
         return pooled.float()
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers folder: model, tokenizer, image statistics."""
+        size = {"height": self.image_size, "width": self.image_size}
+        processor = image_processor("SiglipImageProcessor", self.mean, self.std, self.image_size, size)
+        save_pretrained(folder, self.backbone, self.tokenizer, processor)
 
     def lora_targets(self) -> list[str]:
         """q and v of both towers; the pooling head stays as it is."""

@@ -11,10 +11,9 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ttd.encoders.base import Encoder
+from ttd.encoders.base import Encoder, MapQuestion
 from ttd.inference.options import Options
 from ttd.inference.views import View, average
-from ttd.maps import joint_norm, norm
 from ttd.refine.base import Refiner, find_refiner
 
 
@@ -34,7 +33,7 @@ class DenseMaps:
         joint: bool = False,
         threshold: float | None = None,
     ) -> Tensor:
-        """Maps `[B,N,h,w]` in 0..1, averaged over the views. TCL refines its own with PAMR here, others later.
+        """Maps `[B,N,h,w]` in 0..1, averaged over the views. An encoder may refine its own here (TCL), others later.
 
         Args:
             views: of B images.
@@ -44,14 +43,15 @@ class DenseMaps:
             threshold: below it the caller makes no difference between values: a map may go without PAMR.
         """
         encoder = self._encoder
-        if encoder.calibrated:
-            with_pamr = options.refinement(encoder) == "pamr"
-            own: dict[str, Any] = {"pamr": with_pamr, "clip_weight": options.clip_weight}
-            if with_pamr and options.one_view:  # else averages of views are cut, not these maps
-                own["threshold"] = threshold
-            return average(views, lambda features: encoder.maps(features, text, **own))
+        if encoder.averages == "maps":
+            refine = options.refinement(encoder)
+            inside = refine if refine in encoder.refined_inside else "none"
+            # Where views are averaged it is not these maps that are cut.
+            cut = threshold if options.one_view else None
+            question = MapQuestion(joint, inside, cut, options.clip_weight)
+            return average(views, lambda features: encoder.maps(features, text, question))
         sim = average(views, lambda features: encoder.similarity(features, text))
-        return joint_norm(sim) if joint else norm(sim)
+        return encoder.scaled(sim, joint=joint)
 
     def refined(self, image: Image.Image, maps: Tensor, options: Options, threshold: float | None) -> Tensor:
         """Maps `[N,h,w]` of one image that compete with each other: `[N,H',W']`; see `ttd.Refiner.refine`."""
@@ -66,7 +66,7 @@ class DenseMaps:
     def _refiner(self, options: Options) -> Refiner | None:
         """What refines maps after they were put together, made once for all questions with the same options."""
         name = options.refinement(self._encoder)
-        if name == "none" or (name == "pamr" and self._encoder.calibrated):
+        if name == "none" or (self._encoder.averages == "maps" and name in self._encoder.refined_inside):
             return None
         key = (name, options.size, options.sam_model)
         if key not in self._refiners:

@@ -26,7 +26,8 @@ from ttd.files import whole_file
 from ttd.inference.options import Options
 from ttd.inference.views import Axis, View, encode_views, prepare
 
-_TENSORS = ("dense", "pooled", "clip_dense", "pixels")
+_TENSORS = ("dense", "pooled")
+_EXTRA = "extras."  # before the names of what this encoder keeps besides
 _SIZES = ("size", "offset", "padded")
 
 
@@ -79,8 +80,9 @@ class CachedViews:
         records = []
         for number, view in enumerate(encode_views(self._encoder, pixels, self._options)):
             tensors = {name: getattr(view.features, name) for name in _TENSORS}
+            tensors |= {_EXTRA + name: tensor for name, tensor in view.features.extras.items()}
             # Views share a batch's memory: clones, so that each file holds its own view alone.
-            content = save({name: t.clone().contiguous().cpu() for name, t in tensors.items() if t is not None})
+            content = save({name: t.clone().contiguous().cpu() for name, t in tensors.items()})
             with whole_file(self._file(number)) as part:
                 part.write_bytes(content)
             sizes = {name: getattr(view.features, name) for name in _SIZES}
@@ -109,9 +111,10 @@ class CachedViews:
         if zlib.crc32(content) != record["checksum"]:
             return None
         tensors: dict[str, Any] = {name: t.to(self._encoder.device) for name, t in load(content).items()}
+        extras = {name[len(_EXTRA) :]: tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)}
         sizes: dict[str, Any] = {name: tuple(record[name]) for name in _SIZES}
         rows, columns = (_axis(record[name]) for name in ("rows", "columns"))
-        return View(ImageFeatures(**tensors, **sizes), rows, columns, record["weight"])
+        return View(ImageFeatures(**tensors, **sizes, extras=extras), rows, columns, record["weight"])
 
     def _file(self, number: int) -> Path:
         return self._entry / f"{number:04d}.safetensors"

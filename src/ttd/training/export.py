@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.loading.checkpoints import write_tensors
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
 from ttd.encoders.loading.formats import CARD as BASE_CARD
-from ttd.encoders.loading.pretrained import without_bars
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
 from ttd.files import whole_file, whole_folder
@@ -198,7 +196,6 @@ def _told(repo: str, folder: Path | None = None) -> Iterator[None]:
         ) from error
 
 
-TCL_WEIGHTS = "tcl.safetensors"
 VOCABULARY = "words.txt"
 
 
@@ -208,8 +205,8 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, *, scale: flo
     Args:
         model: the base.
         adapter: a PEFT folder that belongs to it.
-        out: a new or empty folder: a transformers folder with tokenizer, for TCL `tcl.safetensors` with the
-            official parameter names; `ttd.json` in both.
+        out: a new or empty folder, which appears whole: the encoder's own format (see `Encoder.save`; a transformers
+            folder with tokenizer, for TCL `tcl.safetensors` with the official parameter names) and `ttd.json`.
         scale: how much of the adapter counts, 0..1.
 
     Returns:
@@ -222,32 +219,11 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, *, scale: flo
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty: choose a new folder for the merged model")
-    encoder: Any = load_encoder(model, adapter=adapter, adapter_scale=scale, device="cpu", dtype="float32")
+    encoder = load_encoder(model, adapter=adapter, adapter_scale=scale, device="cpu", dtype="float32")
     with whole_folder(out) as part:
-        if encoder.kind == "tcl":
-            write_tensors(encoder.to_official_state_dict(), part / TCL_WEIGHTS)
-        else:
-            _write_transformers(encoder, part)
+        encoder.save(part)
         write_card(part, _card(encoder, part))
     return out
-
-
-def _write_transformers(encoder: Any, out: Path) -> None:
-    if encoder.tokenizer is not None:
-        encoder.tokenizer.save_pretrained(out)
-    statistics = {
-        "image_processor_type": "SiglipImageProcessor" if encoder.kind == "siglip" else "CLIPImageProcessor",
-        "image_mean": list(encoder.mean),
-        "image_std": list(encoder.std),
-        "size": {"shortest_edge": encoder.image_size}
-        if encoder.kind == "clip"
-        else {"height": encoder.image_size, "width": encoder.image_size},
-        "crop_size": {"height": encoder.image_size, "width": encoder.image_size},
-        "resample": 3,
-    }
-    (out / "preprocessor_config.json").write_text(json.dumps(statistics, indent=1) + "\n", encoding="utf-8")
-    with without_bars():
-        encoder.backbone.save_pretrained(out)
 
 
 def _card(encoder: Encoder, out: Path) -> Card:

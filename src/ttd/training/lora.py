@@ -24,8 +24,6 @@ from ttd.training.config import Model
 
 log = logging.getLogger(__name__)
 
-_TEXT_TOWER = "text_model."
-
 
 class Adapter:
     """LoRA layers inside `encoder.backbone`, the only parameters that ask for gradients.
@@ -102,7 +100,7 @@ def lora_config(encoder: Encoder, options: Model) -> Any:
         r=options.rank,
         lora_alpha=options.alpha or options.rank,
         lora_dropout=options.dropout,
-        target_modules=[name for name in encoder.lora_targets() if _in_tower(name, options.towers)],
+        target_modules=[name for name in encoder.lora_targets() if _in_tower(name, encoder.text_tower, options.towers)],
         base_model_name_or_path=hub_name(options.name),
     )
 
@@ -127,14 +125,14 @@ def log_method(encoder: Encoder, options: Model) -> None:
     )  # fmt: skip
 
 
-def _in_tower(name: str, towers: str) -> bool:
-    return towers == "both" or (_TEXT_TOWER in name) == (towers == "text")
+def _in_tower(name: str, text_tower: str, towers: str) -> bool:
+    return towers == "both" or (text_tower in name) == (towers == "text")
 
 
 def hub_name(name: str) -> str:
     """What PEFT's own users load as the base: the hub id behind a short name, else the name itself."""
     entry = find_entry(name)
-    return entry.source if entry is not None and entry.kind != "tcl" and entry.name != "mini" else name
+    return (entry.hub_id if entry is not None else None) or name
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,6 @@ embedding, h x w cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,8 +120,9 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         self._adapter = [adapter]  # in a list: its PEFT wrapper is no second child with the same parameters
-        if config.loss.maps == "calibrated" and not encoder.calibrated:
-            raise InputError(f'loss.maps = "calibrated" needs TCL: a {encoder.kind} model has raw cosines only')
+        if config.loss.maps not in encoder.trained_maps:
+            known = " or ".join(f'"{name}"' for name in encoder.trained_maps)
+            raise InputError(f'loss.maps = "{config.loss.maps}" does not suit a {encoder.kind} model: choose {known}')
         if config.augment.crop % encoder.patch_size:
             raise InputError(f"augment.crop must be a multiple of the patch size {encoder.patch_size}")
 
@@ -167,7 +167,7 @@ class Objective(nn.Module):
         in_loss = encoded.words[batch.negative_rows[:, :number]]  # (B, K', C)
         text = torch.cat([words, in_loss], 1)
         raw = self.encoder.similarity(encoded.features, text)
-        sim = self._maps(encoded.features, text) if self._calibrated else raw
+        sim = raw if self.config.loss.maps == "raw" else self._maps(encoded.features, text)
         caption_sim = self._maps(encoded.features, encoded.captions[batch.caption_rows])
         scores, selected = self._select(batch, encoded, raw[:, : words.shape[1]], inside)
         loss, zero = self.config.loss, None
@@ -214,16 +214,9 @@ class Objective(nn.Module):
         features = ImageFeatures(dense, dense.new_zeros(len(batch), 0), size, (0, 0), size)
         return Encoded(features, words, captions)
 
-    @property
-    def _calibrated(self) -> bool:
-        return self.config.loss.maps == "calibrated"
-
     def _maps(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """What is trained, `[B,N,h,w]`: the cosines, or TCL's calibration of them without its frozen branch."""
-        if not self._calibrated:
-            return self.encoder.similarity(features, text)
-        own: dict[str, Any] = {"clip_weight": 0.0}
-        return self.encoder.maps(features, text, **own)
+        """What is trained, `[B,N,h,w]`: by `loss.maps`, cosines or the encoder's calibrated maps."""
+        return self.encoder.loss_maps(features, text, self.config.loss.maps)
 
     def _select(self, batch: Batch, encoded: Encoded, sim: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """s_pixel `[B,N]` and the selection bool `[B,N]` by the run's choice; no gradient."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.encoders.hub_stand_in import StandIn
 from ttd.encoders.loading.catalogue import ModelEntry, find_entry
-from ttd.encoders.loading.downloads import cache_folder, download, human_size, tcl_weights
+from ttd.encoders.loading.downloads import cache_folder, download, human_size, released_weights
 from ttd.errors import ModelError
 
 CONTENT = bytes(range(256)) * 40
@@ -117,19 +117,19 @@ class TestTCL:
     def test_is_converted_once(
         self, entry: ModelEntry, hub: StandIn, ttd_cache: Path, tcl_tensors: dict[str, torch.Tensor]
     ) -> None:
-        path = tcl_weights(entry)
+        path = released_weights(entry)
         assert path == ttd_cache / "tcl.safetensors"
         loaded = load_file(path)
         assert loaded.keys() == tcl_tensors.keys()
         assert all(torch.equal(loaded[name], tcl_tensors[name]) for name in loaded)
         assert [name for name in names(ttd_cache) if not name.endswith(".lock")] == ["tcl.safetensors"]
-        assert tcl_weights(entry) == path
+        assert released_weights(entry) == path
         assert len(hub.requests) == 1
 
     def test_a_file_put_there_by_hand_is_used_and_kept(self, entry: ModelEntry, hub: StandIn, ttd_cache: Path) -> None:
         ttd_cache.mkdir()
         (ttd_cache / "tcl.pth").write_bytes(hub.files["/releases/tcl.pth"])
-        assert tcl_weights(entry).is_file()
+        assert released_weights(entry).is_file()
         assert (ttd_cache / "tcl.pth").is_file()
         assert hub.requests == []
 
@@ -142,12 +142,12 @@ class TestTCL:
 
         monkeypatch.setattr("ttd.encoders.loading.checkpoints.save_file", fail)
         with pytest.raises(ModelError, match=r"is full.*TTD_CACHE"):
-            tcl_weights(entry)
+            released_weights(entry)
         assert not [name for name in names(ttd_cache) if "safetensors" in name]
 
     def test_a_damaged_file_leaves_no_conversion(self, entry: ModelEntry, hub: StandIn, ttd_cache: Path) -> None:
         ttd_cache.mkdir()
         (ttd_cache / "tcl.pth").write_bytes(hub.files["/releases/tcl.pth"][:-100])
         with pytest.raises(ModelError, match=r"tcl\.pth"):
-            tcl_weights(entry)
+            released_weights(entry)
         assert not (ttd_cache / "tcl.safetensors").exists()

@@ -177,5 +177,5 @@ class TestDamage:
         with pytest.raises(ModelError, match=r"vision_model\.x.*config\.json beside it"):
             recognise(tmp_path / "m.safetensors")
         (tmp_path / "photo.jpg").write_bytes(b"x")
-        with pytest.raises(ModelError, match="no checkpoint"):
+        with pytest.raises(ModelError, match="not a checkpoint"):
             recognise(tmp_path / "photo.jpg")

@@ -24,7 +24,7 @@ class ModelEntry:
 
     Attributes:
         name: the short name that `load` takes.
-        kind: "clip", "siglip", "tcl", or "sam_hq" for what refines masks.
+        kind: of the encoder ("clip", "siglip", "tcl"), or "sam_hq" for what refines masks.
         source: a hub id (`org/name`), a URL, or "in the package".
         size: bytes of the weights, None where unknown.
         licence: the publisher's licence of the weights.
@@ -47,6 +47,11 @@ class ModelEntry:
     revision: str | None = None
     file: str | None = None
     notes: str = ""
+
+    @property
+    def hub_id(self) -> str | None:
+        """`org/name` on a hub, None for what comes from elsewhere."""
+        return None if self.source == IN_PACKAGE or "://" in self.source else self.source
 
 
 CATALOGUE: tuple[ModelEntry, ...] = (

@@ -1,4 +1,4 @@
-"""Files that come from elsewhere: where they are kept, their hashes, and the release of TCL.
+"""Files that come from elsewhere: where they are kept, their hashes, and released checkpoints.
 
 Nothing here is trusted: a file counts only when it is complete, and where a hash is known, when it has it.
 A file appears under its final name in one step, so an interrupted download never looks like a model.
@@ -64,10 +64,10 @@ def disk_errors(target: Path) -> Iterator[None]:
         raise
 
 
-def tcl_weights(entry: ModelEntry) -> Path:
-    """TCL's weights as safetensors with the official names: downloaded and converted once, kept in the cache.
+def released_weights(entry: ModelEntry) -> Path:
+    """A released file's weights as safetensors with their own names: fetched and converted once, kept in the cache.
 
-    A `tcl.pth` that was put into the cache by hand is converted and left where it is.
+    A file (`tcl.pth`) that was put into the cache by hand is converted and left where it is.
     """
     from filelock import FileLock
 

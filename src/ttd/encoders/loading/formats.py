@@ -1,4 +1,4 @@
-"""Models on disk: which format a folder or file is in, and the card `ttd.json` beside the weights.
+"""Models on disk: which family's format a folder or file is in, and the card `ttd.json` beside the weights.
 
 The card holds what no weights file says: the last-block method, thresholds, the image side, the words that a
 small model knows, and the fingerprint of the base, so that a folder loads without options and a wrong adapter
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttd.encoders.families import Family, Format, families, find_family
 from ttd.errors import ModelError
 from ttd.files import whole_file
 from ttd.safe_paths import name_fault
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 CARD = "ttd.json"
 CARD_FORMAT = 1
-HF_KINDS = ("clip", "siglip")  # by model_type; SigLIP 2 of fixed resolution is "siglip" too
-HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-OPEN_CLIP_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -39,7 +32,7 @@ class Card:
     """The contents of `ttd.json`. What is None is left to the encoder.
 
     Attributes:
-        kind: "clip", "siglip" or "tcl".
+        kind: of the encoder, see `ttd.encoders.families`.
         method: protocol of the last block ("maskclip", "values", ...).
         image_size: native side in pixels.
         background: threshold in 0..1 under which a map means background.
@@ -62,8 +55,8 @@ class Source:
     """A model on disk whose format is known.
 
     Attributes:
-        kind: "clip", "siglip" or "tcl".
-        layout: "hf" or "open_clip" (folders), "openai" or "tcl" (files).
+        kind: of the encoder, see `ttd.encoders.families`.
+        layout: name of the family's `Format`.
         path: the folder, or the weights file.
         card: what `ttd.json` beside it says, None without one.
         tensors: the parameters of a file by their names; None for folders, which their encoder reads.
@@ -124,8 +117,12 @@ def _check_card(path: Path, content: Mapping[str, Any]) -> None:
     for name in ("kind", "method", "fingerprint", "vocabulary", "base"):
         if not isinstance(content.get(name, ""), str):
             raise ModelError(f'{path}: "{name}" must be text')
-    if content.get("kind") not in ("clip", "siglip", "tcl"):
-        raise ModelError(f'{path}: "kind" must be one of clip, siglip, tcl')
+    if not content.get("kind"):
+        raise ModelError(f'{path}: "kind" is missing: name the kind of encoder, such as "clip"')
+    try:
+        find_family(content["kind"])
+    except ModelError as error:
+        raise ModelError(f'{path}: "kind": {error}') from None
     size = content.get("image_size", 1)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ModelError(f'{path}: "image_size" must be a positive whole number of pixels')
@@ -152,20 +149,23 @@ def recognise(path: str | Path) -> Source:
         return _recognise_file(path)
     if not path.is_dir():
         raise ModelError(f"there is no model at {path}: check the path")
-    if (path / "config.json").is_file() and not _is_open_clip_only(path):
-        return _recognise_hf(path)
-    if (path / "open_clip_config.json").is_file():
-        read_json(path / "open_clip_config.json")
-        _check_weights(path, OPEN_CLIP_WEIGHTS)
-        return Source("clip", "open_clip", path, read_card(path))
+    if (found := _format_of_folder(path)) is not None:
+        family, format = found
+        _check_weights(path, format.weights)
+        return _source(family, format, path)
     if (path / "adapter_config.json").is_file():
         raise ModelError(f"{path} is an adapter, not a model: pass it as adapter, with its base as the model")
+    if (path / "config.json").is_file():
+        model_type = read_json(path / "config.json").get("model_type")
+        raise ModelError(
+            f"{path / 'config.json'} describes a {model_type!r} model: only {' and '.join(_model_types())} can be read"
+        )
     files = sorted(f for f in path.iterdir() if f.suffix in WEIGHT_SUFFIXES and not f.name.startswith("."))
     if len(files) == 1:
         return _recognise_file(files[0])
     raise ModelError(
-        f"{path} holds no model that can be read: it needs config.json (CLIP or SigLIP) or "
-        f"open_clip_config.json with {HF_WEIGHTS[0]}, or one checkpoint file"
+        f"{path} holds no model that can be read: it needs config.json ({' or '.join(_model_types())}) or "
+        f"{' or '.join(_configs())} with the weights, or one checkpoint file"
     )
 
 
@@ -207,22 +207,42 @@ def check_references(folder: str | Path) -> None:
         )
 
 
-def _is_open_clip_only(folder: Path) -> bool:
-    """Whether config.json belongs to another library (timm writes one beside open_clip_config.json)."""
-    known = read_json(folder / "config.json").get("model_type") in HF_KINDS
-    return not known and (folder / "open_clip_config.json").is_file()
-
-
-def _recognise_hf(folder: Path) -> Source:
+def _format_of_folder(folder: Path) -> tuple[Family, Format] | None:
+    """The format that a folder's files show: by config.json, unless that belongs to another library."""
     config = folder / "config.json"
-    model_type = read_json(config).get("model_type")
-    if model_type not in HF_KINDS:
-        raise ModelError(f"{config} describes a {model_type!r} model: only {' and '.join(HF_KINDS)} can be read")
-    _check_weights(folder, HF_WEIGHTS)
+    model_type = read_json(config).get("model_type") if config.is_file() else None
+    formats = _formats()
+    for family, format in formats:
+        if format.model_type is not None and format.model_type == model_type:
+            return family, format
+    for family, format in formats:  # timm writes a config.json beside open_clip_config.json
+        if format.config is not None and (folder / format.config).is_file():
+            if format.config.endswith(".json"):
+                read_json(folder / format.config)
+            return family, format
+    return None
+
+
+def _source(family: Family, format: Format, path: Path, tensors: dict[str, Tensor] | None = None) -> Source:
+    folder = path if path.is_dir() else path.parent
     card = read_card(folder)
-    if card and card.kind != model_type:
-        raise ModelError(f'{folder / CARD} says "{card.kind}" but {config.name} says "{model_type}": correct one')
-    return Source(model_type, "hf", folder, card)
+    if card and card.kind != family.kind:
+        raise ModelError(
+            f'{folder / CARD} says "{card.kind}" but {path.name} is a {family.kind} model: correct the card'
+        )
+    return Source(family.kind, format.name, path, card, tensors)
+
+
+def _formats() -> list[tuple[Family, Format]]:
+    return [(family, format) for family in families() for format in family.formats]
+
+
+def _model_types() -> list[str]:
+    return [format.model_type for _, format in _formats() if format.model_type is not None]
+
+
+def _configs() -> list[str]:
+    return [format.config for _, format in _formats() if format.config is not None]
 
 
 def _check_weights(folder: Path, candidates: tuple[str, ...]) -> None:
@@ -256,29 +276,22 @@ def _recognise_file(path: Path) -> Source:
     from ttd.encoders.loading.checkpoints import read_tensors
 
     if path.suffix not in WEIGHT_SUFFIXES:
-        raise ModelError(f"{path} is no checkpoint: {', '.join(WEIGHT_SUFFIXES)} can be read")
-    if path.name in (*HF_WEIGHTS, *OPEN_CLIP_WEIGHTS) and any(
-        (path.parent / name).is_file() for name in ("config.json", "open_clip_config.json")
+        raise ModelError(f"{path} is not a checkpoint: {', '.join(WEIGHT_SUFFIXES)} can be read")
+    if any(path.name in format.weights for _, format in _formats()) and (
+        (path.parent / "config.json").is_file() or any((path.parent / name).is_file() for name in _configs())
     ):
         return recognise(path.parent)
     if path.name in ADAPTER_WEIGHTS:
         raise ModelError(f"{path} is an adapter, not a model: pass its folder as adapter=")
     check_safetensors(path)
     tensors = read_tensors(path)
-    layout = layout_of(tensors)
-    if layout is None:
+    fitting = [
+        (len(f.parameters), family, f) for family, f in _formats() if f.parameters and f.parameters <= set(tensors)
+    ]
+    if not fitting:
         raise ModelError(
             f"{path} is in no format that can be read from a single file (OpenAI's CLIP, TCL); its first "
             f"parameter is {min(tensors, default='none')}: a Hugging Face model needs config.json beside it"
         )
-    return Source("tcl" if layout == "tcl" else "clip", layout, path, read_card(path.parent), tensors)
-
-
-def layout_of(names: Iterable[str]) -> str | None:
-    """The format that parameter names belong to: "tcl", "openai", or None."""
-    names = set(names)
-    if {"masker.sim2mask.w", "clip_image_encoder.clip_visual.conv1.weight"} <= names:
-        return "tcl"
-    if {"visual.conv1.weight", "visual.proj", "text_projection"} <= names:
-        return "openai"
-    return None
+    _, family, format = max(fitting, key=lambda one: one[0])  # the most particular one
+    return _source(family, format, path, tensors)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from ttd.encoders.families import Format, families
 from ttd.encoders.loading.catalogue import ModelEntry
 from ttd.encoders.loading.downloads import NEEDS_NONE, cache_folder, check_hash, disk_errors, human_size
 from ttd.encoders.loading.formats import (
     ADAPTER_WEIGHTS,
     CARD,
-    HF_KINDS,
-    HF_WEIGHTS,
-    OPEN_CLIP_WEIGHTS,
     index_shards,
     read_json,
 )
@@ -26,7 +25,6 @@ from ttd.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 SMALL_FILES = (
     CARD,
     "preprocessor_config.json",
@@ -34,7 +32,8 @@ SMALL_FILES = (
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
-    *TOKENIZER_FILES,
+    "tokenizer.json",
+    "spiece.model",
 )
 
 
@@ -43,7 +42,7 @@ def by_hand_folder(repo_id: str) -> Path:
     return cache_folder() / repo_id.replace("/", "--")
 
 
-def hub_model(repo_id: str, entry: ModelEntry | None = None, kinds: tuple[str, ...] = HF_KINDS) -> Path:
+def hub_model(repo_id: str, entry: ModelEntry | None = None, formats: Sequence[Format] = ()) -> Path:
     """The local folder of a hub's model (`org/name`), downloaded when it is not there yet.
 
     A folder filled by hand comes first, then the cache (without any request), then the hub at $HF_ENDPOINT.
@@ -52,7 +51,7 @@ def hub_model(repo_id: str, entry: ModelEntry | None = None, kinds: tuple[str, .
     Args:
         repo_id: `org/name`.
         entry: the catalogue's row, for the size, revision and hash.
-        kinds: values of `model_type` in config.json that will do.
+        formats: those that will do; empty: every family's.
 
     Raises:
         ModelError: the repository is unknown, holds another kind of model, cannot be reached, or sends a file
@@ -61,14 +60,17 @@ def hub_model(repo_id: str, entry: ModelEntry | None = None, kinds: tuple[str, .
     by_hand = by_hand_folder(repo_id)
     if by_hand.is_dir():
         return by_hand
+    formats = formats or [format for family in families() for format in family.formats]
     revision = entry.revision if entry else None
-    cached = _model_files(_Repository(repo_id, revision, local=True), kinds)
+    cached = _model_files(_Repository(repo_id, revision, local=True), formats)
     if cached:
         return cached[0].parent
     remote = _Repository(repo_id, revision, local=False, size=entry.size if entry else None)
-    files = _model_files(remote, kinds)
+    files = _model_files(remote, formats)
     if not files:
-        raise ModelError(remote.lacks_everything(f"config.json ({' or '.join(kinds)}) or open_clip_config.json"))
+        kinds = " or ".join(format.model_type for format in formats if format.model_type)
+        needed = [f"config.json ({kinds})", *(format.config for format in formats if format.config)]
+        raise ModelError(remote.lacks_everything(" or ".join(needed)))
     remote.check(files[1:], entry.sha256 if entry else None)
     return files[0].parent
 
@@ -89,19 +91,20 @@ def hub_adapter(repo_id: str) -> Path:
     return files[0].parent
 
 
-def _model_files(repository: _Repository, kinds: tuple[str, ...]) -> list[Path]:
+def _model_files(repository: _Repository, formats: Sequence[Format]) -> list[Path]:
     """The configuration and the weights files of a model; [] where either is missing."""
     config = repository.get("config.json")
     model_type = read_json(config).get("model_type") if config else None
-    candidates: tuple[str, ...] = HF_WEIGHTS
-    if model_type not in kinds:
-        config, candidates = repository.get("open_clip_config.json"), OPEN_CLIP_WEIGHTS
-    if config is None:
+    format = next((f for f in formats if f.model_type is not None and f.model_type == model_type), None)
+    if format is None:
+        named = ((f, repository.get(f.config)) for f in formats if f.config is not None)
+        format, config = next(((f, path) for f, path in named if path is not None), (None, None))
+    if format is None or config is None:
         return []
-    small = {name: repository.get(name) for name in SMALL_FILES}
-    if repository.local and model_type == "siglip" and not any(small[name] for name in TOKENIZER_FILES):
+    small = {name: repository.get(name) for name in dict.fromkeys((*SMALL_FILES, *format.needs))}
+    if repository.local and format.needs and not any(small[name] for name in format.needs):
         return []
-    return _with_weights(repository, config, candidates)
+    return _with_weights(repository, config, format.weights)
 
 
 def _adapter_files(repository: _Repository) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Reading transformers folders and hub ids: the model, its tokenizer, its image statistics."""
+"""transformers folders and hub ids: the model, its tokenizer, its image statistics, read and written."""
 
 from __future__ import annotations
 
@@ -60,6 +60,36 @@ def load_tokenizer(source: str | Path, default: Callable[[], Any] | None = None)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ModelError(f"the tokenizer of {source} cannot be loaded: {_first_line(error)}") from error
     return default() if default else None
+
+
+def image_processor(
+    name: str, mean: tuple[float, ...], std: tuple[float, ...], image_size: int, size: dict[str, int]
+) -> dict[str, Any]:
+    """The content of `preprocessor_config.json`: bicubic, a square crop of `image_size`."""
+    return {
+        "image_processor_type": name,
+        "image_mean": list(mean),
+        "image_std": list(std),
+        "size": size,
+        "crop_size": {"height": image_size, "width": image_size},
+        "resample": 3,
+    }
+
+
+def save_pretrained(folder: Path, model: Any, tokenizer: Any, processor: dict[str, Any]) -> None:
+    """Write a transformers folder.
+
+    Args:
+        folder: gets the files; the caller sees to it that it appears whole.
+        model: a transformers model without adapter.
+        tokenizer: None: none is written.
+        processor: see `image_processor`.
+    """
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=1) + "\n", encoding="utf-8")
+    with without_bars():
+        model.save_pretrained(folder)
 
 
 @contextmanager
