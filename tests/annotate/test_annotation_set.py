@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.annotate.samples import COLOURS, halves, left_half, open_desk, write_folder
+from tests.annotate.samples import COLOURS, colour_model, halves, left_half, open_desk, write_folder
 from tests.data.samples import write_tar
 from ttd.annotate.annotation_set import AnnotationSet
 from ttd.annotate.item import Work
-from ttd.annotate.proposals import candidate_words
+from ttd.annotate.proposals import Proposer, candidate_words
 from ttd.annotate.queue import Queue
 from ttd.annotate.records import KEPT, REJECTED
 from ttd.annotate.store import Changed, Unpublished
@@ -358,3 +358,56 @@ def test_a_caption_that_changed_is_told(annotations: AnnotationSet, tmp_path: Pa
     work = open_desk(tmp_path / "data", tmp_path / "set").open(0, "tab")
     assert "caption has changed" in work.note
     assert work.true == ["red", "green"]
+
+
+def plain_photos(folder: Path) -> Path:
+    """Images in a folder and a subfolder, two of three with their captions beside them."""
+    write_folder(folder)
+    (folder / "captions.jsonl").unlink()
+    (folder / "more").mkdir()
+    (folder / "002.png").rename(folder / "more" / "002.png")
+    (folder / "000.txt").write_text("A red wall beside a green door .\n", "utf-8")
+    (folder / "more" / "002.txt").write_text("A blue wall", "utf-8")
+    return folder
+
+
+def test_a_plain_folder_of_images_is_annotated(tmp_path: Path) -> None:
+    annotations = AnnotationSet(
+        Queue.open(plain_photos(tmp_path / "photos")), tmp_path / "set", Proposer(colour_model())
+    )
+    assert [item.key for item in annotations.queue.items] == ["000.png", "001.png", "more/002.png"]
+    first = opened(annotations)
+    assert (first.true, first.content.typed) == (["red", "green"], False)
+    with pytest.raises(InputError, match="a caption of its own"):
+        annotations.type_caption(first, "another")
+    annotations.accept(first)
+    bare = opened(annotations)
+    assert (bare.content.caption, bare.words, bare.masks()) == ("", [], {})
+    with pytest.raises(InputError, match="no caption yet"):
+        annotations.accept(bare)
+    for wrong in (" \n", "x" * 1001):
+        with pytest.raises(InputError, match="1 to 1000 characters"):
+            annotations.type_caption(bare, wrong)
+    typed = annotations.type_caption(bare, " Green and  blue\nwalls ")
+    assert (typed.content.caption, typed.true) == ("Green and blue walls", ["green", "blue"])
+    typed.press("walls")
+    annotations.keep_draft(typed, "tab")
+    back = annotations.open(1, "tab")  # as after the page was closed
+    assert (back.content.caption, back.true) == ("Green and blue walls", ["green", "blue", "walls"])
+    annotations.accept(back)
+    again = annotations.open(1, "tab")
+    assert (again.content.caption, again.true, again.note) == (back.content.caption, back.true, "")
+    annotations.accept(opened(annotations))
+    rows = {row.caption: row.true for row in read_tagmask(tmp_path / "set").rows}
+    assert rows == {
+        "A red wall beside a green door .": {"red", "green"},
+        "Green and blue walls": {"green", "blue", "walls"},
+        "A blue wall": {"blue"},
+    }
+
+
+def test_the_set_does_not_lie_among_the_images(tmp_path: Path) -> None:
+    photos = plain_photos(tmp_path / "photos")
+    with pytest.raises(InputError, match="choose another folder for the set"):
+        AnnotationSet.open_set(colour_model(), str(photos), str(photos / "set"))
+    assert not (photos / "set").exists()

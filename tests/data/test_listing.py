@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ttd.data.listing import data_files, expand_braces
+from ttd.data.listing import data_files, expand_braces, images_in
 from ttd.data.tar_shard import shard_name
 from ttd.errors import InputError
 
@@ -75,6 +75,16 @@ def test_parents_are_those_that_the_disk_has(place: Path, monkeypatch: pytest.Mo
         data_files([place / "a" / "00.tar", "../a/00.tar"])
 
 
+def test_a_plain_folder_of_images(place: Path) -> None:
+    (place / "photos" / "more").mkdir(parents=True)
+    for name in ("photos/b.JPG", "photos/b.txt", "photos/more/a.png", "photos/.hidden.png"):
+        (place / name).touch()
+    assert data_files("photos") == [place / "photos"]
+    assert images_in(place / "photos") == [place / "photos/b.JPG", place / "photos/more/a.png"]
+    (place / "photos" / "list.csv").touch()
+    assert data_files("photos") == [place / "photos" / "list.csv"]
+
+
 def test_absolute_wildcards(place: Path) -> None:
     assert data_files(str(place / "*" / "01.tar")) == [place / "a/01.tar"]
 
@@ -88,7 +98,7 @@ def test_absolute_wildcards(place: Path) -> None:
         ("*.nothing", "does not exist"),
         (["a", "a/01.tar"], "named twice"),
         ("c.tar.gz", "unpack"),
-        ("empty", "0 captions files"),
+        ("empty", "no images"),
         ("b/photo.jpg", "neither"),
         ("s3://bucket/a.tar", "local"),
         ("pipe:cat a.tar", "local"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from ttd.annotate.export import Exporter, image_file, write_image
-from ttd.annotate.item import Work
+from ttd.annotate.item import Work, checked_caption, typed_before
 from ttd.annotate.proposals import Proposer
 from ttd.annotate.queue import Claims, Queue, QueueItem
 from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, SKIPPED, Record
@@ -86,7 +86,7 @@ class AnnotationSet:
 
         Args:
             model: scores the words and maps them.
-            data: shards, a folder with a captions file, or COCO captions.
+            data: a folder of images, with `NAME.txt` or without captions; shards; a captions file: see `PairSource`.
             out: folder of the set.
             images: the folder that a captions file's image paths start from.
             every_caption: an item for each caption of an image, not only for the first.
@@ -98,6 +98,11 @@ class AnnotationSet:
             ModelError: there is no such SAM-HQ.
         """
         queue = Queue.open(data, images, every_caption=every_caption)
+        for shard in queue.source.shards:
+            if shard.path.is_dir() and Path(out).absolute().is_relative_to(shard.path):
+                raise InputError(
+                    f"{out} lies in {shard.path}, whose images are annotated: choose another folder for the set"
+                )
         refiner = None
         if sam is not None:
             from ttd.encoders.registry import find_sam
@@ -128,8 +133,11 @@ class AnnotationSet:
         if not 0 <= number < len(self.queue):
             raise InputError(f"there is no item {number + 1}: the queue has {len(self.queue)}")
         item = self.queue.items[number]
+        record, draft = self.store.get(item.id), self.store.draft(item.id)
         content = self.queue.read(item)
-        work = Work.start(item, content, self.proposer, self.store.get(item.id), self.store.draft(item.id))
+        if content.typed:
+            content = replace(content, caption=typed_before(record, draft))
+        work = Work.start(item, content, self.proposer, record, draft)
         free = self.claims.take(item.id, tab)
         self.claims.give_back(tab, but=item.id)
         if not free:
@@ -159,14 +167,28 @@ class AnnotationSet:
         self.store.save_draft(work.item.id, work.draft())
         self.claims.touch(work.item.id, tab)
 
+    def type_caption(self, work: Work, caption: str) -> Work:
+        """The item anew with a caption that somebody typed, for an image that has none.
+
+        Raises:
+            InputError: the image has a caption of its own, or this is none.
+        """
+        if not work.content.typed:
+            raise InputError("this image has a caption of its own: change it in the data")
+        content = replace(work.content, caption=checked_caption(caption))
+        return Work.start(work.item, content, self.proposer, self.store.get(work.item.id))
+
     def accept(self, work: Work) -> Record:
         """Writes the item into the set; on disk when it returns.
 
         Raises:
+            InputError: it has no caption yet.
             Changed: another tab decided about it meanwhile; accepting once more replaces that.
             Unpublished: the decision is safe, the set's other files are not written yet.
             OSError: it could not be written; nothing has changed.
         """
+        if not work.content.caption:
+            raise InputError("this image has no caption yet: type what it shows, or skip it")
         name, encoded = image_file(work.item.id, work.content.encoded, work.image)
         record = work.record(ACCEPTED, name)
         return self._put(work, record, lambda: write_image(self.store.root, name, encoded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from ttd.errors import InputError
 from ttd.text.words import Word, is_stop_word, split_words
 
 _STEPS_KEPT = 200
+MOST_CHARACTERS = 1000  # of a typed caption
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ class Work:
     def draft(self) -> dict[str, Any]:
         """What is to be kept of an item that is not accepted yet."""
         return {
+            "caption": self.content.caption,
             "seen": self.seen,
             "true": self.true,
             "active": self.active,
@@ -255,6 +258,22 @@ class Work:
     def _check(self, word: str) -> None:
         if word not in self.words:
             raise InputError(f"{word!r} is not a word of this caption")
+
+
+def checked_caption(text: str) -> str:
+    """A caption as it was typed, in one line; raises InputError where it is none."""
+    caption = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    if not caption or len(caption) > MOST_CHARACTERS:
+        raise InputError(f"a caption has 1 to {MOST_CHARACTERS} characters: type what the image shows")
+    return caption
+
+
+def typed_before(record: Record | None, draft: dict[str, Any] | None) -> str:
+    """The caption that was typed for an image without one: of the draft, else of the record; "" where none was."""
+    if draft is not None and draft.get("seen") == (record.version if record else 0):
+        with suppress(InputError):
+            return checked_caption(str(draft.get("caption", "")))
+    return record.caption if record is not None else ""
 
 
 def _from_draft(draft: dict[str, Any] | None, version: int, words: set[str]) -> State | None:

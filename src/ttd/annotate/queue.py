@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ttd.data.bad_samples import BadSample
+from ttd.data.bad_samples import EMPTY_CAPTION, MISSING_CAPTION, BadSample
 from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
 from ttd.safe_paths import inside, item_id
@@ -96,21 +96,23 @@ class QueueImage:
     """What was read of an item.
 
     Attributes:
-        caption: as written.
+        caption: as written; "" where the image has none, and somebody is to type one.
         image: upright RGB.
         encoded: the file's own bytes, to be handed on as they are.
+        typed: whether the caption is not the data's but typed here.
     """
 
     caption: str
     image: Image.Image
     encoded: bytes
+    typed: bool = False
 
 
 class Queue:
     """All items, by number and by id.
 
     Args:
-        source: shards, a folder with a captions file, or COCO captions: see `PairSource`.
+        source: images with or without captions: see `PairSource`.
         every_caption: an item for each caption of an image; else for its first.
 
     Raises:
@@ -142,11 +144,16 @@ class Queue:
         return self._numbers.get(identifier)
 
     def read(self, item: QueueItem) -> QueueImage:
-        """Reads and decodes one item; raises `BadSample` where it cannot be used."""
+        """Reads and decodes one item, without a caption where it has none; raises `BadSample` where it is damaged."""
         shard, row = self.source.place(item.pair)
-        caption = shard.captions(row)[item.which]
+        try:
+            caption = shard.captions(row)[item.which]
+        except BadSample as error:
+            if error.reason not in (MISSING_CAPTION, EMPTY_CAPTION):
+                raise
+            caption = ""
         encoded = shard.image_bytes(row)
-        return QueueImage(caption, decode_image(encoded, shard.name, item.key), encoded)
+        return QueueImage(caption, decode_image(encoded, shard.name, item.key), encoded, typed=not caption)
 
 
 def _places(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int, str, str]]:

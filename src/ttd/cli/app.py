@@ -47,7 +47,7 @@ def _encoder_options(function: Any) -> Any:
 )
 @_encoder_options
 @click.option("--sam-model", metavar="NAME", help="SAM-HQ, as a refinement and to propose masks to annotate.")
-@click.option("--annotate", metavar="DATA", help="Images and captions to annotate: folder, shards or COCO captions.")
+@click.option("--annotate", metavar="DATA", help="What to annotate: a folder of images, shards or a captions file.")
 @click.option("--images", metavar="DIR", help="Where the paths of --annotate's captions file start from.")
 @click.option("--every-caption", is_flag=True, help="Annotate all captions of an image, not only its first.")
 @click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate.")
@@ -84,7 +84,7 @@ def app(
     \b
     ttd app                                        (http://127.0.0.1:7860/)
     ttd app --model clip-vit-b16 --adapter runs/paper
-    ttd app --annotate photos/ --out my-tagmask
+    ttd app --annotate photos/ --out my-tagmask    (captions: photos/NAME.txt, or typed on the page)
     ttd app --host 0.0.0.0 --user anna             (asks for a password)
 
     Only the models and adapters named here can be chosen on the page.

@@ -9,25 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ttd.data.listing import caption_file, images_in
 from ttd.errors import InputError
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".avif",
-        ".jp2",
-    }
-)
 LISTS = frozenset({".jsonl", ".csv"})
 
 
@@ -77,12 +61,10 @@ def read_items(source: str, caption: str | None, tags: tuple[str, ...], out: str
 def _folder(folder: Path, out: str | None) -> Iterator[Item]:
     """Images in a folder and its subfolders, without those that an earlier run put into `out`."""
     ours = Path(out).resolve() if out else None
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
+    for path in images_in(folder):
         if ours and ours != folder.resolve() and path.resolve().is_relative_to(ours):
             continue
-        text = path.with_suffix(".txt")
+        text = caption_file(path)
         caption = text.read_text("utf-8", errors="replace").strip() if text.is_file() else None
         yield Item(path.relative_to(folder).as_posix(), path, caption)
 

@@ -13,6 +13,9 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".json")
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2")
+)
 
 
 def expand_braces(text: str) -> list[str]:
@@ -22,12 +25,23 @@ def expand_braces(text: str) -> list[str]:
     return ["".join(chosen) for chosen in product(*choices)]
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images in a folder and its subfolders, by their endings, sorted; hidden files are left out."""
+    found = folder.rglob("*")
+    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+
+
+def caption_file(image: Path) -> Path:
+    """Where an image of a plain folder has its caption: NAME.txt beside it."""
+    return image.with_suffix(".txt")
+
+
 def data_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The tar shards and captions files that `sources` name, in order, as absolute paths without "..".
+    """The tar shards, captions files and folders of images that `sources` name, in order, absolute and without "..".
 
     Args:
         sources: one or several of: a shard or captions file, a brace range, a wildcard, a folder with
-            shards (its `*.tar`) or with exactly one captions file.
+            shards (its `*.tar`), with exactly one captions file, or of images with `NAME.txt` beside them.
 
     Raises:
         InputError: nothing there, something else than local shards or captions files, a file named twice.
@@ -101,6 +115,10 @@ def _in_folder(folder: Path) -> list[Path]:
     lists = sorted(path for path in folder.iterdir() if path.suffix.lower() in CAPTION_FILES)
     if len(lists) == 1:
         return lists
-    raise InputError(
-        f"{folder} has no .tar shards and {len(lists)} captions files where one is needed: name the file itself"
-    )
+    if not lists and images_in(folder):
+        return [folder]
+    if lists:
+        raise InputError(
+            f"{folder} has no .tar shards and {len(lists)} captions files where one is needed: name the file itself"
+        )
+    raise InputError(f"{folder} has no .tar shards, no captions file and no images: name the folder that holds them")

@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample, BadSampleReport
 from ttd.data.captions_file import FolderShard
+from ttd.data.image_folder import ImageFolder
 from ttd.data.listing import data_files
 from ttd.data.ranks import ranks
 from ttd.data.tables import ChosenWords, kept_rows
@@ -103,7 +104,7 @@ class PairSource:
     It may be shared by threads, forked and pickled: it holds no open files.
 
     Args:
-        sources: shards, brace ranges, folders, captions files: see `ttd.data.listing.data_files`.
+        sources: shards, brace ranges, captions files, folders of these or of images: see `ttd.data.listing.data_files`.
         images: the folder that a captions file's image paths start from; None: the file's own.
         keep: a keep-list (Parquet with shard, key): only these pairs, in the same order.
         tags: words chosen beforehand: a file (JSONL or Parquet) or a folder of `ttd data tag`; "inside": those that
@@ -228,8 +229,14 @@ def _open_all(paths: list[Path], images: Path | None) -> list[Shard]:
     turned = [*paths[first:], *paths[:first]]
     hidden = None if rank == 0 else True
     for path in tqdm(turned, "opening", unit="shard", delay=2, disable=hidden, file=sys.stderr):
-        opened[path] = TarShard(path) if path.suffix.lower() == ".tar" else FolderShard(path, images)
+        opened[path] = _open(path, images)
     return [opened[path] for path in paths]
+
+
+def _open(path: Path, images: Path | None) -> Shard:
+    if path.is_dir():
+        return ImageFolder(path)
+    return TarShard(path) if path.suffix.lower() == ".tar" else FolderShard(path, images)
 
 
 def _check_names(shards: list[Shard]) -> None:

@@ -74,6 +74,22 @@ def test_from_the_first_item_to_the_second_pass(person: Person, annotations: Ann
     assert annotations.progress().rejected == 0
 
 
+def test_an_image_without_a_caption_is_given_one(tmp_path: Path) -> None:
+    (write_folder(tmp_path / "photos", 1) / "captions.jsonl").unlink()
+    person = Person(open_desk(tmp_path / "photos", tmp_path / "set"))
+    assert "type what it shows" in person.html
+    assert "no caption yet" in person.do("accept")
+    assert person.tab.failed
+    person.do("caption", text="<b>red</b> and green")
+    assert not person.tab.failed
+    assert 'value="&lt;b&gt;red&lt;/b&gt; and green"' in person.html
+    assert 'data-word="green"' in person.html
+    person.do("caption", text=None)
+    assert person.tab.failed
+    assert "is saved" in person.do("accept")
+    assert [row.true for row in read_tagmask(tmp_path / "set").rows] == [{"red", "green"}]
+
+
 def test_undo_and_walking_to_the_ends(person: Person) -> None:
     assert "nothing to take back" in person.do("undo")
     assert person.tab.failed

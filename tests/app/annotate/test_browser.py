@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from tests.app.browser import Visit, browser, visit
 from tests.app.test_server import free_port
@@ -32,12 +33,12 @@ pytestmark = pytest.mark.browser
 class Server:
     """`ttd app --annotate`, which can be killed and started again at the same address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, data: str = "scenes", *options: str) -> None:
         self.out, port = folder / "set", free_port()
         self.address = f"http://127.0.0.1:{port}/"
         self._command = [
-            sys.executable, "-m", "ttd", "app", "--annotate", str(folder / "scenes"), "--out", str(self.out),
-            "--sam-model", str(folder / "sam"), "--port", str(port),
+            sys.executable, "-m", "ttd", "app", "--annotate", str(folder / data), "--out", str(self.out),
+            "--port", str(port), *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[str] | None = None
 
@@ -62,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("annotate")
     write_shards(Scenes("test"), 5, folder / "scenes")
     tiny_sam_model().save_pretrained(folder / "sam")
-    one = Server(folder)
+    one = Server(folder, "scenes", "--sam-model", str(folder / "sam"))
     one.start()
     yield one
     one.kill()
@@ -237,3 +238,37 @@ def test_nothing_sticks_out_and_mistakes_are_sentences(opened: Browser, server: 
     assert seen.elsewhere() == []
     assert seen.complaints == []
     page.close()
+
+
+def test_a_photo_without_a_caption_is_given_one(opened: Browser, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number, name in enumerate(("a.png", "b.png")):
+        Image.fromarray(Scenes("test")[number].image).save(tmp_path / "photos" / name)
+    server = Server(tmp_path, "photos")
+    server.start()
+    try:
+        seen = board(opened, server)
+        page = seen.page
+        field = page.locator(".ann-typed input")
+        assert page.locator(".ann-caption button").count() == 0
+        assert "no caption yet" in press(page, "a")
+        field.fill("a dog on grass")
+        field.press("End")
+        field.type(" as snow")  # letters that are commands elsewhere
+        assert field.input_value() == "a dog on grass as snow"
+        assert page.locator(".ann-head b").inner_text() == "item 1 of 2"
+        answered(page, lambda: field.press("Enter"))
+        choose(page, {"dog", "grass"})
+        server.kill()
+        server.start()
+        page.reload()
+        page.locator(".ann-stage").wait_for()
+        assert field.input_value() == "a dog on grass as snow"
+        assert chosen(page) == {"dog", "grass"}
+        assert "is saved" in press(page, "a")
+        field.fill("snow")
+        answered(page, page.locator(".ann-typed button").click)
+        assert page.locator(".ann-caption [data-word='snow']").count() == 1
+        assert [(row.caption, row.true) for row in server.rows()] == [("a dog on grass as snow", {"dog", "grass"})]
+    finally:
+        server.kill()

@@ -70,6 +70,7 @@ class Actions:
             "open": self._open,
             "accept": self._accept,
             "skip": self._skip,
+            "caption": self._caption,
             "next": lambda tab, given: self._walk(tab, 1),
             "previous": lambda tab, given: self._walk(tab, -1),
             "annotate": self._annotate,
@@ -137,6 +138,11 @@ class Actions:
         self.annotations.skip(work)
         kept = "stays as it was accepted" if work.status == "accepted" else "is skipped"
         self._go_on(tab, work.item.number, f"Item {work.item.number + 1} {kept}.")
+
+    def _caption(self, tab: Tab, given: Mapping[str, Any]) -> None:
+        """The caption of an image that has none."""
+        self._show(tab, self.annotations.type_caption(_work(tab), _text(given, "text")))
+        self.annotations.keep_draft(_work(tab), tab.name)
 
     def _walk(self, tab: Tab, step: int) -> None:
         """To the neighbour in the queue, decided or not; damaged ones are passed over."""
@@ -227,7 +233,7 @@ def _work(tab: Tab) -> Work:
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str):
-        raise InputError("the page sent no word: reload it")
+        raise InputError("the page sent no text: reload it")
     return value
 
 

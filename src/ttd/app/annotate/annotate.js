@@ -131,8 +131,19 @@ element.addEventListener("click", (event) => {
   else if (name) own.outside = !own.outside;
   else if (what === "press") send({ do: what, word });
   else if (what === "choose") send({ do: what, place: Number(place) });
+  else if (what === "caption") sendCaption();
   else if (what) send({ do: what });
   if (mode || name) redraw();
+});
+
+function sendCaption() {
+  send({ do: "caption", text: element.querySelector(".ann-typed input").value });
+}
+element.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing || !event.target.closest(".ann-typed input")) return;
+  event.preventDefault();
+  event.target.blur(); // so that the next key is a command again
+  sendCaption();
 });
 
 element.addEventListener("input", (event) => {

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ttd.annotate.annotation_set import AnnotationSet, Progress
-from ttd.annotate.item import Work
+from ttd.annotate.item import MOST_CHARACTERS, Work
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.records import Record
@@ -81,8 +81,19 @@ def _annotate(work: Work | None) -> str:
     )
     note = f'<span class="ann-state">{state}</span>' if state else ""
     return (
-        f'<div class="ann-caption">{_caption(work, colours)}{note}</div>'
+        f'{_typed(work)}<div class="ann-caption">{_caption(work, colours)}{note}</div>'
         f'<div class="ann-columns">{stage}<div class="ann-panel">{panel}</div></div>'
+    )
+
+
+def _typed(work: Work) -> str:
+    """Where the caption of an image that has none is typed."""
+    if not work.content.typed:
+        return ""
+    return (
+        f'<div class="ann-typed"><input type="text" maxlength="{MOST_CHARACTERS}" value="{text(work.content.caption)}" '
+        'aria-label="Caption" placeholder="This image has no caption: type what it shows">'
+        '<button data-do="caption">Take it <kbd>Enter</kbd></button></div>'
     )
 
 
