@@ -51,8 +51,8 @@ def colour_model() -> TTD:
     return TTD(ColourEncoder().eval())
 
 
-def open_desk(folder: Path, out: Path, count: int = 3) -> AnnotationSet:
-    """A annotations on `write_folder`'s images, which are made where they are missing."""
+def open_annotations(folder: Path, out: Path, count: int = 3) -> AnnotationSet:
+    """An annotation set of `write_folder`'s images, which are made where they are missing."""
     if not folder.exists():
         write_folder(folder, count)
     return AnnotationSet(Queue.open(folder), out, Proposer(colour_model()))

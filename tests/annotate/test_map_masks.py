@@ -28,7 +28,7 @@ def flood(allowed: np.ndarray, spot: tuple[int, int]) -> np.ndarray:
     return reached
 
 
-def by_hand(heat: np.ndarray, prompts: Prompts, cut: float) -> np.ndarray:
+def by_hand(heat: np.ndarray, prompts: Prompts, threshold: float) -> np.ndarray:
     """The rule of the module, pixel by pixel."""
     height, width = heat.shape
     boxed, level = np.zeros(heat.shape, bool), np.full(heat.shape, np.inf)
@@ -36,18 +36,18 @@ def by_hand(heat: np.ndarray, prompts: Prompts, cut: float) -> np.ndarray:
         cells = [(r, c) for r in range(height) for c in range(width)
                  if box.top <= r <= box.bottom and box.left <= c <= box.right]  # fmt: skip
         values = [heat[cell] for cell in cells]
-        its = cut if max(values) >= cut else (float(min(values)) + float(max(values))) / 2
+        its = threshold if max(values) >= threshold else (float(min(values)) + float(max(values))) / 2
         for cell in cells:
             boxed[cell], level[cell] = True, min(level[cell], np.float32(its))
     if not prompts.boxes:
-        boxed[:], level[:] = True, np.float32(cut)
+        boxed[:], level[:] = True, np.float32(threshold)
     inside = [(int(p.y), int(p.x)) for p in prompts.points if p.inside]
     outside = [(int(p.y), int(p.x)) for p in prompts.points if not p.inside]
     mask = boxed & (heat >= level)
     if inside:
         mask = np.zeros(heat.shape, bool)
         for spot in inside:
-            here = np.minimum(level, heat[spot]) if boxed[spot] else np.full(heat.shape, min(cut, heat[spot]))
+            here = np.minimum(level, heat[spot]) if boxed[spot] else np.full(heat.shape, min(threshold, heat[spot]))
             mask |= flood((boxed if boxed[spot] else True) & (heat >= here.astype(np.float32)), spot)
     for r, c in product(range(height), range(width)):
         near = [(r - y) ** 2 + (c - x) ** 2 for y, x in inside]
@@ -74,9 +74,9 @@ def questions(draw: st.DrawFn) -> tuple[np.ndarray, Prompts]:
 
 @settings(max_examples=300, deadline=None)
 @given(questions(), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
-def test_equals_the_rule_pixel_by_pixel(question: tuple[np.ndarray, Prompts], cut: float) -> None:
+def test_equals_the_rule_pixel_by_pixel(question: tuple[np.ndarray, Prompts], threshold: float) -> None:
     heat, prompts = question
-    np.testing.assert_array_equal(mask_from_map(heat, prompts, cut), by_hand(heat, prompts, cut))
+    np.testing.assert_array_equal(mask_from_map(heat, prompts, threshold), by_hand(heat, prompts, threshold))
 
 
 def two_hills() -> np.ndarray:
@@ -107,8 +107,8 @@ def test_coordinates_outside_the_image_are_held_in() -> None:
     assert mask_from_map(two_hills(), Prompts().with_point(99, -5, True).with_box(-9, -9, 99, 99), 0.5).all()
 
 
-def test_own_cut_goes_first() -> None:
-    assert mask_from_map(two_hills(), Prompts(cut=0.95), 0.5).sum() == 0
+def test_a_persons_threshold_goes_first() -> None:
+    assert mask_from_map(two_hills(), Prompts(threshold=0.95), 0.5).sum() == 0
 
 
 @pytest.mark.parametrize("inside", [True, False])

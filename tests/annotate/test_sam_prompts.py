@@ -70,17 +70,17 @@ def test_boxes_are_united(sam: SAMRefiner) -> None:
 def test_the_image_is_encoded_once_for_all_questions(sam: SAMRefiner) -> None:
     asked = Asked(sam)
     proposer = Proposer(colour_model(), asked)
-    look = proposer.look(_image(), "a red wall beside a green door")
-    first = proposer.mask(look, "red", Prompts())
+    encoded = proposer.encode(_image(), "a red wall beside a green door")
+    first = proposer.mask(encoded, "red", Prompts())
     # Without a point SAM-HQ redraws our own map: it was asked with a box and a mask, as in the paper's B.5.
     assert asked.questions[0][2] is not None
-    pointed = proposer.mask(look, "red", Prompts().with_point(5, 6, True))
+    pointed = proposer.mask(encoded, "red", Prompts().with_point(5, 6, True))
     assert not np.array_equal(first, pointed)
     count = len(asked.questions)
-    assert proposer.mask(look, "red", Prompts().with_point(5, 6, True)) is pointed
+    assert proposer.mask(encoded, "red", Prompts().with_point(5, 6, True)) is pointed
     assert (asked.encoded, len(asked.questions)) == (1, count)
-    assert not proposer.mask(look, "red", Prompts(empty=True)).any()
-    dabbed = proposer.mask(look, "red", Prompts(empty=True).with_dab(4, 4, 2, True))
+    assert not proposer.mask(encoded, "red", Prompts(empty=True)).any()
+    dabbed = proposer.mask(encoded, "red", Prompts(empty=True).with_dab(4, 4, 2, True))
     assert dabbed[4, 4]
     assert dabbed.sum() == 13
 

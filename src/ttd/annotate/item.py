@@ -1,4 +1,4 @@
-"""What one person does to one item: choose words, say where they are, take steps back."""
+"""One open item: the chosen words, the prompts of each, the masks that follow, and undo."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from PIL import Image
 
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
-from ttd.annotate.proposals import Look, Proposer
+from ttd.annotate.proposals import EncodedPair, Proposer
 from ttd.annotate.queue import QueueImage, QueueItem
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.errors import InputError
 from ttd.text.words import Word, is_stop_word, split_words
 
-_STEPS_KEPT = 200
-MOST_CHARACTERS = 1000  # of a typed caption
+_UNDO_STEPS = 200
+MAX_CHARACTERS = 1000  # of a typed caption
 
 
 @dataclass(frozen=True)
-class State:
-    """One moment: the true words, what was said about each, and the word that clicks on the image are about."""
+class ItemState:
+    """What undo goes back to: the true words, the prompts of each word, and the active word (which clicks refer to)."""
 
     true: frozenset[str]
     prompts: tuple[tuple[str, Prompts], ...] = ()
     active: str | None = None
 
-    def of(self, word: str) -> Prompts:
-        """What was said about a word so far."""
+    def prompts_of(self, word: str) -> Prompts:
+        """The prompts of a word; empty ones where there are none yet."""
         return dict(self.prompts).get(word, Prompts())
 
-    def saying(self, word: str, prompts: Prompts) -> State:
-        """The same with something else said about one word."""
+    def with_prompts(self, word: str, prompts: Prompts) -> ItemState:
+        """The same with other prompts for one word."""
         return replace(self, prompts=tuple({**dict(self.prompts), word: prompts}.items()))
 
 
 @dataclass(eq=False)
-class Work:
-    """An open item. Words are in lower case; equal words of a caption are one.
+class OpenItem:
+    """An item of the queue while a person annotates it. Words are in lower case; equal words of a caption are one.
 
     Attributes:
         item, content: what is annotated.
-        seen: version of the record it started from; 0: there was none.
+        base_version: version of the record it started from; 0: there was none.
         status: of that record, "" without one.
         verdict: of that record.
         tokens: the caption's words, every occurrence.
-        note: something to tell the person once, "" for nothing.
+        note: a message to show once, "" for none.
     """
 
     item: QueueItem
     content: QueueImage
-    seen: int
+    base_version: int
     status: str
     verdict: str | None
     tokens: list[Word]
     note: str
-    _look: Look
+    _encoded: EncodedPair
     _proposer: Proposer
-    _state: State
-    _past: list[State] = field(default_factory=list)
+    _state: ItemState
+    _past: list[ItemState] = field(default_factory=list)
 
     @classmethod
     def start(
@@ -72,29 +72,29 @@ class Work:
         proposer: Proposer,
         record: Record | None = None,
         draft: dict[str, Any] | None = None,
-    ) -> Work:
-        """Opens an item as it was left: by a draft, else by its record, else with the words that we propose."""
-        look = proposer.look(content.image, content.caption)
+    ) -> OpenItem:
+        """Opens an item from its draft, else from its record, else with the proposed words."""
+        encoded = proposer.encode(content.image, content.caption)
         note = ""
-        state = State(frozenset(word.text for word in look.candidates if word.proposed))
+        state = ItemState(frozenset(word.text for word in encoded.candidates if word.proposed))
         if record is not None and record.caption != content.caption:
-            note = "The caption has changed since this was annotated: accept it again to keep the new words."
+            note = "The caption has changed since this was annotated: accept it again to save the new words."
         elif record is not None and record.status == ACCEPTED:
-            state = State(frozenset(record.true), tuple(record.prompts.items()))
-            if record.size == look.size:
+            state = ItemState(frozenset(record.true), tuple(record.prompts.items()))
+            if record.size == encoded.size:
                 for word in record.true:
-                    drawn = record.masks.get(word, np.zeros(look.size, np.bool_))
-                    proposer.remember(look, word, state.of(word), drawn)
+                    drawn = record.masks.get(word, np.zeros(encoded.size, np.bool_))
+                    proposer.remember(encoded, word, state.prompts_of(word), drawn)
         version = record.version if record else 0
         tokens = split_words(content.caption)
-        kept = _from_draft(draft, version, {token.text.lower() for token in tokens})
-        if kept is not None:
-            state, note = kept, "What you had clicked here before is back."
-        work = cls(item, content, version, record.status if record else "", record.verdict if record else None,
-                   tokens, note, look, proposer, state)  # fmt: skip
+        drafted = _from_draft(draft, version, {token.text.lower() for token in tokens})
+        if drafted is not None:
+            state, note = drafted, "What you had clicked here before is back."
+        opened = cls(item, content, version, record.status if record else "", record.verdict if record else None,
+                   tokens, note, encoded, proposer, state)  # fmt: skip
         if state.active not in state.true:
-            work._state = replace(state, active=next(iter(work.true), None))
-        return work
+            opened._state = replace(state, active=next(iter(opened.true), None))
+        return opened
 
     @property
     def image(self) -> Image.Image:
@@ -114,32 +114,32 @@ class Work:
 
     @property
     def active(self) -> str | None:
-        """The word that clicks on the image are about."""
+        """The word to which clicks on the image refer."""
         return self._state.active
 
     @property
     def prompts(self) -> Prompts:
-        """What was said about the active word."""
-        return self._state.of(self.active) if self.active else Prompts()
+        """The prompts of the active word."""
+        return self._state.prompts_of(self.active) if self.active else Prompts()
 
     @property
     def proposed(self) -> list[str]:
-        """The words that our scores choose."""
-        return [word.text for word in self._look.candidates if word.proposed]
+        """The words that the scores select."""
+        return [word.text for word in self._encoded.candidates if word.proposed]
 
     @property
-    def cut(self) -> float:
-        """Where our own map counts as the active word, 0..1."""
-        return self._proposer.cut if self.prompts.cut is None else self.prompts.cut
+    def threshold(self) -> float:
+        """The threshold of the active word's map, 0..1."""
+        return self._proposer.threshold if self.prompts.threshold is None else self.prompts.threshold
 
     @property
-    def by(self) -> str:
-        """What draws the masks: "sam-hq" or "own map"."""
-        return self._proposer.source
+    def mask_source(self) -> str:
+        """What proposes the masks: "sam-hq" or "own map"."""
+        return self._proposer.mask_source
 
     @property
     def steps(self) -> int:
-        """How many steps can be taken back."""
+        """How many steps can be undone."""
         return len(self._past)
 
     def press(self, word: str) -> None:
@@ -148,95 +148,95 @@ class Work:
         if word == self.active:
             self.drop(word)
         else:
-            self._go(replace(self._state, true=self._state.true | {word}, active=word))
+            self._change(replace(self._state, true=self._state.true | {word}, active=word))
 
     def drop(self, word: str) -> None:
-        """The word is not true; what was said about it is kept in case it comes back."""
+        """The word is not true; its prompts stay, in case it is chosen again."""
         self._check(word)
         left = self._state.true - {word}
         order = [other for other in self.words if other in left]
         after = [other for other in order if self.words.index(other) > self.words.index(word)]
         active = self.active if self.active in left else next(iter([*after, *order]), None)
-        self._go(replace(self._state, true=left, active=active))
+        self._change(replace(self._state, true=left, active=active))
 
     def activate(self, step: int) -> None:
         """Makes the next (`step` 1) or the previous (-1) chosen word active."""
         order = self.true
         if not order:
             raise InputError("no word is chosen: click those that the image shows")
-        place = order.index(self.active) if self.active in order else -1
-        self._state = replace(self._state, active=order[(place + step) % len(order)])
+        index = order.index(self.active) if self.active in order else -1
+        self._state = replace(self._state, active=order[(index + step) % len(order)])
 
     def point(self, x: float, y: float, inside: bool) -> None:
         """A point of the active word, in pixels of the image."""
-        self._say(self._current().with_point(x, y, inside))
+        self._set_prompts(self._current().with_point(x, y, inside))
 
     def box(self, x: float, y: float, other_x: float, other_y: float) -> None:
         """A box of the active word between two opposite corners."""
-        self._say(self._current().with_box(x, y, other_x, other_y))
+        self._set_prompts(self._current().with_box(x, y, other_x, other_y))
 
     def stroke(self, spots: Iterable[tuple[float, float]], radius: float, inside: bool) -> None:
-        """Paints discs around `spots` into the active word's mask, or out of it: one step to take back."""
+        """Paints discs around `spots` into the active word's mask, or out of it: one step of undo."""
         prompts = self._current()
         for x, y in spots:
             prompts = prompts.with_dab(x, y, radius, inside)
-        self._say(prompts)
+        self._set_prompts(prompts)
 
     def clear(self) -> None:
-        """The active word has no pixels any more; points and boxes begin anew."""
+        """Empties the active word's mask and removes its prompts."""
         self._current()
-        self._say(Prompts(empty=True))
+        self._set_prompts(Prompts(empty=True))
 
     def propose_again(self) -> None:
-        """Forgets all that was said about the active word: the first proposal is back."""
+        """Removes the active word's prompts: its mask is the first proposal again."""
         self._current()
-        self._say(Prompts())
+        self._set_prompts(Prompts())
 
-    def set_cut(self, cut: float) -> None:
-        """Where our own map counts as the active word, 0..1."""
-        if not 0 <= cut <= 1:
-            raise InputError(f"the cut must lie between 0 and 1, not at {cut}")
-        if cut != self.cut:
-            self._say(replace(self._current(), cut=cut))
+    def set_threshold(self, threshold: float) -> None:
+        """Sets the threshold of the active word's map; raises `InputError` outside of 0..1."""
+        if not 0 <= threshold <= 1:
+            raise InputError(f"the threshold must lie between 0 and 1, not at {threshold}")
+        if threshold != self.threshold:
+            self._set_prompts(replace(self._current(), threshold=threshold))
 
     def undo(self) -> None:
-        """Takes the last step back."""
+        """Goes back one step."""
         if not self._past:
-            raise InputError("there is nothing to take back on this image")
+            raise InputError("there is nothing to undo on this image")
         self._state = self._past.pop()
 
     def masks(self) -> dict[str, Mask]:
         """Each chosen word's mask, bool [H,W]; do not change them."""
-        self._proposer.prepare(self._look, [word for word in self.true if not self._state.of(word).empty])
-        return {word: self._proposer.mask(self._look, word, self._state.of(word)) for word in self.true}
+        self._proposer.prepare(self._encoded, [word for word in self.true if not self._state.prompts_of(word).empty])
+        return {word: self._proposer.mask(self._encoded, word, self._state.prompts_of(word)) for word in self.true}
 
     def record(self, status: str, image: str) -> Record:
-        """What is to be written; words without a pixel have no mask."""
+        """The record to be written; words without a pixel have no mask."""
         accepted = status == ACCEPTED
         masks = self.masks() if accepted else {}
         return Record(
             id=self.item.id,
-            version=self.seen,
+            version=self.base_version,
             status=status,
             shard=self.item.shard,
             key=self.item.key,
-            which=self.item.which,
+            caption_index=self.item.caption_index,
             caption=self.content.caption,
             words=tuple(token.text.lower() for token in self.tokens),
             true=tuple(self.true) if accepted else (),
             proposed=tuple(self.proposed),
-            size=self._look.size,
+            size=self._encoded.size,
             masks={word: mask for word, mask in masks.items() if mask.any()},
-            prompts={word: self._state.of(word) for word in self.true} if accepted else {},
-            by=self._proposer.source,
+            prompts={word: self._state.prompts_of(word) for word in self.true} if accepted else {},
+            mask_source=self._proposer.mask_source,
             image=image,
         )
 
     def draft(self) -> dict[str, Any]:
-        """What is to be kept of an item that is not accepted yet."""
+        """What is saved of an item before it is accepted."""
         return {
             "caption": self.content.caption,
-            "seen": self.seen,
+            "base_version": self.base_version,
             "true": self.true,
             "active": self.active,
             "prompts": {word: prompts.to_dict() for word, prompts in self._state.prompts},
@@ -247,12 +247,12 @@ class Work:
             raise InputError("no word is active: click a word that the image shows, then the image")
         return self.prompts
 
-    def _say(self, prompts: Prompts) -> None:
+    def _set_prompts(self, prompts: Prompts) -> None:
         assert self.active is not None
-        self._go(self._state.saying(self.active, prompts))
+        self._change(self._state.with_prompts(self.active, prompts))
 
-    def _go(self, state: State) -> None:
-        self._past = [*self._past, self._state][-_STEPS_KEPT:]
+    def _change(self, state: ItemState) -> None:
+        self._past = [*self._past, self._state][-_UNDO_STEPS:]
         self._state = state
 
     def _check(self, word: str) -> None:
@@ -261,28 +261,28 @@ class Work:
 
 
 def checked_caption(text: str) -> str:
-    """A caption as it was typed, in one line; raises InputError where it is none."""
+    """A typed caption in one line; raises `InputError` where it is empty or too long."""
     caption = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
-    if not caption or len(caption) > MOST_CHARACTERS:
-        raise InputError(f"a caption has 1 to {MOST_CHARACTERS} characters: type what the image shows")
+    if not caption or len(caption) > MAX_CHARACTERS:
+        raise InputError(f"a caption has 1 to {MAX_CHARACTERS} characters: type what the image shows")
     return caption
 
 
 def typed_before(record: Record | None, draft: dict[str, Any] | None) -> str:
     """The caption that was typed for an image without one: of the draft, else of the record; "" where none was."""
-    if draft is not None and draft.get("seen") == (record.version if record else 0):
+    if draft is not None and draft.get("base_version") == (record.version if record else 0):
         with suppress(InputError):
             return checked_caption(str(draft.get("caption", "")))
     return record.caption if record is not None else ""
 
 
-def _from_draft(draft: dict[str, Any] | None, version: int, words: set[str]) -> State | None:
-    """The state of a draft that started from the same version; None where it is of no use."""
-    if draft is None or draft.get("seen") != version:
+def _from_draft(draft: dict[str, Any] | None, version: int, words: set[str]) -> ItemState | None:
+    """The state of a draft; None where it started from another version or is damaged."""
+    if draft is None or draft.get("base_version") != version:
         return None
     try:
         true = frozenset(str(word) for word in draft["true"]) & words
         prompts = tuple((str(word), Prompts.from_dict(one)) for word, one in draft["prompts"].items() if word in words)
-        return State(true, prompts, draft["active"] if draft["active"] in true else None)
+        return ItemState(true, prompts, draft["active"] if draft["active"] in true else None)
     except (InputError, KeyError, TypeError, AttributeError):
         return None

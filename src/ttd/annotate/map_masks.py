@@ -1,13 +1,13 @@
-"""A mask from our own map and a person's points and boxes, for those who have no SAM-HQ.
+"""Masks from the model's own map and a person's points and boxes: what is proposed without SAM-HQ.
 
-The rule: the map counts where it reaches the cut.
-- No point, no box: all of it.
-- Boxes: the map is looked at inside them only. In a box where nothing reaches the cut, the cut is half-way between
-  the box's lowest and highest value.
-- Points inside: of all that, the connected parts in which they lie (corners connect). A point on a lower value lowers
-  the cut to that value for its own part; a point outside all boxes is answered by the whole image.
-- Points outside: take away what is nearer to them than to any point inside; without a point inside, the connected
-  part they lie in.
+The rule: a pixel belongs to the mask where the map reaches the threshold.
+- Without points and boxes: all these pixels.
+- Boxes: only pixels inside a box. In a box where no pixel reaches the threshold, the threshold is half-way between the
+  box's lowest and highest value.
+- Points inside: of those pixels, the connected parts that hold a point (corners connect). Where the map at a point is
+  below the threshold, the value there is the threshold of its part. The part of a point in no box may lie anywhere.
+- Points outside: remove the pixels that are nearer to them than to any point inside; without a point inside, remove the
+  connected parts that hold them.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ttd.annotate.prompts import Box, Dab, Point, Prompts
 Mask = NDArray[np.bool_]
 
 
-def mask_from_map(heat: NDArray[np.float32], prompts: Prompts, cut: float) -> Mask:
-    """The mask bool [H,W] that the rule above gives; dabs and `empty` are left to `painted`.
+def mask_from_map(heat: NDArray[np.float32], prompts: Prompts, threshold: float) -> Mask:
+    """The mask bool [H,W] by the rule of this module; the dabs are painted by `painted`.
 
     Args:
-        heat: [H,W] in 0..1.
-        prompts: coordinates are rounded to pixels and held within the image.
-        cut: in 0..1; `prompts.cut` goes before it.
+        heat: the map, [H,W] in 0..1.
+        prompts: coordinates are rounded to pixels and clamped to the image.
+        threshold: in 0..1; `prompts.threshold`, where there is one, takes precedence.
     """
-    cut = cut if prompts.cut is None else prompts.cut
-    boxed, levels = _in_boxes(heat, prompts.boxes, cut)
+    threshold = threshold if prompts.threshold is None else prompts.threshold
+    boxed, levels = _in_boxes(heat, prompts.boxes, threshold)
     inside = [_pixel(p, heat.shape) for p in prompts.points if p.inside]
     outside = [_pixel(p, heat.shape) for p in prompts.points if not p.inside]
     mask = boxed & (heat >= levels)
     if inside:
-        mask = np.any([_part_at(heat, boxed, levels, cut, spot) for spot in inside], axis=0)
+        mask = np.any([_part_at(heat, boxed, levels, threshold, spot) for spot in inside], axis=0)
     if outside and inside:
         mask = mask & ~_nearer(heat.shape, outside, inside)
     elif outside:
@@ -45,13 +45,13 @@ def mask_from_map(heat: NDArray[np.float32], prompts: Prompts, cut: float) -> Ma
 
 
 def painted(mask: Mask, dabs: Sequence[Dab]) -> Mask:
-    """The mask [H,W] after a brush went over it."""
+    """The mask bool [H,W] with the dabs of a brush painted over it, later ones over earlier ones."""
     if not dabs:
         return mask
     out = mask.copy()
     height, width = mask.shape
     for dab in dabs:
-        # Only the square around the disc: an image of many megapixels stays quick.
+        # Only the square around the disc, which is fast for images of many megapixels, too.
         top, bottom = max(0, int(dab.y - dab.radius)), min(height, int(dab.y + dab.radius) + 2)
         left, right = max(0, int(dab.x - dab.radius)), min(width, int(dab.x + dab.radius) + 2)
         rows, columns = np.ogrid[top:bottom, left:right]
@@ -60,31 +60,31 @@ def painted(mask: Mask, dabs: Sequence[Dab]) -> Mask:
     return out
 
 
-def _in_boxes(heat: NDArray[np.float32], boxes: Sequence[Box], cut: float) -> tuple[Mask, NDArray[np.float32]]:
-    """Which pixels may count, and the cut at each of them (the lowest where boxes overlap)."""
+def _in_boxes(heat: NDArray[np.float32], boxes: Sequence[Box], threshold: float) -> tuple[Mask, NDArray[np.float32]]:
+    """The pixels [H,W] inside of boxes, and the threshold at each of them (the lowest where boxes overlap)."""
     if not boxes:
-        return np.ones(heat.shape, np.bool_), np.full(heat.shape, cut, np.float32)
-    may, levels = np.zeros(heat.shape, np.bool_), np.full(heat.shape, np.inf, np.float32)
+        return np.ones(heat.shape, np.bool_), np.full(heat.shape, threshold, np.float32)
+    allowed, levels = np.zeros(heat.shape, np.bool_), np.full(heat.shape, np.inf, np.float32)
     for box in boxes:
         top, left = _pixel(Point(box.left, box.top), heat.shape)
         bottom, right = _pixel(Point(box.right, box.bottom), heat.shape)
         where = np.s_[top : bottom + 1, left : right + 1]
         low, high = float(heat[where].min()), float(heat[where].max())
-        level = cut if high >= cut else (low + high) / 2
-        may[where] = True
+        level = threshold if high >= threshold else (low + high) / 2
+        allowed[where] = True
         levels[where] = np.minimum(levels[where], level)
-    return may, levels
+    return allowed, levels
 
 
 def _part_at(
-    heat: NDArray[np.float32], boxed: Mask, levels: NDArray[np.float32], cut: float, spot: tuple[int, int]
+    heat: NDArray[np.float32], boxed: Mask, levels: NDArray[np.float32], threshold: float, spot: tuple[int, int]
 ) -> Mask:
-    """The connected part in which a pixel lies, at the cut there or at the pixel's own value."""
+    """The connected part in which a pixel lies, at the threshold there or at the pixel's own value."""
     value = heat[spot]
     if boxed[spot]:
         candidates = boxed & (heat >= np.minimum(levels, value))
     else:
-        candidates = heat >= np.minimum(np.float32(cut), value)
+        candidates = heat >= np.minimum(np.float32(threshold), value)
     return _parts_under(candidates, [spot])
 
 
@@ -111,6 +111,6 @@ def _nearer(shape: tuple[int, ...], these: Sequence[tuple[int, int]], than: Sequ
 
 
 def _pixel(point: Point, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Row and column of the pixel a point lies on, held within the image."""
+    """Row and column of the pixel at a point, clamped to the image."""
     row, column = int(np.floor(point.y + 0.5)), int(np.floor(point.x + 0.5))
     return min(max(row, 0), shape[0] - 1), min(max(column, 0), shape[1] - 1)

@@ -1,4 +1,4 @@
-"""What is to be annotated: pairs in a fixed order, each with an id of its own."""
+"""What is to be annotated: pairs in a fixed order, each with an id; and which tab holds which item (claims)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Claim:
 
 
 class Claims:
-    """The claims of this process.
+    """The claims of this process: an item is open in one tab at a time, across the processes of a set.
 
     Args:
         folder: shared by all processes on one set.
@@ -40,7 +40,7 @@ class Claims:
         self._guard = threading.Lock()
 
     def take(self, identifier: str, tab: str) -> bool:
-        """Claims an item for a tab; False where another one has it."""
+        """Claims an item for a tab; False where another tab has it."""
         with self._guard:
             held = self._held.get(identifier)
             if held is not None:
@@ -48,7 +48,7 @@ class Claims:
                     return False
                 held.tab, held.touched = tab, time.monotonic()
                 return True
-            # A claim is taken and given back by different threads.
+            # A claim is taken and released by different threads.
             lock = FileLock(inside(self._folder, f"{identifier}.lock"), thread_local=False)
             try:
                 lock.acquire(blocking=False)
@@ -58,13 +58,13 @@ class Claims:
             return True
 
     def touch(self, identifier: str, tab: str) -> None:
-        """Says that the tab still works on the item."""
+        """Renews a tab's claim on an item, so that it does not become idle."""
         with self._guard:
             held = self._held.get(identifier)
             if held is not None and held.tab == tab:
                 held.touched = time.monotonic()
 
-    def give_back(self, tab: str, but: str | None = None) -> None:
+    def release(self, tab: str, but: str | None = None) -> None:
         """Ends all claims of a tab, or all but one."""
         with self._guard:
             for identifier in [name for name, held in self._held.items() if held.tab == tab and name != but]:
@@ -76,17 +76,17 @@ class QueueItem:
     """An image and one of its captions, not read yet.
 
     Attributes:
-        number: place in the queue, from 0.
+        number: position in the queue, from 0.
         id: stable, and a safe file name; see `ttd.safe_paths.item_id`.
         pair: number of the pair in the source.
-        which: number of the caption among the image's captions.
-        shard, key: where the pair lies.
+        caption_index: of the caption among the image's captions.
+        shard, key: of the pair.
     """
 
     number: int
     id: str
     pair: int
-    which: int
+    caption_index: int
     shard: str
     key: str
 
@@ -98,13 +98,13 @@ class QueueImage:
     Attributes:
         caption: as written; "" where the image has none, and somebody is to type one.
         image: upright RGB.
-        encoded: the file's own bytes, to be handed on as they are.
-        typed: whether the caption is not the data's but typed here.
+        file_bytes: of the image file, unchanged.
+        typed: whether the caption is typed by the annotator because the data have none.
     """
 
     caption: str
     image: Image.Image
-    encoded: bytes
+    file_bytes: bytes
     typed: bool = False
 
 
@@ -122,8 +122,8 @@ class Queue:
     def __init__(self, source: PairSource, *, every_caption: bool = False) -> None:
         self.source = source
         self.items = [
-            QueueItem(number, item_id(shard, key, which if every_caption else None), pair, which, shard, key)
-            for number, (pair, which, shard, key) in enumerate(_places(source, every_caption))
+            QueueItem(number, item_id(shard, key, caption if every_caption else None), pair, caption, shard, key)
+            for number, (pair, caption, shard, key) in enumerate(_captions_of(source, every_caption))
         ]
         if not self.items:
             raise InputError("there is no pair to annotate: check the data and the keep-list")
@@ -140,14 +140,14 @@ class Queue:
         return len(self.items)
 
     def number(self, identifier: str) -> int | None:
-        """The place of an id; None where it belongs to other data."""
+        """The number of an id's item; None where the id belongs to other data."""
         return self._numbers.get(identifier)
 
     def read(self, item: QueueItem) -> QueueImage:
         """Reads and decodes one item, without a caption where it has none; raises `BadSample` where it is damaged."""
         shard, row = self.source.place(item.pair)
         try:
-            caption = shard.captions(row)[item.which]
+            caption = shard.captions(row)[item.caption_index]
         except BadSample as error:
             if error.reason not in (MISSING_CAPTION, EMPTY_CAPTION):
                 raise
@@ -156,8 +156,8 @@ class Queue:
         return QueueImage(caption, decode_image(encoded, shard.name, item.key), encoded, typed=not caption)
 
 
-def _places(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int, str, str]]:
-    """Pair, caption, shard and key of every item; a damaged pair stands there once and says so when it is read."""
+def _captions_of(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int, str, str]]:
+    """Pair, caption index, shard and key of every item; a bad pair is one item, and reading it raises its error."""
     for pair in range(len(source)):
         shard, row = source.place(pair)
         count = 1
@@ -166,5 +166,5 @@ def _places(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int,
                 count = len(shard.captions(row))
             except BadSample:
                 count = 1
-        for which in range(count):
-            yield pair, which, shard.name, shard.key(row)
+        for caption in range(count):
+            yield pair, caption, shard.name, shard.key(row)

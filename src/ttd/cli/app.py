@@ -131,7 +131,7 @@ def _serve(pool: ModelPool, access: Access, annotate: dict[str, Any] | None) -> 
 
         choices = pool.choices
         held = pool.hold(next(iter(choices.models)), next(iter(choices.adapters), ""))
-        annotations = AnnotationSet.open_set(held.model, **annotate, model_lock=held.lock)
+        annotations = AnnotationSet.from_data(held.model, **annotate, model_lock=held.lock)
     with page(pool, access, annotations) as address:
         click.echo(f"The page is at {address} (Ctrl-C ends it).")
         sys.stdout.flush()

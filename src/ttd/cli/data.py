@@ -82,8 +82,8 @@ def _sentence(one: Disagreement) -> str:
         parts.append(f"only the first: {', '.join(one.only_first)}")
     if one.only_second:
         parts.append(f"only the second: {', '.join(one.only_second)}")
-    if one.unlike:
-        parts.append(f"drawn differently: {', '.join(one.unlike)}")
+    if one.different_masks:
+        parts.append(f"drawn differently: {', '.join(one.different_masks)}")
     if one.iou is not None:
         parts.append(f"mask IoU {one.iou:.2f}")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""What the annotator's page does with what a browser sends, and the HTML that it answers; no browser, no gradio."""
+"""What the Annotate tab does with what a browser sends, and its HTML; without browser and gradio."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.annotate.samples import SIZE, open_desk, write_folder
+from tests.annotate.samples import SIZE, open_annotations, write_folder
 from ttd.annotate.annotation_set import AnnotationSet
 from ttd.app.annotate.actions import ALL_DONE, Actions, Tab
-from ttd.app.annotate.view import tab_html
+from ttd.app.annotate.view import TabView
 from ttd.evaluation.datasets.tagmask import read_tagmask
 
 
 @pytest.fixture
 def annotations(tmp_path: Path) -> AnnotationSet:
-    return open_desk(tmp_path / "data", tmp_path / "set")
+    return open_annotations(tmp_path / "data", tmp_path / "set")
 
 
 class Person:
@@ -31,6 +31,7 @@ class Person:
 
     def __init__(self, annotations: AnnotationSet, name: str = "tab") -> None:
         self.annotations, self.actions, self.tab = annotations, Actions(annotations), Tab(name)
+        self.view = TabView(annotations, self.tab)
         self.do("open")
 
     def do(self, name: str, **values: Any) -> str:
@@ -39,7 +40,7 @@ class Person:
 
     @property
     def html(self) -> str:
-        return tab_html(self.annotations, self.tab, 1)
+        return self.view.html()
 
 
 @pytest.fixture
@@ -52,15 +53,15 @@ def test_from_the_first_item_to_the_second_pass(person: Person, annotations: Ann
     person.do("press", word="wall")
     person.do("point", x=3.0, y=4.0, inside=True)
     assert person.do("accept") == "Item 1 is saved."
-    assert person.tab.work is not None
-    assert person.tab.work.item.number == 1
+    assert person.tab.opened is not None
+    assert person.tab.opened.item.number == 1
     assert read_tagmask(tmp_path / "set").rows[0].true == {"red", "wall", "green"}
     assert person.do("skip") == "Item 2 is skipped."
     assert person.do("accept") == f"Item 3 is saved. {ALL_DONE}"
     assert "Nothing is left" in person.html
     assert person.do("previous") == ""
-    assert person.tab.work is not None
-    assert person.tab.work.item.number == 2
+    assert person.tab.opened is not None
+    assert person.tab.opened.item.number == 2
     assert person.do("review") == ""
     first = person.tab.record
     assert first is not None
@@ -76,7 +77,7 @@ def test_from_the_first_item_to_the_second_pass(person: Person, annotations: Ann
 
 def test_an_image_without_a_caption_is_given_one(tmp_path: Path) -> None:
     (write_folder(tmp_path / "photos", 1) / "captions.jsonl").unlink()
-    person = Person(open_desk(tmp_path / "photos", tmp_path / "set"))
+    person = Person(open_annotations(tmp_path / "photos", tmp_path / "set"))
     assert "type what it shows" in person.html
     assert "no caption yet" in person.do("accept")
     assert person.tab.failed
@@ -91,18 +92,18 @@ def test_an_image_without_a_caption_is_given_one(tmp_path: Path) -> None:
 
 
 def test_undo_and_walking_to_the_ends(person: Person) -> None:
-    assert "nothing to take back" in person.do("undo")
+    assert "nothing to undo" in person.do("undo")
     assert person.tab.failed
     assert "first item" in person.do("previous")
     for number in (1, 2):
         assert person.do("next") == ""
-        assert person.tab.work is not None
-        assert person.tab.work.item.number == number
+        assert person.tab.opened is not None
+        assert person.tab.opened.item.number == number
     assert "last item" in person.do("next")
     person.do("box", x=1, y=1, x2=9, y2=9)
-    assert person.tab.work.prompts.boxes
+    assert person.tab.opened.prompts.boxes
     person.do("undo")
-    assert not person.tab.work.prompts.boxes
+    assert not person.tab.opened.prompts.boxes
 
 
 @pytest.mark.parametrize(
@@ -112,30 +113,30 @@ def test_undo_and_walking_to_the_ends(person: Person) -> None:
      {"do": "point", "y": 2}, {"do": "box", "x": 1, "y": 2, "x2": 3}, {"do": "stroke", "spots": [], "radius": 3},
      {"do": "stroke", "spots": [[1, 2]] * 2001, "radius": 3}, {"do": "stroke", "spots": [[1]], "radius": 3},
      {"do": "stroke", "spots": "ab", "radius": 3}, {"do": "stroke", "spots": [[1, 2]], "radius": None},
-     {"do": "cut", "value": 2}, {"do": "cut", "value": 10**400},
-     {"do": "choose", "place": 99}, {"do": "keep"}, {"do": "back"}, {"do": "edit"}],
+     {"do": "threshold", "value": 2}, {"do": "threshold", "value": 10**400},
+     {"do": "choose", "index": 99}, {"do": "keep"}, {"do": "back"}, {"do": "edit"}],
 )  # fmt: skip
 def test_what_no_page_would_send_is_one_sentence(
     person: Person, given: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = person.tab.work
+    before = person.tab.opened
     assert before is not None
     steps = before.steps
     with caplog.at_level(logging.ERROR):
         person.actions.apply(person.tab, given)
     assert person.tab.failed
     assert "\n" not in person.tab.message
-    assert "mistake" not in person.tab.message, "the page itself failed"
+    assert "internal error" not in person.tab.message, "the page itself failed"
     assert caplog.records == []
     assert before.steps == steps
-    assert "<b>" not in person.html.split('class="ann-told"')[1].split("</div>")[0]
+    assert "<b>" not in person.html.split('class="ann-message"')[1].split("</div>")[0]
 
 
 def test_far_away_clicks_are_held_within_the_image(person: Person) -> None:
     person.do("point", x=1e9, y=-1e9)
     person.do("stroke", spots=[[1e12, 5]], radius=1e12)
-    assert person.tab.work is not None
-    point, dab = person.tab.work.prompts.points[0], person.tab.work.prompts.dabs[0]
+    assert person.tab.opened is not None
+    point, dab = person.tab.opened.prompts.points[0], person.tab.opened.prompts.dabs[0]
     assert (point.x, point.y) == (SIZE[1] - 1, 0)
     assert dab.radius <= max(SIZE)
 
@@ -152,7 +153,7 @@ def test_a_disk_error_and_a_mistake_of_ours_are_sentences(
     monkeypatch.setattr(person.annotations, "accept", full)
     assert person.do("accept") == "nothing was saved (No space left on device): make room and try again"
     monkeypatch.setattr(person.annotations, "accept", wrong)
-    assert "its log says more" in person.do("accept")
+    assert "see the log" in person.do("accept")
     assert any(record.exc_info for record in caplog.records)
     monkeypatch.undo()
     assert person.do("accept") == "Item 1 is saved."
@@ -160,13 +161,13 @@ def test_a_disk_error_and_a_mistake_of_ours_are_sentences(
 
 def test_two_tabs_on_one_item(person: Person, annotations: AnnotationSet, tmp_path: Path) -> None:
     other = Person(annotations, "other")
-    assert other.tab.work is not None
-    assert other.tab.work.item.number == 1
+    assert other.tab.opened is not None
+    assert other.tab.opened.item.number == 1
     assert "also open in another tab" in other.do("previous")
     person.do("accept")
     said = other.do("accept")
     assert "changed in another tab" in said
-    assert said.endswith("A accepts yours, N keeps the other")
+    assert said.endswith("A accepts yours, N leaves the other")
     other.do("drop")
     assert "Item 1 is saved" in other.do("accept")
     assert read_tagmask(tmp_path / "set").rows[0].true == {"green"}
@@ -177,15 +178,15 @@ def test_a_page_that_outlived_the_server_comes_back_to_its_item(
 ) -> None:
     person.do("next")
     person.do("press", word="wall")
-    annotations.leave("tab")
-    again = open_desk(tmp_path / "data", tmp_path / "set")
+    annotations.release("tab")
+    again = open_annotations(tmp_path / "data", tmp_path / "set")
     actions, tab = Actions(again), Tab("tab")
     actions.apply(tab, {"do": "open", "item": 1})
-    assert tab.work is not None
-    assert tab.work.item.number == 1
-    assert "wall" in tab.work.true
+    assert tab.opened is not None
+    assert tab.opened.item.number == 1
+    assert "wall" in tab.opened.true
     actions.apply(tab, {"do": "open", "item": 99})
-    assert tab.work.item.number == 0
+    assert tab.opened.item.number == 0
 
 
 class Checked(HTMLParser):
@@ -215,7 +216,7 @@ def test_the_page_shows_masks_and_escapes_captions(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data", 1)
     caption = 'a red <script>alert(1)</script> \\"onclick=x green & ${7*7} `wall`'
     (data / "captions.jsonl").write_text('{"image": "000.png", "caption": "' + caption + '"}')
-    person = Person(open_desk(data, tmp_path / "set"))
+    person = Person(open_annotations(data, tmp_path / "set"))
     person.do("press", word="red")
     person.do("press", word="red")
     person.do("point", x=5, y=6)
@@ -227,9 +228,9 @@ def test_the_page_shows_masks_and_escapes_captions(tmp_path: Path) -> None:
     # 600 pixels wide, so that the edges of a small image's masks stay thin.
     assert layer.size == (600, 400)
     alpha = np.asarray(layer)[..., 3]
-    work = person.tab.work
-    assert work is not None
-    union = np.any(list(work.masks().values()), axis=0)
+    opened = person.tab.opened
+    assert opened is not None
+    union = np.any(list(opened.masks().values()), axis=0)
     centres = alpha[6::12, 6::12][: SIZE[0], : SIZE[1]]
     rows, columns = ((np.arange(n) * 12 + 6) * SIZE[i] // (400, 600)[i] for i, n in enumerate(centres.shape))
     assert np.array_equal(centres > 0, union[rows][:, columns])

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.app.browser import Visit, browser, visit
 from tests.app.test_server import free_port
 from tests.tiny_models import tiny_sam_model
-from ttd.annotate.store import Store
+from ttd.annotate.store import AnnotationStore
 from ttd.cli import cli
 from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask
 from ttd.scenes import Scenes
@@ -83,10 +83,10 @@ def board(opened: Browser, server: Server) -> Visit:
 
 def answered(page: Page, act: Callable[[], object]) -> str:
     """Does something, waits for the answer, gives what the page says."""
-    number = page.locator(".ann").get_attribute("data-answer")
+    number = page.locator(".ann").get_attribute("data-response")
     act()
-    page.wait_for_selector(f".ann:not([data-answer='{number}'])")
-    return page.locator(".ann-told").inner_text()
+    page.wait_for_selector(f".ann:not([data-response='{number}'])")
+    return page.locator(".ann-message").inner_text()
 
 
 def press(page: Page, key: str) -> str:
@@ -146,9 +146,9 @@ def test_three_items_with_a_killed_server_between_and_then_eval(opened: Browser,
     # What the page says is on disk.
     first = server.rows()
     assert [row.true for row in first] == [truth[0]]
-    record = Store(server.out).get(first[0].sample.id)
+    record = AnnotationStore(server.out).get(first[0].sample.id)
     assert record is not None
-    assert record.by == "sam-hq"
+    assert record.mask_source == "sam-hq"
     point, other = record.prompts[record.true[0]].points
     assert (point.x, point.y) == pytest.approx((0.3 * 128 - 0.5, 63.5), abs=1)
     assert (point.inside, other.inside) == (True, False)
@@ -171,7 +171,7 @@ def test_three_items_with_a_killed_server_between_and_then_eval(opened: Browser,
     server.start()
     page.goto(server.address)
     page.locator(".ann-stage").wait_for()
-    assert page.locator(".ann-told").inner_text() == "What you had clicked here before is back."
+    assert page.locator(".ann-message").inner_text() == "What you had clicked here before is back."
     assert page.locator(".ann-head b").inner_text() == "item 2 of 5"
     assert chosen(page) == truth[1]
     assert page.locator(".ann-box").count() == 2
@@ -221,7 +221,7 @@ def test_nothing_sticks_out_and_mistakes_are_sentences(opened: Browser, server: 
     while page.locator(".ann-head b").inner_text() != "item 1 of 5":
         press(page, "p")
     assert "first item" in press(page, "p")
-    assert page.locator(".ann-told [role=alert]").count() == 1
+    assert page.locator(".ann-message [role=alert]").count() == 1
     assert "nothing to take back" in press(page, "u")
     for size in ((1280, 800), (800, 1000)):
         page.set_viewport_size({"width": size[0], "height": size[1]})

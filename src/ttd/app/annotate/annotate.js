@@ -1,7 +1,7 @@
-// The annotator's page: tells the server what was clicked, and shows at once what needs no server.
-// gradio calls this with: element, trigger, props, watch. Every answer replaces the HTML inside element.
+// The Annotate tab: sends clicks and keys to the server, and draws at once what does not need the server.
+// gradio calls this with: element, trigger, props, watch. Every response replaces the HTML inside element.
 
-const PULL = 6; // pixels of the screen from which on a click is a drag
+const DRAG = 6; // pixels of the screen beyond which a press is a drag, not a click
 const own = { mode: "point", outside: false, radius: 14, hidden: false, corner: null, drag: null };
 
 let tab = sessionStorage.getItem("ttd-annotate");
@@ -32,7 +32,7 @@ function spot(event) {
 
 const inside = (event) => own.outside === event.shiftKey;
 
-// What the browser alone knows is drawn again after every answer.
+// State of the browser alone, drawn again after every response.
 function redraw() {
   const ann = board();
   if (!ann) return;
@@ -81,7 +81,7 @@ element.addEventListener("pointerdown", (event) => {
   document.activeElement?.blur?.();
   const from = spot(event);
   const scale = Number(stage().dataset.width) / stage().getBoundingClientRect().width;
-  own.drag = { from, x: event.clientX, y: event.clientY, pulled: false, inside: inside(event) };
+  own.drag = { from, x: event.clientX, y: event.clientY, dragged: false, inside: inside(event) };
   if (own.mode === "brush") {
     Object.assign(own.drag, { spots: [], radius: own.radius * scale });
     dab(event, own.drag);
@@ -93,8 +93,8 @@ document.addEventListener("pointermove", (event) => {
   const drag = own.drag;
   if (drag?.spots) return dab(event, drag);
   if (drag) {
-    drag.pulled ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > PULL;
-    if (drag.pulled) rubber(drag.from, spot(event));
+    drag.dragged ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > DRAG;
+    if (drag.dragged) rubber(drag.from, spot(event));
   } else if (own.corner) {
     rubber(own.corner, spot(event));
   }
@@ -107,7 +107,7 @@ document.addEventListener("pointerup", (event) => {
   const to = spot(event);
   if (drag.spots) {
     send({ do: "stroke", spots: drag.spots, radius: drag.radius, inside: drag.inside });
-  } else if (drag.pulled) {
+  } else if (drag.dragged) {
     own.corner = null;
     send({ do: "box", x: drag.from.x, y: drag.from.y, x2: to.x, y2: to.y });
   } else if (own.mode === "box" && !own.corner) {
@@ -125,12 +125,12 @@ document.addEventListener("pointerup", (event) => {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || button.disabled) return;
-  button.blur(); // or the space bar and Enter would press it again
-  const { mode, switch: name, do: what, word, place } = button.dataset;
+  button.blur(); // otherwise the space bar and Enter would press it again
+  const { mode, switch: name, do: what, word, index } = button.dataset;
   if (mode) setMode(mode);
   else if (name) own.outside = !own.outside;
   else if (what === "press") send({ do: what, word });
-  else if (what === "choose") send({ do: what, place: Number(place) });
+  else if (what === "choose") send({ do: what, index: Number(index) });
   else if (what === "caption") sendCaption();
   else if (what) send({ do: what });
   if (mode || name) redraw();
@@ -147,11 +147,11 @@ element.addEventListener("keydown", (event) => {
 });
 
 element.addEventListener("input", (event) => {
-  if (event.target.dataset.do !== "cut") return;
+  if (event.target.dataset.do !== "threshold") return;
   event.target.parentElement.querySelector("output").textContent = Number(event.target.value).toFixed(2);
 });
 element.addEventListener("change", (event) => {
-  if (event.target.dataset.do === "cut") send({ do: "cut", value: Number(event.target.value) });
+  if (event.target.dataset.do === "threshold") send({ do: "threshold", value: Number(event.target.value) });
 });
 
 function setMode(mode) {
@@ -181,7 +181,7 @@ function onKey(event) {
   if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable=true]")) return;
   const key = event.key.toLowerCase();
   let act = BOTH[key] ?? (reviewing() ? REVIEW : ANNOTATE)[key];
-  if (!reviewing() && /^[1-9]$/.test(key)) act = sending({ do: "choose", place: Number(key) - 1 });
+  if (!reviewing() && /^[1-9]$/.test(key)) act = sending({ do: "choose", index: Number(key) - 1 });
   if (!act || (event.repeat && !["+", "-", "u"].includes(key))) return;
   event.preventDefault();
   act();

@@ -1,8 +1,7 @@
-"""The tab Annotate: one piece of HTML, its script, and one event that carries everything that is done."""
+"""The Annotate tab in gradio: one HTML component with its script, and one event for all actions."""
 
 from __future__ import annotations
 
-import itertools
 import re
 import threading
 from collections.abc import Mapping
@@ -14,24 +13,24 @@ import gradio as gr
 
 from ttd.annotate.annotation_set import AnnotationSet
 from ttd.app.annotate.actions import Actions, Tab
-from ttd.app.annotate.view import tab_html
+from ttd.app.annotate.view import TabView
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9-]{1,60}")
 
 
 def annotate_tab(annotations: AnnotationSet) -> None:
     """Builds the tab inside the current `gr.Blocks`."""
-    page = _Page(annotations)
+    sessions = _TabSessions(annotations)
     board = gr.HTML(
         '<div class="ann" data-item="-1">Opening the first item …</div>',
-        css_template=(_HERE / "annotate.css").read_text("utf-8"),
-        js_on_load=(_HERE / "annotate.js").read_text("utf-8"),
+        css_template=(_FOLDER / "annotate.css").read_text("utf-8"),
+        js_on_load=(_FOLDER / "annotate.js").read_text("utf-8"),
         elem_id="ttd-annotate",
     )
-    # One at a time and in order: what was clicked first counts first.
+    # One at a time, in the order of the clicks.
     board.submit(
-        page.act,
+        sessions.act,
         None,
         board,
         show_progress="hidden",
@@ -41,17 +40,17 @@ def annotate_tab(annotations: AnnotationSet) -> None:
     )
     context = gr.context.Context.root_block
     assert context is not None
-    context.unload(page.closed)
+    context.unload(sessions.close)
 
 
 @dataclass
 class _Session:
     tab: Tab
-    answers: itertools.count[int]
+    view: TabView
 
 
-class _Page:
-    """The tabs that are open, by gradio's name for each."""
+class _TabSessions:
+    """The open tabs by gradio's session hash."""
 
     def __init__(self, annotations: AnnotationSet) -> None:
         self._annotations, self._actions = annotations, Actions(annotations)
@@ -59,30 +58,31 @@ class _Page:
         self._lock = threading.Lock()
 
     def act(self, event: gr.EventData, request: gr.Request) -> str:
-        """Does what the page's script sent and gives the page as it is then."""
+        """Applies the action that the page's script sent; returns the tab as HTML."""
         given: Any = getattr(event, "_data", None)
         given = given if isinstance(given, Mapping) else {}
-        session, known = self._session(str(request.session_hash), given.get("tab"))
+        session, is_new = self._session(str(request.session_hash), given.get("tab"))
         with session.tab.lock:
-            if not known:
-                # After the server was started anew, a page must not act on what it does not show.
+            if is_new:
+                # After a restart of the server, an action must not apply to an item that the page does not show.
                 given = {"do": "open", "item": given.get("item")}
             self._actions.apply(session.tab, given)
-            return tab_html(self._annotations, session.tab, next(session.answers))
+            return session.view.html()
 
-    def closed(self, request: gr.Request) -> None:
-        """A tab was closed or loaded anew: its item is free, unless the same tab is back already."""
+    def close(self, request: gr.Request) -> None:
+        """Frees the item of a tab that was closed or reloaded, unless the same tab is connected again."""
         with self._lock:
-            gone = self._sessions.pop(str(request.session_hash), None)
+            closed = self._sessions.pop(str(request.session_hash), None)
             names = {session.tab.name for session in self._sessions.values()}
-        if gone is not None and gone.tab.name not in names:
-            self._annotations.leave(gone.tab.name)
+        if closed is not None and closed.tab.name not in names:
+            self._annotations.release(closed.tab.name)
 
     def _session(self, key: str, name: Any) -> tuple[_Session, bool]:
-        """The session of a page, and whether it was known."""
+        """The session of a page, and whether it was made just now."""
         with self._lock:
-            known = key in self._sessions
-            if not known:
+            is_new = key not in self._sessions
+            if is_new:
                 own = name if isinstance(name, str) and _NAME.fullmatch(name) else f"session-{key}"
-                self._sessions[key] = _Session(Tab(own), itertools.count(1))
-            return self._sessions[key], known
+                tab = Tab(own)
+                self._sessions[key] = _Session(tab, TabView(self._annotations, tab))
+            return self._sessions[key], is_new

@@ -1,17 +1,17 @@
-"""The annotator's page as HTML: what a tab shows at a moment. The page's script only moves the mouse's news here."""
+"""The Annotate tab as HTML."""
 
 from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
 
 from ttd.annotate.annotation_set import AnnotationSet, Progress
-from ttd.annotate.item import MOST_CHARACTERS, Work
+from ttd.annotate.item import MAX_CHARACTERS, OpenItem
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.records import Record
@@ -23,9 +23,8 @@ from ttd.viz.colours import class_colours
 from ttd.viz.overlays import bounded
 
 SIDE = 900  # pixels of the longer side as it is shown
-_LEAST = 600  # the same for the masks of smaller images
+_MIN_SIDE = 600  # the same for the masks of smaller images
 _FILL, _FILL_ACTIVE = 80, 120  # opacity of the colours, of 255
-_IMAGES: WeakKeyDictionary[Work, str] = WeakKeyDictionary()
 
 KEYS = (
     ("A", "accept"), ("S", "skip"), ("N P", "next, previous"), ("U", "undo"), ("← →", "word"), ("1-9", "n-th word"),
@@ -35,19 +34,44 @@ KEYS = (
 REVIEW_KEYS = (("K", "keep"), ("X", "reject"), ("P", "one back"), ("E", "change it"), ("H", "hide masks"))
 
 
-def tab_html(annotations: AnnotationSet, tab: Tab, number: int) -> str:
-    """All that the tab shows; `number` is another one each time, so that the page notices every answer."""
-    inner = _review(annotations, tab.record) if tab.reviewing else _annotate(tab.work)
-    item = tab.work.item.number if tab.work and not tab.reviewing else -1
-    told = notice(tab.message, "error" if tab.failed else "info") if tab.message else ""
-    return (
-        f'<div class="ann" data-answer="{number}" data-item="{item}" data-reviewing="{int(tab.reviewing)}">'
-        f'{_head(annotations.progress(), tab)}<div class="ann-told">{told}</div>{inner}</div>'
-    )
+class TabView:
+    """What one tab shows.
+
+    Args:
+        annotations: the set that is annotated.
+        tab: its state, which `Actions` changes.
+    """
+
+    def __init__(self, annotations: AnnotationSet, tab: Tab) -> None:
+        self._annotations, self._tab = annotations, tab
+        self._responses = itertools.count(1)
+        self._image: tuple[OpenItem, str] | None = None
+
+    def html(self) -> str:
+        """The whole tab; with a new number each time, so that the page's script notices an equal response, too."""
+        tab = self._tab
+        inner = _review(self._annotations, tab.record) if tab.reviewing else self._annotate(tab.opened)
+        item = tab.opened.item.number if tab.opened and not tab.reviewing else -1
+        message = notice(tab.message, "error" if tab.failed else "info") if tab.message else ""
+        return (
+            f'<div class="ann" data-response="{next(self._responses)}" data-item="{item}" '
+            f'data-reviewing="{int(tab.reviewing)}">{_head(self._annotations.progress(), tab)}'
+            f'<div class="ann-message">{message}</div>{inner}</div>'
+        )
+
+    def _annotate(self, opened: OpenItem | None) -> str:
+        if opened is None:
+            return (
+                '<p class="ann-done">Nothing is left to annotate. <button data-do="previous">Previous (P)</button></p>'
+            )
+        if self._image is None or self._image[0] is not opened:
+            # Made once for an item: it is the largest part of every response.
+            self._image = opened, img(bounded(opened.image, SIDE), opened.content.caption, "ann-image")
+        return _annotate(opened, self._image[1])
 
 
 def _head(progress: Progress, tab: Tab) -> str:
-    """Which pass, and how far it is."""
+    """The two passes and the progress."""
     done = progress.accepted + progress.skipped
     passes = "".join(
         f'<button data-do="{name}" aria-pressed="{str(on).lower()}">{label}</button>'
@@ -56,56 +80,56 @@ def _head(progress: Progress, tab: Tab) -> str:
             ("review", "Second pass", tab.reviewing),
         )
     )
-    place = f"item {tab.work.item.number + 1} of {progress.total}" if tab.work and not tab.reviewing else ""
+    position = f"item {tab.opened.item.number + 1} of {progress.total}" if tab.opened and not tab.reviewing else ""
     counts = f"{progress.accepted} accepted, {progress.skipped} skipped, {progress.left} left"
     if progress.kept or progress.rejected:
         counts += f"; {progress.kept} kept, {progress.rejected} rejected"
     return (
-        f'<div class="ann-head"><span class="ann-passes">{passes}</span><b>{place}</b>'
+        f'<div class="ann-head"><span class="ann-passes">{passes}</span><b>{position}</b>'
         f'<progress max="{progress.total}" value="{done}"></progress><span class="ann-counts">{counts}</span></div>'
     )
 
 
-def _annotate(work: Work | None) -> str:
-    if work is None:
-        return '<p class="ann-done">Nothing is left to annotate. <button data-do="previous">Previous (P)</button></p>'
-    colours, masks = word_colours(work.words), work.masks()
-    stage = _stage(_image(work), work.image.size, masks, colours, work.active, work.prompts)
-    state = {"accepted": "accepted before", "skipped": "skipped before"}.get(work.status, "")
+def _annotate(opened: OpenItem, image: str) -> str:
+    """The caption, the image (given as HTML) with the masks, and the panel beside it."""
+    colours, masks = word_colours(opened.words), opened.masks()
+    stage = _stage(image, opened.image.size, masks, colours, opened.active, opened.prompts)
+    state = {"accepted": "accepted before", "skipped": "skipped before"}.get(opened.status, "")
     panel = (
-        f"{_chosen(work, masks, colours)}{_tools(work)}"
+        f"{_chosen(opened, masks, colours)}{_tools(opened)}"
         f'<div class="ann-decide"><button data-do="accept" class="ann-main">Accept <kbd>A</kbd></button>'
-        f'<button data-do="skip">Skip <kbd>S</kbd></button><button data-do="undo" {_off(not work.steps)}>Undo '
+        f'<button data-do="skip">Skip <kbd>S</kbd></button><button data-do="undo" {_off(not opened.steps)}>Undo '
         f'<kbd>U</kbd></button><button data-do="previous">‹ <kbd>P</kbd></button>'
         f'<button data-do="next"><kbd>N</kbd> ›</button></div>{_keys(KEYS)}'
     )
     note = f'<span class="ann-state">{state}</span>' if state else ""
     return (
-        f'{_typed(work)}<div class="ann-caption">{_caption(work, colours)}{note}</div>'
+        f'{_caption_field(opened)}<div class="ann-caption">{_caption(opened, colours)}{note}</div>'
         f'<div class="ann-columns">{stage}<div class="ann-panel">{panel}</div></div>'
     )
 
 
-def _typed(work: Work) -> str:
-    """Where the caption of an image that has none is typed."""
-    if not work.content.typed:
+def _caption_field(opened: OpenItem) -> str:
+    """The field for the caption of an image that has none in the data; empty for others."""
+    if not opened.content.typed:
         return ""
+    caption = text(opened.content.caption)
     return (
-        f'<div class="ann-typed"><input type="text" maxlength="{MOST_CHARACTERS}" value="{text(work.content.caption)}" '
+        f'<div class="ann-typed"><input type="text" maxlength="{MAX_CHARACTERS}" value="{caption}" '
         'aria-label="Caption" placeholder="This image has no caption: type what it shows">'
         '<button data-do="caption">Take it <kbd>Enter</kbd></button></div>'
     )
 
 
-def _caption(work: Work, colours: Mapping[str, str]) -> str:
+def _caption(opened: OpenItem, colours: Mapping[str, str]) -> str:
     """The caption's words as buttons; punctuation as text."""
-    parts, able, chosen = [], set(work.words), set(work.true)
-    for token in work.tokens:
+    parts, selectable, chosen = [], set(opened.words), set(opened.true)
+    for token in opened.tokens:
         word = token.text.lower()
-        if word not in able:
+        if word not in selectable:
             parts.append(f'<span class="ann-mark">{text(token.text)}</span>')
             continue
-        kind = "ann-word" + (" ann-chosen" if word in chosen else "") + (" ann-active" if word == work.active else "")
+        kind = "ann-word" + (" ann-chosen" if word in chosen else "") + (" ann-active" if word == opened.active else "")
         kind += " ann-small" if is_stop_word(word) else ""
         parts.append(
             f'<button class="{kind}" data-do="press" data-word="{text(word)}" style="--word:{colours[word]}" '
@@ -114,27 +138,32 @@ def _caption(work: Work, colours: Mapping[str, str]) -> str:
     return " ".join(parts)
 
 
-def _chosen(work: Work, masks: Mapping[str, Mask], colours: Mapping[str, str]) -> str:
-    """A row for each chosen word: its colour, its share of the image."""
+def _chosen(opened: OpenItem, masks: Mapping[str, Mask], colours: Mapping[str, str]) -> str:
+    """A row for each chosen word: its colour, and its mask's percentage of the image."""
     rows = []
-    for place, word in enumerate(work.true):
-        kind = ' class="ann-active"' if word == work.active else ""
-        share = f"{masks[word].mean():.0%}" if masks[word].any() else "no pixel"
+    for index, word in enumerate(opened.true):
+        kind = ' class="ann-active"' if word == opened.active else ""
+        area = f"{masks[word].mean():.0%}" if masks[word].any() else "no pixel"
         rows.append(
-            f'<li{kind}><button data-do="choose" data-place="{place}"><i style="background:{colours[word]}"></i>'
-            f"<b>{text(word)}</b><span>{share}</span></button></li>"
+            f'<li{kind}><button data-do="choose" data-index="{index}"><i style="background:{colours[word]}"></i>'
+            f"<b>{text(word)}</b><span>{area}</span></button></li>"
         )
     if not rows:
         return '<p class="ttd-hint">Click the words above that are truly in the image.</p>'
     return f'<ol class="ann-list">{"".join(rows)}</ol>'
 
 
-def _tools(work: Work) -> str:
-    """How a click on the image is meant; the script marks what is switched on."""
-    source = "SAM-HQ draws the masks." if work.by == "sam-hq" else "Masks are cut from the model's map."
+def _tools(opened: OpenItem) -> str:
+    """The modes of a click on the image, and the threshold; the page's script marks the mode that is on."""
+    source = (
+        "SAM-HQ draws the masks."
+        if opened.mask_source == "sam-hq"
+        else "Masks are the model's maps above the threshold."
+    )
     slider = (
-        f'<label class="ann-cut">Cut of the map <output>{work.cut:.2f}</output>'
-        f'<input type="range" min="0" max="1" step="0.01" value="{work.cut:.2f}" data-do="cut" {_off(not work.active)}>'
+        f'<label class="ann-threshold">Threshold of the map <output>{opened.threshold:.2f}</output>'
+        f'<input type="range" min="0" max="1" step="0.01" value="{opened.threshold:.2f}" data-do="threshold" '
+        f"{_off(not opened.active)}>"
         "</label>"
     )
     return (
@@ -142,8 +171,8 @@ def _tools(work: Work) -> str:
         '<button data-mode="box">Box <kbd>B</kbd></button>'
         '<button data-mode="brush">Free hand <kbd>F</kbd></button></span>'
         '<button data-switch="outside" aria-pressed="false">Outside <kbd>O</kbd></button>'
-        f'<span class="ann-group"><button data-do="clear" {_off(not work.active)}>Clear <kbd>C</kbd></button>'
-        f'<button data-do="again" {_off(not work.active)}>Again <kbd>R</kbd></button></span></div>{slider}'
+        f'<span class="ann-group"><button data-do="clear" {_off(not opened.active)}>Clear <kbd>C</kbd></button>'
+        f'<button data-do="again" {_off(not opened.active)}>Again <kbd>R</kbd></button></span></div>{slider}'
         f'<p class="ttd-hint">{source} Click: inside; shift-click: outside; drag: a box.</p>'
     )
 
@@ -162,7 +191,7 @@ def _review(annotations: AnnotationSet, record: Record | None) -> str:
         kind = "ann-word ann-chosen" if word in record.true else "ann-word ann-small"
         spans.append(f'<span class="{kind}" style="--word:{colours.get(word, "#888888")}">{text(token.text)}</span>')
     panel = (
-        f'<p class="ttd-hint">{text(record.id)}, {record.by}, {record.time[:10]}</p>'
+        f'<p class="ttd-hint">{text(record.id)}, {record.mask_source}, {record.time[:10]}</p>'
         '<div class="ann-decide"><button data-do="keep" class="ann-main">Keep <kbd>K</kbd></button>'
         '<button data-do="reject">Reject <kbd>X</kbd></button><button data-do="back">‹ Back <kbd>P</kbd></button>'
         f'<button data-do="edit">Change it <kbd>E</kbd></button></div>{_keys(REVIEW_KEYS)}'
@@ -173,13 +202,6 @@ def _review(annotations: AnnotationSet, record: Record | None) -> str:
     )
 
 
-def _image(work: Work) -> str:
-    """The image as HTML, made once for an open item."""
-    if work not in _IMAGES:
-        _IMAGES[work] = img(bounded(work.image, SIDE), work.content.caption, "ann-image")
-    return _IMAGES[work]
-
-
 def _stage(
     shown: str,
     size: tuple[int, int],
@@ -188,23 +210,23 @@ def _stage(
     active: str | None,
     prompts: Prompts,
 ) -> str:
-    """The image (as HTML), the masks over it, the words at their places, the active word's points and boxes."""
+    """The image (given as HTML), the masks over it, the words on their masks, the active word's points and boxes."""
     width, height = size
-    # The masks of a small image are drawn larger, or their edges would cover it.
-    factor = min(max(1.0, _LEAST / max(size)), SIDE / max(size))
-    upper = _layer(masks, colours, active, (max(1, round(height * factor)), max(1, round(width * factor))))
-    signs = "".join(_sign(word, mask, colours[word], word == active) for word, mask in masks.items() if mask.any())
+    # The masks of a small image are enlarged: otherwise their edges would cover it.
+    factor = min(max(1.0, _MIN_SIDE / max(size)), SIDE / max(size))
+    layer = _layer(masks, colours, active, (max(1, round(height * factor)), max(1, round(width * factor))))
+    labels = "".join(_label(word, mask, colours[word], word == active) for word, mask in masks.items() if mask.any())
     return (
         f'<div class="ann-stage" data-width="{width}" data-height="{height}" style="aspect-ratio:{width}/{height};'
-        f'--ratio:{width / height:.4f}">{shown}{upper}{signs}'
+        f'--ratio:{width / height:.4f}">{shown}{layer}{labels}'
         f"{_marks(prompts, width, height)}</div>"
     )
 
 
 def _layer(masks: Mapping[str, Mask], colours: Mapping[str, str], active: str | None, size: tuple[int, int]) -> str:
     """An image of the masks: number n of the palette is the n-th word's area, 128 + n its edge."""
-    order = sorted(masks, key=lambda word: word == active)  # the active word lies on top
-    numbers = {word: 1 + place % 127 for place, word in enumerate(masks)}
+    order = sorted(masks, key=lambda word: word == active)  # the active word is drawn last
+    numbers = {word: 1 + index % 127 for index, word in enumerate(masks)}
     drawn = np.zeros(size, np.uint8)
     for word in order:
         small = nearest(masks[word].astype(np.uint16), size) > 0
@@ -230,8 +252,8 @@ def _shrunk(mask: Mask, width: int) -> Mask:
     return mask
 
 
-def _sign(word: str, mask: Mask, colour: str, active: bool) -> str:
-    """The word at the pixel of its mask that is nearest to the mask's middle."""
+def _label(word: str, mask: Mask, colour: str, active: bool) -> str:
+    """The word at the pixel of its mask that is nearest to the mask's centroid."""
     step = max(1, max(mask.shape) // 200)
     rows, columns = np.nonzero(mask[::step, ::step])
     if not len(rows):
@@ -261,7 +283,7 @@ def _marks(prompts: Prompts, width: int, height: int) -> str:
 
 
 def word_colours(words: Sequence[str]) -> dict[str, str]:
-    """A colour for each word that stays with it while words come and go; the strongest for what is no stop word."""
+    """A colour for each of a caption's words, chosen or not; the strongest ones for words that are not stop words."""
     order = sorted(words, key=is_stop_word)
     return {word: css_colour(colour) for word, colour in zip(order, class_colours(len(order)), strict=True)}
 
