@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # As many processes as the machine has processors, one thread in each; the tests of a file stay in one process.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-slow test-browser lint types wheel speed clean
+.PHONY: demo test test-slow test-kernels test-browser lint types wheel speed clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow and not browser'
+
+# Two combinations of older kernels and threads; ALL=1 runs every one.
+test-kernels: $(STAMP)
+	$(BIN)/python tools/test_kernels.py $(if $(ALL),--all)
 
 test-browser: $(STAMP)
 	tools/install_chromium.sh

@@ -1,4 +1,4 @@
-"""What every test shares: one thread, fixed seeds, the shared folder if it is there."""
+"""What every test shares: the number of threads, fixed seeds, the shared folder if it is there."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(1)
+from tests.threads import use_test_threads
+
+use_test_threads()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    use_test_threads()  # a command of the test before may have set its own number
     torch.manual_seed(0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -33,7 +34,7 @@ from ttd.inference.views import EncodedImage, View, average
 from ttd.negatives import NegativeWords, listed_words
 from ttd.results import Segmentation, Tagging
 from ttd.tagger import Selection, candidates, compare, find_selection, score_words, tag_batch
-from ttd.text.embeddings import Texts
+from ttd.text.embeddings import RepeatableTexts, Texts
 from ttd.text.templates import templates
 
 _log = logging.getLogger(__name__)
@@ -87,9 +88,15 @@ class TTD:
         self._dense = DenseMaps(self.encoder)
         self._negatives: tuple[Sequence[str] | None, NegativeWords] | None = None  # the last one asked for
 
-    def encode_texts_alone(self) -> None:
-        """From now on an embedding does not depend on which texts were asked for together (`Texts.alone`)."""
-        self._texts.alone = True
+    def repeatable(self) -> TTD:
+        """A model that shares all with this one but its memory of texts (`ttd.text.embeddings.RepeatableTexts`).
+
+        What it answers does not depend, not even in the last digit, on which questions came before; this one may
+        differ by 1e-7 there.
+        """
+        twin = copy(self)
+        twin._texts = RepeatableTexts(self.encoder)
+        return twin
 
     def keep_features(self, folder: str | Path) -> None:
         """Read features of images from a folder, and keep there what is encoded; see `ttd.inference.feature_cache`."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import ttd
 from tests.colour_encoder import ColourEncoder
+from tests.threads import use_test_threads
 from ttd.encoders.base import ImageFeatures
 from ttd.model import TTD
 
@@ -36,7 +37,7 @@ class ColourModelEncoder(ColourEncoder):
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    use_test_threads()
     model = TTD(ColourModelEncoder(int(sys.argv.pop(1))))
     ttd.__dict__["load"] = lambda *args, **options: model
     from ttd.cli import main as run

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from tests.colour_encoder import ColourEncoder
 from tests.data.samples import image, json_bytes, write_shards, write_tar
 from tests.tiny_models import tiny_clip, tiny_tcl
+from tests.tolerance import COSINES, assert_close
 from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
 from ttd.data.pair_scores import ScoreJob, centre_square
 from ttd.data.shard_jobs import run_shards, whole_report
@@ -42,7 +43,7 @@ def test_scores_are_cosines_and_damage_is_named(source: PairSource, batch: int) 
     assert list(found) == ["right", "wrong", "both", "green"]
     assert found["right"] == pytest.approx(1, abs=0.01)
     assert found["wrong"] == pytest.approx(-1 / 3, abs=0.01)
-    assert found["both"] == pytest.approx((found["right"] + found["wrong"]) / 2, abs=1e-6)
+    assert_close(found["both"], (found["right"] + found["wrong"]) / 2, 2 * 4, scale=1)
     assert found["green"] == pytest.approx(1, abs=0.01)
     assert [(d.key, d.reason) for d in damaged] == [("broken", BROKEN_IMAGE)]
 
@@ -64,7 +65,7 @@ def test_equals_the_towers_of_clip_called_by_hand(tmp_path: Path, flip: bool) ->
             image = normalize(model.get_image_features(torch.stack(views)).pooler_output, dim=-1)
             ids, _ = encoder.tokenize(pair.captions)
             text = normalize(encoder.embed_tokens(ids), dim=-1)
-        assert found[pair.key] == pytest.approx(float((image @ text.T).mean()), abs=1e-5)
+        assert_close(found[pair.key], (image @ text.T).mean(), COSINES, scale=1)
 
 
 def test_the_middle_square_of_a_image() -> None:

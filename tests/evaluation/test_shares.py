@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import tolerance
 from tests.evaluation.conftest import Eval
 from tests.evaluation.layouts import write
 from tests.evaluation.oracle import Oracle
@@ -28,12 +29,12 @@ from ttd.model import TTD
 # `ttd ...` with the oracle; with KILL=n it is killed when it is asked about its n-th image.
 ORACLE = """
 import os, signal, sys
-import torch
 import ttd
 from tests.evaluation.oracle import Oracle
+from tests.threads import use_test_threads
 from ttd.evaluation.datasets.classes import read_classes
 from ttd.model import TTD
-torch.set_num_threads(1)
+use_test_threads()
 model, segment, asked = TTD(Oracle(read_classes("voc").titles)), TTD.segment, []
 def ask(self, *args, **options):
     asked.append(1)
@@ -106,15 +107,26 @@ def test_scores_of_a_real_model_do_not_depend_on_who_measured_what(
     write_tagmask(Scenes("test"), 5, tmp_path / "data")
     benchmark = TagMask(read_tagmask(tmp_path / "data"), {}, {}, scores=("s_pixel", "s_image+s_text"))
 
+    models: list[TTD] = []
+
     def measured(folder: Path, world: int) -> list[dict[str, Any]]:
         for rank in range(world):
             import ttd
 
             with ResultsFile(folder / share_name(rank, world), {}, run_path=folder / "run.json") as store:
-                run(ttd.load("mini"), benchmark, store, rank=rank, world=world)
+                models.append(ttd.load("mini"))
+                run(models[-1], benchmark, store, rank=rank, world=world)
         return list(Shares(folder).records([sample.id for sample in benchmark.samples]))
 
-    assert measured(tmp_path / "two", 2) == measured(tmp_path / "one", 1)
+    two, one = measured(tmp_path / "two", 2), measured(tmp_path / "one", 1)
+    tolerance.assert_same_record(two, one, tolerance.MINI)
+    # The caller's model is as it was: words that are asked for together are encoded together.
+    batches: list[list[str]] = []
+    encoder = models[-1].encoder
+    inner = encoder.encode_text
+    monkeypatch.setattr(encoder, "encode_text", lambda texts, *more: batches.append(texts) or inner(texts, *more))
+    models[-1].encode_text(["queue", "sky"])
+    assert batches == [["queue", "sky"]]
 
 
 @pytest.mark.slow

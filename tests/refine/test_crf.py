@@ -6,10 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.extras import needs
+from tests.tolerance import assert_close, float_tolerance, label_margin
 from ttd.errors import InputError, MissingExtra
 from ttd.refine import crf
 from ttd.refine.crf import unary_probabilities
@@ -49,15 +51,15 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def test_unary_of_one_map_is_the_map_and_its_rest() -> None:
     m = np.array([[[0.0, 0.2, 1.0]]], np.float32)
-    np.testing.assert_allclose(unary_probabilities(m), np.concatenate([m, 1 - m]), atol=1e-7)
+    assert_close(unary_probabilities(m), np.concatenate([m, 1 - m]), 2)
 
 
 def test_unary_of_several_maps_by_hand() -> None:
     maps = np.array([[[0.6, 0.1]], [[0.3, 0.2]]], np.float32)
     wanted = np.array([[[0.6 / 1.3, 0.1 / 1.1]], [[0.3 / 1.3, 0.2 / 1.1]], [[0.4 / 1.3, 0.8 / 1.1]]])
-    np.testing.assert_allclose(unary_probabilities(maps), wanted, atol=1e-6)
-    np.testing.assert_allclose(unary_probabilities(maps, None)[:, 0, 0], [2 / 3, 1 / 3], atol=1e-6)
-    np.testing.assert_allclose(unary_probabilities(np.zeros_like(maps), None), 0.5)
+    assert_close(unary_probabilities(maps), wanted, 3)
+    assert_close(unary_probabilities(maps, None)[:, 0, 0], [2 / 3, 1 / 3], 3)
+    assert_close(unary_probabilities(np.zeros_like(maps), None), np.full_like(maps, 0.5), 3)
 
 
 @settings(max_examples=50, deadline=None)
@@ -65,10 +67,13 @@ def test_unary_of_several_maps_by_hand() -> None:
 def test_unary_keeps_the_decision_of_the_threshold(threshold: float, count: int, seed: int) -> None:
     maps = np.random.default_rng(seed).random((count, 5, 5)).astype(np.float32)
     p = unary_probabilities(maps, threshold)
-    np.testing.assert_allclose(p.sum(0), 1, atol=1e-5)
-    clear = np.abs(maps.max(0) - threshold) > 1e-4
+    assert_close(p.sum(0), np.ones((5, 5)), 2 * (count + 1))
+    # Six operations on the way, none steeper than the identity where it is decided.
+    rounding = 2 * float_tolerance(torch.float32, 6)
+    clear = np.abs(maps.max(0) - threshold) > rounding
     assert ((p.argmax(0) == count) == (maps.max(0) < threshold))[clear].all()
-    assert (p[:count].argmax(0) == maps.argmax(0))[maps.max(0) > threshold].all()
+    clear &= label_margin(maps) > rounding
+    assert (p[:count].argmax(0) == maps.argmax(0))[clear & (maps.max(0) > threshold)].all()
 
 
 @pytest.mark.parametrize("background", [0.4, None])
@@ -112,7 +117,8 @@ def test_no_rounds_give_the_unary(scene: tuple[np.ndarray, np.ndarray]) -> None:
     needs("crf", "pydensecrf.densecrf")
     image, one = scene
     maps = np.stack([one, one / 2])
-    np.testing.assert_allclose(crf(image, maps, iterations=0), unary_probabilities(maps)[:2], atol=1e-4)
+    # The energies are cut off where a label has less than 1e-5; then the three labels are divided by their sum.
+    assert np.abs(crf(image, maps, iterations=0) - unary_probabilities(maps)[:2]).max() < 3 * 1e-5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 7)])
@@ -122,7 +128,7 @@ def test_tiny_images(size: tuple[int, int]) -> None:
     out = crf(rng.integers(0, 256, (*size, 3), np.uint8), rng.random((2, *size)))
     assert np.isfinite(out).all()
     assert out.min() >= 0
-    assert out.sum(0).max() <= 1 + 1e-5
+    assert out.sum(0).max() <= 1 + float_tolerance(torch.float32, 4)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from tests.tolerance import MINI, float_tolerance
 from ttd.cli.scenes import scenes as command
 from ttd.errors import InputError
 from ttd.scenes.proof import work
@@ -65,7 +67,10 @@ def test_a_small_proof_goes_on_where_it_stopped(tmp_path: Path) -> None:
     measured.unlink()
     work.prove(tmp_path, SMALL, runs=SOME, seeds=(0,), workers=2)
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert json.loads(measured.read_text("utf-8"))["numbers"] == pytest.approx(first["numbers"])
+    # Measured in a process of its own, with one thread. The numbers are shares of pixels and words, and of the values
+    # between 0 and 1 about this share is so close to a threshold or to each other that another rounding decides.
+    undecided = 4 * float_tolerance(torch.float32, MINI)
+    assert json.loads(measured.read_text("utf-8"))["numbers"] == pytest.approx(first["numbers"], abs=undecided)
     with pytest.raises(InputError, match="another size"):
         work.prove(tmp_path, work.Size(steps=3), runs=SOME, seeds=(0,), workers=1)
 

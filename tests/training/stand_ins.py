@@ -8,9 +8,8 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
-
 from tests.dying import die_at_disk_call
+from tests.threads import use_test_threads
 from ttd.training.config import from_dict
 from ttd.training.dataset import StepData
 from ttd.training.signals import Stopped
@@ -19,14 +18,14 @@ from ttd.training.trainer import Trainer, train
 
 def train_and_die(settings: dict[str, dict[str, object]], out: str, death: int) -> None:
     """Train, and be killed at the `death`-th thing that is done to the disk; 0: never."""
-    torch.set_num_threads(1)
+    use_test_threads()
     die_at_disk_call(death)
     train(from_dict(settings), out, quiet=True)
 
 
 def train_and_hold(settings: dict[str, dict[str, object]], out: str, parent: Connection) -> None:
     """Train; before step 3, say so to the parent and wait for its word; a signal's exit code."""
-    torch.set_num_threads(1)
+    use_test_threads()
     advance = Trainer.advance
 
     def hold(self: Trainer, data: StepData, signal: int = 0) -> object:
@@ -44,7 +43,7 @@ def train_and_hold(settings: dict[str, dict[str, object]], out: str, parent: Con
 
 def train_and_tell(settings: dict[str, dict[str, object]], out: Path, rank: int, port: int, crash_at: int) -> None:
     """One of two processes, with the environment that torchrun sets; notes the pairs of every step."""
-    torch.set_num_threads(1)
+    use_test_threads()
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

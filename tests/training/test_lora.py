@@ -13,6 +13,7 @@ from transformers import CLIPModel
 
 import ttd
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_tcl, tiny_tcl_tensors
+from tests.tolerance import TINY, TINY_IMAGE, TINY_TCL, assert_close, largest_difference
 from tests.training.conftest import tiny_config
 from ttd.encoders.base import Encoder
 from ttd.encoders.loading.adapters import attach_adapter
@@ -46,22 +47,23 @@ def test_a_run_loads_as_an_adapter(run: Path, base: Path) -> None:
     pixels = random_pixels()
     assert model.encoder.method == plain.encoder.method  # type: ignore[attr-defined]
     after, before = model.encoder.encode_pixels(pixels), plain.encoder.encode_pixels(pixels)
-    assert (after - before).abs().max() > 1e-4
-    assert not torch.allclose(model.encode_text(["a dog"]), plain.encode_text(["a dog"]), atol=1e-5)
+    assert largest_difference(after, before) > 1e-4
+    assert largest_difference(model.encode_text(["a dog"]), plain.encode_text(["a dog"])) > 1e-4
     none = ttd.load(str(base), adapter=run, adapter_scale=0.0)
-    assert torch.equal(none.encoder.encode_pixels(pixels), before)
+    assert_close(none.encoder.encode_pixels(pixels), before, TINY_IMAGE)
 
 
 def test_an_adapter_keeps_a_share_of_its_update(tmp_path: Path) -> None:
     pixels, options = random_pixels(), Model(kept=0.25)
     part = trained(tiny_clip(), options)
     whole = trained(tiny_clip(), replace(options, kept=1.0))
-    assert torch.equal(part.encoder.encode_pixels(pixels), whole.encoder.encode_pixels(pixels))  # as trained
+    # As trained.
+    assert_close(part.encoder.encode_pixels(pixels), whole.encoder.encode_pixels(pixels), TINY_IMAGE)
     part.save(tmp_path / "part")
     whole.save(tmp_path / "whole")
     kept = load_with(tmp_path / "part", 1.0).encode_pixels(pixels)
-    assert torch.allclose(kept, load_with(tmp_path / "whole", 0.25).encode_pixels(pixels), atol=1e-6)
-    assert not torch.allclose(kept, part.encoder.encode_pixels(pixels), atol=1e-4)
+    assert_close(kept, load_with(tmp_path / "whole", 0.25).encode_pixels(pixels), TINY_IMAGE)
+    assert largest_difference(kept, part.encoder.encode_pixels(pixels)) > 1e-4
 
 
 def load_with(adapter: Path, scale: float) -> Encoder:
@@ -76,7 +78,7 @@ def test_peft_loads_it_by_itself(run: Path, base: Path) -> None:
     pixels = random_pixels()
     with torch.no_grad():
         theirs = peft.base_model.model.get_image_features(pixels).pooler_output
-        assert torch.allclose(theirs, ours.backbone.get_image_features(pixels).pooler_output, atol=1e-6)
+        assert_close(ours.backbone.get_image_features(pixels).pooler_output, theirs, TINY_IMAGE)
     config = json.loads((run / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == str(base)
     assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (10, 10, True)
@@ -115,9 +117,9 @@ def test_left_out_is_the_base() -> None:
     fingerprint = encoder.fingerprint()
     adapter = trained(encoder, Model())
     assert adapter.fingerprint == encoder.fingerprint() == fingerprint
-    assert not torch.allclose(encoder.encode_pixels(pixels), before, atol=1e-3)
+    assert largest_difference(encoder.encode_pixels(pixels), before) > 1e-3
     with torch.no_grad(), adapter.left_out():
-        assert torch.equal(encoder.encode_pixels(pixels), before)
+        assert_close(encoder.encode_pixels(pixels), before, TINY_IMAGE)
     assert all(p.requires_grad for _, p in adapter.named_parameters())
 
 
@@ -137,7 +139,7 @@ def test_tcl_adapters_reach_the_decoder_and_come_back(tmp_path: Path) -> None:
     weights = tmp_path / "tcl.safetensors"
     save_file(tiny_tcl_tensors(), weights)
     loaded = load_encoder(weights, adapter=tmp_path / "adapter")
-    assert torch.allclose(loaded.encode_pixels(pixels), encoder.encode_pixels(pixels), atol=1e-5)
+    assert_close(loaded.encode_pixels(pixels), encoder.encode_pixels(pixels), TINY_TCL)
 
 
 # ------------------------------------------------------------------ merging
@@ -147,8 +149,8 @@ def test_a_merged_model_is_plain(run: Path, base: Path, tmp_path: Path) -> None:
     out = merge(base, run, tmp_path / "merged")
     pixels, texts = random_pixels(), ["a dog", "grass"]
     adapted, merged = load_encoder(base, adapter=run), load_encoder(out)
-    assert torch.allclose(merged.encode_pixels(pixels), adapted.encode_pixels(pixels), atol=1e-6)
-    assert torch.allclose(merged.encode_text(texts), adapted.encode_text(texts), atol=1e-6)
+    assert_close(merged.encode_pixels(pixels), adapted.encode_pixels(pixels), TINY)
+    assert_close(merged.encode_text(texts), adapted.encode_text(texts), TINY)
     assert merged.method == adapted.method  # type: ignore[attr-defined]
     plain: Any = CLIPModel.from_pretrained(out)  # nothing of this package or PEFT is needed
     assert not any("lora" in name for name in plain.state_dict())
@@ -165,8 +167,8 @@ def test_a_merged_tcl_has_its_official_names(tmp_path: Path) -> None:
     tensors, pixels = load_file(out / "tcl.safetensors"), random_pixels()
     assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in tiny_tcl_tensors().items()}
     again = TCLEncoder.from_state_dict(tensors)
-    assert torch.allclose(again.encode_pixels(pixels), encoder.encode_pixels(pixels), atol=1e-5)
-    assert torch.allclose(load_encoder(out).encode_pixels(pixels), again.encode_pixels(pixels))
+    assert_close(again.encode_pixels(pixels), encoder.encode_pixels(pixels), TINY_TCL)
+    assert_close(load_encoder(out).encode_pixels(pixels), again.encode_pixels(pixels), TINY_TCL)
 
 
 def test_merging_into_a_full_folder_is_refused(run: Path, base: Path, tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.tolerance import assert_close
 from tests.training.conftest import tiny_config
 from ttd.errors import InputError, MissingExtra
 from ttd.training.export import write_model_card
@@ -48,6 +51,41 @@ def test_tensorboard_or_a_sentence(tmp_path: Path) -> None:
     assert any((tmp_path / "tensorboard").iterdir())
 
 
+class Events:
+    """Stands for TensorBoard's writer: `scalars[step][name]`."""
+
+    scalars: dict[int, dict[str, float]]
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        Events.scalars = {}
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.setdefault(step, {})[name] = value
+
+    def close(self) -> None:
+        pass
+
+
+def test_every_trained_term_is_named_with_its_weight(
+    base: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Events))
+    options = ["loss.relative=true", "loss.rank=3", "loss.tag=0.5", "optimiser.steps=3", "run.tensorboard=true"]
+    train(tiny_config(base, shards, *options), tmp_path, quiet=True)
+    log = read_log(tmp_path)
+    weights = {"distill": 1.0, "tag": 0.5, "rank": 3.0}
+    for entry in log:
+        assert {name: entry[f"{name}_weight"] for name in weights} == weights
+        assert entry["rank"] > 0
+        assert_close(entry["loss"], sum(entry[name] * weight for name, weight in weights.items()), 4)
+        assert Events.scalars[entry["step"]] == {n: v for n, v in entry.items() if n not in ("step", "epoch")}
+        assert {"lr", "grad_norm"} <= entry.keys()
+    card = (tmp_path / "README.md").read_text("utf-8")
+    assert "| step | loss | L_distill | L_tag (times 0.5) | L_rank (times 3) | words selected |" in card
+    train(tiny_config(base, shards, "loss.tag=0", "optimiser.steps=1"), tmp_path / "one", quiet=True)
+    assert not {"tag", "tag_weight", "rank", "rank_weight"} & read_log(tmp_path / "one")[0].keys()
+
+
 def test_images_of_fixed_samples(base: Path, shards: Path, tmp_path: Path) -> None:
     config = tiny_config(base, shards, "run.watch_every=2", "run.watch_samples=3", "optimiser.steps=3")
     train(config, tmp_path, quiet=True)
@@ -67,8 +105,10 @@ def test_watching_changes_nothing(base: Path, shards: Path, tmp_path: Path) -> N
 
 
 def test_the_card_says_what_was_done_and_what_was_not(base: Path, shards: Path, tmp_path: Path) -> None:
-    train(tiny_config(base, shards, "optimiser.steps=2"), tmp_path, quiet=True)
+    train(tiny_config(base, shards, "optimiser.steps=2"), tmp_path, command="ttd train x --out y", quiet=True)
     text = (tmp_path / "README.md").read_text("utf-8")
+    assert "Trained by `ttd train x --out y`." in text
+    assert "The method's settings are the paper's." in text
     assert "22 image-text pairs" in text
     assert "rate = 0.01" in text
     assert "Not evaluated" in text
@@ -78,6 +118,13 @@ def test_the_card_says_what_was_done_and_what_was_not(base: Path, shards: Path, 
     assert "| F1 | 0.8 |" in text
     assert "| captions: CaptionIoU | 0.5 |" in text
     assert "Not evaluated" not in text
+
+
+def test_the_card_names_what_is_not_the_papers(base: Path, shards: Path, tmp_path: Path) -> None:
+    options = ["optimiser.steps=1", "model.kept=0.6", "choice.by=negatives", "loss.rank=50"]
+    train(tiny_config(base, shards, *options), tmp_path, quiet=True)
+    sentence = 'This is not the paper\'s recipe: model.kept = 0.6, choice.by = "negatives", loss.rank = 50.0.'
+    assert sentence in (tmp_path / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"config": 1}'])

@@ -14,7 +14,7 @@ import click
 from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.results_file import ResultsFile, json_line
-from ttd.cli.sources import Item, is_many, read_items
+from ttd.cli.sources import Item, check_no_shards, is_many, read_items
 from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ MOST_LISTED = 50  # unreadable images named at the end
 def run_job(job: Job, settings: Settings, source: str, caption: str | None = None, tags: Sequence[str] = ()) -> int:
     """Answers for `source`; gives the exit code: 0, or 1 where some of many images were skipped."""
     caption = clean_text(caption) if caption is not None else None
+    check_no_shards(source)
     if is_many(source):
         return _run_many(job, settings, source, caption, tuple(tags))
     _run_one(job, settings, Item(Path(source).name, Path(source), caption, tuple(tags)))

@@ -38,6 +38,16 @@ def is_many(source: str) -> bool:
     return path.is_dir() or path.suffix.lower() in LISTS
 
 
+def check_no_shards(source: str) -> None:
+    """Raise InputError where `source` names tar shards, which the commands on images do not read."""
+    path = Path(source)
+    if path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")) and not images_in(path)):
+        raise InputError(
+            f"{source} names tar shards, and this command reads images, folders of them and lists: `ttd data tag` "
+            "selects words in shards."
+        )
+
+
 def read_items(source: str, caption: str | None, tags: tuple[str, ...], out: str | None = None) -> list[Item]:
     """All items of a folder or a list file, in a fixed order; `caption` and `tags` are for those without
     their own.

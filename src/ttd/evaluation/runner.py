@@ -168,7 +168,7 @@ def run(
     shares = Shares(store.path.parent, rank, world)
     left, mine = shares.begin(ids)
     skipped: list[Skipped] = []
-    model.encode_texts_alone()  # else the last digits would depend on which items this process was asked before
+    model = model.repeatable()  # else the last digits would depend on which items this process was asked before
     with tqdm(
         total=mine, initial=mine - len(left), desc=benchmark.name, disable=True if rank else None, file=sys.stderr
     ) as bar:

@@ -22,13 +22,11 @@ _KEPT = 10_000
 class Texts:
     """Text embeddings of one encoder, whose weights must not change meanwhile.
 
-    Attributes:
-        alone: encode every text by itself. Texts that share a batch change each other's last digits, so without it
-            an embedding depends on what else was asked for.
+    Texts that share a batch change each other's last digits (1e-7), so a text's embedding depends on what else was
+    asked for when it was first met; see `RepeatableTexts`.
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        self.alone = False
         self._encoder = encoder
         self._known: OrderedDict[tuple[str, tuple[str, ...]], Tensor] = OrderedDict()
 
@@ -42,9 +40,8 @@ class Texts:
         missing = list(dict.fromkeys(text for text in texts if (text, templates) not in self._known))
         rows = {text: self._known[text, templates] for text in texts if (text, templates) in self._known}
         if missing:
-            for batch in [[text] for text in missing] if self.alone else [missing]:
-                encoded = self._encoder.encode_text(batch, templates)
-                rows.update((text, row.clone()) for text, row in zip(batch, encoded, strict=True))
+            encoded = self._encoder.encode_text(missing, templates)
+            rows.update((text, row.clone()) for text, row in zip(missing, encoded, strict=True))
         for text, row in rows.items():
             self._known[text, templates] = row
             self._known.move_to_end((text, templates))
@@ -78,6 +75,31 @@ class Texts:
             return ()
         words = (word.text.lower() for text in texts for word in split_words(text, stop_words=True))
         return tuple(dict.fromkeys(word for word in words if word not in vocabulary))
+
+
+class RepeatableTexts(Texts):
+    """Text embeddings that depend on the question alone, whatever was asked before.
+
+    The distinct texts of a question are one batch, always the same, and are remembered together: a word that stands in
+    several questions is encoded in each.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder)
+        self._questions: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = OrderedDict()
+
+    def encode(self, texts: Sequence[str], templates: tuple[str, ...]) -> Tensor:
+        """As `Texts.encode`; the last questions are kept, of 10,000 texts in all."""
+        check_texts(texts)
+        distinct = tuple(dict.fromkeys(texts))
+        question = distinct, templates
+        if question not in self._questions:
+            self._questions[question] = self._encoder.encode_text(list(distinct), templates)
+        self._questions.move_to_end(question)
+        while len(self._questions) > 1 and sum(map(len, self._questions.values())) > _KEPT:
+            self._questions.popitem(last=False)
+        row = {text: number for number, text in enumerate(distinct)}
+        return self._questions[question][[row[text] for text in texts]]
 
 
 def check_texts(texts: Sequence[str]) -> None:

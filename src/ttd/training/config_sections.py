@@ -124,6 +124,11 @@ class Loss:
     floor: float = -1.0
     compared: int = 64
 
+    def weights(self) -> dict[str, float]:
+        """The terms that are trained and their weights; the log has each term under its name here."""
+        weights = {"distill": self.distill, "tag": self.tag, "rank": self.rank}
+        return {name: weight for name, weight in weights.items() if weight}
+
 
 @dataclass(frozen=True)
 class Optimiser:

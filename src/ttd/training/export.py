@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,20 @@ from ttd.encoders.loading.formats import CARD as BASE_CARD
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
 from ttd.files import whole_file, whole_folder
+from ttd.training.config import Choice, Config, Loss
 from ttd.training.logging import read_log
 from ttd.training.lora import hub_name
 from ttd.training.run_record import read_record
 
 CARD = "README.md"
 RESULTS = "results.json"
+METHOD = {
+    "model": {"rank", "alpha", "dropout", "towers", "kept"},
+    "data": {"tags", "captions", "stop_words"},
+    "choice": {field.name for field in fields(Choice)},
+    "loss": {field.name for field in fields(Loss)},
+}
+"""Settings that decide what is trained, as opposed to on what data, in what size and for how long."""
 
 
 def write_model_card(folder: Path, repo: str = "THIS_FOLDER") -> Path:
@@ -52,6 +61,7 @@ def _head(record: dict[str, Any], repo: str) -> list[str]:
         "",
         "A low-rank adapter fine-tuned with Text-Tag Self-Distillation (ECCV 2024): the similarity map of a caption",
         "is pulled towards the union of the maps of those words of the caption that the image shows.",
+        _whose(record["config"]),
         "",
         "```python",
         "import ttd",
@@ -63,6 +73,20 @@ def _head(record: dict[str, Any], repo: str) -> list[str]:
     ]
 
 
+def _whose(config: dict[str, Any]) -> str:
+    """Whether the method's settings are the paper's, which are the defaults."""
+    papers = Config().to_dict()
+    changed = [
+        f"{section}.{name} = {json.dumps(value)}"
+        for section, names in METHOD.items()
+        for name, value in config[section].items()
+        if name in names and value != papers[section][name]
+    ]
+    if not changed:
+        return "The method's settings are the paper's."
+    return f"This is not the paper's recipe: {', '.join(changed)}."
+
+
 def _recipe(record: dict[str, Any]) -> list[str]:
     config = record["config"]
     sources = ", ".join(config["data"]["sources"])
@@ -72,6 +96,7 @@ def _recipe(record: dict[str, Any]) -> list[str]:
         f"{record['pairs']:,} image-text pairs from `{sources}`, fingerprint `{record['data'][:16]}`"
         + (f", chosen by the keep-list `{config['data']['keep']}`." if config["data"]["keep"] else "."),
         "",
+        *([f"Trained by `{record['command']}`.", ""] if record.get("command") else []),
         "```toml",
     ]
     for section, values in config.items():
@@ -85,17 +110,15 @@ def _training(log: list[dict[str, Any]]) -> list[str]:
     if not log:
         return []
     rows = [log[0], log[-1]] if len(log) > 1 else log
-    return [
-        "## Training",
-        "",
-        "| step | loss | L_distill | L_tag | words selected |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {e['step']} | {e['loss']:.4f} | {e['distill']:.4f} | {e['tag']:.4f} | {e['selected']:.0%} |"
-            for e in rows
-        ),
-        "",
+    suffix = "_weight"
+    weights = {name.removesuffix(suffix): value for name, value in log[-1].items() if name.endswith(suffix)}
+    titles = [f"L_{name}" + ("" if weight == 1 else f" (times {weight:g})") for name, weight in weights.items()]
+    head = ["step", "loss", *titles, "words selected"]
+    lines = [
+        [f"{e['step']}", f"{e['loss']:.4f}", *(f"{e[name]:.4f}" for name in weights), f"{e['selected']:.0%}"]
+        for e in rows
     ]
+    return ["## Training", "", *(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)), ""]
 
 
 def _results(folder: Path) -> list[str]:

@@ -1,4 +1,9 @@
-"""What a run says while it goes: `log.jsonl`, a progress bar, TensorBoard."""
+"""What a run says while it goes: `log.jsonl`, a progress bar, TensorBoard.
+
+A step's numbers have the same names in the log and in TensorBoard: `loss`; every term that is trained, unweighted, as
+`distill`, `tag`, `rank`, and its weight as `distill_weight` ...; `lr`; `grad_norm` (before clipping); `selected` (share
+of the captions' words); `images`, `images_per_second`, `damaged`, `cut_captions`.
+"""
 
 from __future__ import annotations
 

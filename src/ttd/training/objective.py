@@ -93,13 +93,12 @@ class Outcome:
 
     Attributes:
         loss: the sum over its images, with gradient.
-        distill, tag: sums of the two parts, unweighted, detached.
+        terms: of each term that is trained (`Loss.weights`) the sum over the images, unweighted, detached.
         selected, words: how many of the captions' words were selected, of how many.
     """
 
     loss: Tensor
-    distill: Tensor
-    tag: Tensor
+    terms: dict[str, Tensor]
     selected: Tensor
     words: Tensor
 
@@ -136,26 +135,32 @@ class Objective(nn.Module):
         """
         if batch is None:
             nothing = sum((p.sum() * 0 for p in self.parameters() if p.requires_grad), torch.zeros(()))
-            return Outcome(nothing, *(nothing.detach() for _ in range(4)))
-        loss, look = self.config.loss, self.look(batch)
-        member = _with_negatives(batch.member, look.sim.shape[1])
-        distill = l_distill(look.caption_sim, look.targets, look.selected, look.inside, member)
-        tag = l_tag(look.sim, look.targets, look.selected, look.weight, look.inside, mean=loss.mean)
-        weighted = [(loss.distill, distill), (loss.tag, tag)]
-        if loss.rank:
-            own = look.selected[:, : look.own_scores.shape[1]]
-            weighted.append((loss.rank, l_rank(look.own_scores, look.null_scores, own, batch.negatives_valid)))
-        # A switched-off loss is left out, not multiplied by 0, so that it may not spoil the other by a NaN.
-        parts = [w * part for w, part in weighted if w]
-        total = sum(parts[1:], parts[0])
+            zero = nothing.detach()
+            return Outcome(nothing, dict.fromkeys(self.config.loss.weights(), zero), zero, zero)
+        weights = self.config.loss.weights()
+        look = self.look(batch)
+        # A switched-off term is left out, not multiplied by 0, so that it may not spoil the others by a NaN.
+        terms = {name: self._term(name, look, batch) for name in weights}  # each (B,)
+        weighted = [weight * terms[name] for name, weight in weights.items()]
+        total = sum(weighted[1:], weighted[0])
         _require_finite("the loss", total.detach(), batch.keys)
         return Outcome(
             loss=total.sum(),
-            distill=distill.detach().sum(),
-            tag=tag.detach().sum(),
+            terms={name: term.detach().sum() for name, term in terms.items()},
             selected=look.selected.sum(),
             words=batch.word_valid.sum(),
         )
+
+    def _term(self, name: str, look: Look, batch: Batch) -> Tensor:
+        """One term of `Loss.weights`, `[B]`."""
+        if name == "distill":
+            member = _with_negatives(batch.member, look.sim.shape[1])
+            return l_distill(look.caption_sim, look.targets, look.selected, look.inside, member)
+        if name == "tag":
+            mean = self.config.loss.mean
+            return l_tag(look.sim, look.targets, look.selected, look.weight, look.inside, mean=mean)
+        own = look.selected[:, : look.own_scores.shape[1]]
+        return l_rank(look.own_scores, look.null_scores, own, batch.negatives_valid)
 
     def look(self, batch: Batch) -> Look:
         """Encode, score, select."""

@@ -246,19 +246,21 @@ class Trainer:
         norm = self._update(data) if count else 0.0
         self.step += 1
         self.cut += int(cut)
-        parts = zip(*((o.loss.detach(), o.distill, o.tag, o.selected, o.words) for o in outcomes), strict=True)
-        mine = sums([torch.stack([v.float() for v in values]).sum() for values in parts]) if outcomes else [0.0] * 5
-        loss, distill, tag, selected, words = place.total(*mine)
+        weights = self.config.loss.weights()
+        parts = zip(*((o.loss.detach(), o.selected, o.words, *o.terms.values()) for o in outcomes), strict=True)
+        none = [0.0] * (3 + len(weights))
+        mine = sums([torch.stack([v.float() for v in values]).sum() for values in parts]) if outcomes else none
+        loss, selected, words, *terms = place.total(*mine)
         many = max(count, 1)
         return {
             "step": self.step,
             "epoch": (self.step - 1) // self.steps.per_epoch,
             "loss": loss / many,
-            "distill": distill / many,
-            "tag": tag / many,
+            **{name: term / many for name, term in zip(weights, terms, strict=True)},
+            **{f"{name}_weight": weight for name, weight in weights.items()},
             "selected": selected / max(words, 1),
-            "gradient": norm,
-            "rate": rate,
+            "grad_norm": norm,
+            "lr": rate,
             "images": int(count),
             "damaged": int(damaged),
             "cut_captions": int(cut),
