@@ -18,6 +18,7 @@ from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDErr
 
 if TYPE_CHECKING:
     from ttd.encoders.families import register_encoder
+    from ttd.encoders.methods import Method, register_method
     from ttd.inference.options import Options
     from ttd.model import TTD, load
     from ttd.refine.base import Refiner, register_refiner
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TTD",
     "InputError",
+    "Method",
     "MissingExtra",
     "ModelError",
     "Options",
@@ -44,6 +46,7 @@ __all__ = [
     "errors",
     "load",
     "register_encoder",
+    "register_method",
     "register_refiner",
     "select_tags",
     "split_words",
@@ -54,6 +57,8 @@ _HOMES = {
     "load": "ttd.model",
     "Options": "ttd.inference.options",
     "register_encoder": "ttd.encoders.families",
+    "Method": "ttd.encoders.methods",
+    "register_method": "ttd.encoders.methods",
     "Refiner": "ttd.refine.base",
     "register_refiner": "ttd.refine.base",
     "Segmentation": "ttd.results",

@@ -29,7 +29,6 @@ from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
 from ttd.inference.options import Options
 from ttd.inference.pipeline import Batch, Pipeline
 from ttd.inference.protocols import Task
-from ttd.inference.protocols import options as find_options
 from ttd.inference.views import EncodedImage, View, average
 from ttd.negatives import NegativeWords, listed_words
 from ttd.results import Segmentation, Tagging
@@ -204,7 +203,7 @@ class TTD:
         batch_size: int = 4,
     ) -> Iterator[NDArray[np.float32] | TTDError]:
         """`heatmaps` of the same texts for many images; see `tag_many`."""
-        self._texts.check(texts, find_options(options, "masks").text_templates(self.encoder))
+        self._texts.check(texts, self._pipeline.options(options, "masks").text_templates(self.encoder))
 
         @inference
         def answer(batch: Batch) -> list[NDArray[np.float32]]:
@@ -271,7 +270,9 @@ class TTD:
         """`caption_masks` for many images, each with one or several captions of its own; see `tag_many`."""
         texts: dict[int, Sequence[str]] = {}
         changes = {} if threshold is None else {"background": threshold}
-        settings = None if options is None and threshold is None else find_options(options, "masks", **changes)
+        settings = (
+            None if options is None and threshold is None else self._pipeline.options(options, "masks", **changes)
+        )
 
         @inference
         def answer(batch: Batch) -> list[NDArray[np.bool_]]:
@@ -312,7 +313,7 @@ class TTD:
         batch_size: int = 4,
     ) -> Iterator[Segmentation | TTDError]:
         """`segment` by the same names for many images; see `tag_many`."""
-        truncated = self._check_names(names, find_options(options, "masks"))
+        truncated = self._check_names(names, self._pipeline.options(options, "masks"))
 
         @inference
         def answer(batch: Batch) -> list[Segmentation]:

@@ -19,6 +19,7 @@ from tests.evaluation.oracle import Oracle
 from tests.tiny_models import tiny_clip, tiny_tcl
 from ttd.cli import cli
 from ttd.encoders.base import Encoder
+from ttd.encoders.methods import find_method
 from ttd.inference.feature_cache import encoder_key
 from ttd.inference.options import Options
 from ttd.inference.views import View
@@ -114,9 +115,7 @@ def test_every_encoder_has_its_own_entries() -> None:
             parameter.view(-1)[0] = torch.nextafter(parameter.view(-1)[0], torch.tensor(9.0))
 
     def method(encoder: Any) -> None:
-        from ttd.encoders.last_block import last_block
-
-        encoder.method = last_block("naclip")
+        encoder.method = find_method("naclip")
 
     changes = [lambda e: None, nudge, method, lambda e: e.to(torch.bfloat16), lambda e: setattr(e, "mean", (0, 0, 0))]
     keys = [encoder_key(changed(change)) for change in changes]

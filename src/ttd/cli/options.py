@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.output import say
+from ttd.encoders.methods import find_method, method_names
 
 if TYPE_CHECKING:
     from ttd.inference.options import Options
@@ -63,7 +64,8 @@ class Settings:
 
         names = ("refine", "sam_model", "size", "background")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return options(self.protocol, task, **given, **changes)
+        own = find_method(self.method).protocol if self.method is not None else None
+        return options(self.protocol or own, task, **given, **changes)
 
     def resolved(self) -> dict[str, Any]:
         """What decides the results: a run continues only where these are the same."""
@@ -98,7 +100,7 @@ ENCODER_OPTIONS = (
         show_default=True,
         help="Weight of the adapter.",
     ),
-    click.option("--method", metavar="NAME", help="CLIP's last block: maskclip, sclip, clearclip, naclip or values."),
+    click.option("--method", metavar="NAME", help=f"How CLIP's blocks give maps: {', '.join(method_names())}."),
     DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )

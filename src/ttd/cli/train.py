@@ -12,6 +12,7 @@ import click
 
 from ttd.cli.errors import Terminated
 from ttd.cli.options import start_logging
+from ttd.encoders.methods import method_names
 
 # Option -> the place in the config that it sets.
 _SHORT = {
@@ -31,7 +32,7 @@ _SHORT = {
 @click.option("--config", "source", metavar="NAME", help="paper, mini, or a TOML file; by default the paper's recipe.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one value; repeatable.")
 @click.option("--model", metavar="NAME", help="Base model: short name, hub id, folder or file.")
-@click.option("--method", metavar="NAME", help="CLIP's last block: maskclip, sclip, clearclip, naclip or values.")
+@click.option("--method", metavar="NAME", help=f"How CLIP's blocks give maps: {', '.join(method_names())}.")
 @click.option("--keep", metavar="FILE", help="Keep-list of `ttd prune`.")
 @click.option("--tags", metavar="PATH", help="Train on words of `ttd data tag`: a path, or inside (the shards).")
 @click.option("--steps", type=click.IntRange(1), help="End after so many steps.")

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from ttd.encoders.clip import CLIPEncoder as CLIPEncoder
     from ttd.encoders.families import Format as Format
     from ttd.encoders.families import register_encoder as register_encoder
-    from ttd.encoders.last_block import LastBlock as LastBlock
     from ttd.encoders.loading.formats import Source as Source
+    from ttd.encoders.methods import Context as Context
+    from ttd.encoders.methods import LastBlock as LastBlock
+    from ttd.encoders.methods import Method as Method
+    from ttd.encoders.methods import register_method as register_method
     from ttd.encoders.registry import known_models as known_models
     from ttd.encoders.registry import load_encoder as load_encoder
     from ttd.encoders.siglip import SigLIPEncoder as SigLIPEncoder
@@ -26,7 +29,10 @@ _HOMES = {
     "Format": "families",
     "register_encoder": "families",
     "Source": "loading.formats",
-    "LastBlock": "last_block",
+    "Context": "methods",
+    "LastBlock": "methods",
+    "Method": "methods",
+    "register_method": "methods",
     "CLIPEncoder": "clip",
     "SigLIPEncoder": "siglip",
     "TCLEncoder": "tcl",

@@ -24,6 +24,7 @@ from ttd.maps import joint_norm, norm
 
 if TYPE_CHECKING:
     from ttd.encoders.loading.formats import Source
+    from ttd.encoders.methods import Method
 
 Self = TypeVar("Self", bound="Encoder")
 
@@ -127,6 +128,7 @@ class Encoder(nn.Module, ABC):
         backbone: the module that adapters attach to, holding every adaptable layer.
         text_tower: stands in the names of those of its layers that belong to the text tower.
         takes_method: whether a method (`--method`) says how the last block gives dense features.
+        method: that method; None where there is one way.
         single_file_adapters: whether an adapter may be a file of parameters under the model file's own names.
     """
 
@@ -147,6 +149,7 @@ class Encoder(nn.Module, ABC):
     backbone: nn.Module
     text_tower: str = "text_model."
     takes_method: ClassVar[bool] = False
+    method: Method | None = None
     single_file_adapters: ClassVar[bool] = False
 
     @classmethod
@@ -175,6 +178,15 @@ class Encoder(nn.Module, ABC):
         """Write the whole model, an adapter merged into it, as files that `from_source` reads: into an empty folder."""
         raise ModelError(f"a {self.kind} model cannot be saved merged: its class must define save")
 
+    def with_method(self, name: str) -> Encoder:
+        """Another encoder on the same towers whose features become maps by another method; this one stays."""
+        raise ModelError(f"a {self.kind} model has one way from features to maps: leave the method out")
+
+    @property
+    def default_protocol(self) -> str:
+        """Name of the protocol that questions without one start from."""
+        return "default" if self.method is None else self.method.protocol
+
     @property
     def pruning_size(self) -> int:
         """The side in pixels at which pairs are scored for pruning."""
@@ -182,8 +194,8 @@ class Encoder(nn.Module, ABC):
 
     @property
     def method_name(self) -> str | None:
-        """The name of the last vision block ("maskclip", ...); None where an encoder has one form only."""
-        return None
+        """The name of `method` ("maskclip", ...), None where there is none."""
+        return None if self.method is None else self.method.name
 
     @property
     @abstractmethod
@@ -203,6 +215,26 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]` of any size that fits `patch_size`; gradients flow."""
+
+    def encode_windows(self, pixels: Tensor, places: Tensor) -> ImageFeatures:
+        """`encode_image` of windows of larger images, for an encoder to which it matters where they lie.
+
+        Args:
+            pixels: `[B,3,H,W]`, normalised.
+            places: int64 `[B,5]`: top, left, height and width of the whole image in its pixels, and 1 where the window
+                is mirrored.
+        """
+        return self.encode_image(pixels)
+
+    def encode_for_similarity(self, pixels: Tensor) -> ImageFeatures:
+        """What `similarity` looks at and no more, for training: `pooled` may be empty, `[B,0]`.
+
+        Args:
+            pixels: `[B,3,H,W]`, normalised, with sides that are multiples of `patch_size`.
+        """
+        dense = self.encode_pixels(pixels).float()
+        size = (pixels.shape[-2], pixels.shape[-1])
+        return ImageFeatures(dense, dense.new_zeros(len(dense), 0), size, (0, 0), size)
 
     @abstractmethod
     def encode_pixels(self, pixels: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: B images, h x w patches, L tokens, D width, C embedding channels, N text
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,12 +104,33 @@ def build_clip(
     return model
 
 
-def embed_patches(clip: Any, pixels: Tensor) -> Tensor:
-    """Pixels `[B,3,H,W]` -> tokens `[B,1+h*w,D]` that enter block 0; positions resized bicubically."""
+def embed_patches(
+    clip: Any, pixels: Tensor, positions: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
+) -> Tensor:
+    """Pixels `[B,3,H,W]` -> tokens `[B,1+h*w,D]` that enter block 0.
+
+    Position embeddings are resized bicubically by size, or by `positions`, see `ttd.encoders.methods.Method`.
+    """
     vision = clip.vision_model
     pixels = pixels.to(vision.embeddings.patch_embedding.weight.dtype)
-    tokens: Tensor = vision.pre_layrnorm(vision.embeddings(pixels, interpolate_pos_encoding=True))
+    if positions is None:
+        embedded = vision.embeddings(pixels, interpolate_pos_encoding=True)
+    else:
+        embedded = _with_positions(vision.embeddings, pixels, positions)
+    tokens: Tensor = vision.pre_layrnorm(embedded)
     return tokens
+
+
+def _with_positions(embeddings: Any, pixels: Tensor, positions: Callable[[Tensor, tuple[int, int]], Tensor]) -> Tensor:
+    """`[B,1+h*w,D]` as transformers embeds patches, with position embeddings that `positions` resizes."""
+    patches = embeddings.patch_embedding(pixels)  # (B, D, h, w)
+    table = embeddings.position_embedding.weight  # (1 + s*s, D)
+    side = round((len(table) - 1) ** 0.5)
+    native = table[1:].T.reshape(1, -1, side, side)
+    grid = (patches.shape[-2], patches.shape[-1])
+    resized = positions(native, grid).to(patches.dtype).flatten(2).transpose(1, 2)  # (1, h*w, D)
+    start = (embeddings.class_embedding + table[0]).expand(len(patches), 1, -1)
+    return torch.cat([start, patches.flatten(2).transpose(1, 2) + resized], 1)
 
 
 def run_blocks(blocks: Any, tokens: Tensor) -> Tensor:

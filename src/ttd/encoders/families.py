@@ -129,14 +129,18 @@ def find_family(kind: str) -> Family:
 
 @cache
 def _load_installed() -> dict[str, str]:
-    """Import what other packages name in their entry points, once; gives the names that failed, and why."""
+    return load_entry_points(GROUP)
+
+
+def load_entry_points(group: str) -> dict[str, str]:
+    """Import what other packages name in a group of entry points; gives the names that failed, and why."""
     from importlib.metadata import entry_points
 
     failed: dict[str, str] = {}
-    for point in entry_points(group=GROUP):
+    for point in entry_points(group=group):
         try:
             point.load()
         except Exception as error:  # another package's fault must not take the others away
             failed[point.name] = f"{type(error).__name__}: {error}"
-            log.warning("the encoder %s (%s) cannot be loaded: %s", point.name, point.value, failed[point.name])
+            log.warning("the entry point %s (%s) cannot be loaded: %s", point.name, point.value, failed[point.name])
     return failed

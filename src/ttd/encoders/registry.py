@@ -13,12 +13,12 @@ import torch
 from ttd.device import find_device
 from ttd.encoders.base import Encoder
 from ttd.encoders.families import Format, find_family
-from ttd.encoders.last_block import METHODS
 from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
 from ttd.encoders.loading.downloads import cache_folder, released_weights
 from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, recognise
 from ttd.encoders.loading.hub import hub_adapter, hub_model
+from ttd.encoders.methods import find_method
 from ttd.errors import InputError, ModelError, OutOfMemory
 
 __all__ = ["known_models", "load_encoder"]
@@ -46,7 +46,7 @@ def load_encoder(
         name: a short name (see `known_models`), a folder or file, or a hub id ("google/siglip-...").
         adapter: an adapter's short name, folder, file or hub id.
         adapter_scale: how much of the adapter counts: 0 is the base exactly, 1 the adapter as trained.
-        method: name of the last vision block; None takes the model's own.
+        method: name of a method, see `ttd.encoders.methods`; None takes the model's own.
         device: None is CUDA where there is one, else MPS, else the CPU.
         dtype: "float32", "bfloat16", "float16", or torch's; None is float32.
         merge: add the adapter to the weights, which makes it free; False keeps its layers apart.
@@ -59,7 +59,8 @@ def load_encoder(
     place, precision = find_device(device), _dtype(dtype)
     if not 0 <= adapter_scale <= 1:
         raise InputError(f"adapter_scale must lie between 0 and 1, not {adapter_scale}")
-    _check_method(method)
+    if method is not None:
+        find_method(method)  # a name that is none is said before anything is loaded
     adapter_path = find_adapter(adapter) if adapter is not None else None
     source = find_model(name)
     if adapter_path is None:
@@ -157,7 +158,6 @@ def build(source: Source, method: str | None = None) -> Encoder:
     """
     family, card = find_family(source.kind), source.card
     chosen = method or (card.method if card else None)
-    _check_method(chosen)
     if chosen and not family.encoder.takes_method:
         raise ModelError(f"{source.path} is a {source.kind} model, whose last block has one form: leave the method out")
     options: dict[str, Any] = {"method": chosen} if chosen else {}
@@ -186,11 +186,6 @@ def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:
 
 
 # ---------------------------------------------------------------- options
-
-
-def _check_method(method: str | None) -> None:
-    if method is not None and method not in METHODS:
-        raise ModelError(f"unknown method: {method}, known: {', '.join(METHODS)}")
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:

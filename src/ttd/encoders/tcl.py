@@ -22,7 +22,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from ttd.encoders.base import PLAIN_MAPS, ImageFeatures, MapQuestion, cosine_maps
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
 from ttd.encoders.families import Format, register_encoder
-from ttd.encoders.last_block import METHODS, class_token
+from ttd.encoders.last_block import class_token, dense_patches
 from ttd.encoders.loading import tcl_names
 from ttd.encoders.loading.checkpoints import write_tensors
 from ttd.encoders.loading.formats import Source
@@ -163,7 +163,7 @@ class TCLEncoder(CLIPTowers):
         tokens, grid = self._shared_tokens(padded)
         layers = self._clip.vision_model.encoder.layers
         frozen = run_blocks(layers[self._first_trained : -1], tokens)
-        clip_patches = METHODS["maskclip"](layers[-1], frozen, grid)
+        clip_patches = dense_patches(layers[-1], frozen, grid)
         return ImageFeatures(
             dense=self._decode(tokens, grid),
             pooled=self._project(class_token(layers[-1], frozen)),
@@ -272,7 +272,7 @@ class TCLEncoder(CLIPTowers):
         """The trained branch: tokens `[B,1+h*w,D]` -> dense features `[B,C,H/4,W/4]`."""
         network = self._network
         tokens = run_blocks(network.trained_blocks[:-1], tokens)
-        patches = METHODS["maskclip"](network.trained_blocks[-1], tokens, grid)
+        patches = dense_patches(network.trained_blocks[-1], tokens, grid)
         decoded = network.decoder(as_map(patches, grid)).permute(0, 2, 3, 1)  # (B, H/4, W/4, D)
         embedded = network.image_projection(network.image_norm(decoded)).float()
         return normalize(embedded, dim=-1).permute(0, 3, 1, 2)

@@ -125,7 +125,7 @@ def encoder_key(encoder: Encoder) -> str:
     config: Any = getattr(encoder.backbone, "config", None)
     facts = [
         repr(encoder),
-        repr(getattr(encoder, "method", None)),
+        "" if encoder.method is None else encoder.method.key(),
         repr(config.to_dict()) if hasattr(config, "to_dict") else "",
         # Adapter layers that are not merged keep their strength outside of the parameters.
         repr([getattr(module, "scaling", None) for module in encoder.modules()]),

@@ -55,6 +55,10 @@ class Pipeline:
         self.encoder = encoder
         self.cache: FeatureCache | None = None
 
+    def options(self, given: Options | str | None, task: Task, **changes: Any) -> Options:
+        """`ttd.inference.protocols.options`, where None is the encoder's own protocol."""
+        return find_options(self.encoder.default_protocol if given is None else given, task, **changes)
+
     def open(
         self, image: ImageLike | EncodedImage, options: Options | str | None, task: Task, *, keep: bool = False
     ) -> EncodedImage:
@@ -65,7 +69,7 @@ class Pipeline:
         """
         if isinstance(image, EncodedImage):
             return self._with_options(image, options, task)
-        settings = find_options(options, task)
+        settings = self.options(options, task)
         rgb = read_image(image)
         if self.cache is not None:
             cached = self.cache.views(rgb, settings)
@@ -98,7 +102,7 @@ class Pipeline:
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        find_options(options, task)
+        self.options(options, task)
         return self._answers(images, options, task, batch_size, answer)
 
     def _answers(
@@ -141,7 +145,7 @@ class Pipeline:
         """An image with its pixels for each scale; without pixels where its views are there, or kept on disk."""
         if isinstance(image, EncodedImage) or self.cache is not None:
             return self.open(image, options, task), []
-        settings = find_options(options, task)
+        settings = self.options(options, task)
         rgb = read_image(image)
         return EncodedImage(rgb, (), settings, self.encoder), prepare(rgb, self.encoder, settings)
 
@@ -166,7 +170,7 @@ class Pipeline:
     def _with_options(self, encoded: EncodedImage, options: Options | str | None, task: Task) -> EncodedImage:
         if encoded.encoder is not self.encoder:
             raise InputError("the encoded image comes from another model: encode it with this one")
-        settings = encoded.options if options is None else find_options(options, task)
+        settings = encoded.options if options is None else self.options(options, task)
         changed = [name for name, value in settings.view.items() if value != encoded.options.view[name]]
         if changed:
             raise InputError(f"the image was encoded with another {changed[0]}: encode it again")

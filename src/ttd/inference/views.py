@@ -178,7 +178,8 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
         for first in range(0, len(places), step):
             chunk = places[first : first + step]
             crops = torch.cat([_crop(scaled, *place) for place in chunk])
-            features = encoder.encode_image(crops.to(encoder.device))
+            where = torch.tensor([_place(*place) for place in chunk for _ in range(batch)])
+            features = encoder.encode_windows(crops.to(encoder.device), where)
             for i, (rows, columns) in enumerate(chunk):
                 yield View(features.select(slice(i * batch, (i + 1) * batch)), rows, columns, weight)
 
@@ -228,8 +229,18 @@ def _multiple(pixels: int, patch: int) -> int:
     return max(1, round(pixels / patch)) * patch
 
 
+def _left(columns: Axis) -> int:
+    """Where a window begins in the image as it is; `start` counts in the mirrored one."""
+    return columns.full - columns.start - columns.length if columns.mirrored else columns.start
+
+
+def _place(rows: Axis, columns: Axis) -> tuple[int, int, int, int, int]:
+    """A window's top and left in the image as it is, the image's height and width, and whether it is mirrored."""
+    return rows.start, _left(columns), rows.full, columns.full, int(columns.mirrored)
+
+
 def _crop(pixels: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """The window of `[B,3,H,W]`, from the mirrored image where asked."""
-    left = columns.full - columns.start - columns.length if columns.mirrored else columns.start
+    left = _left(columns)
     window = pixels[..., rows.start : rows.start + rows.length, left : left + columns.length]
     return window.flip(-1) if columns.mirrored else window

@@ -78,6 +78,7 @@ def encode_scenes(encoder: Encoder, scenes: Sequence[Scene]) -> EncodedScenes:
         size=parts[0].size,
         offset=parts[0].offset,
         padded=parts[0].padded,
+        extras={name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras},
     )
     captions = encoder.encode_text([scene.caption for scene in scenes])
     return EncodedScenes(scenes, features, encoder.encode_text(WORDS), captions)

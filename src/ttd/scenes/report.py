@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.last_block import METHODS, last_block
+from ttd.encoders.methods import method_names
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.model import TTD
@@ -42,7 +40,7 @@ Results = dict[str, Any]
 
 @torch.inference_mode()
 def measure(encoder: Encoder, split: str = "test", count: int = 1024, seed: int = 0) -> Results:
-    """Everything the report says about one encoder; a `CLIPEncoder` in all last-block methods.
+    """Everything the report says about one encoder; one that takes a method in all of them.
 
     Raises `InputError` for fewer scenes than retrieval needs (256).
     """
@@ -61,26 +59,16 @@ def measure(encoder: Encoder, split: str = "test", count: int = 1024, seed: int 
 
 
 def _methods(encoder: Encoder, scenes: Sequence[Scene], encoded: EncodedScenes) -> Results:
-    if not isinstance(encoder, CLIPEncoder):
+    if encoder.method is None:
         return {encoder.kind: _dense(encoder, encoded)}
     rows = {}
-    for name in tqdm(METHODS, desc="last-block methods", disable=None):
-        if last_block(name) == encoder.method:
+    for name in tqdm(method_names(), desc="methods", disable=None):
+        if name == encoder.method_name:
             rows[name] = _dense(encoder, encoded)
-            continue
-        with _method(encoder, name):
-            rows[name] = _dense(encoder, encode_scenes(encoder, scenes))
+        else:
+            other = encoder.with_method(name)
+            rows[name] = _dense(other, encode_scenes(other, scenes))
     return rows
-
-
-@contextmanager
-def _method(encoder: CLIPEncoder, name: str) -> Iterator[None]:
-    usual = encoder.method
-    encoder.method = last_block(name)
-    try:
-        yield
-    finally:
-        encoder.method = usual
 
 
 def _dense(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
@@ -121,7 +109,7 @@ def to_markdown(columns: Mapping[str, Results], about: str) -> str:
         lines += [*_table(results["tags, images shuffled"]), ""]
         lines += ["### The caption's map against the union mask (the form of Table 3)", ""]
         lines += [*_table(results["caption"]), ""]
-        lines += ["### Last-block methods", "", *_table(results["methods"]), ""]
+        lines += ["### Methods", "", *_table(results["methods"]), ""]
         misses = [f"- {name}: {'pass' if not missed else 'below in ' + ', '.join(missed)}"
                   for name, missed in gate(results["methods"]).items()]  # fmt: skip
         lines += [

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.last_block import DEFAULT
 from ttd.encoders.loading.adapters import with_layers
 from ttd.encoders.loading.catalogue import find_entry
 from ttd.encoders.loading.checkpoints import write_tensors
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, Card, write_card
+from ttd.encoders.methods import DEFAULT
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.training.config import Model

@@ -210,13 +210,11 @@ class Objective(nn.Module):
         pixels = normalised(batch.pixels, batch.rects, encoder.mean, encoder.std)
         low = self.config.run.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            dense = encoder.encode_pixels(pixels).float()
+            # The ordinary image embedding is not trained: where maps do without it, it is not computed.
+            features = encoder.encode_for_similarity(pixels)
             # Words and captions apart: together, every word would be padded to the longest caption.
             words = encoder.encode_text(batch.words).float()
             captions = encoder.encode_text(batch.captions).float()
-        size = (pixels.shape[-2], pixels.shape[-1])
-        # The ordinary image embedding is not trained: it is not computed.
-        features = ImageFeatures(dense, dense.new_zeros(len(batch), 0), size, (0, 0), size)
         return Encoded(features, words, captions)
 
     def _maps(self, features: ImageFeatures, text: Tensor) -> Tensor:

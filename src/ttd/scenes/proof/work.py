@@ -148,11 +148,13 @@ def _settle(folder: Path, size: Size) -> None:
 def _measure_bases(folder: Path, size: Size) -> str:
     """Measures the model before training; gives the method that is best on validation scenes."""
     import ttd
-    from ttd.encoders.last_block import METHODS
+    from ttd.encoders.methods import method_names
 
     path = folder / "methods.json"
     if not path.exists():
-        found = {name: validation_miou(ttd.load("mini", method=name).encoder, size.validation) for name in METHODS}
+        found = {
+            name: validation_miou(ttd.load("mini", method=name).encoder, size.validation) for name in method_names()
+        }
         with whole_file(path) as part:
             part.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     best, _ = best_method(folder)
