@@ -18,29 +18,29 @@ from PIL import Image
 import ttd
 from speed.tag_throughput import vit_b16
 from ttd import TTD
-from ttd.app import html as drawing
-from ttd.app.answers import Answer, Question, answer
-from ttd.app.models import Choices, ModelPool
+from ttd.app import html
+from ttd.app.answers import PageAnswer, Question, answer
+from ttd.app.models import ModelPool, PageChoices
 from ttd.scenes import Scenes
 
 WANTED = 1.0
 
 
-def shown(pool: ModelPool, question: Question, *, only_cut: bool = False) -> tuple[float, float]:
+def shown(pool: ModelPool, question: Question, *, threshold_only: bool = False) -> tuple[float, float]:
     """Seconds from a question to the HTML of its answer, and those that the processor worked for it."""
     start, worked = time.perf_counter(), time.process_time()
-    found: Answer = answer(pool, question, only_cut=only_cut)
-    drawing.captions_html(found.captions, found.image, question.threshold)
-    drawing.segmentation_html(found.segmentation, found.image)
+    found: PageAnswer = answer(pool, question, threshold_only=threshold_only)
+    html.captions_html(found.captions, found.image, question.threshold)
+    html.segmentation_html(found.segmentation, found.image)
     if found.words is not None:
-        drawing.words_html(found.words, found.closed)
-        drawing.maps_html(found.words, found.image)
-        drawing.best_html(found.words, found.image)
+        html.words_html(found.words, found.vocabulary_size)
+        html.maps_html(found.words, found.image)
+        html.best_html(found.words, found.image)
     return time.perf_counter() - start, time.process_time() - worked
 
 
 def measure(name: str, model: TTD, image: Image.Image, caption: str) -> None:
-    pool = ModelPool(Choices.of([name]), lambda name, adapter: model)
+    pool = ModelPool(PageChoices.of([name]), lambda name, adapter: model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.png"
         image.resize((64, 64)).save(path)
@@ -49,7 +49,7 @@ def measure(name: str, model: TTD, image: Image.Image, caption: str) -> None:
         question = Question(str(path), caption, model=name)
         first = shown(pool, question)
         changes = {
-            "another threshold": lambda: shown(pool, replace(question, threshold=0.6), only_cut=True),
+            "another threshold": lambda: shown(pool, replace(question, threshold=0.6), threshold_only=True),
             "another caption": lambda: shown(pool, replace(question, caption=caption + " and a whale")),
             "another score": lambda: shown(pool, replace(question, score="s_image")),
             "PAMR": lambda: shown(pool, replace(question, refine="pamr")),

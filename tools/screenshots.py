@@ -17,7 +17,7 @@ from PIL import Image
 
 import ttd
 from tests.app.browser import Visit, browser, visit
-from ttd.app.models import Choices, ModelPool
+from ttd.app.models import ModelPool, PageChoices
 from ttd.app.security import Access
 from ttd.app.server import page
 
@@ -33,9 +33,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # on a busy machine torch's threads wait for each other
     adapters = [given.adapter] if given.adapter else []
-    pool = ModelPool(Choices.of(["mini"], adapters), lambda name, adapter: ttd.load(name, adapter=adapter))
+    pool = ModelPool(PageChoices.of(["mini"], adapters), lambda name, adapter: ttd.load(name, adapter=adapter))
     for label in pool.choices.adapter_labels:
-        with pool.ask("mini", label):
+        with pool.use("mini", label):
             print(f"loaded: mini, adapter {label}", flush=True)
     with page(pool, Access("127.0.0.1", free_port())) as address, browser() as opened:
         seen = visit(opened, address)

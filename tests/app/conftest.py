@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 
 import ttd
-from ttd.app.models import Choices, ModelPool
+from ttd.app.models import ModelPool, PageChoices
 from ttd.scenes import Scene, Scenes
 
 
@@ -45,7 +45,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def new_pool(adapter: Path) -> ModelPool:
     """mini, with and without an adapter; nothing is loaded yet."""
-    choices = Choices.of(["mini"], [str(adapter)])
+    choices = PageChoices.of(["mini"], [str(adapter)])
     return ModelPool(choices, lambda name, adapter: ttd.load(name, adapter=adapter))
 
 

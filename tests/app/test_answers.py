@@ -61,7 +61,7 @@ def caption_heat(model: TTD, image: str, caption: str, **options: object) -> tup
     )
 
 
-def test_it_is_what_the_model_says(pool: ModelPool, question: Question, image: str, scene: Scene) -> None:
+def test_the_answer_equals_the_models(pool: ModelPool, question: Question, image: str, scene: Scene) -> None:
     found = answer(pool, question)
     model = ttd.load("mini")
     assert found.words is not None
@@ -81,14 +81,14 @@ def test_it_is_what_the_model_says(pool: ModelPool, question: Question, image: s
     rounding = float_tolerance(torch.float32, MINI, scale=map_scale(sim, joint=True))
     margin = label_margin(large, labels.background)
     assert_same_decisions(found.segmentation.label_map, labels.label_map, margin, rounding)
-    assert found.closed == len(model.encoder.vocabulary or ())
+    assert found.vocabulary_size == len(model.encoder.vocabulary or ())
 
 
-def test_a_image_is_encoded_once_for_all_that_concerns_no_view(
+def test_an_image_is_encoded_once_for_all_that_concerns_no_view(
     adapter: Path, question: Question, encodings: list[int]
 ) -> None:
     pool = new_pool(adapter)
-    assert answer(pool, question).fresh
+    assert answer(pool, question).newly_encoded
     assert len(encodings) == 1
     changes = (
         {"threshold": 0.7},
@@ -100,12 +100,12 @@ def test_a_image_is_encoded_once_for_all_that_concerns_no_view(
         {"background": False},
     )
     for change in changes:
-        assert not answer(pool, replace(question, **change)).fresh  # type: ignore[arg-type]
-        assert not answer(pool, replace(question, **change), only_cut=True).fresh  # type: ignore[arg-type]
+        assert not answer(pool, replace(question, **change)).newly_encoded  # type: ignore[arg-type]
+        assert not answer(pool, replace(question, **change), threshold_only=True).newly_encoded  # type: ignore[arg-type]
     assert len(encodings) == 1
-    assert answer(pool, replace(question, protocol="tcl-plain")).fresh
+    assert answer(pool, replace(question, protocol="tcl-plain")).newly_encoded
     both = len(encodings)
-    assert answer(pool, replace(question, adapter="changed")).fresh
+    assert answer(pool, replace(question, adapter="changed")).newly_encoded
     assert len(encodings) == both + 1  # the base had seen it
 
 
@@ -122,9 +122,11 @@ def test_before_and_after_stand_side_by_side(pool: ModelPool, question: Question
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("refine", [AS_PROTOCOL, "pamr"])
-def test_the_threshold_cuts(pool: ModelPool, question: Question, threshold: float, refine: str) -> None:
+def test_the_threshold_gives_mask_and_background(
+    pool: ModelPool, question: Question, threshold: float, refine: str
+) -> None:
     asked = replace(question, threshold=threshold, refine=refine)
-    found = answer(pool, asked, only_cut=True)
+    found = answer(pool, asked, threshold_only=True)
     assert found.words is None
     model = ttd.load("mini")
     refined = {} if refine == AS_PROTOCOL else {"refine": refine}
@@ -178,7 +180,7 @@ def test_large_images_are_shown_small_and_downloaded_whole(pool: ModelPool, ques
         ({"tags": ",".join(map(str, range(200)))}, "200 tags are too many"),
         ({"protocol": "none such"}, "unknown protocol"),
         ({"refine": "magic"}, "unknown refinement"),
-        ({"score": "magic"}, "no score"),
+        ({"score": "magic"}, "[Uu]nknown score"),
         ({"threshold": 7.0}, "between 0 and 1"),
         ({"threshold": float("nan")}, "between 0 and 1"),
         ({"model": "/etc"}, "not one of the models"),

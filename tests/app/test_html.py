@@ -11,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ttd.app import html as drawing
-from ttd.app.answers import CaptionView, Words
-from ttd.app.html import ink, notice, text
+from ttd.app.answers import CaptionResult, WordsResult
+from ttd.app.html import (
+    LARGE,
+    _name_position,
+    captions_html,
+    escaped,
+    ink,
+    labelled_html,
+    maps_html,
+    notice,
+    segmentation_html,
+    words_html,
+)
 from ttd.results import Segmentation, TaggedWord, Tagging
 from ttd.viz.colours import scale
 from ttd.viz.overlays import label_overlay
@@ -54,14 +64,14 @@ def images(html: str) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB") for data in found]
 
 
-def words_of(found: Tagging, maps: dict[str, np.ndarray]) -> Words:
+def words_of(found: Tagging, maps: dict[str, np.ndarray]) -> WordsResult:
     texts = [word.text for word in found.distinct()]
-    return Words(found, maps, np.zeros((3, 4), dtype=np.int64), texts)
+    return WordsResult(found, maps, np.zeros((3, 4), dtype=np.int64), texts)
 
 
 def test_words_carry_their_score_as_colour_and_the_choice_as_a_mark() -> None:
     found = tagging("a dog, on grass", {"dog": 0.5, "grass": 0.1}, {"dog"})
-    html = drawing.words_html(words_of(found, {}), None)
+    html = words_html(words_of(found, {}), None)
     page = Page(html)
     dog, grass = page.with_class("ttd-word")
     assert "ttd-chosen" in dog["class"]
@@ -80,11 +90,11 @@ def test_words_carry_their_score_as_colour_and_the_choice_as_a_mark() -> None:
 def test_nothing_a_visitor_writes_becomes_an_element(parts: list[str]) -> None:
     caption = " ".join(parts)
     words = tuple(TaggedWord(part, i, None, None, float(i), i % 2 == 0) for i, part in enumerate(parts))
-    found = Tagging(caption, words, unknown=tuple(parts), cut=tuple(parts))
-    html = drawing.words_html(words_of(found, {}), 170) + notice(caption, "error")
-    html += drawing.segmentation_html(Segmentation(np.zeros((6, 8), np.uint16), tuple(parts)), IMAGE)
-    view = CaptionView(caption, np.zeros((6, 8), np.float32), np.zeros((6, 8), np.bool_))
-    html += drawing.captions_html([view], IMAGE, 0.5)
+    found = Tagging(caption, words, unknown=tuple(parts), truncated=tuple(parts))
+    html = words_html(words_of(found, {}), 170) + notice(caption, "error")
+    html += segmentation_html(Segmentation(np.zeros((6, 8), np.uint16), tuple(parts)), IMAGE)
+    view = CaptionResult(caption, np.zeros((6, 8), np.float32), np.zeros((6, 8), np.bool_))
+    html += captions_html([view], IMAGE, 0.5)
     page = Page(html)
     known = {"p", "span", "small", "div", "section", "h4", "figure", "figcaption", "b", "ul", "li", "img"}
     assert {name for name, _ in page.elements} <= known
@@ -95,21 +105,21 @@ def test_nothing_a_visitor_writes_becomes_an_element(parts: list[str]) -> None:
 def test_one_heatmap_for_each_chosen_word() -> None:
     found = tagging("dog cat tree", {"dog": 0.5, "cat": 0.4, "tree": 0.1}, {"dog", "cat"})
     heat = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
-    html = drawing.maps_html(words_of(found, {"dog": heat, "cat": heat[::-1]}), IMAGE)
+    html = maps_html(words_of(found, {"dog": heat, "cat": heat[::-1]}), IMAGE)
     page = Page(html)
     assert [attributes["alt"] for name, attributes in page.elements if name == "img"] == [
         "the image", "where dog is", "where cat is",
     ]  # fmt: skip
     assert "more chosen words" not in html
-    assert "1 more chosen words" in drawing.maps_html(words_of(found, {"dog": heat}), IMAGE)
+    assert "1 more chosen words" in maps_html(words_of(found, {"dog": heat}), IMAGE)
 
 
 def test_before_and_after_have_their_titles_and_shares() -> None:
     heat = np.zeros((6, 8), dtype=np.float32)
     mask = np.zeros((6, 8), dtype=np.bool_)
     mask[:3] = True
-    views = [CaptionView("before", heat, mask), CaptionView("after", heat, ~mask[::-1])]
-    page = Page(drawing.captions_html(views, IMAGE, 0.25))
+    views = [CaptionResult("before", heat, mask), CaptionResult("after", heat, ~mask[::-1])]
+    page = Page(captions_html(views, IMAGE, 0.25))
     assert [word for word in page.words if word in ("before", "after")] == ["before", "after"]
     assert page.words.count("50.0%") == 2
     assert page.words.count("mask at 0.25") == 2
@@ -121,10 +131,8 @@ def test_the_two_layers_give_the_overlay_at_every_opacity(opacity: float) -> Non
     labels[:, 40:] = 1
     labels[30:, 60:] = 2
     names = ("background", "dog", "cat")
-    lower, upper = images(drawing.labelled_html(IMAGE, labels, names, background=True))
-    wanted = label_overlay(
-        IMAGE, labels, names, background=True, opacity=opacity, legend=0, side=drawing.LARGE, enlarge=True
-    )
+    lower, upper = images(labelled_html(IMAGE, labels, names, background=True))
+    wanted = label_overlay(IMAGE, labels, names, background=True, opacity=opacity, legend=0, side=LARGE, enlarge=True)
     blended = Image.blend(lower, upper, opacity)
     difference = np.abs(np.asarray(blended, np.float32) - np.asarray(wanted, np.float32)).mean()
     assert difference < 6  # of 255: WebP is not exact
@@ -133,7 +141,7 @@ def test_the_two_layers_give_the_overlay_at_every_opacity(opacity: float) -> Non
 def test_the_legend_names_all_and_regions_carry_their_names() -> None:
     labels = np.zeros((60, 80), dtype=np.uint16)
     labels[5:15, 5:25] = 2
-    html = drawing.labelled_html(IMAGE, labels, ("background", "dog", "cat"), background=True)
+    html = labelled_html(IMAGE, labels, ("background", "dog", "cat"), background=True)
     page = Page(html)
     assert "not found: dog" in page.words
     assert {"cat", "4.2%", "background", "95.8%"} <= set(page.words)
@@ -146,12 +154,12 @@ def test_a_long_thin_ring_is_named_on_itself() -> None:
     labels = np.zeros((200, 300), dtype=np.uint16)
     labels[20:180, 20:280] = 1
     labels[35:165, 35:265] = 0
-    across, down = drawing._place(labels, 1)
+    across, down = _name_position(labels, 1)
     assert labels[int(down * 200), int(across * 300)] == 1
 
 
 def test_nothing_to_segment_is_said() -> None:
-    assert "No word was chosen" in drawing.segmentation_html(None, IMAGE)
+    assert "No word was chosen" in segmentation_html(None, IMAGE)
 
 
 def test_words_are_readable_on_every_colour() -> None:
@@ -170,4 +178,4 @@ def test_sentences_are_sentences() -> None:
     assert "The file." in notice("the file")
     assert "pic.png is damaged." in notice("pic.png is damaged")
     assert 'role="alert"' in notice("x", "error")
-    assert text("a\nb") == "a b"
+    assert escaped("a\nb") == "a b"

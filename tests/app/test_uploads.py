@@ -17,7 +17,7 @@ def test_the_same_bytes_are_the_same_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"<svg></svg>"])
-def test_what_is_no_image_is_told_without_the_servers_folders(tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_an_image_is_named_without_the_servers_folders(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "holiday.png"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -39,7 +39,7 @@ def test_too_many_pixels_and_bytes_are_refused_unread(tmp_path: Path, monkeypatc
         uploads.digest(str(tmp_path / "gone.png"))
 
 
-def test_a_image_stands_upright(tmp_path: Path) -> None:
+def test_an_image_is_upright(tmp_path: Path) -> None:
     path = tmp_path / "phone.jpg"
     exif = Image.Exif()
     exif[274] = 6

@@ -1,4 +1,4 @@
-"""Loaded models and encoded images, kept for the next question; one question at a time per model."""
+"""Loaded models and encoded images, cached for the next question; a model serves one thread at a time."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NO_ADAPTER = "none"
 
 
 @dataclass(frozen=True)
-class Choices:
-    """Labels on the page and the names behind them.
+class PageChoices:
+    """The models and adapters that the page offers, by their labels.
 
     Attributes:
-        models: label -> name as `ttd.load` takes it, at least one; the first is shown first.
+        models: label -> name for `ttd.load`, at least one; the first is the default.
         adapters: label -> name; may be empty.
-        sam_model: SAM-HQ's name for `refine="sam"`, None where it is not offered.
+        sam_model: SAM-HQ's name for `refine="sam"`; None: not offered.
     """
 
     models: dict[str, str]
@@ -40,11 +40,11 @@ class Choices:
     sam_model: str | None = None
 
     @classmethod
-    def of(cls, models: Sequence[str], adapters: Sequence[str] = (), sam_model: str | None = None) -> Choices:
-        """Labels for names as they stand on the command line.
+    def of(cls, models: Sequence[str], adapters: Sequence[str] = (), sam_model: str | None = None) -> PageChoices:
+        """The choices for names from the command line.
 
         Raises:
-            InputError: no model at all.
+            InputError: no model is named.
         """
         if not models:
             raise InputError("the page needs at least one model: name one with --model")
@@ -52,7 +52,7 @@ class Choices:
 
     @property
     def adapter_labels(self) -> list[str]:
-        """No adapter, then those that were named."""
+        """No adapter, then the named ones."""
         return [NO_ADAPTER, *self.adapters]
 
     @property
@@ -68,10 +68,10 @@ class Choices:
         return list(PROTOCOLS)
 
     def names(self, model: str, adapter: str) -> tuple[str, str | None]:
-        """The names behind two labels.
+        """The names of a model and an adapter by their labels; None for no adapter.
 
         Raises:
-            InputError: a label that is not offered.
+            InputError: a label is not offered.
         """
         if model not in self.models:
             raise InputError(f"{model!r} is not one of the models of this page: choose from the list")
@@ -83,7 +83,7 @@ class Choices:
 
 
 def labelled(names: Iterable[str]) -> dict[str, str]:
-    """A short label for every distinct name: a path's last part where no other name has the same."""
+    """A label for every distinct name: a path's last part, or the whole name where two would be equal."""
     names = list(dict.fromkeys(names))
     ends = [Path(name).name if Path(name).exists() else name for name in names]
     return {
@@ -96,158 +96,153 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
-    """Keeps values until their sizes add up to more than `limit`; then the one unused for longest goes.
+class LRUCache(Generic[K, V]):
+    """A cache of limited size: the least recently used values are removed. Several threads may use it.
 
     Args:
-        limit: in whatever unit `size` answers; the newest value stays even where it alone exceeds it.
-        size: of a value, asked once when it is put in.
+        limit: of the sum of all sizes; the newest value stays even where it alone exceeds the limit.
+        size: of a value, computed once when it is put in; by default every value counts as one.
     """
 
     def __init__(self, limit: int, size: Callable[[V], int] = lambda _: 1) -> None:
         self._limit = limit
         self._size = size
-        self._held: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: K) -> V | None:
-        """The value, which now counts as used last; None where it is not held."""
+        """The value, which becomes the most recently used; None where it is not cached."""
         with self._lock:
-            if key not in self._held:
+            if key not in self._values:
                 return None
-            self._held.move_to_end(key)
-            return self._held[key][0]
+            self._values.move_to_end(key)
+            return self._values[key][0]
 
     def put(self, key: K, value: V) -> list[V]:
-        """Holds `value`; the values that had to go for it, longest unused first."""
+        """Adds `value`; returns the values that were removed for it, least recently used first."""
         size = self._size(value)
         with self._lock:
-            self._held.pop(key, None)
-            self._held[key] = (value, size)
-            gone = []
-            while len(self._held) > 1 and sum(size for _, size in self._held.values()) > self._limit:
-                gone.append(self._held.popitem(last=False)[1][0])
-            return gone
+            self._values.pop(key, None)
+            self._values[key] = (value, size)
+            removed = []
+            while len(self._values) > 1 and sum(size for _, size in self._values.values()) > self._limit:
+                removed.append(self._values.popitem(last=False)[1][0])
+            return removed
 
     def drop(self, wanted: Callable[[K], bool]) -> None:
-        """Forgets every value whose key is `wanted`."""
+        """Removes every value for whose key `wanted` is true."""
         with self._lock:
-            for key in [key for key in self._held if wanted(key)]:
-                del self._held[key]
+            for key in [key for key in self._values if wanted(key)]:
+                del self._values[key]
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._held)
+            return len(self._values)
 
 
-MOST_MODELS = 4
+MAX_MODELS = 4
 ENCODED_BYTES = 1 << 30
 SHOWN_SIDE = 512  # pixels of the longer side at which maps are computed for the page
 
-_numbers = itertools.count()
-
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """A model; whoever asks it holds `lock`, because neither its memory of texts nor torch's modules promise
-    to serve two threads.
+class LoadedModel:
+    """A model and the lock to hold while it computes: neither its cache of texts nor torch's modules are thread-safe.
+
+    Attributes:
+        number: another one for every loaded model of a pool.
     """
 
-    model: TTD
+    ttd: TTD
+    number: int
     lock: Lock = field(default_factory=Lock)
-    number: int = field(default_factory=lambda: next(_numbers))
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An encoded image.
+class PageImage:
+    """An uploaded image, encoded.
 
     Attributes:
         full: at the image's own size, for downloads.
-        shown: the same features, but maps come out at `SHOWN_SIDE` pixels at most.
-        fresh: whether it was encoded just now.
+        shown: the same features, for maps of at most `SHOWN_SIDE` pixels.
+        newly_encoded: whether it was encoded just now, not found in the cache.
     """
 
     full: EncodedImage
     shown: EncodedImage
-    fresh: bool
+    newly_encoded: bool
 
 
 class ModelPool:
-    """Models by their labels on the page, loaded when first asked for.
+    """Models by their labels on the page, loaded when they are first used.
 
     Args:
-        choices: what is offered.
-        load: gives a model for (name, adapter); `ttd.load` with the options of the command line.
+        choices: what the page offers.
+        load: loads a model by (name, adapter): `ttd.load` with the options of the command line.
     """
 
-    def __init__(self, choices: Choices, load: Callable[[str, str | None], TTD]) -> None:
+    def __init__(self, choices: PageChoices, load: Callable[[str, str | None], TTD]) -> None:
         self.choices = choices
         self._load = load
-        self._models: Recent[tuple[str, str | None], Loaded] = Recent(MOST_MODELS)
+        self._models: LRUCache[tuple[str, str | None], LoadedModel] = LRUCache(MAX_MODELS)
         self._loading = Lock()
-        self._encoded: Recent[tuple[Any, ...], EncodedImage] = Recent(ENCODED_BYTES, encoded_bytes)
+        self._numbers = itertools.count()
+        self._encoded: LRUCache[tuple[Any, ...], EncodedImage] = LRUCache(ENCODED_BYTES, encoded_bytes)
 
     @contextmanager
-    def ask(self, model: str, adapter: str) -> Iterator[Asked]:
-        """The model behind two labels, for this thread alone while the block runs.
+    def use(self, model: str, adapter: str) -> Iterator[ModelInUse]:
+        """The model with two labels, for this thread alone while the block runs.
 
         Raises:
-            TTDError: not offered, or it cannot be loaded.
+            TTDError: it is not offered, or cannot be loaded.
         """
-        loaded = self._get(self.choices.names(model, adapter))
+        loaded = self.get(model, adapter)
         with loaded.lock:
-            yield Asked(loaded, self._encoded)
+            yield ModelInUse(loaded, self._encoded)
 
-    def hold(self, model: str, adapter: str) -> Loaded:
-        """The model behind two labels with its lock, for whoever asks it as long as the page is open.
-
-        Raises:
-            TTDError: as `ask`.
-        """
-        return self._get(self.choices.names(model, adapter))
-
-    def _get(self, names: tuple[str, str | None]) -> Loaded:
+    def get(self, model: str, adapter: str) -> LoadedModel:
+        """The model with two labels and its lock, for uses longer than a question; raises as `use`."""
+        names = self.choices.names(model, adapter)
         loaded = self._models.get(names)
         if loaded is not None:
             return loaded
         with self._loading:
-            loaded = self._models.get(names)  # perhaps another visitor asked for it meanwhile
+            loaded = self._models.get(names)  # another thread may have loaded it meanwhile
             if loaded is None:
-                loaded = Loaded(self._load(*names))
-                for gone in self._models.put(names, loaded):
-                    self._encoded.drop(lambda key, number=gone.number: key[0] == number)  # type: ignore[misc]
+                loaded = LoadedModel(self._load(*names), next(self._numbers))
+                for removed in self._models.put(names, loaded):
+                    self._encoded.drop(lambda key, number=removed.number: key[0] == number)  # type: ignore[misc]
             return loaded
 
 
-class Asked:
-    """A model that one thread holds."""
+class ModelInUse:
+    """A model that one thread uses, and the cache of encoded images."""
 
-    def __init__(self, loaded: Loaded, encoded: Recent[tuple[Any, ...], EncodedImage]) -> None:
-        self.model = loaded.model
+    def __init__(self, loaded: LoadedModel, encoded: LRUCache[tuple[Any, ...], EncodedImage]) -> None:
+        self.ttd = loaded.ttd
         self._number = loaded.number
         self._encoded = encoded
 
-    def see(self, path: str, options: Options) -> Seen:
-        """A sent image, encoded only where this model has not seen it with the same view settings.
+    def encode(self, path: str, options: Options) -> PageImage:
+        """An uploaded image, encoded where it is not in the cache for this model and the same view settings.
 
         Args:
-            path: the sent file.
-            options: of `TTD.encode`; those that concern no view do not matter here.
+            path: of the uploaded file.
+            options: of `TTD.encode`; only its view settings (size, windows, ...) are part of the cache's key.
         """
         view = options.view
         key = (self._number, digest(path), *view.values())
-        held = self._encoded.get(key)
-        encoded = held or self.model.encode(read_upload(path), options)
-        if held is None:
+        cached = self._encoded.get(key)
+        encoded = cached or self.ttd.encode(read_upload(path), options)
+        if cached is None:
             self._encoded.put(key, encoded)
         encoded = replace(encoded, options=options)
         shown = replace(encoded, image=bounded(encoded.image, SHOWN_SIDE))
-        return Seen(encoded, shown, held is None)
+        return PageImage(encoded, shown, cached is None)
 
 
 def encoded_bytes(encoded: EncodedImage) -> int:
-    """What an encoded image occupies in memory, about."""
+    """The approximate size of an encoded image in memory, in bytes."""
     views = [view.features for view in encoded.views]
     tensors = [value for one in views for value in vars(one).values() if isinstance(value, Tensor)]
     return encoded.image.width * encoded.image.height * 3 + sum(t.nbytes for t in tensors)

@@ -1,7 +1,7 @@
-"""What stands before the page's server: only the addresses that the page needs, files from one folder alone,
-requests of bounded size, answers that tell the browser to load nothing from elsewhere.
+"""Who can reach the page (`Access`), and an ASGI middleware in front of its server (`Guard`).
 
-An ASGI middleware of plain functions; it knows gradio's addresses but does not import it.
+The guard lets through only the addresses that the page needs, files of one folder, and requests of limited size; its
+headers tell the browser to load nothing from elsewhere. It depends on gradio's addresses but does not import gradio.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from ttd.errors import InputError
 
-SHORTEST = 8
+MIN_PASSWORD = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Access:
     Attributes:
         host: a name or an address to bind to.
         port: 1 to 65535.
-        user, password: None where nobody is asked.
+        user, password: None where the page needs no login.
     """
 
     host: str
@@ -38,15 +38,15 @@ class Access:
 
     def __post_init__(self) -> None:
         if (self.user is None) != (self.password is None):
-            raise InputError("a user needs a password, and a password a user: give both or neither")
+            raise InputError("a user needs a password, and a password needs a user: give both or neither")
         if self.user is None and not self.local:
             raise InputError(
                 f"{self.host} can be reached from other machines: name a user with --user, and give a password"
             )
         if self.user is not None and not self.user.strip():
             raise InputError("the user's name is empty: write one after --user")
-        if self.password is not None and len(self.password) < SHORTEST:
-            raise InputError(f"the password has fewer than {SHORTEST} characters: choose a longer one")
+        if self.password is not None and len(self.password) < MIN_PASSWORD:
+            raise InputError(f"the password has fewer than {MIN_PASSWORD} characters: choose a longer one")
 
     @property
     def local(self) -> bool:
@@ -55,24 +55,24 @@ class Access:
 
     @property
     def hosts(self) -> frozenset[str] | None:
-        """The names that the page answers to; None: any, because it may be reached by names unknown here."""
+        """The host names of requests that are accepted; None: any, as this machine may have names unknown here."""
         names = {"localhost", "127.0.0.1", "[::1]", f"[{self.host}]" if ":" in self.host else self.host}
         return frozenset(names) if self.local else None
 
     @property
     def address(self) -> str:
-        """What to open in a browser."""
+        """The URL to open in a browser."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.port}/"
 
     def check_free(self) -> None:
-        """Raises `InputError` where the page could not be served here: the port is taken, or the address is none
-        of this machine's."""
+        """Raises `InputError` where the page cannot be served here: the port is in use, or the address does not belong
+        to this machine."""
         try:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            with socket.socket(family, socket.SOCK_STREAM) as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tried.bind((self.host, self.port))
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((self.host, self.port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise InputError(f"port {self.port} is taken: choose another with --port") from error
@@ -82,18 +82,17 @@ class Access:
             ) from error
 
     def allows(self, user: str, password: str) -> bool:
-        """Whether these are the ones, compared in a time that tells nothing."""
-        right = (self.user or "", self.password or "")
-        same = [
-            hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))
-            for given, wanted in zip((user, password), right, strict=True)
+        """Whether user and password are right, compared in constant time."""
+        wanted = (self.user or "", self.password or "")
+        equal = [
+            hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+            for given, expected in zip((user, password), wanted, strict=True)
         ]
-        return self.user is not None and all(same)
+        return self.user is not None and all(equal)
 
 
 def is_local(host: str) -> bool:
-    """Whether an address to bind to is one that only this machine can reach; other names than localhost count
-    as not."""
+    """Whether only this machine can reach an address to bind to; False for host names other than localhost."""
     if host.lower() == "localhost":
         return True
     try:
@@ -134,7 +133,7 @@ _READ = frozenset(
 _READ_BELOW = ("/assets/", "/static/", "/svelte/", f"{API}/heartbeat/", FILE)
 _WRITE = frozenset({"/login", UPLOAD, JOIN, f"{API}/cancel", f"{API}/reset"})
 
-BODY_BYTES = 4 << 20  # of every request but an upload
+BODY_BYTES = 4 << 20  # of every request except an upload
 _MULTIPART_BYTES = 1 << 16  # what surrounds an uploaded file
 
 _POLICY = "; ".join(
@@ -160,14 +159,13 @@ _HEADERS = (
 
 
 class Guard:
-    """Answers what is not allowed with a sentence and hands the rest on.
+    """Answers forbidden requests with a sentence and passes the others on.
 
     Args:
-        app: the server behind.
-        folder: the only one whose files are served, through no link that leaves it.
-        hosts: the names that the page answers to (a web page elsewhere could point its own name here); None: to
-            any.
-        upload_bytes: largest file that may be sent.
+        app: the server.
+        folder: the only one whose files are served; links that lead out of it are not followed.
+        hosts: the accepted host names (otherwise another web page could reach this one by DNS rebinding); None: any.
+        upload_bytes: size of the largest upload.
     """
 
     def __init__(self, app: App, folder: Path, hosts: frozenset[str] | None, upload_bytes: int) -> None:
@@ -183,32 +181,32 @@ class Guard:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = self._refusal(scope["method"], scope["path"], headers)
-        if refused:
-            return await _say(send, *refused)
+        refusal = self._refusal(scope["method"], scope["path"], headers)
+        if refusal:
+            return await _send_text(send, *refusal)
         limit = self._limit(scope["path"])
         too_large = 413, f"This is more than {limit >> 20} MB, the most that this page takes."
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > limit:
-            return await _say(send, *too_large)
+            return await _send_text(send, *too_large)
         if scope["path"] == JOIN:
-            body = await _whole(receive, limit)
+            body = await _read_body(receive, limit)
             if body is None or not _names_only_local_files(body):
-                return await _say(send, 403, "This request names a file that the page did not send.")
+                return await _send_text(send, 403, "This request names a file that the page did not send.")
             receive = _replay(body, receive)
         else:
-            receive = _counted(receive, limit)
-        answer = _Answer(send)
+            receive = _limited(receive, limit)
+        sender = _HeaderSender(send)
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, sender.send)
         except _TooLargeError:
-            if not answer.begun:
-                await _say(send, *too_large)
+            if not sender.started:
+                await _send_text(send, *too_large)
 
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
-            return 403, f"This page answers only to {', '.join(sorted(self._hosts))}."
+            return 403, f"This page accepts only the host names {', '.join(sorted(self._hosts))}."
         if method in ("GET", "HEAD"):
             if path not in _READ and not path.startswith(_READ_BELOW):
                 return 404, "There is nothing here."
@@ -233,7 +231,7 @@ class Guard:
 
 
 class _TooLargeError(Exception):
-    """A body went on beyond what its header said."""
+    """A body exceeds the limit, whatever its header says."""
 
 
 def _name(host: str) -> str:
@@ -242,9 +240,9 @@ def _name(host: str) -> str:
 
 
 def _names_only_local_files(body: bytes) -> bool:
-    """Whether a question to the queue is JSON in which every file is one on this server's disk.
+    """Whether the body of a request to gradio's queue is JSON whose files are all local paths.
 
-    Gradio itself compares these with its upload folder; a web address it would fetch.
+    Gradio compares local paths with its upload folder, but it would fetch a web address.
     """
     try:
         return not any("://" in path or path.startswith("//") for path in _paths(json.loads(body)))
@@ -264,8 +262,8 @@ def _paths(value: Any) -> Iterator[str]:
             yield from _paths(inner)
 
 
-async def _whole(receive: Receive, limit: int) -> bytes | None:
-    """The body of a request; None where it is larger than `limit` or breaks off."""
+async def _read_body(receive: Receive, limit: int) -> bytes | None:
+    """The body of a request; None where it is larger than `limit` or incomplete."""
     body = bytearray()
     while True:
         message = await receive()
@@ -281,17 +279,17 @@ async def _whole(receive: Receive, limit: int) -> bytes | None:
 def _replay(body: bytes, receive: Receive) -> Receive:
     sent = False
 
-    async def again() -> Message:
+    async def replayed() -> Message:
         nonlocal sent
         if sent:
             return await receive()
         sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again
+    return replayed
 
 
-def _counted(receive: Receive, limit: int) -> Receive:
+def _limited(receive: Receive, limit: int) -> Receive:
     count = 0
 
     async def counting() -> Message:
@@ -305,24 +303,24 @@ def _counted(receive: Receive, limit: int) -> Receive:
     return counting
 
 
-class _Answer:
-    """Sends an answer on, with our headers in the place of those of the same name."""
+class _HeaderSender:
+    """Passes a response on with `_HEADERS`, which replace headers of the same name."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.begun = False
+        self.started = False
 
     async def send(self, message: Message) -> None:
         """ASGI."""
         if message["type"] == "http.response.start":
-            self.begun = True
-            ours = {name for name, _ in _HEADERS}
-            kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
-            message = {**message, "headers": [*kept, *_HEADERS]}
+            self.started = True
+            own = {name for name, _ in _HEADERS}
+            others = [pair for pair in message.get("headers", []) if pair[0].lower() not in own]
+            message = {**message, "headers": [*others, *_HEADERS]}
         await self._send(message)
 
 
-async def _say(send: Send, status: int, sentence: str) -> None:
+async def _send_text(send: Send, status: int, sentence: str) -> None:
     body = sentence.encode("utf-8")
     head = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode("ascii"))]
     await send({"type": "http.response.start", "status": status, "headers": [*head, *_HEADERS]})

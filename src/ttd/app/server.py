@@ -7,72 +7,38 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from PIL import Image
 
 from ttd.app.models import ModelPool
 from ttd.app.security import Access, Guard
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import missing_extra
-from ttd.scenes.examples import telling_scenes
-from ttd.viz.overlays import save_png
 
 if TYPE_CHECKING:
     from ttd.annotate.annotation_set import AnnotationSet
 
-NUMBER = 6
-SEED = 1  # as `ttd demo`
-
-
-@dataclass(frozen=True)
-class Example:
-    """An image on disk, its caption, and what is in it, apart by commas."""
-
-    path: Path
-    caption: str
-    tags: str
-
-
-def write_examples(folder: Path, number: int = NUMBER) -> list[Example]:
-    """Draw `number` scenes whose caption names two things that are there and one that is not.
-
-    Args:
-        folder: where the PNGs go; made where it is missing.
-        number: how many.
-    """
-    found = []
-    for scene in islice(telling_scenes(SEED), number):
-        path = folder / f"scene-{scene.index}.png"
-        save_png(Image.fromarray(scene.image), path)
-        found.append(Example(path, scene.caption, ", ".join((*scene.nouns, scene.background))))
-    return found
-
-
-_HOUR = 3600
+_HOUR = 3600  # seconds
 
 
 @contextmanager
 def page(pool: ModelPool, access: Access, annotate: AnnotationSet | None = None) -> Iterator[str]:
-    """Serves the page while the block runs; gives its address.
+    """Serves the page while the block runs, which is given its address.
 
     Args:
         pool: the models that the page offers.
-        access: where, and to whom.
-        annotate: the set that is annotated; None: no such tab.
+        access: address, port and password.
+        annotate: the set for the Annotate tab; None: without that tab.
 
     Raises:
         MissingExtra: gradio is not installed.
-        InputError: the address is taken or is none of this machine's.
+        InputError: the port is in use, or the address does not belong to this machine.
     """
     access.check_free()
     folder = Path(tempfile.mkdtemp(prefix="ttd-app-")).resolve()
     try:
-        blocks, look = build(pool, folder, annotate)
-        _launch(blocks, access, folder, look)
+        blocks, style = build(pool, folder, annotate)
+        _launch(blocks, access, folder, style)
         try:
             yield access.address
         finally:
@@ -82,12 +48,11 @@ def page(pool: ModelPool, access: Access, annotate: AnnotationSet | None = None)
 
 
 def build(pool: ModelPool, folder: Path, annotate: AnnotationSet | None = None) -> tuple[Any, dict[str, Any]]:
-    """The page as `gr.Blocks`, and what its `launch` takes for its look; what visitors send goes into `folder`."""
+    """The page as `gr.Blocks`, and the theme and CSS for its `launch`; uploads are written into `folder`."""
     _prepare_gradio(folder)
     import gradio as gr
 
-    from ttd.app.explore import explore_tab
-    from ttd.app.server import write_examples
+    from ttd.app.explore import explore_tab, write_examples
     from ttd.app.theme import CSS, theme
 
     examples = write_examples(folder / "examples")
@@ -113,7 +78,7 @@ def build(pool: ModelPool, folder: Path, annotate: AnnotationSet | None = None) 
 
 
 def _prepare_gradio(folder: Path) -> None:
-    """Where gradio keeps files; it asks the environment."""
+    """Sets the folders of gradio's files, which it reads from the environment."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "cached_examples")
     try:
@@ -122,7 +87,7 @@ def _prepare_gradio(folder: Path) -> None:
         raise missing_extra("app", "the page needs gradio") from error
 
 
-def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> None:
+def _launch(blocks: Any, access: Access, folder: Path, style: dict[str, Any]) -> None:
     from starlette.middleware import Middleware
 
     guard = Middleware(Guard, folder=folder, hosts=access.hosts, upload_bytes=MAX_BYTES)
@@ -145,5 +110,5 @@ def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> 
         pwa=False,
         mcp_server=False,
         strict_cors=True,
-        **look,
+        **style,
     )

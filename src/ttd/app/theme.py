@@ -1,4 +1,4 @@
-"""How the page looks: system fonts (nothing is fetched), a quiet theme, the styles of `drawing`."""
+"""The page's theme, and the styles of the HTML that `ttd.app.html` makes; system fonts, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MONO = ["ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace"]
 
 
 def theme() -> gr.themes.Base:
-    """Grey and blue; fonts by name only, so that the browser takes its own."""
+    """Grey and blue; fonts by name only, so that the browser uses installed ones."""
     return gr.themes.Default(
         primary_hue="blue",
         neutral_hue="slate",

@@ -114,11 +114,11 @@ def _pool(
 ) -> ModelPool:
     """The models, the first of them loaded, so that a wrong name ends the command before a page opens."""
     import ttd
-    from ttd.app.models import Choices, ModelPool
+    from ttd.app.models import ModelPool, PageChoices
 
-    choices = Choices.of(models, adapters, sam_model)
+    choices = PageChoices.of(models, adapters, sam_model)
     pool = ModelPool(choices, lambda name, adapter: ttd.load(name, adapter=adapter, **encoder))
-    with pool.ask(next(iter(choices.models)), ""):
+    with pool.use(next(iter(choices.models)), ""):
         return pool
 
 
@@ -130,8 +130,8 @@ def _serve(pool: ModelPool, access: Access, annotate: dict[str, Any] | None) -> 
         from ttd.annotate.annotation_set import AnnotationSet
 
         choices = pool.choices
-        held = pool.hold(next(iter(choices.models)), next(iter(choices.adapters), ""))
-        annotations = AnnotationSet.from_data(held.model, **annotate, model_lock=held.lock)
+        loaded = pool.get(next(iter(choices.models)), next(iter(choices.adapters), ""))
+        annotations = AnnotationSet.from_data(loaded.ttd, **annotate, model_lock=loaded.lock)
     with page(pool, access, annotations) as address:
         click.echo(f"The page is at {address} (Ctrl-C ends it).")
         sys.stdout.flush()

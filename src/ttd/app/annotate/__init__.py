@@ -1,1 +1,1 @@
-"""The tab Annotate of the page."""
+"""The Annotate tab of the page."""

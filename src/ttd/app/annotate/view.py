@@ -16,7 +16,7 @@ from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.records import Record
 from ttd.app.annotate.actions import Tab
-from ttd.app.html import css_colour, img, notice, text
+from ttd.app.html import css_colour, escaped, img, notice
 from ttd.inference.masks import nearest
 from ttd.text.words import is_stop_word, split_words
 from ttd.viz.colours import class_colours
@@ -113,7 +113,7 @@ def _caption_field(opened: OpenItem) -> str:
     """The field for the caption of an image that has none in the data; empty for others."""
     if not opened.content.typed:
         return ""
-    caption = text(opened.content.caption)
+    caption = escaped(opened.content.caption)
     return (
         f'<div class="ann-typed"><input type="text" maxlength="{MAX_CHARACTERS}" value="{caption}" '
         'aria-label="Caption" placeholder="This image has no caption: type what it shows">'
@@ -127,13 +127,13 @@ def _caption(opened: OpenItem, colours: Mapping[str, str]) -> str:
     for token in opened.tokens:
         word = token.text.lower()
         if word not in selectable:
-            parts.append(f'<span class="ann-mark">{text(token.text)}</span>')
+            parts.append(f'<span class="ann-mark">{escaped(token.text)}</span>')
             continue
         kind = "ann-word" + (" ann-chosen" if word in chosen else "") + (" ann-active" if word == opened.active else "")
         kind += " ann-small" if is_stop_word(word) else ""
         parts.append(
-            f'<button class="{kind}" data-do="press" data-word="{text(word)}" style="--word:{colours[word]}" '
-            f'aria-pressed="{str(word in chosen).lower()}">{text(token.text)}</button>'
+            f'<button class="{kind}" data-do="press" data-word="{escaped(word)}" style="--word:{colours[word]}" '
+            f'aria-pressed="{str(word in chosen).lower()}">{escaped(token.text)}</button>'
         )
     return " ".join(parts)
 
@@ -146,7 +146,7 @@ def _chosen(opened: OpenItem, masks: Mapping[str, Mask], colours: Mapping[str, s
         area = f"{masks[word].mean():.0%}" if masks[word].any() else "no pixel"
         rows.append(
             f'<li{kind}><button data-do="choose" data-index="{index}"><i style="background:{colours[word]}"></i>'
-            f"<b>{text(word)}</b><span>{area}</span></button></li>"
+            f"<b>{escaped(word)}</b><span>{area}</span></button></li>"
         )
     if not rows:
         return '<p class="ttd-hint">Click the words above that are truly in the image.</p>'
@@ -189,9 +189,9 @@ def _review(annotations: AnnotationSet, record: Record | None) -> str:
     for token in split_words(record.caption):
         word = token.text.lower()
         kind = "ann-word ann-chosen" if word in record.true else "ann-word ann-small"
-        spans.append(f'<span class="{kind}" style="--word:{colours.get(word, "#888888")}">{text(token.text)}</span>')
+        spans.append(f'<span class="{kind}" style="--word:{colours.get(word, "#888888")}">{escaped(token.text)}</span>')
     panel = (
-        f'<p class="ttd-hint">{text(record.id)}, {record.mask_source}, {record.time[:10]}</p>'
+        f'<p class="ttd-hint">{escaped(record.id)}, {record.mask_source}, {record.time[:10]}</p>'
         '<div class="ann-decide"><button data-do="keep" class="ann-main">Keep <kbd>K</kbd></button>'
         '<button data-do="reject">Reject <kbd>X</kbd></button><button data-do="back">‹ Back <kbd>P</kbd></button>'
         f'<button data-do="edit">Change it <kbd>E</kbd></button></div>{_keys(REVIEW_KEYS)}'
@@ -263,7 +263,7 @@ def _label(word: str, mask: Mask, colour: str, active: bool) -> str:
     left = _percent(int(columns[best]) * step + 0.5, mask.shape[1])
     top = _percent(int(rows[best]) * step + 0.5, mask.shape[0])
     kind = "ttd-sign ann-sign" + (" ann-on" if active else "")
-    return f'<span class="{kind}" style="left:{left};top:{top};border-color:{colour}">{text(word)}</span>'
+    return f'<span class="{kind}" style="left:{left};top:{top};border-color:{colour}">{escaped(word)}</span>'
 
 
 def _marks(prompts: Prompts, width: int, height: int) -> str:
@@ -289,7 +289,7 @@ def word_colours(words: Sequence[str]) -> dict[str, str]:
 
 
 def _keys(keys: Sequence[tuple[str, str]]) -> str:
-    rows = "".join(f"<span><kbd>{text(key)}</kbd> {text(meaning)}</span>" for key, meaning in keys)
+    rows = "".join(f"<span><kbd>{escaped(key)}</kbd> {escaped(meaning)}</span>" for key, meaning in keys)
     return f'<div class="ann-keys">{rows}</div>'
 
 
