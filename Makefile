@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # As many processes as the machine has processors, one thread in each; the tests of a file stay in one process.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-slow test-kernels test-browser lint types wheel speed clean
+.PHONY: demo test test-slow test-kernels test-lowest test-browser lint types wheel speed goldens clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +26,18 @@ test-slow: $(STAMP)
 test-kernels: $(STAMP)
 	$(BIN)/python tools/test_kernels.py $(if $(ALL),--all)
 
+# The fast tests with the lowest version that pyproject.toml allows of everything but torch, in a set-up of its own.
+LOWEST := .venv-lowest
+
+$(LOWEST)/.installed: $(STAMP) tools/lowest_versions.py
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python tools/lowest_versions.py pyproject.toml dev siglip nouns scenes tensorboard > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r $(LOWEST)/lowest.txt -c constraints.txt
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m 'not slow and not browser'
+
 test-browser: $(STAMP)
 	tools/install_chromium.sh
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]' -c constraints.txt
@@ -33,6 +45,7 @@ test-browser: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests speed tools
+	$(BIN)/vermin --target=3.10- --no-tips --quiet --violations --exclude long --exclude str.decode src
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -44,5 +57,9 @@ wheel: $(STAMP)
 speed: $(STAMP)
 	$(BIN)/python -m speed
 
+# BASE=COMMIT: what this tree gives otherwise than that commit; ONLY="NAME ..." for some of the goldens.
+goldens: $(STAMP)
+	$(BIN)/python -m tools.goldens $(BASE) $(addprefix --only ,$(ONLY))
+
 clean:
-	rm -rf $(VENV) dist build out
+	rm -rf $(VENV) $(LOWEST) dist build out

@@ -2,7 +2,7 @@
 
     python -m tools.screenshots [--adapter NAME]
 
-The second image shows a caption's map before and after TTD.
+The second image shows a caption's map before and after training.
 """
 
 from __future__ import annotations

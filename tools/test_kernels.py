@@ -29,6 +29,7 @@ WHOLE = (
     "cli/test_train.py",
     "scenes/test_mini.py",
     "scenes/test_proof.py",
+    "tests/test_goldens.py",
     "tests/test_images.py",
 )
 
@@ -68,7 +69,7 @@ def numeric_tests(whole: bool) -> list[str]:
 
 def run(kernels: Kernels, options: list[str], tests: list[str]) -> bool:
     """Run the tests with these kernels and print how it ended; whether all passed."""
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-m", "not slow and not browser"]
+    command = [sys.executable, "-m", "pytest", "--tb=short", "-m", "not slow and not browser"]
     start = time.monotonic()
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", *options, *tests],

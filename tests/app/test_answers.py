@@ -23,7 +23,7 @@ from tests.tolerance import (
     map_scale,
 )
 from ttd.app.answers import AS_PROTOCOL, Question, answer, download, threshold_of
-from ttd.app.models import SHOWN_SIDE, ModelPool
+from ttd.app.models import SHOWN_SIDE, Choices, ModelPool
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError, ModelError
 from ttd.inference.options import Options
@@ -112,12 +112,21 @@ def test_an_image_is_encoded_once_for_all_that_concerns_no_view(
 def test_before_and_after_stand_side_by_side(pool: ModelPool, question: Question, adapter: Path) -> None:
     found = answer(pool, replace(question, adapter="changed"))
     before, after = found.captions
-    assert (before.title, after.title) == ("before TTD: mini", "after TTD: changed")
+    assert (before.title, after.title) == ("before: mini", "after: changed")
     for view, changed in ((before, None), (after, adapter)):
         model = ttd.load("mini", adapter=changed)
         expected, rounding = caption_heat(model, question.path or "", question.caption)
         assert largest_difference(view.heat, expected) <= rounding
     assert largest_difference(before.heat, after.heat) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("mini+ttd", "the paper's recipe"), ("mini+negatives", "our own recipe, not the paper's")]
+)
+def test_the_packages_adapters_say_whose_recipe_they_are(question: Question, name: str, recipe: str) -> None:
+    pool = ModelPool(Choices.of(["mini"], [name]), lambda model, adapter: ttd.load(model, adapter=adapter))
+    found = answer(pool, replace(question, adapter=name))
+    assert found.captions[-1].title == f"after: {name}, {recipe}"
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.9, 1.0])

@@ -104,7 +104,7 @@ def test_adapter_before_and_after(tab: Visit, image: str) -> None:
     page.locator("#ttd-adapter input").click()
     answered(page, lambda: page.get_by_role("option", name="changed").click())
     open_part(page, "Caption")
-    assert page.locator("#ttd-captions h4").all_inner_texts() == ["before TTD: mini", "after TTD: changed"]
+    assert page.locator("#ttd-captions h4").all_inner_texts() == ["before: mini", "after: changed"]
     images = page.locator("#ttd-captions img")
     assert images.count() == 4
     places = [images.nth(i).bounding_box() for i in range(4)]

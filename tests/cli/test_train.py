@@ -148,7 +148,7 @@ def test_skipped_pairs_are_exit_code_1(base: Path, tmp_path: Path) -> None:
     [
         (["--out", "x"], "no data"),
         (["nowhere.tar", "--out", "x"], "does not exist"),
-        (["--config", "papper", "--out", "x"], "one of mini, mini_paper, paper"),
+        (["--config", "papper", "--out", "x"], "one of paper, scenes-negatives, scenes-paper"),
         (["--set", "loss.tagg=1", "--out", "x"], "did you mean tag"),
         ([], "--out"),
     ],

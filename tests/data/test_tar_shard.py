@@ -7,6 +7,7 @@ import tarfile
 import threading
 from functools import lru_cache
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_a_broken_header_in_the_middle_is_told(tmp_path: Path) -> None:
     with tarfile.open(path) as tar:
         place = tar.getmember("000000002.png").offset
     data = bytearray(path.read_bytes())
-    data[place : place + 512] = os.urandom(512)
+    data[place : place + 512] = Random(0).randbytes(512)
     path.write_bytes(data)
     shard = TarShard(path)
     assert whole_pairs(shard) == {0, 1}
@@ -163,7 +164,9 @@ def test_a_broken_header_in_the_middle_is_told(tmp_path: Path) -> None:
     assert f"byte {place:,}" in shard.damage.detail
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>" * 100, os.urandom(4096)])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>not found</html>" * 100, Random(0).randbytes(4096)], ids=["nothing", "a page", "noise"]
+)
 def test_what_is_no_tar_is_an_empty_damaged_shard(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(content)

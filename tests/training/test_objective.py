@@ -21,7 +21,7 @@ from ttd.training.augment import normalised
 from ttd.training.config import Config
 from ttd.training.dataset import Batch, Steps
 from ttd.training.lora import Adapter
-from ttd.training.objective import NonFiniteLoss, Objective
+from ttd.training.objective import NonFiniteLoss, Objective, rows_of
 
 # A squared difference of cosines and targets, over the 16 cells, 5 words and 4 images of a batch.
 LOSS = 2 * COSINES + 16 * 5 * 4
@@ -299,3 +299,15 @@ def test_bfloat16_towers_float32_losses(base: Path, shards: Path) -> None:
 def test_crops_fit_the_patches(base: Path, shards: Path) -> None:
     with pytest.raises(InputError, match="multiple of the patch size 16"):
         objective_of(tiny_config(base, shards, "augment.crop=70"))
+
+
+def test_shared_rows_have_the_same_gradient_every_time_and_with_any_number_of_threads() -> None:
+    """A run that is resumed ends bit for bit as one in a single go: threads must not race for a row."""
+    table, rows = torch.randn(60, 192, requires_grad=True), torch.randint(0, 60, (32, 8))
+    weight = torch.randn(32, 8, 192)
+    torch.set_num_threads(4)
+    gradients = [torch.autograd.grad((rows_of(table, rows) * weight).sum(), table)[0] for _ in range(40)]
+    assert torch.equal(rows_of(table, rows), table[rows])
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    expected = torch.zeros(60, 192, dtype=torch.float64).index_add_(0, rows.flatten(), weight.flatten(0, 1).double())
+    assert_close(gradients[0], expected, 32 * 8)

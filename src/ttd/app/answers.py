@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ttd.app.models import NO_ADAPTER, ModelInUse, ModelPool, PageImage
+from ttd.encoders.loading.catalogue import IN_PACKAGE, find_entry
 from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.inference.protocols import options as find_options
@@ -154,7 +155,7 @@ def answer(pool: ModelPool, question: Question, *, threshold_only: bool = False)
         image = model.encode(path, options)
         tagging = _tag(model, image, question)
         words = None if threshold_only else _words(model, image, tagging)
-        title = f"after TTD: {question.adapter}" if adapted else question.model
+        title = _after(question.adapter) if adapted else question.model
         captions = [_caption(model, image, question, title)]
         segmentation = _segment(model, image, names or tagging.selected, question.background)
         vocabulary = model.ttd.encoder.vocabulary
@@ -162,7 +163,7 @@ def answer(pool: ModelPool, question: Question, *, threshold_only: bool = False)
     if adapted:
         with pool.use(question.model, NO_ADAPTER) as model:
             base = model.encode(path, options)
-            captions.insert(0, _caption(model, base, question, f"before TTD: {question.model}"))
+            captions.insert(0, _caption(model, base, question, f"before: {question.model}"))
             newly_encoded = newly_encoded or base.newly_encoded
     seconds = time.perf_counter() - start
     vocabulary_size = None if vocabulary is None else len(vocabulary)
@@ -215,6 +216,12 @@ def _words(model: ModelInUse, image: PageImage, tagging: Tagging) -> WordsResult
     texts = [word.text for word in tagging.distinct()]
     best = model.ttd.similarity(image.shown, texts).argmax(dim=0).cpu().numpy()
     return WordsResult(tagging, maps, best, texts)
+
+
+def _after(adapter: str) -> str:
+    """What stands above an adapter's map; of those in the package also whose recipe it is."""
+    entry = find_entry(adapter, "adapter")
+    return f"after: {adapter}" + (f", {entry.notes}" if entry is not None and entry.source == IN_PACKAGE else "")
 
 
 def _caption(model: ModelInUse, image: PageImage, question: Question, title: str) -> CaptionResult:

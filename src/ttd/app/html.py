@@ -188,7 +188,7 @@ def maps_html(words: WordsResult, image: Image.Image) -> str:
 
 
 def captions_html(captions: Sequence[CaptionResult], image: Image.Image, threshold: float) -> str:
-    """The caption's map and mask; with an adapter before and after TTD side by side."""
+    """The caption's map and mask; before and after side by side where there are two."""
     columns = []
     for view in captions:
         heat = heatmap_overlay(image, view.heat, side=PANEL, enlarge=True)

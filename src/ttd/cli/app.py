@@ -103,7 +103,7 @@ def app(
         "adapter_scale": adapter_scale, "method": method, "device": device, "dtype": dtype,
     }  # fmt: skip
     if models == ("mini",) and not adapters and annotate is None:
-        adapters = ("mini+ttd",)  # so that the page shows before and after TTD at once
+        adapters = ("mini+ttd", "mini+negatives")  # so that the page can show before and after at once
     pool = _pool(models, adapters, sam_model, encoder)
     given: dict[str, Any] = {"data": annotate, "out": out, "images": images, "every_caption": every_caption}
     _serve(pool, access, {**given, "sam": sam_model} if annotate else None)

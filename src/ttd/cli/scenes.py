@@ -122,7 +122,7 @@ def report(
 
     models = {"before": ttd.load(model, device=device)}
     if adapter is not None:
-        models["after TTD"] = ttd.load(model, adapter=adapter, device=device)
+        models["after training"] = ttd.load(model, adapter=adapter, device=device)
     columns = {title: measure(one.encoder, split, count) for title, one in models.items()}
     about = f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."
     write_report(columns, models, about, out, split)

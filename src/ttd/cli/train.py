@@ -29,7 +29,12 @@ _SHORT = {
 @click.command()
 @click.argument("data", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
-@click.option("--config", "source", metavar="NAME", help="paper, mini, or a TOML file; by default the paper's recipe.")
+@click.option(
+    "--config",
+    "source",
+    metavar="NAME",
+    help="paper, scenes-paper, scenes-negatives, or a TOML file; by default the paper's recipe.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one value; repeatable.")
 @click.option("--model", metavar="NAME", help="Base model: short name, hub id, folder or file.")
 @click.option("--method", metavar="NAME", help=f"How CLIP's blocks give maps: {', '.join(method_names())}.")
@@ -58,8 +63,8 @@ def train(
 
     \b
     ttd scenes write scenes --count 9600
-    ttd train scenes --config mini --out runs/mini
-    ttd tag image.png "a dog on grass" --adapter runs/mini
+    ttd train scenes --config scenes-paper --out runs/paper
+    ttd tag image.png "a dog on grass" --adapter runs/paper
     """
     start_logging(verbose)
     from ttd.data.ranks import ranks

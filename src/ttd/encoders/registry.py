@@ -24,7 +24,7 @@ from ttd.errors import InputError, ModelError, OutOfMemory
 __all__ = ["known_models", "load_encoder"]
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
-MINI, MINI_TTD = _ASSETS / "mini", _ASSETS / "mini_ttd"
+MINI = _ASSETS / "mini"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _REFINER = Format("hf", model_type="sam_hq")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -97,7 +97,7 @@ def find_adapter(name: str | Path) -> Path:
     """The folder (PEFT) or file (the authors') that an adapter's short name, path or hub id stands for."""
     entry = find_entry(str(name), "adapter")
     if entry is not None and entry.source == IN_PACKAGE:
-        return MINI_TTD
+        return _ASSETS / entry.name.replace("+", "_")
     if entry is not None and entry.file is not None:
         path = cache_folder() / entry.file
         if not path.is_file():

@@ -61,7 +61,8 @@ def embed_patches(model: CLIPModel, patches: Tensor, places: Tensor, cls_dropped
     tower = model.vision_model
     embeddings = tower.embeddings
     weight = embeddings.patch_embedding.weight.flatten(1)
-    x = F.linear(patches, weight) + embeddings.position_embedding.weight[places + 1]  # [B, n, D]
+    # Through `embedding`: the gradient of plain indexing is added up by all threads at once, in any order.
+    x = F.linear(patches, weight) + F.embedding(places + 1, embeddings.position_embedding.weight)  # [B, n, D]
     cls = embeddings.class_embedding + embeddings.position_embedding.weight[0]
     x = torch.cat([cls.expand(len(x), 1, -1), x], dim=1)  # [B, 1+n, D]
     x = tower.pre_layrnorm(x)

@@ -94,7 +94,7 @@ def gate(methods: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
 
 
 def to_markdown(columns: Mapping[str, Results], about: str) -> str:
-    """The tables, one group of columns for each measured model (before, after TTD)."""
+    """The tables, one group of columns for each measured model (before, after training)."""
     lines = ["# What the model does on scenes", "", about, ""]
     for title, results in columns.items():
         lines += [f"## {title}", ""]

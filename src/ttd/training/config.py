@@ -54,7 +54,7 @@ class Config:
 
 
 def read_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a shipped config by name ("paper", "mini"), a TOML file, or None for the defaults.
+    """Read a shipped config by name ("paper", "scenes-paper"), a TOML file, or None for the defaults.
 
     Args:
         source: name or path.
@@ -133,7 +133,7 @@ def check(config: Config) -> None:
 
 def _read_toml(source: str | Path) -> dict[str, Any]:
     path = SHIPPED / f"{source}.toml"
-    if not (isinstance(source, str) and source.isidentifier() and path.is_file()):
+    if not (isinstance(source, str) and source == Path(source).name and path.is_file()):
         path = Path(source)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

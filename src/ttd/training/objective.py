@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder, ImageFeatures
@@ -167,19 +168,19 @@ class Objective(nn.Module):
         encoded = self._encode(batch)
         grid = (encoded.features.dense.shape[-2], encoded.features.dense.shape[-1])
         inside = inside_cells(batch.rects, grid, batch.pixels.shape[1])
-        words = encoded.words[batch.word_rows]  # (B, N, C)
+        words = rows_of(encoded.words, batch.word_rows)  # (B, N, C)
         number = self.config.loss.negatives
-        in_loss = encoded.words[batch.negative_rows[:, :number]]  # (B, K', C)
+        in_loss = rows_of(encoded.words, batch.negative_rows[:, :number])  # (B, K', C)
         text = torch.cat([words, in_loss], 1)
         raw = self.encoder.similarity(encoded.features, text)
         sim = raw if self.config.loss.maps == "raw" else self._maps(encoded.features, text)
-        caption_sim = self._maps(encoded.features, encoded.captions[batch.caption_rows])
+        caption_sim = self._maps(encoded.features, rows_of(encoded.captions, batch.caption_rows))
         scores, selected = self._select(batch, encoded, raw[:, : words.shape[1]], inside)
         loss, zero = self.config.loss, None
         null = sim.new_zeros(len(batch), 0, *grid)
         if loss.relative or loss.rank or loss.floor >= 0:
             with torch.set_grad_enabled(torch.is_grad_enabled() and (loss.relative or loss.rank > 0)):
-                null = self._maps(encoded.features, encoded.words[batch.negative_rows])  # (B, K, h, w)
+                null = self._maps(encoded.features, rows_of(encoded.words, batch.negative_rows))  # (B, K, h, w)
         null_scores = s_pixel(null, inside[:, None])
         own_scores = s_pixel(sim[:, : words.shape[1]], inside[:, None])
         if loss.floor >= 0:
@@ -228,7 +229,7 @@ class Objective(nn.Module):
             if choice.model == "frozen" and choice.by not in ("nouns", "given"):
                 with self._adapter[0].left_out():
                     encoded = self._encode(batch)
-                sim = self.encoder.similarity(encoded.features, encoded.words[batch.word_rows])
+                sim = self.encoder.similarity(encoded.features, rows_of(encoded.words, batch.word_rows))
             scores = s_pixel(sim.detach(), inside[:, None])
             valid = batch.word_valid
             _require_finite("a word's score", scores.masked_fill(~valid, 0).sum(-1), batch.keys)
@@ -236,14 +237,13 @@ class Objective(nn.Module):
                 return scores, batch.given & valid
             if choice.by == "s_image":
                 mean = mean_feature(encoded.features.dense, inside)
-                cosines = s_image(mean, encoded.words[batch.word_rows])
+                cosines = s_image(mean, rows_of(encoded.words, batch.word_rows))
                 shares = softmax_scores(cosines, self.encoder.logit_scale, valid)
                 return scores, select_threshold(shares, choice.threshold, valid)
             selected = select_largest_gap(scores, valid)
             if choice.by == "negatives":
-                null = s_pixel(
-                    self.encoder.similarity(encoded.features, encoded.words[batch.negative_rows]), inside[:, None]
-                )
+                null_words = rows_of(encoded.words, batch.negative_rows)
+                null = s_pixel(self.encoder.similarity(encoded.features, null_words), inside[:, None])
                 some = batch.negatives_valid.any(-1)
                 if bool(some.any()):
                     beaten = select_above_negatives(
@@ -263,3 +263,12 @@ def _require_finite(what: str, per_image: Tensor, keys: list[str]) -> None:
     bad = ~per_image.isfinite()
     if bool(bad.any()):
         raise NonFiniteLoss(what, [key for key, is_bad in zip(keys, bad.tolist(), strict=True) if is_bad])
+
+
+def rows_of(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows `[...,C]` of a table `[W,C]`, as `table[rows]`, with a gradient that is the same every time.
+
+    On a CPU all threads add up the gradient of plain indexing at once, in any order; a row that several images
+    share then differs in its last bits from run to run, and a resumed training from one in a single go.
+    """
+    return F.embedding(rows, table)

@@ -64,7 +64,17 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         "MIT",
         what="adapter",
         base="mini",
-        notes="mini after TTD, by the recipe that is best on drawn scenes",
+        notes="the paper's recipe",
+    ),
+    ModelEntry(
+        "mini+negatives",
+        "clip",
+        IN_PACKAGE,
+        151_640,
+        "MIT",
+        what="adapter",
+        base="mini",
+        notes="our own recipe, not the paper's",
     ),
     ModelEntry("clip-vit-b32", "clip", "openai/clip-vit-base-patch32", 605_000_000, MODEL_PAGE),
     ModelEntry(

@@ -16,7 +16,7 @@ class Run:
     Attributes:
         name: of its folders.
         method: of the last block, or `BEST`.
-        config: shipped config: the paper's recipe at the size of scenes, or the embedded world's own.
+        config: shipped config: the paper's recipe at the size of scenes, or ours.
         settings: what it changes, `section.name=value`.
         data: name of `ttd.scenes.proof.inputs.PAIRS`.
         keep, tags: a file of `ttd.scenes.proof.inputs` that it reads.
@@ -24,7 +24,7 @@ class Run:
 
     name: str
     method: str = BEST
-    config: str = "mini_paper"
+    config: str = "scenes-paper"
     settings: tuple[str, ...] = ()
     data: str = "clean"
     keep: str = ""
@@ -34,8 +34,8 @@ class Run:
 RUNS = (
     Run("ttd"),
     Run("ttd-maskclip", PAPERS_BLOCK),
-    Run("recipe", config="mini"),
-    Run("recipe-maskclip", PAPERS_BLOCK, config="mini"),
+    Run("negatives", config="scenes-negatives"),
+    Run("negatives-maskclip", PAPERS_BLOCK, config="scenes-negatives"),
     Run("only-tag", settings=("loss.distill=0",)),
     Run("only-distill", settings=("loss.tag=0",)),
     Run("negatives", settings=("loss.negatives=2",)),
@@ -90,10 +90,10 @@ class Table:
 _MAIN = (
     ("MaskCLIP's block", "base-maskclip"),
     ("+ TTD", "ttd-maskclip"),
-    ("+ the recipe of `mini`", "recipe-maskclip"),
+    ("+ `scenes-negatives`", "negatives-maskclip"),
     ("best method", "base"),
     ("+ TTD", "ttd"),
-    ("+ the recipe of `mini`", "recipe"),
+    ("+ `scenes-negatives`", "negatives"),
 )
 
 TABLES = (
@@ -141,7 +141,7 @@ TABLES = (
             ("+ 2 negative words, chosen by their rule", "negatives-rule"),
             ("chosen by the frozen base", "frozen"),
             ("three captions of each image together", "several"),
-            ("the recipe of `mini`", "recipe"),
+            ("`scenes-negatives`", "negatives"),
         ),
     ),
     Table(
@@ -151,7 +151,7 @@ TABLES = (
             ("nothing", "base-maskclip"),
             ("TTD", "ttd-maskclip"),
             ("+ 2 negative words", "negatives-maskclip"),
-            ("the recipe of `mini`", "recipe-maskclip"),
+            ("`scenes-negatives`", "negatives-maskclip"),
         ),
     ),
 )

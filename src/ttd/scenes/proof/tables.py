@@ -142,8 +142,8 @@ def _difference_cell(found: Difference) -> str:
 
 def _aim(folder: Path) -> list[str]:
     """Whether training is better than no training in everything that a text shortcut would spoil."""
-    lines = _head(("before", "after the recipe of `mini`", "every seed better"))
-    before, after = read(folder, "base")[0].numbers, [one.numbers for one in read(folder, "recipe")]
+    lines = _head(("before", "after `scenes-negatives`", "every seed better"))
+    before, after = read(folder, "base")[0].numbers, [one.numbers for one in read(folder, "negatives")]
     for name, sign in AIM.items():
         better = "yes" if reached([one[name] for one in after], before[name], sign) else "no"
         lines.append(
