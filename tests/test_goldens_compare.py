@@ -19,19 +19,19 @@ TABLE_AFTER = """
 [commands]
 "scenes prove" = "-m experiments.proof"
 [options]
-"--method" = "--method"
-"--protocol paper-tags" = "--protocol paper"
-"eval: --protocol" = "--protocol"
+"--variant" = "--method"
+"--preset paper-tags" = "--protocol paper"
+"eval: --preset" = "--protocol"
 "--wrong 4" = ""
 "--old" = ""
 [python]
-protocol = "protocol"
+preset = "protocol"
 [fields]
 gradient = "grad_norm"
-"numbers.whole image IoU" = "numbers.whole image IoU"
+"numbers.whole picture IoU" = "numbers.whole image IoU"
 left = ""
 [files]
-"images/" = "images/"
+"pictures/" = "images/"
 """
 BEFORE, AFTER = Renames(""), Renames(TABLE_AFTER)
 
@@ -39,10 +39,10 @@ BEFORE, AFTER = Renames(""), Renames(TABLE_AFTER)
 @pytest.mark.parametrize(
     ("line", "before", "after"),
     [
-        ("tag a.png --method naclip", "ttd tag a.png --method naclip", "ttd tag a.png --method naclip"),
-        ("tag --protocol paper-tags --json", "ttd tag --protocol paper-tags --json", "ttd tag --protocol paper --json"),
-        ("eval voc --protocol tcl", "ttd eval voc --protocol tcl", "ttd eval voc --protocol tcl"),
-        ("tag --protocol tcl", "ttd tag --protocol tcl", "ttd tag --protocol tcl"),
+        ("tag a.png --variant naclip", "ttd tag a.png --variant naclip", "ttd tag a.png --method naclip"),
+        ("tag --preset paper-tags --json", "ttd tag --preset paper-tags --json", "ttd tag --protocol paper --json"),
+        ("eval voc --preset tcl", "ttd eval voc --preset tcl", "ttd eval voc --protocol tcl"),
+        ("tag --preset tcl", "ttd tag --preset tcl", "ttd tag --preset tcl"),
         ("scenes prove --old 3 --out o", "ttd scenes prove --old 3 --out o", "experiments.proof --out o"),
         ("tag --wrong 4 --wrong 5", "ttd tag --wrong 4 --wrong 5", "ttd tag --wrong 5"),
     ],
@@ -53,7 +53,7 @@ def test_commands_are_spelled_as_each_tree_spells_them(line: str, before: str, a
 
 
 def test_code_is_renamed_by_whole_words() -> None:
-    assert AFTER.command("-c\nf(protocol=protocols)") == ["-c", "f(protocol=protocols)"]
+    assert AFTER.command("-c\nf(preset=presets)") == ["-c", "f(protocol=presets)"]
 
 
 def test_every_golden_has_a_name_of_its_own_and_a_command_in_the_committed_table() -> None:
@@ -82,7 +82,7 @@ def as_json(**content: object) -> Write:
 
 
 def test_renamed_fields_are_equal_and_new_ones_are_counted(tmp_path: Path) -> None:
-    before = as_json(gradient=1.5, numbers={"whole image IoU": 0.25}, left=3, command="a")
+    before = as_json(gradient=1.5, numbers={"whole picture IoU": 0.25}, left=3, command="a")
     after = as_json(grad_norm=1.5, numbers={"whole image IoU": 0.25, "more": 1}, command="b")
     found = compared(tmp_path, (before, after), "*.json")
     assert (found.wrong, found.largest, found.added) == ([], 0.0, ["a.json: numbers: more"])
@@ -116,13 +116,13 @@ def test_numbers_pixels_and_tensors_give_the_largest_gap(tmp_path: Path) -> None
         (folder / "n.csv").write_text(f"id,IoU\nx,{0.5 + 0.125 * new}\n")
         labels = values.astype(np.uint8)
         labels[0, 0] += new
-        images = folder / ("images" if new else "images")
-        images.mkdir()
-        Image.fromarray(labels).save(images / "l.png")
+        pictures = folder / ("images" if new else "pictures")
+        pictures.mkdir()
+        Image.fromarray(labels).save(pictures / "l.png")
         save_file({"w": values + np.float32(0.25 * new)}, folder / "a.safetensors")
 
     assert compared(tmp_path / "1", (write, write), "*.csv").largest == 0.125
-    assert compared(tmp_path / "2", (write, write), "images/*.png").largest == pytest.approx(1 / 12)
+    assert compared(tmp_path / "2", (write, write), "pictures/*.png").largest == pytest.approx(1 / 12)
     found = compared(tmp_path / "3", (write, write), "*.safetensors")
     assert (found.largest, found.where) == (0.25, "a.safetensors: w")
     assert "0.25 at a.safetensors: w" in found.brief(0.1)
