@@ -16,12 +16,12 @@ _PLACES = ("on", "on the", "in the", "against", "with a background of", "in fron
 _OPENINGS = (
     "stock photo of",
     "a photo of",
-    "image of",
+    "picture of",
     "image :",
     "vintage postcard ,",
     "free clip art of",
     "illustration of",
-    "anna 's image of",
+    "anna 's picture of",
     "close up of",
     "a drawing showing",
 )
