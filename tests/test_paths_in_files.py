@@ -24,8 +24,8 @@ from tests.test_safe_paths import HOSTILE_NAMES, HOSTILE_PATHS
 from ttd.annotate.agreement import agreement
 from ttd.annotate.queue import Queue
 from ttd.cli.output import Place
-from ttd.cli.sources import Item, read_items
 from ttd.data.bad_samples import BadSample
+from ttd.data.items import open_items
 from ttd.data.packing import add_sample, pack
 from ttd.data.sources import PairSource
 from ttd.errors import InputError, ModelError
@@ -37,7 +37,6 @@ from ttd.evaluation.datasets.refcoco import read_refer
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.report.finished_run import read_run
 from ttd.evaluation.tasks.bias import SingleTagBias
-from ttd.images import read_image
 
 _OPENED: list[str] = []
 _watching = False
@@ -304,7 +303,7 @@ def test_a_runs_benchmark_names_its_page_of_images(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
 def test_ids_of_a_list_name_images_in_the_output_folder(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = Place(out).for_item(Item(name, tmp_path / "x.png"))
+    place = Place(out).for_item(name)
     assert place.folder is not None
     path = place.folder / f"{place.stem}-words.png"
     assert Path(os.path.normpath(path)).is_relative_to(out / "images")
@@ -317,9 +316,9 @@ def test_ids_of_a_list_name_images_in_the_output_folder(name: str, tmp_path: Pat
 @pytest.mark.parametrize("kind", ["parent", "itself", "NUL", "long", "long in bytes", "deep"])
 def test_a_listed_image_that_cannot_be_is_said(kind: str, tmp_path: Path) -> None:
     save(tmp_path / "list.jsonl", {"image": HOSTILE_PATHS[kind], "caption": "a dog"})
-    (item,) = read_items(str(tmp_path / "list.jsonl"), None, ())
+    (item,) = open_items(str(tmp_path / "list.jsonl"))
     with pytest.raises(InputError, match=r"is a folder|does not exist|cannot be read"):
-        read_image(item.image)
+        item.read()
 
 
 # ---------------------------------------------------------------- models

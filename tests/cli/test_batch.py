@@ -180,16 +180,3 @@ def test_signals_end_with_everything_saved(many: Path, tmp_path: Path, number: i
     assert "Traceback" not in stopped.stderr
     assert in_process(0, 0, 0, "tag", many, "--out", out).returncode == 0
     assert [record["id"] for record in records(out)] == [str(i) for i in range(40)]
-
-
-@pytest.mark.parametrize("command", ["tag", "mask"])
-def test_shards_are_not_images(run: Run, tmp_path: Path, model: FakeModel, command: str) -> None:
-    (tmp_path / "shards").mkdir()
-    for name in ("00000.tar", "00001.tar"):
-        (tmp_path / "shards" / name).touch()
-    shard = tmp_path / "shards" / "00000.tar"
-    for source in (tmp_path / "shards", shard, tmp_path / "shards" / "{00000..00001}.tar"):
-        sentence = one_sentence(run(command, source, "a dog"))
-        assert "names tar shards" in sentence
-        assert "`ttd data tag`" in sentence
-    assert model.calls == []

@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.samples import image
 from ttd.data.bad_samples import EMPTY_CAPTION, ENCODING, MISSING_CAPTION, MISSING_IMAGE, BadSample
-from ttd.data.captions_file import FolderShard
+from ttd.data.captions_file import CaptionsFile
 from ttd.data.sources import PairSource
 from ttd.errors import InputError
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(path: Path, images: Path | None = None) -> dict[str, tuple[str, ...]]:
-    shard = FolderShard(path, images)
+    shard = CaptionsFile(path, images)
     return {shard.key(i): shard.captions(i) for i in range(len(shard))}
 
 
@@ -90,7 +90,7 @@ def test_damage_costs_only_its_image(folder: Path) -> None:
 
 def test_a_coco_image_without_captions(folder: Path) -> None:
     (folder / "p.json").write_text(json.dumps({**COCO, "annotations": COCO["annotations"][1:]}))
-    shard = FolderShard(folder / "p.json")
+    shard = CaptionsFile(folder / "p.json")
     with pytest.raises(BadSample, match=MISSING_CAPTION):
         shard.captions(1)
 
@@ -105,14 +105,14 @@ def test_a_coco_image_without_captions(folder: Path) -> None:
         ("p.json", '{"images": [], "annotations": []}', "names no image"),
         ("p.csv", "", "names no image"),
         ("p.csv", "photo,caption\na.jpg,x\n", "line 2 names no image"),
-        ("p.jsonl", '{"image": "a.jpg"}\nnonsense\n', "line 2 is no JSON object"),
+        ("p.jsonl", '{"image": "a.jpg"}\nnonsense\n', "line 2 is not a JSON object"),
         ("p.jsonl", '{"image": 3}\n', "line 1 names no image"),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        FolderShard(tmp_path / name)
+        CaptionsFile(tmp_path / name)
 
 
 def test_real_captions(shared: Path) -> None:

@@ -48,3 +48,22 @@ def test_other_images_and_captions_are_other_data(photos: Path) -> None:
     assert PairSource(photos).fingerprint() == before
     (photos / "a.txt").write_text("a much longer caption than it was", "utf-8")
     assert PairSource(photos).fingerprint() != before
+
+
+def test_one_image_is_a_pair_with_the_caption_beside_it(photos: Path) -> None:
+    source = PairSource([photos / "a.png", photos / "sub" / "e.PNG"])
+    assert [(pair.shard, pair.key, pair.captions) for pair in (source[0], source[1])] == [
+        ("photos/a.png", "a.png", (caption(0),)),
+        ("sub/e.PNG", "e.PNG", (caption(4),)),
+    ]
+
+
+def test_a_folder_says_what_it_leaves_out(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    PairSource(photos)
+    assert caplog.messages == []
+    (photos / "a.png").unlink()
+    PairSource(photos)
+    assert caplog.messages == [f"{photos}: left out 1 file without an image's ending (.txt)."], "a.txt has no image"
+    (photos / "none").mkdir()
+    with pytest.raises(InputError, match="no images"):
+        PairSource(photos / "none")

@@ -50,7 +50,7 @@ def test_words_travel_with_the_pairs(source: PairSource, tmp_path: Path) -> None
         assert after.captions == before.captions
         assert after.tags == tuple(tuple(words) for words in second_words("", before.captions))
         assert after.image.tobytes() == before.image.tobytes()
-    shard, row = tagged.place(8)
+    shard, row = tagged.shard_row(8)
     record = shard.record(row)
     assert (record["url"], record["width"]) == ("u", 24)
     assert (record["source_shard"], record["source"]) == ("more/0.tar", "x/five")

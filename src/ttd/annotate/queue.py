@@ -145,7 +145,7 @@ class Queue:
 
     def read(self, item: QueueItem) -> QueueImage:
         """Reads and decodes one item, without a caption where it has none; raises `BadSample` where it is damaged."""
-        shard, row = self.source.place(item.pair)
+        shard, row = self.source.shard_row(item.pair)
         try:
             caption = shard.captions(row)[item.caption_index]
         except BadSample as error:
@@ -159,7 +159,7 @@ class Queue:
 def _captions_of(source: PairSource, every_caption: bool) -> Iterator[tuple[int, int, str, str]]:
     """Pair, caption index, shard and key of every item; a bad pair is one item, and reading it raises its error."""
     for pair in range(len(source)):
-        shard, row = source.place(pair)
+        shard, row = source.shard_row(pair)
         count = 1
         if every_caption:
             try:

@@ -6,7 +6,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +13,13 @@ import click
 from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.results_file import ResultsFile, json_line
-from ttd.cli.sources import Item, check_no_shards, is_many, read_items
+from ttd.cli.sources import Source
 from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ttd.data.items import ImageItem
     from ttd.model import TTD
 
 
@@ -48,13 +48,14 @@ class Job(ABC):
     """One command's work."""
 
     name: str
+    of_captions = False  # whether it asks about captions, where no words are named
 
-    def over(self, items: Sequence[Item]) -> Job:
+    def over(self, items: Sequence[ImageItem]) -> Job:
         """The job for these items, told once before the first of them; itself, where it need not know them."""
         return self
 
     @abstractmethod
-    def check(self, item: Item) -> None:
+    def check(self, item: ImageItem) -> None:
         """Raises `InputError` where the item lacks what the command needs."""
 
     @abstractmethod
@@ -63,7 +64,7 @@ class Job(ABC):
 
     @abstractmethod
     def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem], *, draw: bool
     ) -> Sequence[Answer | TTDError]:
         """One answer per item, or why there is none; with `draw` they can be drawn."""
 
@@ -88,23 +89,21 @@ def shortened(texts: Sequence[str], most: int = 8, length: int = 40) -> str:
 MOST_LISTED = 50  # unreadable images named at the end
 
 
-def run_job(job: Job, settings: Settings, source: str, caption: str | None = None, tags: Sequence[str] = ()) -> int:
+def run_job(job: Job, settings: Settings, source: Source, caption: str | None = None, tags: Sequence[str] = ()) -> int:
     """Answers for `source`; gives the exit code: 0, or 1 where some of many images were skipped."""
     caption = clean_text(caption) if caption is not None else None
-    check_no_shards(source)
-    if is_many(source):
+    if not source.is_one:
         return _run_many(job, settings, source, caption, tuple(tags))
-    _run_one(job, settings, Item(Path(source).name, Path(source), caption, tuple(tags)))
+    _run_one(job, settings, source.one(caption, tuple(tags)))
     return 0
 
 
-def _run_one(job: Job, settings: Settings, item: Item) -> None:
+def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
     job.check(item)
     job = job.over([item])
-    place = Place.for_one(settings.out, item)
-    from ttd.images import read_image
+    place = Place.for_one(settings.out, item.image)
 
-    image = read_image(item.image)
+    image = item.read()
     (answer,) = job.answers(settings.load(), [image], [item], draw=place is not None)
     if isinstance(answer, TTDError):
         raise answer
@@ -120,16 +119,16 @@ def _run_one(job: Job, settings: Settings, item: Item) -> None:
         click.echo(f"wrote {printable(path)}")
 
 
-def _run_many(job: Job, settings: Settings, source: str, caption: str | None, tags: tuple[str, ...]) -> int:
-    items = read_items(source, caption, tags, settings.out)
+def _run_many(job: Job, settings: Settings, source: Source, caption: str | None, tags: tuple[str, ...]) -> int:
+    items = source.many(caption, tags, settings.out)
     _check_any(job, items)
     job = job.over(items)
     if not settings.out:
-        return _Many(job, settings, None, None).run(items, len(items))
+        return _Many(job, settings, source, None, None).run(items, len(items))
     place = Place.for_many(settings.out)
     question = {
         "command": job.name,
-        "source": str(Path(source).resolve()),
+        **source.question(),
         "caption": caption,
         "tags": list(tags),
     }
@@ -137,10 +136,10 @@ def _run_many(job: Job, settings: Settings, source: str, caption: str | None, ta
         left = [item for item in items if item.id not in results.done]
         if len(left) < len(items):
             click.echo(f"{len(items) - len(left)} of {len(items)} images were done before.", err=True)
-        return _Many(job, settings, place, results).run(left, len(items)) if left else 0
+        return _Many(job, settings, source, place, results).run(left, len(items)) if left else 0
 
 
-def _check_any(job: Job, items: Sequence[Item]) -> None:
+def _check_any(job: Job, items: Sequence[ImageItem]) -> None:
     """Refuses a run in which every item lacks what the command needs, with the first one's reason."""
     reason = ""
     for item in items:
@@ -154,16 +153,19 @@ def _check_any(job: Job, items: Sequence[Item]) -> None:
 class _Many:
     """One run over many images."""
 
-    def __init__(self, job: Job, settings: Settings, place: Place | None, results: ResultsFile | None) -> None:
+    def __init__(
+        self, job: Job, settings: Settings, source: Source, place: Place | None, results: ResultsFile | None
+    ) -> None:
         self.job = job
         self.settings = settings
         self.place = place
         self.results = results
         self.draw = place is not None and place.folder is not None
-        self.skipped: list[tuple[Item, str]] = []
+        self.skipped: list[tuple[ImageItem, str]] = []
         self.finished = 0
+        self.more_captions = 0 if job.of_captions and not source.every_caption else None
 
-    def run(self, items: Sequence[Item], total: int) -> int:
+    def run(self, items: Sequence[ImageItem], total: int) -> int:
         """Goes through the items; says at the end what was skipped, also when it is interrupted."""
         from tqdm import tqdm
 
@@ -179,7 +181,7 @@ class _Many:
             self._report(len(items))
         return 1 if self.skipped else 0
 
-    def _batch(self, model: TTD, batch: Sequence[tuple[Item, Image.Image | TTDError]]) -> None:
+    def _batch(self, model: TTD, batch: Sequence[tuple[ImageItem, Image.Image | TTDError]]) -> None:
         items, images = [], []
         for item, image in batch:
             if isinstance(image, TTDError):
@@ -187,12 +189,14 @@ class _Many:
                 continue
             items.append(item)
             images.append(image)
+            if self.more_captions is not None and not item.tags and len(item.captions) > 1:
+                self.more_captions += 1
         for item, answer in self._answers(model, images, items):
             self._keep(item, answer)
 
     def _answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Answer]]:
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem]
+    ) -> Iterator[tuple[ImageItem, Answer]]:
         """Answers of a batch; where it fails, one by one, so that only the item at fault is skipped."""
         if not items:
             return
@@ -209,11 +213,11 @@ class _Many:
             for item, image in zip(items, images, strict=True):
                 yield from self._answers(model, [image], [item])
 
-    def _keep(self, item: Item, answer: Answer) -> None:
+    def _keep(self, item: ImageItem, answer: Answer) -> None:
         record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
         record |= answer.record
         if self.place and self.draw:
-            record["files"] = write_files(answer.images, answer.data, self.place.for_item(item))
+            record["files"] = write_files(answer.images, answer.data, self.place.for_item(item.id))
         if self.results:
             self.results.append(record)
         if self.settings.as_json:
@@ -228,6 +232,10 @@ class _Many:
         """What was done and what was skipped, on stderr."""
         if self.results:
             click.echo(f"{self.finished} of {asked} images written to {self.results.path}.", err=True)
+        if self.more_captions:
+            what = "image has" if self.more_captions == 1 else "images have"
+            said = f"{self.more_captions} {what} several captions, of which the first was taken"
+            click.echo(f"{said}: --every-caption takes each.", err=True)
         if not self.skipped:
             return
         click.echo(f"Skipped {len(self.skipped)}:", err=True)
@@ -237,7 +245,9 @@ class _Many:
             click.echo(f"  … and {len(self.skipped) - MOST_LISTED} more", err=True)
 
 
-def _read_ahead(job: Job, items: Sequence[Item], size: int) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
+def _read_ahead(
+    job: Job, items: Sequence[ImageItem], size: int
+) -> Iterator[list[tuple[ImageItem, Image.Image | TTDError]]]:
     """Batches of opened images; the next batch is decoded while the caller works on this one."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -251,15 +261,13 @@ def _read_ahead(job: Job, items: Sequence[Item], size: int) -> Iterator[list[tup
         yield waiting.result()
 
 
-def _read(job: Job, batch: Sequence[Item]) -> list[tuple[Item, Image.Image | TTDError]]:
+def _read(job: Job, batch: Sequence[ImageItem]) -> list[tuple[ImageItem, Image.Image | TTDError]]:
     """Each item's image, or why it is skipped; what lacks a caption is not even decoded."""
-    from ttd.images import read_image
-
-    opened: list[tuple[Item, Image.Image | TTDError]] = []
+    opened: list[tuple[ImageItem, Image.Image | TTDError]] = []
     for item in batch:
         try:
             job.check(item)
-            opened.append((item, read_image(item.image)))
+            opened.append((item, item.read()))
         except TTDError as error:
             opened.append((item, error))
     return opened

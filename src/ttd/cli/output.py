@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ttd.cli.sources import Item
 from ttd.errors import InputError
 from ttd.safe_paths import file_part
 
@@ -39,7 +38,7 @@ class Place:
     results: Path = Path("results.jsonl")
 
     @classmethod
-    def for_one(cls, out: str | None, item: Item) -> Place | None:
+    def for_one(cls, out: str | None, image: Path) -> Place | None:
         """`out` as a PNG file or a folder, tried out before a model is loaded."""
         if out is None:
             return None
@@ -48,7 +47,7 @@ class Place:
             return cls(writable_folder(path.parent), path.stem)
         if not path.is_dir() and path.suffix.lower() in _OTHER_FORMATS | {".jsonl"}:
             raise InputError(f"--out {path}: images are written as PNG; name it {path.stem}.png or give a folder.")
-        return cls(writable_folder(path), item.image.stem)
+        return cls(writable_folder(path), image.stem)
 
     @classmethod
     def for_many(cls, out: str) -> Place:
@@ -61,10 +60,10 @@ class Place:
             raise InputError(f"--out {path}: for many images give a folder, or FILE.jsonl for results alone.")
         return cls(writable_folder(path), results=path / "results.jsonl")
 
-    def for_item(self, item: Item) -> Place:
-        """The place of one item's images: its id, made safe as a relative path."""
+    def for_item(self, name: str) -> Place:
+        """The place of one item's images: its id `name`, made safe as a relative path."""
         assert self.folder is not None
-        parts = [part for part in item.id.replace(os.sep, "/").split("/") if part not in ("", ".", "..")]
+        parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".", "..")]
         *folders, name = [file_part(part) for part in parts] or ["image"]
         return Place(self.folder.joinpath("images", *folders), name, self.results)
 

@@ -14,7 +14,7 @@ import click
 from ttd.cli.batch import Answer, Job, run_job, shortened, text_notes
 from ttd.cli.options import ListCommand, Settings, clean_text, shared_options, tag_list
 from ttd.cli.output import table
-from ttd.cli.sources import Item
+from ttd.cli.sources import Source, source_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from ttd.data.items import ImageItem
     from ttd.model import TTD
 
 
@@ -39,11 +40,11 @@ def format_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[...,
 
 
 @click.command()
-@click.argument("image")
+@source_options(captions=False)
 @click.argument("texts", nargs=-1, metavar="TEXT...")
 @format_option("png", "npz")
 @shared_options
-def heatmap(settings: Settings, image: str, texts: tuple[str, ...], formats: tuple[str, ...]) -> int:
+def heatmap(settings: Settings, source: Source, texts: tuple[str, ...], formats: tuple[str, ...]) -> int:
     """Show where each TEXT is in the image.
 
     \b
@@ -52,11 +53,11 @@ def heatmap(settings: Settings, image: str, texts: tuple[str, ...], formats: tup
     ttd heatmap photo.jpg dog --out maps --format npz    (float16 [N,H,W] and the texts)
     ttd heatmap list.jsonl --out maps    (lines: {"image": ..., "tags": [...]})
     """
-    return run_job(HeatmapJob(settings, formats), settings, image, None, [clean_text(text) for text in texts])
+    return run_job(HeatmapJob(settings, formats), settings, source, None, [clean_text(text) for text in texts])
 
 
 @click.command()
-@click.argument("image")
+@source_options(captions=True)
 @click.argument("caption", required=False)
 @click.option("--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own.")
 @click.option("--threshold", type=click.FloatRange(0.0, 1.0), help="Cut of the caption's map; by default the model's.")
@@ -64,7 +65,7 @@ def heatmap(settings: Settings, image: str, texts: tuple[str, ...], formats: tup
 @shared_options
 def mask(
     settings: Settings,
-    image: str,
+    source: Source,
     caption: str | None,
     for_all: str | None,
     threshold: float | None,
@@ -76,15 +77,15 @@ def mask(
     ttd mask photo.jpg "a dog on the grass" --out dog.png
     ttd mask photos/ --out masks         (captions: photos/NAME.txt, or --caption)
     """
-    return run_job(MaskJob(settings, formats, threshold), settings, image, caption or for_all)
+    return run_job(MaskJob(settings, formats, threshold), settings, source, caption or for_all)
 
 
 @click.command(cls=ListCommand)
-@click.argument("image")
+@source_options(captions=False)
 @click.option("--tags", multiple=True, callback=tag_list, metavar="WORD...", help="The classes, e.g. --tags dog grass.")
 @format_option("png", "coco-rle")
 @shared_options
-def segment(settings: Settings, image: str, tags: tuple[str, ...], formats: tuple[str, ...]) -> int:
+def segment(settings: Settings, source: Source, tags: tuple[str, ...], formats: tuple[str, ...]) -> int:
     """Label every pixel with one of the classes or as background.
 
     \b
@@ -92,7 +93,7 @@ def segment(settings: Settings, image: str, tags: tuple[str, ...], formats: tupl
     ttd segment photos/ --tags dog grass --out labels
     ttd segment list.csv --out labels    (columns: image,tags with tags apart by ;)
     """
-    return run_job(SegmentJob(settings, formats), settings, image, None, tags)
+    return run_job(SegmentJob(settings, formats), settings, source, None, tags)
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ class MapJob(Job):
         """Which files are written."""
         return {"formats": list(self.formats)}
 
-    def answers(self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool) -> list[Answer]:
+    def answers(
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem], *, draw: bool
+    ) -> list[Answer]:
         """One image after the other."""
         return [self.answer(model, image, item) for image, item in zip(images, items, strict=True)]
 
     @abstractmethod
-    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+    def answer(self, model: TTD, image: Image.Image, item: ImageItem) -> Answer:
         """The answer for one image."""
 
     def files(
@@ -128,12 +131,12 @@ class HeatmapJob(MapJob):
 
     name = "heatmap"
 
-    def check(self, item: Item) -> None:
+    def check(self, item: ImageItem) -> None:
         """At least one text, none of them empty."""
         if not item.tags or not all(text.strip() for text in item.tags):
             raise InputError(f"There is no text to look for in {item.id}; name what the heatmaps are for.")
 
-    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+    def answer(self, model: TTD, image: Image.Image, item: ImageItem) -> Answer:
         """See `MapJob`."""
         from ttd.viz.figures import heatmap_panels
         from ttd.viz.overlays import heatmap_overlay
@@ -181,8 +184,9 @@ class MaskJob(MapJob):
 
     threshold: float | None
     name = "mask"
+    of_captions = True
 
-    def check(self, item: Item) -> None:
+    def check(self, item: ImageItem) -> None:
         """A caption."""
         if not (item.caption or "").strip():
             raise InputError(f"There is no caption for {item.id}; say what the mask should show.")
@@ -191,7 +195,7 @@ class MaskJob(MapJob):
         """The threshold, and which files are written."""
         return {"threshold": self.threshold, **super().question()}
 
-    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+    def answer(self, model: TTD, image: Image.Image, item: ImageItem) -> Answer:
         """See `MapJob`."""
         from ttd.results import coco_annotation
         from ttd.viz.overlays import mask_overlay, mask_png
@@ -238,12 +242,12 @@ class SegmentJob(MapJob):
 
     name = "segment"
 
-    def check(self, item: Item) -> None:
+    def check(self, item: ImageItem) -> None:
         """At least one class."""
         if not item.tags:
             raise InputError(f"There are no classes for {item.id}; name them with --tags dog grass.")
 
-    def answer(self, model: TTD, image: Image.Image, item: Item) -> Answer:
+    def answer(self, model: TTD, image: Image.Image, item: ImageItem) -> Answer:
         """See `MapJob`."""
         from ttd.viz.overlays import label_overlay, label_png
 

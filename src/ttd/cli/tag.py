@@ -12,7 +12,7 @@ from ttd.cli.batch import Answer, Job, run_job, text_notes
 from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
-from ttd.cli.sources import Item
+from ttd.cli.sources import Source, source_options
 from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from ttd.data.items import ImageItem
     from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.results import TaggedWord, Tagging
@@ -28,7 +29,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 
 
 @click.command(cls=ListCommand)
-@click.argument("image")
+@source_options(captions=True)
 @click.argument("caption", required=False)
 @click.option("--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own.")
 @click.option(
@@ -49,7 +50,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 def tag(
     settings: Settings,
     selection: SelectionChoice,
-    image: str,
+    source: Source,
     caption: str | None,
     for_all: str | None,
     tags: tuple[str, ...],
@@ -63,13 +64,15 @@ def tag(
     ttd tag photo.jpg "a dog on the grass" --out dog.png
     ttd tag photo.jpg --tags dog cat "traffic light"
     ttd tag photos/ --out results        (captions: photos/NAME.txt, or --caption)
-    ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...})
+    ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...}; also CSV, TSV)
+    ttd tag captions_val2017.json --images val2017 --out results
+    ttd tag 'cc3m/{00000..00331}.tar' --out words.jsonl
     ttd tag photos/ --selection negatives --percentile 90 --out results
 
     With --selection negatives a word counts when its score exceeds that percentile of the scores of words which
     were not said of the image.
     """
-    return run_job(TagJob(settings, selection, score, stop_words), settings, image, caption or for_all, tags)
+    return run_job(TagJob(settings, selection, score, stop_words), settings, source, caption or for_all, tags)
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,19 @@ class TagJob(Job):
     score: str
     stop_words: bool | None
     name = "tag"
+    of_captions = True
 
-    def over(self, items: Sequence[Item]) -> TagJob:
+    def over(self, items: Sequence[ImageItem]) -> TagJob:
         """Finds the words to compare with, which may come from all captions together."""
         if self.selection.name != "negatives":
             return self
-        captions = (item.caption for item in items if item.caption)
-        words, line = self.selection.find_negatives(captions, self.stop_words is not False)
+        from ttd.data.items import known_captions
+
+        words, line = self.selection.find_negatives(known_captions(items), self.stop_words is not False)
         click.echo(printable(line), err=True)
         return replace(self, selection=replace(self.selection, words=words))
 
-    def check(self, item: Item) -> None:
+    def check(self, item: ImageItem) -> None:
         """A caption or tags."""
         if not item.tags and not (item.caption or "").strip():
             raise InputError(f"There is no caption for {item.id}; give one, or words with --tags.")
@@ -101,7 +106,7 @@ class TagJob(Job):
         return {"stop_words": self.stop_words, **self.selection.question(self.score)}
 
     def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, draw: bool
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem], *, draw: bool
     ) -> list[Answer | TTDError]:
         """Batched where nothing is drawn; else each image is encoded once for words and maps."""
         chosen: dict[str, Any] = {} if self.stop_words is None else {"stop_words": self.stop_words}

@@ -1,35 +1,55 @@
-"""A plain folder of images, each with its caption in NAME.txt beside it."""
+"""A plain folder of images, or one image, each with its caption in NAME.txt beside it."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.captions import NoCaption, from_text
-from ttd.data.listing import caption_file, images_in
-from ttd.data.tar_shard import MOST_BYTES, shard_name
+from ttd.data.listing import caption_file, list_images
+from ttd.data.shard import MOST_BYTES, shard_name
 from ttd.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 
 class ImageFolder:
-    """See `ttd.data.tar_shard.Shard`; a key is an image's path from the folder on, its subfolders included.
+    """See `ttd.data.shard.Shard`; a key is an image's path from the folder on, its subfolders included.
+
+    What is left out of the listing is counted in the log.
 
     Args:
-        path: the folder.
+        path: the folder, or one image.
+        without: see `ttd.data.listing.list_images`.
+
+    Raises:
+        InputError: the folder holds no image.
     """
 
     damage: BadSample | None = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, without: Path | None = None) -> None:
         self.path = path
         self.name = shard_name(path)
-        self._files = images_in(path)
-        # A name that is no UTF-8 reads with replacement marks; the file itself is opened by its own name.
+        folder = path.parent
+        self._files: tuple[Path, ...] = (path,)
+        if path.is_dir():
+            listing = list_images(path, without)
+            folder, self._files = path, listing.files
+            if not self._files:
+                raise InputError(
+                    f"{path} has no .tar shards, no captions file and no images: name the folder that holds them"
+                )
+            if listing.left_out:
+                log.warning("%s: left out %s.", path, listing.left_out)
+        # A name that is not UTF-8 reads with replacement marks; the file itself is opened by its own name.
         self._keys = [
-            file.relative_to(path).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            file.relative_to(folder).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
             for file in self._files
         ]
         texts = dict.fromkeys(caption_file(file) for file in self._files)
@@ -41,6 +61,8 @@ class ImageFolder:
 
     def keys(self) -> pa.Array:
         """All images' paths, sorted."""
+        import pyarrow as pa
+
         return pa.array(self._keys, pa.string())
 
     def key(self, row: int) -> str:
@@ -53,6 +75,10 @@ class ImageFolder:
             return from_text(self._read(caption_file(self._files[row]), row, MISSING_CAPTION))
         except NoCaption as error:
             raise BadSample(error.reason, self.name, self._keys[row], error.detail) from None
+
+    def file(self, row: int) -> Path:
+        """The image's file."""
+        return self._files[row]
 
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""
@@ -70,5 +96,6 @@ class ImageFolder:
         try:
             with file.open("rb") as opened:
                 return opened.read(MOST_BYTES)
-        except OSError as error:
-            raise BadSample(reason, self.name, self._keys[row], error.strerror or str(error)) from None
+        except (OSError, ValueError) as error:
+            detail = getattr(error, "strerror", None) or str(error)
+            raise BadSample(reason, self.name, self._keys[row], detail) from None

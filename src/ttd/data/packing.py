@@ -131,7 +131,7 @@ def storable_image(data: bytes, shard: str, key: str, image: Image.Image | None 
 
 def _checked(source: PairSource, index: int) -> tuple[int, bytes, str, tuple[str, ...], str]:
     """A pair's bytes, after decoding them; formats that shards do not have become PNG."""
-    shard, row = source.place(index)
+    shard, row = source.shard_row(index)
     captions, data, key = shard.captions(row), shard.image_bytes(row), shard.key(row)
     kind, data = storable_image(data, shard.name, key, decode_image(data, shard.name, key))
     return index, data, kind, captions, key

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from ttd.data.bad_samples import BadSample, BadSampleReport
+from ttd.data.shard import Shard
 from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
-from ttd.data.tar_shard import Shard
 from ttd.errors import InputError
 
 S = TypeVar("S")

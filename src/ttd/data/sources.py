@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import accumulate
@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample, BadSampleReport
-from ttd.data.captions_file import FolderShard
+from ttd.data.captions_file import CaptionsFile
 from ttd.data.image_folder import ImageFolder
-from ttd.data.listing import data_files
+from ttd.data.listing import CAPTION_FILES, named_files, plain_path
 from ttd.data.ranks import ranks
+from ttd.data.shard import Shard
 from ttd.data.tables import ChosenWords, kept_rows
-from ttd.data.tar_shard import Shard, TarShard
+from ttd.data.tar_shard import TarShard
 from ttd.errors import InputError
 from ttd.images import MAX_PIXELS, read_image, without_pillows_warnings
 
@@ -104,7 +105,7 @@ class PairSource:
     It may be shared by threads, forked and pickled: it holds no open files.
 
     Args:
-        sources: shards, brace ranges, captions files, folders of these or of images: see `ttd.data.listing.data_files`.
+        sources: images, shards, brace ranges, captions files, folders of these: see `ttd.data.listing.named_files`.
         images: the folder that a captions file's image paths start from; None: the file's own.
         keep: a keep-list (Parquet with shard, key): only these pairs, in the same order.
         tags: words chosen beforehand: a file (JSONL or Parquet) or a folder of `ttd data tag`; "inside": those that
@@ -126,8 +127,7 @@ class PairSource:
         tags: str | Path | None = None,
     ) -> None:
         images_folder = Path(images).absolute() if images is not None else None
-        self.shards = _open_all(data_files(sources), images_folder)
-        _check_names(self.shards)
+        self.shards = open_shards([plain_path(path) for path in named_files(sources)], images_folder)
         self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
         self._kept: NDArray[np.int64] | None = kept_rows(Path(keep), self.shards) if keep else None
         self._inside = tags == INSIDE
@@ -144,7 +144,7 @@ class PairSource:
             BadSample: it cannot be used; says why.
             IndexError: there is no such number.
         """
-        shard, row = self.place(index)
+        shard, row = self.shard_row(index)
         captions = shard.captions(row)
         key = shard.key(row)
         image = decode_image(shard.image_bytes(row), shard.name, key)
@@ -155,10 +155,10 @@ class PairSource:
 
     def captioned(self, index: int) -> Captioned:
         """One pair without its image; raises as `[index]` does."""
-        shard, row = self.place(index)
+        shard, row = self.shard_row(index)
         return Captioned(shard.name, shard.key(row), shard.captions(row))
 
-    def place(self, index: int) -> tuple[Shard, int]:
+    def shard_row(self, index: int) -> tuple[Shard, int]:
         """The shard of a pair and its row there."""
         if not 0 <= index < len(self):
             raise IndexError(f"there is no pair {index}: the source has {len(self)}")
@@ -171,11 +171,11 @@ class PairSource:
         first, end = self._starts[shard], self._starts[shard + 1]
         if self._kept is None:
             return range(first, end)
-        return range(*(int(place) for place in np.searchsorted(self._kept, (first, end))))
+        return range(*(int(end) for end in np.searchsorted(self._kept, (first, end))))
 
     def locate(self, index: int) -> tuple[str, str]:
         """Shard name and key of a pair, without reading it."""
-        shard, row = self.place(index)
+        shard, row = self.shard_row(index)
         return shard.name, shard.key(row)
 
     def report(self, limit: float = 0.1) -> BadSampleReport:
@@ -219,8 +219,21 @@ def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
         raise BadSample(BROKEN_IMAGE, shard, key, str(error)[:100]) from None
 
 
-def _open_all(paths: list[Path], images: Path | None) -> list[Shard]:
-    """All files; where shards have no index yet, every rank begins elsewhere, so that they share the work."""
+def open_shards(
+    paths: Sequence[Path], images: Path | None = None, *, own_list: bool = False, without: Path | None = None
+) -> list[Shard]:
+    """What `ttd.data.listing.named_files` found, opened, in the same order.
+
+    Where shards have no index yet, every rank begins elsewhere, so that they share the work.
+
+    Args:
+        paths: images, tar shards, captions files, folders of images.
+        images, own_list: see `CaptionsFile`.
+        without: see `ImageFolder`.
+
+    Raises:
+        InputError: one of them is not what its ending says, or two have the same name.
+    """
     from tqdm import tqdm
 
     rank, world = ranks()
@@ -229,14 +242,16 @@ def _open_all(paths: list[Path], images: Path | None) -> list[Shard]:
     turned = [*paths[first:], *paths[:first]]
     hidden = None if rank == 0 else True
     for path in tqdm(turned, "opening", unit="shard", delay=2, disable=hidden, file=sys.stderr):
-        opened[path] = _open(path, images)
-    return [opened[path] for path in paths]
-
-
-def _open(path: Path, images: Path | None) -> Shard:
-    if path.is_dir():
-        return ImageFolder(path)
-    return TarShard(path) if path.suffix.lower() == ".tar" else FolderShard(path, images)
+        kind = "" if path.is_dir() else path.suffix.lower()
+        if kind == ".tar":
+            opened[path] = TarShard(path)
+        elif kind in CAPTION_FILES:
+            opened[path] = CaptionsFile(path, images, own_list=own_list)
+        else:
+            opened[path] = ImageFolder(path, without)
+    shards = [opened[path] for path in paths]
+    _check_names(shards)
+    return shards
 
 
 def _check_names(shards: list[Shard]) -> None:

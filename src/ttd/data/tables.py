@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ttd.data.bad_samples import NO_ANSWER, BadSample
-from ttd.data.tar_shard import Shard
+from ttd.data.rows import jsonl_rows
+from ttd.data.shard import Shard
 from ttd.errors import InputError
 from ttd.files import whole_file
 
@@ -132,18 +133,16 @@ class ChosenWords:
 def _json_lines(path: Path) -> pa.Table:
     shards, keys, tags, number = [], [], [], 0
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                number += 1
-                record = json.loads(line)
-                words = record["tags"]
-                nested = words if words is None or (words and isinstance(words[0], list)) else [words]
-                shards.append(record["shard"])
-                keys.append(record["key"])
-                tags.append(nested)
+        for line, record in jsonl_rows(path):
+            number = line
+            words = record["tags"]
+            nested = words if words is None or (words and isinstance(words[0], list)) else [words]
+            shards.append(record["shard"])
+            keys.append(record["key"])
+            tags.append(nested)
         return pa.table([shards, keys, tags], schema=WORDS)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check the path") from None
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise InputError(
             f'{path}, line {number}: each line needs "shard", "key" and "tags", a list of words or one such '

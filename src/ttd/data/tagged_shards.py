@@ -112,7 +112,7 @@ class TaggedShards:
                 add_sample(tar, f"{one.index:09d}", one.kind, one.image, one.captions[0], record)
 
     def _read(self, index: int) -> _Ready:
-        shard, row = self._source.place(index)
+        shard, row = self._source.shard_row(index)
         key, captions = shard.key(row), shard.captions(row)
         kind, image = storable_image(shard.image_bytes(row), shard.name, key)
         return _Ready(index, key, kind, image, captions, shard.record(row))

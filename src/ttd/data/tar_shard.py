@@ -11,12 +11,13 @@ import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, UNREADABLE, BadSample
 from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
+from ttd.data.shard import MOST_BYTES, shard_name
 from ttd.data.tar_index import TarIndex, new_index, open_index
 from ttd.data.tar_index_file import IndexDoubt, Member
 from ttd.errors import InputError
@@ -24,55 +25,9 @@ from ttd.errors import InputError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-MOST_BYTES = 1 << 28  # of one member, so that a broken size cannot exhaust the memory
-
-
-class Shard(Protocol):
-    """A numbered set of pairs on disk.
-
-    Attributes:
-        name: folder and file name, the same wherever the folder lies.
-        path: the file.
-        size: bytes of the file.
-        damage: what is wrong with the shard itself, None where nothing is.
-    """
-
-    name: str
-    path: Path
-    size: int
-    damage: BadSample | None
-
-    def __len__(self) -> int:
-        """Pairs, the damaged ones included."""
-        ...
-
-    def keys(self) -> pa.Array:
-        """All keys, in order."""
-        ...
-
-    def key(self, row: int) -> str:
-        """One key."""
-        ...
-
-    def captions(self, row: int) -> tuple[str, ...]:
-        """At least one caption, or `BadSample`."""
-        ...
-
-    def image_bytes(self, row: int) -> bytes:
-        """The encoded image, or `BadSample`."""
-        ...
-
-    def record(self, row: int) -> dict[str, Any]:
-        """What else is known of the pair, by name; empty where that is nothing."""
-        ...
-
-    def tags(self, row: int) -> tuple[tuple[str, ...], ...]:
-        """The words that the pair carries for each of its captions; `InputError` where it carries none."""
-        ...
-
 
 class TarShard:
-    """See `Shard`. Holds no open file: it may be shared by threads and processes."""
+    """See `ttd.data.shard.Shard`. Holds no open file: it may be shared by threads and processes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,6 +55,9 @@ class TarShard:
             return self._captions(row)
         except NoCaption as error:
             raise BadSample(error.reason, self.name, self.key(row), error.detail) from None
+
+    def file(self, row: int) -> None:
+        """None: images lie in the tar."""
 
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""
@@ -183,8 +141,3 @@ def _are_tags(tags: Any) -> bool:
     return isinstance(tags, list) and all(
         isinstance(words, list) and all(isinstance(word, str) for word in words) for words in tags
     )
-
-
-def shard_name(path: Path) -> str:
-    """The folder's name and the file's: what score files, keep-lists and reports call a shard."""
-    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name

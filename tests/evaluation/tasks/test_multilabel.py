@@ -243,7 +243,7 @@ def test_damaged_annotations_of_coco_are_refused_in_a_sentence(tmp_path: Path, e
     path.write_text("{")
     done = evaluate(Oracle(COCO), "coco-80", tmp_path, "--split", "val2014")
     assert done.exit_code == 2
-    assert "no JSON" in done.stderr
+    assert "not JSON" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
 from ttd.safe_paths import check_path
 
@@ -25,7 +25,7 @@ class CocoMasks:
     """
 
     def __init__(self, path: Path, segments: Path | None = None) -> None:
-        content = read_json(path, ("images", "annotations", "categories"))
+        content = read_coco_json(path, ("images", "annotations", "categories"))
         self._found: dict[int, list[dict[str, Any]]] = defaultdict(list)
         with _complete(path):
             self._names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
@@ -83,7 +83,7 @@ class CocoMasks:
 def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
     """Image -> (id, caption) in the order of ids, from `captions_*.json`."""
     found: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    rows = read_json(path, ("annotations",))["annotations"]
+    rows = read_coco_json(path, ("annotations",))["annotations"]
     with _complete(path):
         for row in rows:
             found[int(row["image_id"])].append((int(row["id"]), str(row["caption"])))
@@ -97,19 +97,6 @@ def _complete(path: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not the COCO file that is expected here (at {error}): check its name") from None
-
-
-def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """One of COCO's annotation files; raises `InputError` where it is none."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: get COCO's annotations and name their file")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError:
-        raise InputError(f"{path} is no JSON: get it again") from None
-    if not isinstance(content, dict) or any(key not in content for key in keys):
-        raise InputError(f"{path} is no COCO file with {', '.join(keys)}: give the official annotations")
-    return content
 
 
 def instance_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_classes, read_lines
-from ttd.evaluation.datasets.coco import read_json
 from ttd.evaluation.datasets.layouts import image_folder
 from ttd.safe_paths import check_path
 
@@ -62,7 +62,7 @@ def read_coco(root: Path, split: str | None = None) -> LabelledImages:
     if len(there) > 1:
         raise InputError(f"{root} holds the annotations of {' and '.join(there)}: choose one with --split")
     path = paths[there[0]]
-    content = read_json(path, ("images", "annotations", "categories"))
+    content = read_coco_json(path, ("images", "annotations", "categories"))
     column = {name: number for number, name in enumerate(read_classes("coco-80").titles)}
     try:
         classes = {int(c["id"]): column[str(c["name"])] for c in content["categories"]}

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
-from ttd.evaluation.datasets.coco import instance_mask, read_json
+from ttd.evaluation.datasets.coco import instance_mask
 from ttd.evaluation.datasets.layouts import image_folder
 from ttd.safe_paths import check_path
 
@@ -208,7 +209,7 @@ def _expressions(content: Any, path: Path, split: str) -> tuple[dict[int, list[E
 
 
 def _images(rows: dict[int, list[Expression]], path: Path, folders: Sequence[Path]) -> list[ReferImage]:
-    content = read_json(path, ("images", "annotations"))
+    content = read_coco_json(path, ("images", "annotations"))
     wanted = {expression.annotation for found in rows.values() for expression in found}
     try:
         images = {int(i["id"]): i for i in content["images"] if int(i["id"]) in rows}

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from ttd.data.listing import is_image_file
+from ttd.data.rows import jsonl_rows
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
@@ -32,7 +34,6 @@ from ttd.evaluation.datasets.labels import read_mask
 from ttd.safe_paths import ID_BYTES, check_path, name_fault, word_file
 from ttd.text.words import split_words
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".webp")
 AUTHORS = ("image", "json_refined", "mask_using_HQ-SAM")
 _CAPTION_KEYS = ("caption", "text", "sentence", "title")
 _TRUE_KEYS = ("true", "tags", "tag", "true_words", "gt", "gt_tags", "positive", "labels", "nouns", "objects")
@@ -116,12 +117,9 @@ def _documented(root: Path) -> list[TagMaskRow]:
     rows: list[TagMaskRow] = []
     images = _by_stem(root / "images")
     vocabulary = frozenset(_vocabulary(root))
-    for number, line in enumerate((root / "tags.jsonl").read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
+    for number, content in jsonl_rows(root / "tags.jsonl"):
         where = f"line {number} of {root / 'tags.jsonl'}"
         try:
-            content = json.loads(line)
             name, caption, true = str(content["id"]), str(content["caption"]), _lower(content["true"])
             words = _lower(content["words"]) if "words" in content else _split(caption)
             present = frozenset(_lower(content["present"])) if "present" in content else None
@@ -191,7 +189,7 @@ def _mask_files(folder: Path, name: str) -> tuple[Path, ...]:
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist: the set's images are missing")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in IMAGE_ENDINGS}
+    return {path.stem: path for path in sorted(folder.iterdir()) if is_image_file(path)}
 
 
 def _lower(words: Any) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttd.data.rows import csv_rows
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.registry import Choices, open_benchmark
@@ -59,8 +59,7 @@ class FinishedRun:
         path = self.folder / f"{name}.csv"
         if not path.is_file():
             return []
-        with path.open(encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream))
+        return [row for _, row in csv_rows(path)]
 
     def benchmark(self, encoder: Encoder | None = None) -> Benchmark:
         """The data with the run's protocol, as it is put to this encoder.
