@@ -3,6 +3,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests.tolerance import (
     map_scale,
 )
 from ttd.app.answers import AS_PROTOCOL, Question, answer, download, threshold_of
-from ttd.app.models import SHOWN_SIDE, Choices, ModelPool
+from ttd.app.models import SHOWN_SIDE, ModelPool, PageChoices
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError, ModelError
 from ttd.inference.options import Options
@@ -44,9 +45,9 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     encode = CLIPEncoder.encode_image
 
-    def counted(self: CLIPEncoder, pixels: object) -> object:
+    def counted(self: CLIPEncoder, *arguments: Any) -> object:
         seen.append(1)
-        return encode(self, pixels)  # type: ignore[arg-type]
+        return encode(self, *arguments)
 
     monkeypatch.setattr(CLIPEncoder, "encode_image", counted)
     return seen
@@ -124,7 +125,7 @@ def test_before_and_after_stand_side_by_side(pool: ModelPool, question: Question
     ("name", "recipe"), [("mini+ttd", "the paper's recipe"), ("mini+negatives", "our own recipe, not the paper's")]
 )
 def test_the_packages_adapters_say_whose_recipe_they_are(question: Question, name: str, recipe: str) -> None:
-    pool = ModelPool(Choices.of(["mini"], [name]), lambda model, adapter: ttd.load(model, adapter=adapter))
+    pool = ModelPool(PageChoices.of(["mini"], [name]), lambda model, adapter: ttd.load(model, adapter=adapter))
     found = answer(pool, replace(question, adapter=name))
     assert found.captions[-1].title == f"after: {name}, {recipe}"
 

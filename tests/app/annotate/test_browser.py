@@ -222,7 +222,7 @@ def test_nothing_sticks_out_and_mistakes_are_sentences(opened: Browser, server: 
         press(page, "p")
     assert "first item" in press(page, "p")
     assert page.locator(".ann-message [role=alert]").count() == 1
-    assert "nothing to take back" in press(page, "u")
+    assert "nothing to undo" in press(page, "u")
     for size in ((1280, 800), (800, 1000)):
         page.set_viewport_size({"width": size[0], "height": size[1]})
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
