@@ -43,7 +43,7 @@ def test_a_name_that_is_taken_or_none_is_refused(name: str) -> None:
 
 @torch.no_grad()
 def test_no_hook_is_maskclip_and_each_state_is_what_enters_its_block() -> None:
-    assert differ(clip_with(), tiny_clip()) == 0
+    assert differ(clip_with(), tiny_clip()) < 1e-5
 
     def check(blocks: Any, states: Any, grid: tuple[int, int], context: Context) -> torch.Tensor:
         assert len(states) == len(blocks) == 2
@@ -52,7 +52,7 @@ def test_no_hook_is_maskclip_and_each_state_is_what_enters_its_block() -> None:
         torch.testing.assert_close(blocks[0](states[0], None), states[1], atol=1e-5, rtol=0)
         return LastBlock()(blocks, states, grid, context)
 
-    assert differ(clip_with(patches=check, every_state=True), tiny_clip()) == 0
+    assert differ(clip_with(patches=check, every_state=True), tiny_clip()) < 1e-5
 
 
 @torch.no_grad()
@@ -138,8 +138,8 @@ def test_another_method_on_the_same_towers_leaves_the_first_alone() -> None:
     other = encoder.with_method("naclip")
     assert other.backbone is encoder.backbone
     assert (encoder.method_name, other.method_name) == ("maskclip", "naclip")
-    assert torch.equal(encoder.encode_pixels(random_pixels()), before)
-    assert differ(other, tiny_clip(method="naclip")) == 0
+    torch.testing.assert_close(encoder.encode_pixels(random_pixels()), before, atol=1e-5, rtol=0)
+    assert differ(other, tiny_clip(method="naclip")) < 1e-5
     with pytest.raises(ModelError, match="leave the method out"):
         tiny_siglip().with_method("naclip")
 

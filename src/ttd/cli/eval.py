@@ -28,7 +28,12 @@ def run_settings(benchmark: Benchmark, model: Model, loaded: TTD, protocol: str)
     return {
         "benchmark": benchmark.name,
         "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
-        "model": {"name": model.model, "fingerprint": loaded.encoder.fingerprint(), **model.settings()},
+        "model": {
+            "name": model.model,
+            "fingerprint": loaded.encoder.fingerprint(),
+            "encoder": loaded.encoder.settings(),
+            **model.settings(),
+        },
         "protocol": protocol,
         "options": {task: asdict(options) for task, options in benchmark.options.items()},
         "task": benchmark.settings(),

@@ -111,7 +111,9 @@ class ModelChooser(Chooser[Pair]):
         self.selection = find_selection(selection)
         self.options = options or Options(stop_words=False)
         rule = {**asdict(self.selection), "negatives": digest(self.selection.negatives)}
-        self.settings = {**(settings or {}), **asdict(self.options), **rule, "base": model.encoder.fingerprint()}
+        encoder = model.encoder
+        own = {"base": encoder.fingerprint(), "encoder": encoder.settings()}
+        self.settings = {**(settings or {}), **asdict(self.options), **rule, **own}
 
     def read(self, source: PairSource, index: int) -> Pair:
         """The whole pair."""

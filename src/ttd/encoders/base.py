@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+from ttd.encoders.identity import fingerprint, statistics_identity, tokenizer_identity
 from ttd.errors import InputError, ModelError
 from ttd.maps import joint_norm, norm
 
@@ -333,14 +334,32 @@ class Encoder(nn.Module, ABC):
             raise InputError(f'the maps "{which}" are not for a {self.kind} model: choose {known}')
         return self.similarity(features, text)
 
+    def identity(self) -> dict[str, Any]:
+        """What the model is besides its parameters, as JSON values: image statistics, and the tokenizer if it has one.
+
+        A family whose computation depends on more than its parameters show (activation, heads) adds that.
+        """
+        return {
+            **statistics_identity(self.mean, self.std),
+            "tokenizer": tokenizer_identity(getattr(self, "tokenizer", None)),
+        }
+
     def fingerprint(self) -> str:
-        """SHA-256 over the names and float16 values of the base's parameters, attached adapters left out."""
-        digest = hashlib.sha256()
-        parameters = {_base_name(name): p for name, p in self.named_parameters() if "lora_" not in name}
-        for name in sorted(parameters):
-            digest.update(name.encode())
-            digest.update(parameters[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """What the model is, in one word, attached adapters left out; see `ttd.encoders.identity`."""
+        return fingerprint(self)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides results besides what the model is, as JSON values; recorded with them."""
+        vocabulary = None if self.vocabulary is None else "\n".join(sorted(self.vocabulary))
+        return {
+            "method": self.method_name,
+            "image_size": self.image_size,
+            "background": self.background,
+            "backgrounds": dict(self.backgrounds),
+            "refine": self.default_refinement,
+            "templates": self.default_templates,
+            "vocabulary": None if vocabulary is None else hashlib.sha256(vocabulary.encode()).hexdigest(),
+        }
 
     @property
     def device(self) -> torch.device:
@@ -387,8 +406,3 @@ def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
             text = text.expand(dense.shape[0], -1, -1)
         sim = torch.bmm(text, dense.float().flatten(2))
     return sim.view(*sim.shape[:2], *dense.shape[-2:])
-
-
-def _base_name(name: str) -> str:
-    """A parameter's name without what attaching an adapter inserts into it."""
-    return name.replace("base_model.model.", "").replace(".base_layer.", ".")

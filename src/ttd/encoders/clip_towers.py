@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
 from ttd.encoders.base import Encoder
+from ttd.encoders.identity import tower_identity
 from ttd.encoders.loading.openai_names import clip_to_hf, text_sizes, under, vision_sizes
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
@@ -61,6 +62,18 @@ class CLIPTowers(Encoder):
         What lies behind the last end token is cut off first; the mask is causal, so only the time changes.
         """
         return embed_clip_tokens(self._clip, token_ids.to(self.device))
+
+    def identity(self) -> dict[str, Any]:
+        """Besides what every model has: activation, heads and norms of both towers, and where text is pooled."""
+        config = self._clip.config
+        # transformers' old configs and OpenAI's code pool at the highest id, whatever end token they name.
+        text = config.text_config
+        pooled = "highest" if pools_at_highest(text) else text.eos_token_id
+        return {
+            **super().identity(),
+            "vision": tower_identity(config.vision_config),
+            "text": {**tower_identity(text), "pooled": pooled},
+        }
 
     @property
     def _clip(self) -> Any:
@@ -168,9 +181,14 @@ def embed_clip_tokens(clip: Any, token_ids: Tensor) -> Tensor:
     return pooled.float()
 
 
+def pools_at_highest(config: Any) -> bool:
+    """Whether a text config pools each text at its highest token id, not at the first end token."""
+    return config.eos_token_id in (LEGACY_END, config.vocab_size - 1)
+
+
 def _end_positions(token_ids: Tensor, config: Any) -> Tensor:
     """Where each row is pooled, `[N]`: the highest id, or the first end token if the config names another."""
-    if config.eos_token_id in (LEGACY_END, config.vocab_size - 1):
+    if pools_at_highest(config):
         return token_ids.argmax(-1)
     is_end: Tensor = token_ids == config.eos_token_id
     if not bool(is_end.any(-1).all()):

@@ -21,6 +21,7 @@ from transformers import SiglipModel
 from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.encoders.clip_towers import as_map, run_blocks
 from ttd.encoders.families import Format, register_encoder
+from ttd.encoders.identity import tower_identity
 from ttd.encoders.loading.formats import Source
 from ttd.encoders.loading.pretrained import (
     image_processor,
@@ -139,6 +140,16 @@ class SigLIPEncoder(Encoder):
             for i in range(len(getattr(self._siglip, tower).encoder.layers))
             for projection in ("q_proj", "v_proj")
         ]
+
+    def identity(self) -> dict[str, Any]:
+        """Besides what every model has: activation, heads and norms of both towers, and how texts are padded."""
+        config, tokenizer = self._siglip.config, self.tokenizer
+        return {
+            **super().identity(),
+            "vision": tower_identity(config.vision_config),
+            "text": tower_identity(config.text_config),
+            "padding": None if tokenizer is None else [tokenizer.pad_token_id, tokenizer.padding_side],
+        }
 
     @property
     def _siglip(self) -> Any:

@@ -68,7 +68,7 @@ def _head(record: dict[str, Any], repo: str) -> list[str]:
         f"model = ttd.load({model['name']!r}, adapter={repo!r})   # adapter_scale=0..1 weakens it",
         "```",
         "",
-        f"Base: `{model['name']}`, fingerprint `{record['base'][:16]}`; another base is refused.",
+        f"Base: `{model['name']}`, fingerprint `{record['base'][:18]}`; another base is refused.",
         "",
     ]
 

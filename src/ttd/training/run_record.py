@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ttd._version import __version__
+from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.training.config import Config
@@ -80,6 +81,8 @@ def versions() -> dict[str, str]:
 
 
 def _compare(folder: Path, before: dict[str, Any], config: Config, facts: dict[str, Any]) -> None:
+    if is_outdated(before.get("base")):
+        raise InputError(f"{folder} holds a run that cannot go on: {OUTDATED}; choose another folder")
     changed = [name for name in ("base", "data") if before.get(name) != facts[name]]
     # Records of earlier versions say what was asked for, which may be nothing.
     block = before.get("method", before["config"].get("model", {}).get("method") or facts["method"])

@@ -203,6 +203,8 @@ def test_a_run_whose_data_changed_is_not_shown(tmp_path: Path, evaluate: Eval) -
     run = read_run(tmp_path / "out")
     assert run.benchmark().fingerprint() == run.data
     with pytest.raises(InputError, match="is not the model any more"):
+        read_run_with(tmp_path / "out", "model", "fingerprint", "2:0").reopen()
+    with pytest.raises(InputError, match="earlier version of ttd"):
         read_run_with(tmp_path / "out", "model", "fingerprint", "0").reopen()
     write_set(tmp_path / "data", count=4)
     with pytest.raises(InputError, match="has changed since"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder
+from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.encoders.loading.checkpoints import read_tensors
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, check_safetensors, read_card, read_json, weights_file
 from ttd.errors import ModelError
@@ -89,6 +90,11 @@ def _check_base(encoder: Encoder, folder: Path) -> None:
     if card.kind != encoder.kind:
         raise ModelError(
             f"the adapter {folder} belongs to a {card.kind} model{base}, not to this {encoder.kind} model: {REMEDY}"
+        )
+    if is_outdated(card.fingerprint):
+        raise ModelError(
+            f"{folder / CARD} cannot show whether the adapter belongs to this model: {OUTDATED}; train it again, or "
+            "write the fingerprint anew with tools/restamp.py of ttd's sources"
         )
     if card.fingerprint is not None and card.fingerprint != encoder.fingerprint():
         raise ModelError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttd.data.rows import csv_rows
+from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.registry import Choices, open_benchmark
@@ -98,6 +99,8 @@ class FinishedRun:
             dtype=model["dtype"],
             device=device,
         )
+        if is_outdated(model["fingerprint"]):
+            raise InputError(f"{self.folder} cannot be compared with a model: {OUTDATED}; measure again")
         if loaded.encoder.fingerprint() != model["fingerprint"]:
             raise InputError(f"{model['name']} is not the model any more that {self.folder} measured: measure again")
         return loaded, self.benchmark(loaded.encoder)

@@ -83,7 +83,7 @@ def _about(folder: Path, base: Measured) -> list[str]:
     whole, whole_objects = control["whole image IoU"], control["whole image IoU, objects only"]
     found = ", ".join(f"{name} {value:.3f}" for name, value in methods.items())
     return [
-        f"`mini` ({size['base'][:8]}), {size['pairs']:,} training pairs, measured on {size['test']:,} test scenes.",
+        f"`mini` ({size['base'][:10]}), {size['pairs']:,} training pairs, measured on {size['test']:,} test scenes.",
         f"Chosen on {size['validation']:,} validation scenes: thresholds, and the last block's best method by mIoU,",
         f"**{best}** ({found}). Values are means over the seeds that are done, ± their standard deviation.",
         "",
