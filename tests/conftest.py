@@ -13,6 +13,7 @@ from tests.threads import use_test_threads
 use_test_threads()
 os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("TTD_TEST_THREADS", "1"))  # for the commands that tests start
 
+TOLD = "told"  # property of a test whose text is printed when all tests are done, also by processes of pytest-xdist
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -20,6 +21,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def _seed() -> None:
     use_test_threads()  # a command of the test before may have set its own number
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == TOLD:
+                terminalreporter.section(report.nodeid)
+                terminalreporter.write_line(str(text))
 
 
 @pytest.fixture(scope="session")

@@ -219,6 +219,8 @@ def test_swapped_and_damaged_annotations_are_named(tmp_path: Path) -> None:
         captions_by_image(path)
     content = json.loads(path.read_text())
     damaged, image = content["annotations"][0], content["annotations"][0]["image_id"]
+    with pytest.raises(InputError, match=f"annotation {damaged['id']} does not say how large it is"):
+        CocoMasks(path).label_map(image, ["dog", "traffic light"])
     for change in ({"segmentation": [["x"]]}, {"segmentation": [[1, 2, 3]]}, {"category_id": 999}):
         path.write_text(json.dumps({**content, "annotations": [{**damaged, **change}]}))
         with pytest.raises(InputError, match=f"annotation {damaged.get('id')}"):

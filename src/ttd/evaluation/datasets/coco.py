@@ -52,8 +52,7 @@ class CocoMasks:
         a larger one, and crowds lie below all.
         """
         labels = np.zeros(self._sizes[image], np.uint8)
-        order = sorted(self._found[image], key=lambda a: (-int(a.get("iscrowd", 0)), -float(a["area"])))
-        for annotation in order:
+        for annotation in sorted(self._found[image], key=_crowds_first_then_large):
             for category, mask in self._parts(annotation, self._sizes[image]):
                 labels[mask] = 1 + categories.index(self._names[category])
         return labels
@@ -78,6 +77,15 @@ class CocoMasks:
             raise InputError(f"{path} is missing or damaged: get the panoptic PNG files again") from None
         numbers = colours @ np.array([1, 256, 65536])
         return [(int(s["category_id"]), numbers == int(s["id"])) for s in annotation["segments_info"]]
+
+
+def _crowds_first_then_large(annotation: dict[str, Any]) -> tuple[int, float]:
+    try:
+        return -int(annotation.get("iscrowd", 0)), -float(annotation["area"])
+    except (LookupError, TypeError, ValueError):
+        raise InputError(
+            f"annotation {annotation.get('id')} does not say how large it is (area): get the file again"
+        ) from None
 
 
 def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:

@@ -1,0 +1,28 @@
+"""What cannot run in a test, and why: it needs a GPU, several machines, or downloads from a third party."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import torch
+
+DOWNLOAD = "downloads from a third party"
+GPU = "needs a GPU"
+
+_ALWAYS = (
+    (r"(pip install )?img2dataset\b", f"{DOWNLOAD}: img2dataset, and images from all over the web"),
+    (r"python -m ttd\.scenes\.build_atlas\b", f"{DOWNLOAD}: the drawings of OpenMoji and a font"),
+)
+
+
+def reason(line: str) -> str | None:
+    """Why this command or statement of a page does not run here; None where it runs."""
+    for pattern, why in _ALWAYS:
+        if re.match(pattern, line):
+            return why
+    if "--tagger spacy" in line and importlib.util.find_spec("en_core_web_sm") is None:
+        return f"{DOWNLOAD}: spaCy's English model"
+    if 'device="cuda"' in line and not torch.cuda.is_available():
+        return GPU
+    return None

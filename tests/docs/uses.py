@@ -1,0 +1,36 @@
+"""Blocks of data are read by what the page says reads them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.docs.inputs import photo
+from tests.docs.pages import Block
+from ttd.encoders.registry import MINI
+
+
+def use(block: Block, folder: Path, run: Callable[[str], None]) -> None:
+    """Writes the block into a file, and runs the command that takes such a file."""
+    match block.page, block.kind:
+        case "docs/command-line.md", "json" | "csv":
+            for name in ("a.png", "b.png"):
+                photo(folder / "listed" / name)
+            name = {"json": "list.jsonl", "csv": "list.csv"}[block.kind]
+            (folder / "listed" / name).write_text(block.text + "\n", "utf-8")
+            run(f"ttd tag listed/{name} --out listed/{block.kind}.jsonl")
+            assert len((folder / f"listed/{block.kind}.jsonl").read_text("utf-8").splitlines()) == 2
+        case "docs/models.md", "json":
+            shutil.copytree(MINI, folder / "with-card")
+            (folder / "with-card/ttd.json").write_text(block.text, "utf-8")
+            (folder / "with-card/words.txt").write_text("dog\ngrass\n", "utf-8")
+            photo(folder / "carded.png")
+            run('ttd tag carded.png "a dog on the grass" --model ./with-card')
+        case "docs/data.md", "json":
+            (folder / "words.jsonl").write_text(block.text + "\n", "utf-8")
+            run(
+                "ttd train cc3m/ --config scenes-paper --tags words.jsonl --set choice.by=given --dry-run --out runs/words"
+            )
+        case _:
+            raise AssertionError(f"{block.page}:{block.line}: nothing reads this block")
