@@ -367,7 +367,7 @@ def test_the_base_that_an_adapter_names_is_words_only(base: str, tmp_path: Path,
     write_card(folder, Card("clip", base=resolved(base, outside)))
     with nothing_opened_in(outside):
         attach_adapter(named, folder)
-    assert differences(outputs(plain), outputs(named)) == 0
+    assert not any(differences(outputs(plain), outputs(named)))
 
 
 def test_an_adapter_that_names_code_is_refused(tmp_path: Path) -> None:

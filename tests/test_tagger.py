@@ -16,9 +16,9 @@ from ttd import tagger as word_scores
 from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.inference.views import View, ViewsOnDemand, encode_views
-from ttd.tagger import Rule, candidates, score_words, tag_batch
+from ttd.tagger import Selection, candidates, score_words, tag_batch
 
-GAP = Rule("s_pixel", "gap", 0.5)
+GAP = Selection("s_pixel", "gap", 0.5)
 
 
 def two_images(seed: int = 0) -> Tensor:
@@ -61,7 +61,7 @@ def test_nothing_to_score(caption: str | None, tags: list[str] | None, message: 
 @pytest.mark.parametrize(
     ("score", "selection"),
     [
-        ("s_pixel", "gap"), ("s_pixel", "min-max"), ("s_seg", "share"), ("s_image", "softmax"),
+        ("s_pixel", "gap"), ("s_pixel", "min-max"), ("s_seg", "threshold"), ("s_image", "softmax"),
         ("s_text", "softmax"), ("s_image+s_text", "softmax"), ("s_image+s_text", "min-max"),
     ],
 )  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_batch_with_captions_of_two_lengths(score: str, selection: str) -> Non
     caption = normalize(torch.randn(2, 4, generator=torch.Generator().manual_seed(2)), dim=-1)
     valid = torch.tensor([[True] * 4, [True, True, False, False]])
     found = score_words(
-        encoder, views_of(encoder, pixels), text, Rule(score, selection, 0.5), caption=caption, valid=valid
+        encoder, views_of(encoder, pixels), text, Selection(score, selection, 0.5), caption=caption, valid=valid
     )
     dense = encoder.encode_pixels(pixels).numpy().reshape(2, 4, -1)
     for i, number in ((0, 4), (1, 2)):
@@ -143,7 +143,7 @@ def test_a_batch_of_captions_encodes_every_distinct_word_once() -> None:
 def test_the_callers_tags_stand_in_no_caption() -> None:
     encoder = ColourEncoder()
     words = [candidates(None, ["red", "blue"], True)]
-    rule = Rule("s_seg", "share", 0.25)
+    rule = Selection("s_seg", "threshold", 0.25)
     (tagging,) = tag_batch(encoder, views_of(encoder, two_images()[:1]), [None], words, rule, encoder.encode_text)
     assert tagging.threshold == 0.25
     assert all(word.start is None and word.end is None for word in tagging.words)

@@ -29,8 +29,7 @@ def use(block: Block, folder: Path, run: Callable[[str], None]) -> None:
             run('ttd tag carded.png "a dog on the grass" --model ./with-card')
         case "docs/data.md", "json":
             (folder / "words.jsonl").write_text(block.text + "\n", "utf-8")
-            run(
-                "ttd train cc3m/ --config scenes-paper --tags words.jsonl --set choice.by=given --dry-run --out runs/words"
-            )
+            how = "--config scenes-paper --tags words.jsonl --set choice.by=given --dry-run"
+            run(f"ttd train cc3m/ {how} --out runs/words")
         case _:
             raise AssertionError(f"{block.page}:{block.line}: nothing reads this block")
