@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.threads import use_test_threads
 
 use_test_threads()
+# On a busy machine an example takes as long as it takes.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("TTD_TEST_THREADS", "1"))  # for the commands that tests start
 
 TOLD = "told"  # property of a test whose text is printed when all tests are done, also by processes of pytest-xdist

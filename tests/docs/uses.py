@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.docs.inputs import photo
 from tests.docs.pages import Block
@@ -31,5 +34,12 @@ def use(block: Block, folder: Path, run: Callable[[str], None]) -> None:
             (folder / "words.jsonl").write_text(block.text + "\n", "utf-8")
             how = "--config scenes-paper --tags words.jsonl --set choice.by=given --dry-run"
             run(f"ttd train cc3m/ {how} --out runs/words")
+        case "docs/training.md", "json":  # a line of the log of the config that the page has trained with by now
+            logged = json.loads((folder / "runs/whole/log.jsonl").read_text("utf-8").splitlines()[0])
+            shown = json.loads(block.text)
+            assert list(logged) == list(shown), f"the log has {list(logged)}"
+            for row in (logged, shown):
+                terms = sum(row[name] * row[f"{name}_weight"] for name in ("distill", "tag", "rank"))
+                assert row["loss"] == pytest.approx(terms, abs=2e-4)
         case _:
             raise AssertionError(f"{block.page}:{block.line}: nothing reads this block")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.goldens.compare import Comparison
-from tools.goldens.plan import GOLDENS, IGNORED, SCORES, Golden
+from tools.goldens.plan import ADAPTER, GOLDENS, IGNORED, SCORES, SETUP, Golden
 from tools.goldens.renames import TABLE, Renames
 from tools.goldens.side import DONE
 
@@ -82,9 +82,9 @@ def key(golden: Golden, commands: Sequence[Sequence[str]]) -> str:
     return hashlib.sha256(json.dumps([golden.name, list(map(list, commands))]).encode()).hexdigest()[:16]
 
 
-def commands(golden: Golden, renames: Renames, inputs: Path) -> list[list[str]]:
-    """A golden's commands as one tree spells them."""
-    return [[word.replace("{inputs}", str(inputs)) for word in renames.command(line)] for line in golden.commands]
+def commands(golden: Golden, renames: Renames) -> list[list[str]]:
+    """A golden's commands as one tree spells them, for a folder that holds `inputs`."""
+    return [[word.replace("{inputs}", "inputs") for word in renames.command(line)] for line in golden.commands]
 
 
 def record(folder: Path, golden: Golden) -> dict[str, Any]:
@@ -100,14 +100,21 @@ def good(found: dict[str, Any], golden: Golden) -> bool:
 
 
 def start(side: str, tree: Path, renames: Renames, folder: Path, goldens: Sequence[Golden]) -> subprocess.Popen[bytes]:
-    """A process that runs goldens in `tree` and leaves their files in `folder`/SIDE."""
-    inputs, out = folder / "inputs", folder / side
+    """A process that runs goldens in `tree` and leaves their files in `folder`/SIDE.
+
+    Each side has a copy of the inputs: commands may write beside what they read, such as the index of a shard.
+    """
+    out = folder / side
+    shutil.rmtree(out / "inputs", ignore_errors=True)
+    shutil.copytree(folder / "inputs", out / "inputs")
     listed = []
     for golden in goldens:
-        lines = commands(golden, renames, inputs)
+        lines = commands(golden, renames)
         listed.append({"name": golden.name, "key": key(golden, lines), "commands": lines})
     job = folder / f"{side}.json"
-    job.write_text(json.dumps({"side": side, "tree": str(tree), "out": str(out), "goldens": listed}))
+    setup = renames.command(SETUP) if any(ADAPTER in line for golden in goldens for line in golden.commands) else []
+    content = {"side": side, "tree": str(tree), "out": str(out), "goldens": listed}
+    job.write_text(json.dumps({**content, "setup": [word.replace("{inputs}", "inputs") for word in setup]}))
     program = [sys.executable, str(Path(__file__).with_name("side.py")), str(job)]
     return subprocess.Popen(program, env=environment(tree, out / "cache"), cwd=folder)
 
@@ -207,7 +214,7 @@ def _conditions() -> str:
 def _kept(folder: Path, golden: Golden, renames: Renames) -> bool:
     """Whether the base's results of an earlier run are there."""
     found = record(folder / "base", golden)
-    return good(found, golden) and found["key"] == key(golden, commands(golden, renames, folder / "inputs"))
+    return good(found, golden) and found["key"] == key(golden, commands(golden, renames))
 
 
 if __name__ == "__main__":

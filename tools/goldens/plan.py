@@ -1,7 +1,7 @@
 """Which goldens there are: commands, the files of theirs that count, and how far numbers may lie apart.
 
 Command lines are in the words of the commit that the table of renames starts from; `renames.toml` says how a tree
-spells them. `{inputs}` is the folder that `inputs.py` fills; a golden's commands run in a folder of its own.
+spells them. `{inputs}` is what `inputs.py` writes; a golden's commands run in a folder of its own.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ class Golden:
 
 IMAGES = "{inputs}/images.jsonl"  # three scenes and two photos, with captions
 TAGS = "{inputs}/tags.jsonl"  # the same with words
+# Run on each side before goldens that name `ADAPTER`: the package's own adapters may be trained anew.
+ADAPTER = "{inputs}/adapter"
+SETUP = "train {inputs}/scenes --config mini --steps 20 --out {inputs}/adapter"
 NUMBERS = ("items", "measured", "numbers")
 # Values that say when, where or by which command something was made, and settings, which are renamed as a whole.
 IGNORED = ("command", "versions", "images_per_second", "pictures", "model", "settings", "choices", "notes", "seconds")
 
 MODELS = {
     "mini": "--model mini",
-    "adapter": "--model mini --adapter mini+ttd",
+    "adapter": "--model mini --adapter {inputs}/adapter",
     "values": "--model mini --variant naclip",
     "clip": "--model {inputs}/tiny-clip --variant sclip",
     "tcl": "--model {inputs}/tiny-tcl.safetensors",
@@ -59,10 +62,10 @@ BENCHMARKS = (
 )  # fmt: skip
 # On `mini`, which knows no templates, the paper's settings ask for nothing that TCL's do not, apart from the scales.
 EVALS = {
-    "tagmask-adapter": "tagmask --model mini --adapter mini+ttd --preset default --share 0.9",
+    "tagmask-adapter": "tagmask --model mini --adapter {inputs}/adapter --preset default --share 0.9",
     "tagmask-paper": "tagmask --model mini --limit 1",
     "folder-paper": "folder --model mini --limit 1",
-    "folder-pamr": "folder --model mini --adapter mini+ttd --preset default --refine pamr --background 0.4",
+    "folder-pamr": "folder --model mini --adapter {inputs}/adapter --preset default --refine pamr --background 0.4",
     "voc-tcl": "voc --model {inputs}/tiny-tcl.safetensors --preset tcl --limit 2",
     "tagmask-tcl": "tagmask --model {inputs}/tiny-tcl.safetensors --preset tcl --limit 2",
     "nus-wide-clip": "nus-wide --model {inputs}/tiny-clip --preset default --synonyms",
@@ -71,7 +74,7 @@ EVALS = {
 MAPS = """-c
 import numpy as np, ttd
 found = {}
-for name, more in (("mini", {}), ("adapter", {"adapter": "mini+ttd"})):
+for name, more in (("mini", {}), ("adapter", {"adapter": "{inputs}/adapter"})):
     model = ttd.load("mini", **more)
     for preset in ("default", "tcl"):
         for image in ("scene0", "photo0"):
@@ -102,7 +105,7 @@ def _images() -> list[Golden]:
     for score in ("s_image", "s_text", "s_image+s_text", "s_seg"):
         line = f"tag {IMAGES} --score {score} --no-stop-words --out out.jsonl"
         found.append(Golden(f"tag-{score}", (line,), ("out.jsonl",)))
-    line = f"tag {IMAGES} --adapter mini+ttd --selection borrowed --share 0.9 --borrowed list --out out.jsonl"
+    line = f"tag {IMAGES} --adapter {ADAPTER} --selection borrowed --share 0.9 --borrowed list --out out.jsonl"
     found.append(Golden("tag-borrowed", (line,), ("out.jsonl",)))
     line = f"mask {IMAGES} --refine pamr --threshold 0.4 --out out"
     found.append(Golden("mask-pamr", (line,), ("out/results.jsonl", "out/pictures/*-mask.png"), SHARES))
@@ -151,7 +154,7 @@ def _measures() -> list[Golden]:
         benchmark, _, more = line.partition(" ")
         line = f"eval {benchmark} --data {{inputs}}/{benchmark} {more} --pictures 0 --out out"
         found.append(Golden(f"eval-{name}", (line,), files, SHARES, fields=NUMBERS))
-    line = "bias --data {inputs}/tagmask --model mini --adapter mini+ttd --preset default --pictures 0 --out out"
+    line = f"bias --data {{inputs}}/tagmask --model mini --adapter {ADAPTER} --preset default --pictures 0 --out out"
     both = ("out/before/results.json", "out/after/results.json", "out/*/captions.csv")
     found.append(Golden("bias", (line,), both, SHARES, fields=NUMBERS))
     line = "scenes prove --brief --seeds 1 --workers 1 --run ttd --run recipe --out out"

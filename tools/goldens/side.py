@@ -77,13 +77,17 @@ def _become(arguments: list[str], folder: Path) -> None:
 
 
 def main(job: dict[str, Any]) -> None:
-    """Runs all goldens of a job: {"side", "tree", "out", "goldens": [{"name", "key", "commands"}]}."""
+    """Runs all goldens of a job: {"side", "tree", "out", "setup", "goldens": [{"name", "key", "commands"}]}."""
     check_tree(Path(job["tree"]))
     load_libraries()
+    if job["setup"] and (code := run(job["setup"], Path(job["out"]))[0]):
+        print(f"{job['side']}: {' '.join(job['setup'])} ended with {code}, see {job['out']}/stderr", file=sys.stderr)
     for number, golden in enumerate(job["goldens"], 1):
         folder = Path(job["out"], golden["name"])
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        inputs = (Path(job["out"], "inputs"), folder / "inputs")
+        inputs[0].rename(inputs[1])  # the commands name them relatively, so that both sides' results say the same
         start, codes, used = time.monotonic(), [], 0.0
         for command in golden["commands"]:
             code, seconds = run(command, folder)
@@ -91,6 +95,7 @@ def main(job: dict[str, Any]) -> None:
             used += seconds
             if code not in (0, 1):
                 break
+        inputs[1].rename(inputs[0])
         record = {"key": golden["key"], "codes": codes, "cpu": used, "seconds": time.monotonic() - start}
         (folder / DONE).write_text(json.dumps(record))
         print(
