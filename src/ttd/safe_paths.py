@@ -25,7 +25,7 @@ _PATH_BYTES = 1000
 _WORD_BYTES = 120
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = frozenset('<>:"|?*\\/')  # on Windows, where they mean something else
-_DRIVE = re.compile(r"[A-Za-z]:")
+_DRIVE = re.compile(r".:", re.DOTALL)  # Windows takes any character before the colon for a drive
 _ESCAPE = re.compile("%(?=[0-9A-Fa-f]{2})")
 _isjunction: Callable[[Path], bool] = getattr(os.path, "isjunction", lambda path: False)
 

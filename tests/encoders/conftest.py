@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.encoders.hub_stand_in import StandIn, serving
-from tests.tiny_models import tiny_clip_model
+from tests.tiny_models import tiny_clip_model, tiny_tcl_tensors
 from ttd.encoders.tokenizer import clip_tokenizer
 
 
@@ -39,6 +39,6 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tcl_tensors(shared: Path) -> dict[str, object]:
-    """The parameters of the small reference model in TCL's own names."""
-    return dict(load_file(shared / "reference" / "tcl_small" / "tcl_state_dict.safetensors"))
+def tcl_tensors() -> dict[str, Tensor]:
+    """The parameters of a small random TCL in its own names. Not to be changed."""
+    return tiny_tcl_tensors()
