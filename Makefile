@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # As many processes as the machine has processors, one thread in each; the tests of a file stay in one process.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-slow test-kernels test-lowest test-browser lint types wheel speed goldens clean
+.PHONY: demo test test-slow test-kinds test-kernels test-lowest test-browser lint types wheel speed goldens clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,7 +20,11 @@ test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not browser'
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL) -m 'slow and not browser'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow and not kinds and not browser'
+
+# Every documented command with every kind of model: minutes of a processor's time, not part of .ci/run.
+test-kinds: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) -m kinds
 
 # Two combinations of older kernels and threads; ALL=1 runs every one.
 test-kernels: $(STAMP)
