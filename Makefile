@@ -49,6 +49,7 @@ test-browser: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests speed tools
+	$(BIN)/ruff format --check src tests speed tools
 	$(BIN)/vermin --target=3.10- --no-tips --quiet --violations --exclude long --exclude str.decode src
 
 types: $(STAMP)

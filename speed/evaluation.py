@@ -1,8 +1,8 @@
-"""`ttd eval` beside its encoder: ViT-B/16 (random weights), 81 classes, pictures of 640x480 pixels, no refinement.
+"""`ttd eval` beside its encoder: ViT-B/16 (random weights), 81 classes, images of 640x480 pixels, no refinement.
 
-Wanted: what is not the encoder takes under 20 % of the encoder's time per picture, with windows 448/224 and with the
-paper's scales, mirrorings and windows. Measured on 2 free CPU cores: 5.5 % and 0.7 %. Then the same pictures from
-`--cache`, with the same counts. It takes a minute and a half. Pictures are COCO's where they lie beside the repository,
+Wanted: what is not the encoder takes under 20 % of the encoder's time per image, with windows 448/224 and with the
+paper's scales, mirrorings and windows. Measured on 2 free CPU cores: 5.5 % and 0.7 %. Then the same images from
+`--cache`, with the same counts. It takes a minute and a half. Images are COCO's where they lie beside the repository,
 else noise; classes and label maps are made up, which changes no time.
 """
 
@@ -19,19 +19,21 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-import ttd.benchmarks.segmentation as benchmark
-import ttd.looking
+import ttd.evaluation.tasks.segmentation as benchmark
+import ttd.inference.pipeline
 import ttd.model
 from speed.tag_throughput import COCO, vit_b16
 from ttd import TTD
-from ttd.benchmarks.benchmark import Record
-from ttd.benchmarks.segmentation import ClassSegmentation, open_data_set
+from ttd.evaluation.benchmark import Record
+from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
+from ttd.inference.options import Options
+from ttd.inference.protocols import options as find_options
 
 CLASSES, WANTED = 81, 0.20
-# Name, pictures, options.
-LOOKS: tuple[tuple[str, int, dict[str, Any]], ...] = (
-    ("windows 448/224", 6, {"preset": "tcl-plain"}),
-    ("the paper's scales and windows", 1, {"preset": "paper-classes", "refine": "none"}),
+# Name, images, options.
+LOOKS: tuple[tuple[str, int, Options], ...] = (
+    ("windows 448/224", 6, find_options("tcl-plain", "masks", templates="none")),
+    ("the paper's scales and windows", 1, find_options("paper", "masks", refine="none", templates="none")),
 )
 
 
@@ -62,7 +64,7 @@ class Clock:
             (model.encoder, "encode_image", "encoder"),
             (benchmark, "read_image", "reading"),
             (benchmark, "read_labels", "reading"),
-            (ttd.looking, "prepare", "resizing"),
+            (ttd.inference.pipeline, "prepare", "resizing"),
             (ttd.model, "average", "cosines and windows"),
             (ttd.model, "pixel_labels", "labels of all pixels"),
             (benchmark, "confusion_matrix", "counting"),
@@ -74,7 +76,7 @@ class Clock:
 
 
 def write_set(root: Path, count: int) -> None:
-    """Pictures with label maps of random blocks, and a class list."""
+    """Images with label maps of random blocks, and a class list."""
     rng = np.random.default_rng(0)
     (root / "images").mkdir()
     (root / "labels").mkdir()
@@ -106,8 +108,10 @@ def main() -> None:
         root = Path(place)
         write_set(root, 1 + max(count for _, count, _ in LOOKS))
         for name, count, options in LOOKS:
-            data = open_data_set("folder", root, {**options, "templates": "none"})
-            model.segment(data.samples[0].image, [f"thing {k}" for k in range(1, CLASSES)], templates="none")
+            data = open_data_set("folder", root, options)
+            model.segment(
+                data.samples[0].image, [f"thing {k}" for k in range(1, CLASSES)], options=Options(templates="none")
+            )
             numbers = range(1, 1 + count)
             plain, spent, total = measured(model, data, numbers)
             encoder = spent.pop("encoder")
@@ -115,7 +119,7 @@ def main() -> None:
             share = (total - encoder) / encoder
             parts = ", ".join(f"{part} {seconds / encoder:.1%}" for part, seconds in spent.items())
             print(
-                f"evaluation, {name}: {encoder / count:.2f} s a picture for the encoder, {total / count:.2f} s in all: "
+                f"evaluation, {name}: {encoder / count:.2f} s an image for the encoder, {total / count:.2f} s in all: "
                 f"{share:.1%} of the encoder's time on top (wanted: under {WANTED:.0%}): {parts}"
             )
             failed |= share > WANTED
@@ -129,7 +133,7 @@ def main() -> None:
             kept = sum(path.stat().st_size for path in (root / "cache").rglob("*.safetensors")) / count / 1e6
             print(
                 f"evaluation, {name}, --cache: first {first / total:.2f} of the time without, then "
-                f"{second / total:.3f} ({total / second:.0f} times faster), same counts; {kept:.0f} MB a picture"
+                f"{second / total:.3f} ({total / second:.0f} times faster), same counts; {kept:.0f} MB an image"
             )
     if failed:
         raise SystemExit("evaluation: too much time beyond the encoder")

@@ -48,7 +48,7 @@ def seconds(function: object, *arguments: Tensor) -> tuple[float, Tensor]:
 
 def main() -> None:
     torch.manual_seed(0)
-    # A smooth picture: on noise nearly all weights would vanish.
+    # A smooth image: on noise nearly all weights would vanish.
     images = F.interpolate(torch.rand(1, 3, 14, 14), (SIDE, SIDE), mode="bicubic")
     masks = torch.rand(1, CLASSES, SIDE, SIDE)
     size = masks.numel() * 4

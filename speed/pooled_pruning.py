@@ -1,6 +1,6 @@
-"""Scoring pairs for pruning by the pooled embedding alone against encoding pictures in full, in one run.
+"""Scoring pairs for pruning by the pooled embedding alone against encoding images in full, in one run.
 
-TCL's and CLIP ViT-B/16's shapes with random weights, 224 px, 8 pictures, float32 on the CPU. Both: the same numbers.
+TCL's and CLIP ViT-B/16's shapes with random weights, 224 px, 8 images, float32 on the CPU. Both: the same numbers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             times = {way: min(times[way], _seconds(run)) for way, run in runs.items()}
         print(
-            f"pooled embedding, {name}, {BATCH} pictures of {SIDE} px: {times['pooled']:.2f} s, with dense features "
+            f"pooled embedding, {name}, {BATCH} images of {SIDE} px: {times['pooled']:.2f} s, with dense features "
             f"{times['whole']:.2f} s: {times['whole'] / times['pooled']:.2f} times as long, same numbers"
         )
 

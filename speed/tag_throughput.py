@@ -1,6 +1,6 @@
-"""Tagging photos (files in, JSON out) against the bare vision tower on the same pictures: ViT-B/16, 448 px.
+"""Tagging photos (files in, JSON out) against the bare vision tower on the same images: ViT-B/16, 448 px.
 
-Expected on 2 CPU cores: 0.9 to 1.0 of the bare tower's pictures per second; wanted: at least 0.85.
+Expected on 2 CPU cores: 0.9 to 1.0 of the bare tower's images per second; wanted: at least 0.85.
 The weights are random, which changes no time. Photos are COCO's where they lie beside the repository, else
 noise.
 """
@@ -24,11 +24,11 @@ from ttd import TTD
 from ttd.encoders import CLIPEncoder
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.images import read_image
-from ttd.inference import resolve
-from ttd.views import prepare
+from ttd.inference.options import Options
+from ttd.inference.views import prepare
 
 PHOTOS, GROUP, SIZE = 50, 10, 448
-COCO = Path(__file__).resolve().parents[2] / "shared/data/coco/images"
+COCO = Path(__file__).Options().parents[2] / "shared/data/coco/images"
 CAPTIONS = (
     "a dog runs over the green grass after a red frisbee",
     "two children with umbrellas wait at a traffic light in the rain",
@@ -65,7 +65,7 @@ def bare(encoder: CLIPEncoder, pixels: list[Tensor]) -> None:
 def main() -> None:
     encoder = vit_b16()
     model = TTD(encoder)
-    options = resolve(size=SIZE)
+    options = Options(size=SIZE)
     bare_time = tag_time = 0.0
     with photos() as paths:
         pixels = [prepare(read_image(path), encoder, options)[0] for path in paths]
@@ -77,7 +77,7 @@ def main() -> None:
             start = time.perf_counter()
             bare(encoder, pixels[part])
             middle = time.perf_counter()
-            for tagging in model.tag_many(paths[part], captions[part], size=SIZE):
+            for tagging in model.tag_many(paths[part], captions[part], options=Options(size=SIZE)):
                 json.dumps(tagging.to_dict())
             bare_time += middle - start
             tag_time += time.perf_counter() - middle

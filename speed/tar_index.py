@@ -20,7 +20,7 @@ MOST_GROWTH, MOST_SHARE = 1.3, 0.01
 _CHILD = """
 import json, random, sys, time
 from pathlib import Path
-from ttd.data.shards import TarShard
+from ttd.data.tar_shard import TarShard
 
 start = time.process_time()
 shards = [TarShard(path) for path in sorted(Path(sys.argv[1]).glob("*.tar"))]

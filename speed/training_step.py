@@ -18,13 +18,13 @@ from transformers import CLIPConfig, CLIPModel
 from ttd.encoders import CLIPEncoder
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.losses import l_distill, l_tag, targets
-from ttd.tagging import s_pixel, select_largest_gap
-from ttd.training.adapter import Adapter
+from ttd.scoring import s_pixel, select_largest_gap
+from ttd.text.words import split_words
 from ttd.training.augment import Crop, normalised
-from ttd.training.batches import Batch, Sample, Steps
 from ttd.training.config import read_config
+from ttd.training.dataset import Batch, Sample, Steps
+from ttd.training.lora import Adapter
 from ttd.training.objective import Objective
-from ttd.words import split_words
 
 SIDE, BATCH, ROUNDS = 448, 4, 3
 MOST_OVERHEAD, LEAST_GAIN = 1.25, 1.8
@@ -123,7 +123,7 @@ def parts(objective: Objective, batch: Batch) -> dict[str, float]:
     """Seconds of the forward pass's pieces."""
     seconds = {}
     pixels = normalised(batch.pixels, batch.rects, objective.encoder.mean, objective.encoder.std)
-    seconds["pictures"] = _seconds(lambda: objective.encoder.encode_pixels(pixels))
+    seconds["images"] = _seconds(lambda: objective.encoder.encode_pixels(pixels))
     seconds["words"] = _seconds(lambda: objective.encoder.encode_text(batch.words))
     seconds["captions"] = _seconds(lambda: objective.encoder.encode_text(batch.captions))
     whole = _seconds(lambda: objective(batch))
@@ -152,7 +152,7 @@ def main() -> None:
         times = {name: min(times[name], _seconds(run)) for name, run in runs.items()}
     overhead, gain = times["our step"] / times["vision tower"], times["plain step"] / times["our step"]
     print(
-        f"training step, {BATCH} pictures of {SIDE} px, {len(batch.words)} words: "
+        f"training step, {BATCH} images of {SIDE} px, {len(batch.words)} words: "
         + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in times.items())
         + f"; {overhead:.2f} times the vision tower (wanted: at most {MOST_OVERHEAD}), the plain step takes "
         f"{gain:.2f} times as long (wanted: at least {LEAST_GAIN}), same loss"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, normalize, pad
 
-from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.encoders.base import Encoder
+from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion
 
 COLOURS = {
     "red": (1.0, -1.0, -1.0, 0.0),
@@ -37,8 +38,12 @@ class ColourEncoder(Encoder):
         self.backbone = nn.Linear(1, 1)
         self.cell = cell
         self.padding = padding
-        self.calibrated = calibrated
-        self.kind = "tcl" if padding else "clip"
+        if calibrated:
+            self.averages = "maps"
+            self.refined_inside = ("pamr",)
+            self.default_refinement = "pamr"
+        if padding:
+            self.usual_templates = "tcl9"
         self.patch_size = padding or cell
         self.image_size = 32
         self.images_seen = 0
@@ -71,16 +76,7 @@ class ColourEncoder(Encoder):
         colours = [next((v for name, v in COLOURS.items() if name in text), GREY) for text in texts]
         return normalize(torch.tensor(colours), dim=-1)
 
-    def maps(
-        self,
-        features: ImageFeatures,
-        text: Tensor,
-        *,
-        joint: bool = False,
-        pamr: bool = False,
-        clip_weight: float = 0.0,
-        threshold: float | None = None,
-    ) -> Tensor:
+    def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
         return self.similarity(features, text).clamp(0, 1)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:

@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 
 from tests.tiny_models import tiny_clip, tiny_clip_model, tiny_tcl, tiny_tcl_tensors
 from ttd.cli.errors import sentence
-from ttd.encoders.downloads import convert_to_safetensors
+from ttd.encoders.loading.downloads import convert_to_safetensors
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.training import checkpoint
-from ttd.training.adapter import Adapter
 from ttd.training.config import Model
-from ttd.training.merge import merge
+from ttd.training.export import merge
+from ttd.training.lora import Adapter
 
 Job = Callable[[Path], Any]
 

@@ -59,7 +59,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
         found["share"] |= {f"segment-mini {record['id']} {label}": share for label, share in shares}
     for name, measures in (
         ("eval-folder", ("mIoU", "mFPR", "mFNR")),
-        ("eval-tagmask-adapter", ("s_pixel: F1", "AUC per picture", "AUC per word", "CaptionIoU", "mFPR", "mFNR")),
+        ("eval-tagmask-adapter", ("s_pixel: F1", "AUC per image", "AUC per word", "CaptionIoU", "mFPR", "mFNR")),
         ("eval-coco-80", ("s_pixel: mAP", "CLIP Surgery: mAP")),
         ("eval-refcoco", ("mIoU", "pooled IoU")),
     ):

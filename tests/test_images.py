@@ -33,7 +33,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["path", "string", "pil", "array", "view"])
-def test_every_way_to_give_a_picture_gives_the_same(tmp_path: Path, how: str) -> None:
+def test_every_way_to_give_a_image_gives_the_same(tmp_path: Path, how: str) -> None:
     path = saved(tmp_path, Image.fromarray(RAMP), "a.png")
     source = {
         "path": path,
@@ -137,12 +137,12 @@ def test_what_is_returned_does_not_change_with_its_source() -> None:
 
 
 def test_unusable_files_get_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("this is no picture")
+    (tmp_path / "text.jpg").write_text("this is no image")
     (tmp_path / "empty.png").write_bytes(b"")
-    for name, words in [("gone.png", "does not exist"), ("", "folder"), ("text.jpg", "not a picture")]:
+    for name, words in [("gone.png", "does not exist"), ("", "folder"), ("text.jpg", "not an image")]:
         with pytest.raises(InputError, match=words):
             read_image(tmp_path / name)
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not an image"):
         read_image(tmp_path / "empty.png")
 
 
@@ -152,7 +152,7 @@ def test_truncated_files_are_refused(tmp_path: Path, ending: str) -> None:
     path = saved(tmp_path, Image.fromarray(noise), f"a.{ending}")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=r"damaged|not a picture"):
+    with pytest.raises(InputError, match=r"damaged|not an image"):
         read_image(path)
 
 
@@ -167,20 +167,20 @@ def test_damaged_files_never_raise_anything_else(tmp_path: Path, seed: int) -> N
         data[place] = rng.integers(256)
     path = tmp_path / f"a.{ending}"
     path.write_bytes(data)
-    # Some damage leaves a picture that can be read; the rest must be one kind of error.
+    # Some damage leaves an image that can be read; the rest must be one kind of error.
     with contextlib.suppress(InputError):
         assert read_image(path).mode == "RGB"
 
 
 @pytest.mark.parametrize("size", [(13_500, 13_500), (60_000, 60_000)])
-def test_pictures_above_the_limit_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_images_above_the_limit_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(png_header(*size))
     with pytest.raises(InputError, match="178 megapixels"):
         read_image(path)
 
 
-def test_pictures_under_the_limit_are_read_without_a_warning(tmp_path: Path) -> None:
+def test_images_under_the_limit_are_read_without_a_warning(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("1", (13_000, 13_000)), "large.png")  # 169 megapixels
     assert MAX_PIXELS > 13_000**2
     with warnings.catch_warnings():

@@ -13,10 +13,10 @@ from ttd.errors import InputError
 from ttd.losses import (
     RANK_SHARPNESS,
     above_others,
-    borrowed_floor,
     l_distill,
     l_rank,
     l_tag,
+    negatives_floor,
     targets,
 )
 
@@ -45,7 +45,7 @@ def plain_losses(
     captions: np.ndarray, sim: np.ndarray, selected: np.ndarray, weight: np.ndarray, member: np.ndarray,
     inside: np.ndarray, mean: bool, zero: float = -np.inf,
 ) -> tuple[float, float]:  # fmt: skip
-    """One picture: captions [M,h,w], sim [N,h,w]."""
+    """One image: captions [M,h,w], sim [N,h,w]."""
     scaled = [plain_norm(one, inside, zero) for one in sim]
     distances = []
     for m, caption in enumerate(captions):
@@ -159,8 +159,7 @@ def test_padding_has_no_gradient_and_no_say() -> None:
     changed = t["sim"].masked_fill(~t["inside"][:, None], 9.0)
     changed = torch.where(padded_word[..., None, None], torch.inf, changed)
     before, after = (
-        l_tag(sim, targets(sim, t["inside"]), t["selected"], t["weight"], t["inside"])
-        for sim in (t["sim"], changed)
+        l_tag(sim, targets(sim, t["inside"]), t["selected"], t["weight"], t["inside"]) for sim in (t["sim"], changed)
     )
     assert_close(after, before, TERMS)
 
@@ -186,7 +185,7 @@ def test_one_word_is_its_own_union() -> None:
 
 
 @pytest.mark.parametrize("words", [0, 3])
-def test_a_picture_without_words_costs_nothing(words: int) -> None:
+def test_a_image_without_words_costs_nothing(words: int) -> None:
     sim = torch.rand(2, words, 3, 3)
     nothing = torch.zeros(2, words)
     wanted = targets(sim)
@@ -214,7 +213,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert l_tag(low, wanted, t["selected"], t["weight"]).dtype == torch.float32
 
 
-# ------------------------------------------------------------------ borrowed words
+# ------------------------------------------------------------------ negative words
 
 
 @settings(deadline=None, max_examples=40)
@@ -224,20 +223,20 @@ def test_the_floor_is_a_quantile(seed: int, share: float, number: int) -> None:
     null = draw.uniform(-1, 1, (2, number)).astype(np.float32)
     there = draw.random((2, number)) < 0.7
     there[:, 0] = True
-    floor = borrowed_floor(torch.tensor(null), share, torch.tensor(there))
+    floor = negatives_floor(torch.tensor(null), share, torch.tensor(there))
     for i in range(2):
         rest = [null[i, k] for k in range(number) if there[i, k]]
         assert_close(floor[i], np.quantile(rest, share), 3, scale=1)
 
 
-def test_no_borrowed_words() -> None:
-    assert borrowed_floor(torch.zeros(2, 0), 0.5).tolist() == [-np.inf, -np.inf]
-    assert borrowed_floor(torch.zeros(1, 2), 0.5, torch.tensor([[False, False]])).item() == -np.inf
+def test_no_negative_words() -> None:
+    assert negatives_floor(torch.zeros(2, 0), 0.5).tolist() == [-np.inf, -np.inf]
+    assert negatives_floor(torch.zeros(1, 2), 0.5, torch.tensor([[False, False]])).item() == -np.inf
 
 
 def test_a_share_lies_in_0_to_1() -> None:
     with pytest.raises(InputError, match=r"0\.\.1"):
-        borrowed_floor(torch.zeros(1, 2), 1.5)
+        negatives_floor(torch.zeros(1, 2), 1.5)
 
 
 # ------------------------------------------------------------------ relative maps and ranks, ours
@@ -252,15 +251,15 @@ def test_relative_maps_and_ranks_in_loops(seed: int, others: int) -> None:
     valid = rng.random((2, others)) < 0.6
     found = above_others(torch.tensor(sim), torch.tensor(null), torch.tensor(valid)).numpy()
     # Numbers that float32 holds: rounding them would count as a gap's error, of the scores' size.
-    scores, borrowed = (rng.normal(size=(2, n)).astype(np.float32).astype(float) for n in (3, others))
+    scores, negatives = (rng.normal(size=(2, n)).astype(np.float32).astype(float) for n in (3, others))
     selected = rng.random((2, 3)) < 0.6
-    ranked = l_rank(*(torch.tensor(value) for value in (scores, borrowed, selected, valid))).numpy()
+    ranked = l_rank(*(torch.tensor(value) for value in (scores, negatives, selected, valid))).numpy()
     for b in range(2):
         counted = [null[b, k] for k in range(others) if valid[b, k]]
         base = np.mean(counted, axis=0) if counted else 0.0
         assert_close(found[b], sim[b] - base, others + 1)
         counted = [(n, k) for n in range(3) for k in range(others) if selected[b, n] and valid[b, k]]
-        gaps = np.array([borrowed[b, k] - scores[b, n] for n, k in counted])
+        gaps = np.array([negatives[b, k] - scores[b, n] for n, k in counted])
         powers = np.exp(RANK_SHARPNESS * gaps)
         expected = np.log1p(powers).mean() / RANK_SHARPNESS if len(gaps) else 0.0
         # The slope of log(1 + exp(x)), by which an error of a gap goes on; gaps are as large as these.

@@ -24,11 +24,11 @@ def test_norm_is_min_max_of_each_map(sim: np.ndarray) -> None:
 @given(MAPS)
 def test_joint_norm_keeps_the_order_between_classes(sim: np.ndarray) -> None:
     scaled = joint_norm(torch.from_numpy(sim)).numpy()
-    for picture, before in zip(scaled, sim, strict=True):
-        assert picture.min() == 0
-        assert picture.max() <= 1
+    for image, before in zip(scaled, sim, strict=True):
+        assert image.min() == 0
+        assert image.max() <= 1
         span = before.max() - before.min() + 1e-6
-        assert_close(picture * span + before.min(), before, 6, scale=2)
+        assert_close(image * span + before.min(), before, 6, scale=2)
 
 
 def test_a_flat_map_becomes_zero_not_nan() -> None:

@@ -2,7 +2,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,11 +27,15 @@ from tests.tolerance import (
     float_tolerance,
     label_margin,
 )
-from ttd import TTD, InputError, OutOfMemory, resample
+from ttd import TTD, InputError, OutOfMemory
 from ttd.encoders import tcl
 from ttd.images import prepare_pixels
-from ttd.inference import PRESETS
+from ttd.inference import resizing as resample
+from ttd.inference.pipeline import BATCHES_AHEAD
+from ttd.inference.protocols import PROTOCOLS, Options
+from ttd.inference.protocols import options as find_options
 from ttd.refine import SAMRefiner
+from ttd.tagger import Selection
 
 # Of maps of colours, which range over more than half of the scale.
 ROUNDING = float_tolerance(torch.float32, COLOURS, scale=2)
@@ -54,12 +60,12 @@ def test_an_encoder_is_loaded_as_it_is() -> None:
     encoder = tiny_clip().double()
     assert ttd.load(encoder).encoder is encoder
     assert encoder.dtype == torch.float64
-    for options in ({"adapter": "mini+ttd"}, {"adapter_scale": 0.5}, {"variant": "values"}, {"device": "cpu"}):
+    for options in ({"adapter": "mini+ttd"}, {"adapter_scale": 0.5}, {"method": "values"}, {"device": "cpu"}):
         with pytest.raises(InputError, match="taken as it is"):
             ttd.load(encoder, **options)  # type: ignore[arg-type]
 
 
-def test_tagging_selects_what_the_picture_shows(model: TTD) -> None:
+def test_tagging_selects_what_the_image_shows(model: TTD) -> None:
     tagging = model.tag(scene(), CAPTION, tags=None)
     assert [word.text for word in tagging.words] == ["Red", "blue", "red", "one", "grass"]
     assert tagging.selected == ["Red", "blue"]
@@ -73,7 +79,7 @@ def test_tagging_selects_what_the_picture_shows(model: TTD) -> None:
 
 
 def test_stop_words_are_an_option(model: TTD) -> None:
-    assert [w.text for w in model.tag(scene(), "the red one .", stop_words=False).words] == [
+    assert [w.text for w in model.tag(scene(), "the red one .", options=Options(stop_words=False)).words] == [
         "the",
         "red",
         "one",
@@ -93,7 +99,7 @@ def test_own_tags_take_the_place_of_the_captions_words(model: TTD) -> None:
 
 @pytest.mark.parametrize("score", ["s_image", "s_text", "s_image+s_text", "s_seg"])
 def test_other_scores(model: TTD, score: str) -> None:
-    tagging = model.tag(scene(), "red and green", score=score)
+    tagging = model.tag(scene(), "red and green", selection=score)
     scores = {word.text: word.score for word in tagging.words}
     total = 2.0 if score == "s_image+s_text" else 1.0
     assert_close(sum(scores.values()), total, COLOURS)
@@ -102,7 +108,7 @@ def test_other_scores(model: TTD, score: str) -> None:
     assert tagging.threshold == 0.5
 
 
-def test_many_pictures_give_what_each_gives_alone() -> None:
+def test_many_images_give_what_each_gives_alone() -> None:
     model = TTD(tiny_clip())
     rng = np.random.default_rng(0)
     shapes = [(70, 100), (64, 64), (70, 100), (100, 70), (70, 100)]
@@ -111,46 +117,47 @@ def test_many_pictures_give_what_each_gives_alone() -> None:
     # A softmax is steepest with a quarter of its scale, here of two softmaxes; shares are counted.
     slope = model.encoder.logit_scale / 4
     for score, scale in (("s_pixel", 1.0), ("s_image+s_text", 2 * slope), ("s_seg", 1.0)):
-        together = model.tag_many(images, captions, batch_size=2, score=score)
+        together = list(model.tag_many(images, captions, batch_size=2, selection=score))
         for image, caption, tagging in zip(images, captions, together, strict=True):
-            alone = model.tag(image, caption, score=score)
+            alone = model.tag(image, caption, selection=score)
             assert tagging.caption == caption
             assert_same_tagging(tagging, alone, COSINES, scale=scale)
 
 
-def test_many_pictures_encode_each_distinct_word_once() -> None:
+def test_many_images_encode_each_distinct_word_once() -> None:
     encoder = ColourEncoder()
-    TTD(encoder).tag_many([scene()] * 6, ["red dog", "Red cat", "blue dog"] * 2, batch_size=4)
+    list(TTD(encoder).tag_many([scene()] * 6, ["red dog", "Red cat", "blue dog"] * 2, batch_size=4))
     assert sorted(encoder.texts_seen) == ["blue", "cat", "dog", "red"]
     assert encoder.images_seen == 6
 
 
-def test_an_encoded_picture_is_never_encoded_again(model: TTD) -> None:
-    encoded = model.encode(scene(), flip=True)
+def test_an_encoded_image_is_never_encoded_again(model: TTD) -> None:
+    encoded = model.encode(scene(), Options(flip=True))
     seen = model.encoder.images_seen
     direct = TTD(ColourEncoder())
-    expected = direct.tag(scene(), CAPTION, flip=True)
+    flipped = Options(flip=True)
+    expected = direct.tag(scene(), CAPTION, options=flipped)
     assert_same_tagging(model.tag(encoded, CAPTION), expected, COLOURS)
     assert_same_tagging(*model.tag_many([encoded], [CAPTION]), expected, COLOURS)
-    assert_close(model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], flip=True), COLOURS)
-    heat = direct.caption_map(scene(), "blue", flip=True)
-    mask, wanted = model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", flip=True)
+    assert_close(model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], flipped), COLOURS)
+    heat = direct.caption_map(scene(), "blue", flipped)
+    mask, wanted = model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", options=flipped)
     assert_same_decisions(mask, wanted, heat - direct.encoder.background, ROUNDING)
-    assert model.segment(encoded, ["red"], background=0.3).background == 0.3
+    assert model.segment(encoded, ["red"], options=replace(encoded.options, background=0.3)).background == 0.3
     assert model.encoder.images_seen == seen
     assert encoded.size == (40, 60)
     assert encoded.pooled.shape == (4,)
 
 
-def test_an_encoded_picture_refuses_other_views_and_models(model: TTD) -> None:
+def test_an_encoded_image_refuses_other_views_and_models(model: TTD) -> None:
     encoded = model.encode(scene())
     with pytest.raises(InputError, match="another size"):
-        model.tag(encoded, "red", size=64)
+        model.tag(encoded, "red", options=Options(size=64))
     with pytest.raises(InputError, match="another model"):
         TTD(ColourEncoder()).tag(encoded, "red")
 
 
-def test_heatmaps_are_at_the_pictures_size_in_zero_to_one(model: TTD) -> None:
+def test_heatmaps_are_at_the_images_size_in_zero_to_one(model: TTD) -> None:
     maps = model.heatmaps(scene(50, 90), ["red", "blue"])
     assert maps.shape == (2, 50, 90)
     assert maps.dtype == np.float32
@@ -175,12 +182,12 @@ def test_masks_of_several_captions_are_those_of_each_from_one_look(model: TTD, r
     if refine == "crf":
         needs("crf", "pydensecrf")
     captions = ["red", "blue", "a red thing and a blue one"]
-    each = [model.caption_mask(scene(), caption, 0.3, refine=refine) for caption in captions]
+    each = [model.caption_mask(scene(), caption, 0.3, options=Options(refine=refine)) for caption in captions]
     seen = model.encoder.images_seen
-    found = model.caption_masks(scene(), captions, 0.3, refine=refine)
+    found = model.caption_masks(scene(), captions, 0.3, options=Options(refine=refine))
     assert model.encoder.images_seen == seen + 1
     assert found.dtype == np.bool_
-    heats = model.heatmaps(scene(), captions, refine=refine, background=0.3)
+    heats = model.heatmaps(scene(), captions, options=Options(refine=refine, background=0.3))
     cut = 0.5 if refine == "crf" else 0.3  # DenseCRF's labels compete after they were weighed by the threshold
     assert_same_decisions(found, np.stack(each), heats - cut, float_tolerance(torch.float32, COLOURS + PAMR))
     with pytest.raises(InputError, match="no text"):
@@ -194,7 +201,7 @@ def test_segments_and_background(model: TTD) -> None:
     assert found.names == ("background", "blue", "red")
     assert found.label_map.dtype == np.uint16
     assert [int(found.label_map[20, x]) for x in (20, 52, 85)] == [2, 1, 0]
-    plain = model.segment(image, ["blue", "red"], background=None)
+    plain = model.segment(image, ["blue", "red"], options=Options(background=None))
     assert plain.names == ("blue", "red")
     assert [int(plain.label_map[20, x]) for x in (20, 52)] == [1, 0]
     assert sum(found.shares().values()) == pytest.approx(1)
@@ -207,10 +214,8 @@ def test_background_is_cut_on_jointly_scaled_maps(model: TTD) -> None:
     sim = model.similarity(image, ["red", "green", "blue"]).numpy()
     scaled = (sim - sim.min()) / (sim.max() - sim.min() + 1e-6)
     for threshold in (0.3, 0.9, 1.0):
-        found = model.segment(image[:, :60], ["red", "green", "blue"], background=threshold)
-        large = torch.nn.functional.interpolate(torch.from_numpy(scaled)[None], (40, 60), mode="bilinear")[
-            0
-        ].numpy()
+        found = model.segment(image[:, :60], ["red", "green", "blue"], options=Options(background=threshold))
+        large = torch.nn.functional.interpolate(torch.from_numpy(scaled)[None], (40, 60), mode="bilinear")[0].numpy()
         expected = np.where(large.max(0) >= threshold, large.argmax(0) + 1, 0)
         assert (found.label_map == expected).mean() > 0.995
 
@@ -228,15 +233,13 @@ def test_calibrated_maps_are_taken_as_they_are() -> None:
 
 @pytest.mark.parametrize("pamr", [False, True])
 @pytest.mark.parametrize("size", [(96, 128), (80, 48)])
-def test_tcl_gives_its_own_masks(
-    size: tuple[int, int], pamr: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tcl_gives_its_own_masks(size: tuple[int, int], pamr: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tiny_tcl()
     text = torch.nn.functional.normalize(torch.randn(3, encoder.embedding_size), dim=-1)
     monkeypatch.setattr(encoder, "encode_text", lambda texts, templates: text[: len(texts)])
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     model = TTD(encoder)
-    found = model.heatmaps(image, ["a", "b", "c"], size=min(size), refine="pamr" if pamr else "none")
+    found = model.heatmaps(image, ["a", "b", "c"], options=Options(size=min(size), refine="pamr" if pamr else "none"))
     with torch.inference_mode():
         pixels = prepare_pixels(Image.fromarray(image), size, encoder.mean, encoder.std)[None]
         expected = encoder.masks(pixels, text[:3], pamr=pamr)[0].numpy()
@@ -258,82 +261,90 @@ def test_pamr_leaves_out_what_the_threshold_cuts(
     rows = dict(zip(names, text, strict=True))
     monkeypatch.setattr(encoder, "encode_text", lambda texts, templates: torch.stack([rows[t] for t in texts]))
     model, how = TTD(encoder), {"size": 48, "refine": "pamr", **options}
-    whole = model.heatmaps(image, names, **how)
+    whole = model.heatmaps(image, names, options=Options(**how))
     heats = whole.max((1, 2))
     cut = float(np.median(heats))
     refined: list[int] = []
     pamr = tcl.refine_with_pamr
-    monkeypatch.setattr(tcl, "refine_with_pamr", lambda picture, m: refined.append(m.shape[1]) or pamr(picture, m))
-    found = model.segment(image, names, background=cut, **how).label_map
-    masks = model.caption_masks(image, names, cut, **how)
+    monkeypatch.setattr(tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m))
+    found = model.segment(image, names, options=Options(background=cut, **how)).label_map
+    masks = model.caption_masks(image, names, cut, options=Options(**how))
     assert (min(refined) < 12) == skips
     maps = encoder.maps
-    monkeypatch.setattr(encoder, "maps", lambda *args, threshold=None, **rest: maps(*args, **rest))
+    monkeypatch.setattr(encoder, "maps", lambda seen, text, asked: maps(seen, text, replace(asked, threshold=None)))
     refined.clear()
     rounding = float_tolerance(torch.float32, COSINES_TCL + PAMR, scale=float(encoder.backbone.mask_scale.detach()) / 4)
-    labels = model.segment(image, names, background=cut, **how).label_map
+    labels = model.segment(image, names, options=Options(background=cut, **how)).label_map
     assert_same_decisions(found, labels, label_margin(whole, cut), rounding)
-    assert_same_decisions(masks, model.caption_masks(image, names, cut, **how), whole - cut, rounding)
+    again = model.caption_masks(image, names, cut, options=Options(**how))
+    assert_same_decisions(masks, again, whole - cut, rounding)
     assert set(refined) == {12}
     assert masks.any(axis=(1, 2)).tolist() == (heats >= cut).tolist()
     assert len(np.unique(found)) > 2
 
 
 @pytest.mark.parametrize("refine", ["none", "pamr"])
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_every_preset_answers(preset: str, refine: str) -> None:
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_every_protocol_answers(protocol: str, refine: str) -> None:
     for encoder in (ColourEncoder(), ColourEncoder(padding=16, calibrated=True)):
         model = TTD(encoder)
-        options = {"preset": preset, "size": 32, "refine": refine}
-        assert model.tag(scene(), "red and blue and green", **options).selected == ["red", "blue"]
-        mask = model.caption_mask(scene(), "red", **options)
+        masks = find_options(protocol, "masks", size=32, refine=refine)
+        tags = find_options(protocol, "tags", size=32)
+        assert model.tag(scene(), "red and blue and green", options=tags).selected == ["red", "blue"]
+        mask = model.caption_mask(scene(), "red", options=masks)
         assert mask[:, :24].all()
         assert not mask[:, 36:].any()
-        assert set(np.unique(model.segment(scene(), ["red", "blue"], **options).label_map)) <= {0, 1, 2}
+        assert set(np.unique(model.segment(scene(), ["red", "blue"], masks).label_map)) <= {
+            0,
+            1,
+            2,
+        }
 
 
 def test_densecrf_refines_masks_and_segments(model: TTD) -> None:
     needs("crf", "pydensecrf")
     image = scene(40, 60)
-    mask = model.caption_mask(image, "red", refine="crf")
+    mask = model.caption_mask(image, "red", options=Options(refine="crf"))
     assert np.array_equal(mask, np.broadcast_to(np.arange(60) < 30, (40, 60)))
-    labels = model.segment(image, ["red", "blue"], refine="crf", background=False).label_map
+    labels = model.segment(image, ["red", "blue"], options=Options(refine="crf", background=False)).label_map
     assert np.array_equal(labels, np.broadcast_to(np.arange(60) >= 30, (40, 60)))
-    assert set(np.unique(model.segment(image, ["red"], refine="crf", background=False).label_map)) == {0}
-    assert model.heatmaps(image, ["red", "blue"], refine="crf").shape == (2, 40, 60)
+    assert set(np.unique(model.segment(image, ["red"], options=Options(refine="crf", background=False)).label_map)) == {
+        0
+    }
+    assert model.heatmaps(image, ["red", "blue"], options=Options(refine="crf")).shape == (2, 40, 60)
 
 
 def test_sam_redraws_masks_segments_and_heatmaps_with_one_loaded_model(
     model: TTD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_sam_model().save_pretrained(tmp_path / "sam")
-    options = {"refine": "sam", "sam_model": str(tmp_path / "sam")}
+    options = Options(refine="sam", sam_model=str(tmp_path / "sam"))
     image = scene(40, 60)
     loaded: list[SAMRefiner] = []
     load = SAMRefiner.from_pretrained
     monkeypatch.setattr(SAMRefiner, "from_pretrained", lambda *args: loaded.append(load(*args)) or loaded[-1])
     cut = model.heatmaps(image, ["red"])[0] >= model.encoder.background
-    mask = model.caption_mask(image, "red", **options)
+    mask = model.caption_mask(image, "red", options=options)
     (own,) = loaded  # asked the same, the same model draws the same
-    drawn = own.refine(image, cut[None])[0][0]
+    drawn = own.redraw(image, cut[None])[0][0]
     assert np.array_equal(mask, drawn)
-    assert np.array_equal(model.heatmaps(image, ["red"], **options)[0] > 0.5, drawn)
+    assert np.array_equal(model.heatmaps(image, ["red"], options=options)[0] > 0.5, drawn)
     (tmp_path / "sam/config.json").unlink()  # it is not read again
-    assert model.segment(image, ["red", "blue"], **options).label_map.shape == (40, 60)
+    assert model.segment(image, ["red", "blue"], options=options).label_map.shape == (40, 60)
     assert len(loaded) == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 7)])
 @pytest.mark.parametrize("padding", [0, 16])
-def test_tiny_and_thin_pictures_work(shape: tuple[int, int], padding: int) -> None:
+def test_tiny_and_thin_images_work(shape: tuple[int, int], padding: int) -> None:
     model = TTD(ColourEncoder(padding=padding, calibrated=bool(padding)))
     image = np.full((*shape, 3), (255, 0, 0), np.uint8)
     assert model.tag(image, "red green").selected == ["red"]
     for refine in ("none", "pamr"):
-        assert model.segment(image, ["red", "blue"], refine=refine).label_map.shape == shape
+        assert model.segment(image, ["red", "blue"], options=Options(refine=refine)).label_map.shape == shape
 
 
-def test_large_pictures_are_segmented_in_bounded_memory(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_segmented_in_bounded_memory(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
     def recorded(maps: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, slice, torch.Tensor]]:
@@ -341,10 +352,10 @@ def test_large_pictures_are_segmented_in_bounded_memory(model: TTD, monkeypatch:
             held.append(piece[2].numel())
             yield piece
 
-    monkeypatch.setattr("ttd.pixel_labels.tiles", recorded)
-    picture = Image.new("RGB", (3000, 2000), "red")
+    monkeypatch.setattr("ttd.inference.masks.tiles", recorded)
+    image = Image.new("RGB", (3000, 2000), "red")
     names = [f"thing {i}" for i in range(20)] + ["red"]
-    found = model.segment(picture, names, background=None, templates="none")
+    found = model.segment(image, names, options=Options(background=None, templates="none"))
     assert found.label_map.shape == (2000, 3000)
     assert (found.label_map == 20).all()
     assert sum(held) == 21 * 2000 * 3000
@@ -371,27 +382,26 @@ def test_texts_that_cannot_be_looked_for_are_refused(model: TTD, texts: list[str
 
 
 def test_other_wrong_calls(model: TTD) -> None:
-    for options in (
-        {"score": "best"},
-        {"selection": "best"},
-        {"preset": "best"},
-        {"colour": 1},
-        {"tags": []},
-    ):
+    wrong: tuple[dict[str, Any], ...] = ({"selection": "best"}, {"options": "best"}, {"tags": []})
+    for given in wrong:
         with pytest.raises(InputError):
-            model.tag(scene(), "red", **options)
-    with pytest.raises(InputError, match="2 images came with 1"):
-        model.tag_many([scene()] * 2, ["red"])
+            model.tag(scene(), "red", **given)
+    with pytest.raises(InputError):
+        Selection(score="best")
+    with pytest.raises(InputError, match="more images than texts"):
+        list(model.tag_many([scene()] * 2, ["red"]))
+    with pytest.raises(InputError, match="batch_size"):
+        model.tag_many([scene()], ["red"], batch_size=0)
 
 
 def test_long_texts_are_cut_and_named(model: TTD, caplog: pytest.LogCaptureFixture) -> None:
     long = "red " * 20
-    assert model.segment(scene(), [long, "blue"], templates="none").cut == (long,)
+    assert model.segment(scene(), [long, "blue"], options=Options(templates="none")).truncated == (long,)
     assert "only its beginning counts" in caplog.text
-    assert model.tag(scene(), None, tags=[long, "blue"]).cut == (long.strip(),)
+    assert model.tag(scene(), None, tags=[long, "blue"]).truncated == (long.strip(),)
     caption = " ".join(f"word{i}" for i in range(20))
-    assert model.tag(scene(), caption).cut == ()
-    assert model.tag(scene(), caption, score="s_text").cut == (caption,)
+    assert model.tag(scene(), caption).truncated == ()
+    assert model.tag(scene(), caption, selection="s_text").truncated == (caption,)
 
 
 def test_unknown_words_of_a_closed_vocabulary_are_named(model: TTD) -> None:
@@ -421,7 +431,7 @@ def test_the_tensor_method_under_tag(model: TTD) -> None:
     sim = model.similarity(encoded, text)
     assert_close(scores[0], sim.amax((-2, -1)), COLOURS)
     with pytest.raises(InputError, match="embedding"):
-        model.score_words(encoded.views, text, score="s_text")
+        model.score_words(encoded.views, text, selection="s_text")
 
 
 @pytest.mark.parametrize(
@@ -432,9 +442,7 @@ def test_the_tensor_method_under_tag(model: TTD) -> None:
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_memory_errors_say_what_to_lower(
-    model: TTD, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
+def test_memory_errors_say_what_to_lower(model: TTD, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -476,3 +484,61 @@ def test_importing_the_package_loads_neither_torch_nor_transformers() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
     with pytest.raises(AttributeError, match="no attribute"):
         _ = ttd.nothing
+
+
+# ------------------------------------------------------------------ many images
+
+
+def images_of_two_shapes() -> list[Any]:
+    return [scene(), scene(40, 60), b"not an image", scene(), "missing.png", scene(40, 60), scene()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_many_images_are_answered_in_order_with_errors_in_their_places(batch_size: int) -> None:
+    model, given = TTD(ColourEncoder()), images_of_two_shapes()
+    captions = [[CAPTION], ["red", "blue"], ["x"], ["blue"], ["x"], ["red"], [CAPTION, CAPTION]]
+    options, names = Options(background=0.3), ["red", "blue"]
+    found = (
+        list(model.heatmaps_many(iter(given), names, options, batch_size=batch_size)),
+        list(model.caption_masks_many(iter(given), iter(captions), 0.3, options, batch_size=batch_size)),
+        list(model.segment_many(iter(given), names, options, batch_size=batch_size)),
+        list(model.tag_many(iter(given), [own[0] for own in captions], options=options, batch_size=batch_size)),
+    )
+    for number, image in enumerate(given):
+        if number in (2, 4):
+            assert all(isinstance(one[number], InputError) for one in found)
+            continue
+        heat, masks, labels, tagging = (one[number] for one in found)
+        np.testing.assert_allclose(heat, model.heatmaps(image, names, options), atol=1e-6)
+        assert np.array_equal(masks, model.caption_masks(image, captions[number], 0.3, options))
+        assert np.array_equal(labels.label_map, model.segment(image, names, options).label_map)
+        assert tagging.selected == model.tag(image, captions[number][0], options=options).selected
+
+
+def test_a_caption_without_words_costs_only_its_own_answer(model: TTD) -> None:
+    found = list(model.tag_many([scene()] * 3, ["red", "the of", "blue"]))
+    assert [isinstance(one, InputError) for one in found] == [False, True, False]
+
+
+def test_images_are_read_a_bounded_number_ahead(model: TTD) -> None:
+    read: list[int] = []
+
+    def stream() -> Iterator[np.ndarray]:
+        for number in range(1000):
+            read.append(number)
+            yield scene()
+
+    answers = model.segment_many(stream(), ["red", "blue"], batch_size=2)
+    assert not read  # nothing is read before it is asked for
+    next(answers)
+    assert len(read) <= 2 * BATCHES_AHEAD
+    texts = len(model.encoder.texts_seen)  # type: ignore[arg-type]
+    for _ in range(10):
+        next(answers)
+    assert len(model.encoder.texts_seen) == texts  # type: ignore[arg-type]
+
+
+def test_the_iterables_must_be_of_one_length(model: TTD) -> None:
+    answers = model.tag_many([scene()], ["red", "blue"])
+    with pytest.raises(InputError, match="more texts than images"):
+        list(answers)

@@ -1,6 +1,6 @@
 """Every file that names other files, with every kind of hostile path: refused in a sentence, and nothing opened.
 
-A reader is given a root that holds one good picture, and a text that its file says in the place of that picture's path.
+A reader is given a root that holds one good image, and a text that its file says in the place of that image's path.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.samples import picture
+from tests.data.samples import image
 from tests.test_safe_paths import HOSTILE_NAMES, HOSTILE_PATHS
 from ttd.annotate.agreement import agreement
 from ttd.annotate.queue import Queue
-from ttd.benchmarks.bias_set import SingleTagBias
-from ttd.benchmarks.classes import read_classes
-from ttd.benchmarks.coco_annotations import CocoMasks
-from ttd.benchmarks.finished_run import read_run
-from ttd.benchmarks.labelled_pictures import read_coco, read_nus_wide
-from ttd.benchmarks.layouts import DATA_SETS, find_samples
-from ttd.benchmarks.refer import read_refer
-from ttd.benchmarks.tagmask_set import read_tagmask
 from ttd.cli.output import Place
-from ttd.cli.sources import Item, read_items
-from ttd.data.damage import DamagedPair
+from ttd.data.bad_samples import BadSample
+from ttd.data.items import open_items
 from ttd.data.packing import add_sample, pack
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.errors import InputError, ModelError
-from ttd.images import read_image
+from ttd.evaluation.datasets.classes import read_classes
+from ttd.evaluation.datasets.coco import CocoMasks
+from ttd.evaluation.datasets.layouts import DATA_SETS, find_samples
+from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
+from ttd.evaluation.datasets.refcoco import read_refer
+from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.evaluation.report.finished_run import read_run
+from ttd.evaluation.tasks.bias import SingleTagBias
 
 _OPENED: list[str] = []
 _watching = False
@@ -71,7 +70,7 @@ def outside(tmp_path: Path) -> Path:
     folder = tmp_path / "outside"
     folder.mkdir()
     for name in ("secret.png", "secret.jpg", "secret"):
-        (folder / name).write_bytes(picture(9))
+        (folder / name).write_bytes(image(9))
     return folder
 
 
@@ -90,7 +89,7 @@ GOOD = "val2017/good.png"
 
 
 def _coco(text: object) -> dict[str, Any]:
-    """Instances of one picture."""
+    """Instances of one image."""
     categories = [{"id": number, "name": name} for number, name in enumerate(read_classes("coco-80").titles)]
     images = [{"id": 1, "file_name": text, "height": 24, "width": 24}]
     instance = {"id": 1, "image_id": 1, "category_id": 1, "area": 4, "segmentation": [[0, 0, 9, 0, 9, 9]]}
@@ -99,7 +98,7 @@ def _coco(text: object) -> dict[str, Any]:
 
 def coco_80(root: Path, text: object) -> object:
     save(root / "annotations" / "instances_val2017.json", _coco(text))
-    save(root / "images" / GOOD, picture(0))
+    save(root / "images" / GOOD, image(0))
     return read_coco(root).samples[0].image
 
 
@@ -112,7 +111,7 @@ def coco_panoptic(root: Path, text: object) -> object:
     content = _coco("good.png")
     content["annotations"] = [{"id": 1, "image_id": 1, "file_name": text, "segments_info": []}]
     save(root / "panoptic.json", content)
-    save(root / "panoptic" / GOOD, picture(0))
+    save(root / "panoptic" / GOOD, image(0))
     return CocoMasks(root / "panoptic.json").masks(1)
 
 
@@ -120,13 +119,13 @@ def refcoco(root: Path, text: object) -> object:
     ref = {"split": "val", "image_id": 1, "ann_id": 1, "sentences": [{"sent_id": 1, "sent": "a dog"}]}
     save(root / "refcoco" / "refs(unc).p", pickle.dumps([ref], 2))
     save(root / "refcoco" / "instances.json", _coco(text))
-    save(root / "train2014" / GOOD, picture(0))
-    return read_refer("refcoco", root).pictures[0].sample.image
+    save(root / "train2014" / GOOD, image(0))
+    return read_refer("refcoco", root).images[0].sample.image
 
 
 def nus_table(root: Path, text: object) -> object:
     save(root / "nus_wid_data.csv", f'filepath,label,split_name\n"{text}","[\'sky\']",test\n'.encode())
-    save(root / GOOD, picture(0))
+    save(root / GOOD, image(0))
     return read_nus_wide(root).samples[0].image
 
 
@@ -134,7 +133,7 @@ def nus_list(root: Path, text: object) -> object:
     save(root / "ImageList" / "TestImagelist.txt", f"{text}\n".encode())
     for concept in read_classes("nus-wide").titles:
         save(root / "Groundtruth" / "TestLabels" / f"Labels_{concept}_Test.txt", b"0\n")
-    save(root / "Flickr" / GOOD, picture(0))
+    save(root / "Flickr" / GOOD, image(0))
     return read_nus_wide(root).samples[0].image
 
 
@@ -142,7 +141,7 @@ def _listed(root: Path, text: object, name: str, split: str) -> object:
     data = DATA_SETS[name]
     save(root / split, f"{text}\n".encode())
     layout = data.layouts[0]
-    save(root / layout.images / f"{GOOD}.png", picture(0))
+    save(root / layout.images / f"{GOOD}.png", image(0))
     (root / layout.labels).mkdir()
     (sample,) = find_samples(root, data.folders, data.layouts)[0]
     return sample.image
@@ -159,7 +158,7 @@ def context_list(root: Path, text: object) -> object:
 def tagmask_ids(root: Path, text: object) -> object:
     row = {"id": text, "caption": "a dog", "words": ["a", "dog"], "true": ["dog"]}
     save(root / "tags.jsonl", row)
-    save(root / "images" / f"{GOOD}.jpg", picture(0))
+    save(root / "images" / f"{GOOD}.jpg", image(0))
     return read_tagmask(root).rows[0].sample.image
 
 
@@ -212,7 +211,7 @@ def test_words_are_no_paths(tmp_path: Path, outside: Path) -> None:
     row = {"id": "1", "caption": " ".join(words), "words": words, "true": words}
     for name in ("one", "two"):
         save(tmp_path / name / "tags.jsonl", row)
-        save(tmp_path / name / "images" / "1.jpg", picture(0))
+        save(tmp_path / name / "images" / "1.jpg", image(0))
         for file in ("dog", "u.s.", "a%2Fb"):
             path = tmp_path / name / "masks" / "1" / f"{file}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,27 +236,27 @@ def captions_file(folder: Path, kind: str, text: str) -> Path:
         save(path, "".join(json.dumps({"image": name, "caption": "a dog"}) + "\n" for name in names).encode())
     else:
         save(path, f'image,caption\ngood.png,a dog\n"{text}",a dog\n'.encode("utf-8", "surrogatepass"))
-    save(folder / "good.png", picture(0))
+    save(folder / "good.png", image(0))
     return path
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
 @pytest.mark.parametrize("text", HOSTILE_PATHS.values(), ids=HOSTILE_PATHS)
-def test_a_captions_file_shows_no_picture_from_elsewhere(text: str, kind: str, tmp_path: Path, outside: Path) -> None:
+def test_a_captions_file_shows_no_image_from_elsewhere(text: str, kind: str, tmp_path: Path, outside: Path) -> None:
     """The pair is skipped by name; the others are read."""
     path = captions_file(tmp_path / "set", kind, resolved(text, outside))
     if kind != "json" and not text:
-        with pytest.raises(InputError, match="names no picture"):
+        with pytest.raises(InputError, match="names no image"):
             PairSource(path)
         return
     with nothing_opened_in(outside):
         source = PairSource(path)
         assert source[0].image.size == (24, 24)
-        with pytest.raises(DamagedPair, match="missing image"):
+        with pytest.raises(BadSample, match="missing image"):
             source[1]
 
 
-def test_pictures_in_full_count_within_the_folder_that_the_user_names(tmp_path: Path, outside: Path) -> None:
+def test_images_in_full_count_within_the_folder_that_the_user_names(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "link").symlink_to(outside)
     (tmp_path / "lists").mkdir()
     path = tmp_path / "lists" / "captions.csv"
@@ -277,7 +276,7 @@ def test_keys_of_shards_are_never_paths(kind: str, tmp_path: Path, outside: Path
     (tmp_path / "data").mkdir()
     with tarfile.open(tmp_path / "data" / "0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         for number, name in enumerate((f"{key}/x", f"{key}/y")):
-            add_sample(tar, name, "png", picture(number), "a dog", {"captions": ["a dog"], "source": key})
+            add_sample(tar, name, "png", image(number), "a dog", {"captions": ["a dog"], "source": key})
     before = sorted(tmp_path.rglob("*"))
     source = PairSource(tmp_path / "data")
     assert len(source) == 2
@@ -294,7 +293,7 @@ def test_keys_of_shards_are_never_paths(kind: str, tmp_path: Path, outside: Path
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
-def test_a_runs_benchmark_names_its_page_of_pictures(name: str, tmp_path: Path) -> None:
+def test_a_runs_benchmark_names_its_page_of_images(name: str, tmp_path: Path) -> None:
     model = {"name": "mini", "adapter": None}
     save(tmp_path / "results.json", {"benchmark": name, "numbers": {}, "settings": {"model": model}})
     with pytest.raises(InputError, match=r"results\.json: the benchmark .* cannot name a file"):
@@ -302,12 +301,12 @@ def test_a_runs_benchmark_names_its_page_of_pictures(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
-def test_ids_of_a_list_name_pictures_in_the_output_folder(name: str, tmp_path: Path) -> None:
+def test_ids_of_a_list_name_images_in_the_output_folder(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = Place(out).for_item(Item(name, tmp_path / "x.png"))
+    place = Place(out).for_item(name)
     assert place.folder is not None
     path = place.folder / f"{place.stem}-words.png"
-    assert Path(os.path.normpath(path)).is_relative_to(out / "pictures")
+    assert Path(os.path.normpath(path)).is_relative_to(out / "images")
     assert max(len(os.fsencode(part)) for part in path.parts) <= 255
     if name != HOSTILE_PATHS["deep"]:
         path.parent.mkdir(parents=True)
@@ -315,11 +314,11 @@ def test_ids_of_a_list_name_pictures_in_the_output_folder(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["parent", "itself", "NUL", "long", "long in bytes", "deep"])
-def test_a_listed_picture_that_cannot_be_is_said(kind: str, tmp_path: Path) -> None:
+def test_a_listed_image_that_cannot_be_is_said(kind: str, tmp_path: Path) -> None:
     save(tmp_path / "list.jsonl", {"image": HOSTILE_PATHS[kind], "caption": "a dog"})
-    (item,) = read_items(str(tmp_path / "list.jsonl"), None, ())
+    (item,) = open_items(str(tmp_path / "list.jsonl"))
     with pytest.raises(InputError, match=r"is a folder|does not exist|cannot be read"):
-        read_image(item.image)
+        item.read()
 
 
 # ---------------------------------------------------------------- models
@@ -327,7 +326,7 @@ def test_a_listed_picture_that_cannot_be_is_said(kind: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
 def test_a_models_files_lie_beside_it(name: str, tmp_path: Path, outside: Path) -> None:
-    from ttd.encoders.folders import check_references, index_shards, read_card, recognise
+    from ttd.encoders.loading.formats import check_references, index_shards, read_card, recognise
 
     text = resolved(name, outside)
     save(tmp_path / "ttd.json", {"format": 1, "kind": "clip", "vocabulary": text})
@@ -352,10 +351,10 @@ BASES = ["/outside", "../outside", "..", "", "org/other-model", "C:\\outside", "
 @pytest.mark.parametrize("base", BASES)
 def test_the_base_that_an_adapter_names_is_words_only(base: str, tmp_path: Path, outside: Path) -> None:
     """The base is what the user names; the adapter's own word for it opens nothing and changes nothing."""
-    from tests.encoders.test_adapters import differences, make_adapter, outputs
+    from tests.encoders.loading.test_adapters import differences, make_adapter, outputs
     from tests.tiny_models import tiny_clip
-    from ttd.encoders.adapters import attach_adapter
-    from ttd.encoders.folders import Card, write_card
+    from ttd.encoders.loading.adapters import attach_adapter
+    from ttd.encoders.loading.formats import Card, write_card
 
     save(outside / "config.json", {"model_type": "clip"})
     save(outside / "model.safetensors", b"no tensors")
@@ -372,9 +371,9 @@ def test_the_base_that_an_adapter_names_is_words_only(base: str, tmp_path: Path,
 
 
 def test_an_adapter_that_names_code_is_refused(tmp_path: Path) -> None:
-    from tests.encoders.test_adapters import make_adapter
+    from tests.encoders.loading.test_adapters import make_adapter
     from tests.tiny_models import tiny_clip
-    from ttd.encoders.adapters import attach_adapter
+    from ttd.encoders.loading.adapters import attach_adapter
 
     folder = make_adapter(tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())

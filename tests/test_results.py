@@ -41,7 +41,7 @@ def test_a_tagging_as_json(tagging: Tagging) -> None:
         "score": "s_pixel",
         "selection": "gap",
         "threshold": None,
-        "cut": [],
+        "truncated": [],
         "unknown": [],
     }
     assert record["words"][3] == {

@@ -66,9 +66,9 @@ def tiny_clip_model(
     return model
 
 
-def tiny_clip(*, variant: str = "maskclip", **sizes: int) -> CLIPEncoder:
+def tiny_clip(*, method: str = "maskclip", **sizes: int) -> CLIPEncoder:
     """A CLIP encoder with the shipped tokenizer; 4 x 4 patches at its native 64 pixels."""
-    return CLIPEncoder(tiny_clip_model(**sizes), clip_tokenizer(), variant=variant).eval()
+    return CLIPEncoder(tiny_clip_model(**sizes), clip_tokenizer(), method=method).eval()
 
 
 def tiny_siglip_model(*, width: int = 64, vocab: int = 300, seed: int = 0) -> SiglipModel:
@@ -170,9 +170,7 @@ def tcl_shapes(
     for level in range(levels):
         for conv in ["conv", "conv2", "conv3"][:convs]:
             name = f"{masker}.decoder.decoder.net.{level}.{conv}"
-            shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = shapes[f"{name}.conv.bias"] = (
-                width,
-            )
+            shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = shapes[f"{name}.conv.bias"] = (width,)
             shapes[f"{name}.conv.weight"] = (width, width, 3, 3)
             shapes[f"{name}.gate.gate"] = ()
     return shapes
@@ -195,9 +193,7 @@ def tiny_sam_model() -> SamHQModel:
     decoder = {
         "hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32, "vit_dim": 32,
     }  # fmt: skip
-    model = SamHQModel(
-        SamHQConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    )
+    model = SamHQModel(SamHQConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
     # transformers' own initialisation is so small that every prompt would get the same answer.
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:

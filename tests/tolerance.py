@@ -83,7 +83,7 @@ COLOURS = 16 + 3 * 4 + 4 + 2
 # TCL's PAMR, by default ten rounds over 48 neighbours. A weight is the softmax of differences of colours over a tenth
 # of the deviation of 54: the tenth multiplies the error of that deviation.
 PAMR = 10 * 48 + 10**2 * 54
-# A training step: forwards, backwards through both factors of every product, and the sum over a batch's pictures.
+# A training step: forwards, backwards through both factors of every product, and the sum over a batch's images.
 TRAINING_STEP = 3 * COSINES
 
 

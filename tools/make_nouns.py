@@ -1,4 +1,4 @@
-"""Writes the list of visible things with which `selection="borrowed"` compares a caption's words.
+"""Writes the list of visible things with which `selection="negatives"` compares a caption's words.
 
 python tools/make_nouns.py src/ttd/assets/nouns.txt
 
@@ -13,13 +13,13 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from ttd.benchmarks.coco_words import WordList
+from ttd.evaluation.datasets.tagmask_from_coco import WordList
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
-from ttd.words import singulars
+from ttd.text.words import singulars
 
-# No things: names of what is left over, adjectives, and what every picture is.
-LEFT_OUT = {"background", "solid", "structural", "military", "picture", "base", "mount", "reflection", "remote"}
-HEADER = """# Visible things, one per line: with which selection="borrowed" compares words if it is given no others.
+# No things: names of what is left over, adjectives, and what every image is.
+LEFT_OUT = {"background", "solid", "structural", "military", "image", "base", "mount", "reflection", "remote"}
+HEADER = """# Visible things, one per line: with which selection="negatives" compares words if it is given no others.
 # Made by tools/make_nouns.py from assets/classes, assets/coco_words.txt and the nouns and backgrounds of ttd.scenes.
 """
 

@@ -2,7 +2,7 @@
 
     python -m tools.screenshots [--adapter NAME]
 
-The second picture shows a caption's map before and after training.
+The second image shows a caption's map before and after training.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from PIL import Image
 
 import ttd
 from tests.app.browser import Visit, browser, visit
-from ttd.app.access import Access
-from ttd.app.choices import Choices
-from ttd.app.model_pool import ModelPool
+from ttd.app.models import ModelPool, PageChoices
+from ttd.app.security import Access
 from ttd.app.server import page
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -34,9 +33,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # on a busy machine torch's threads wait for each other
     adapters = [given.adapter] if given.adapter else []
-    pool = ModelPool(Choices.of(["mini"], adapters), lambda name, adapter: ttd.load(name, adapter=adapter))
+    pool = ModelPool(PageChoices.of(["mini"], adapters), lambda name, adapter: ttd.load(name, adapter=adapter))
     for label in pool.choices.adapter_labels:
-        with pool.ask("mini", label):
+        with pool.use("mini", label):
             print(f"loaded: mini, adapter {label}", flush=True)
     with page(pool, Access("127.0.0.1", free_port())) as address, browser() as opened:
         seen = visit(opened, address)

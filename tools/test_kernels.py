@@ -4,7 +4,7 @@
 
 torch and oneDNN choose their kernels by the processor, and both can be told to take those of an older one. A
 combination that asks for more than the processor has runs what it has. By default two combinations run, the oldest
-and the middle, without the tests that run whole commands over many pictures; `--all` runs every combination with
+and the middle, without the tests that run whole commands over many images; `--all` runs every combination with
 these too. Combinations go side by side, as many as the cores hold.
 """
 
@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 # Bits that are promised; all other files are found by what they import.
-BITWISE = "tests/test_feature_cache.py"
-# Whole commands over many pictures: most of the time, and no kernels that the others do not run.
+BITWISE = "tests/inference/test_feature_cache.py"
+# Whole commands over many images: most of the time, and no kernels that the others do not run.
 WHOLE = (
     "benchmarks/test_shares.py",
     "cli/test_train.py",

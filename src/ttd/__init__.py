@@ -1,4 +1,4 @@
-"""Text-Tag Self-Distillation: tag and segment a picture from its caption, with any CLIP-like encoder.
+"""Text-Tag Self-Distillation: tag and segment an image from its caption, with any CLIP-like encoder.
 
     import ttd
     model = ttd.load("mini")
@@ -17,18 +17,27 @@ from ttd._version import __version__
 from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDError
 
 if TYPE_CHECKING:
+    from ttd.encoders.families import register_encoder
+    from ttd.encoders.methods import Method, register_method
+    from ttd.inference.options import Options
     from ttd.model import TTD, load
+    from ttd.refine.base import Refiner, register_refiner
     from ttd.results import Segmentation, TaggedWord, Tagging
-    from ttd.tagging import select_tags
-    from ttd.words import Word, split_words
+    from ttd.scoring import select_tags
+    from ttd.tagger import Selection
+    from ttd.text.words import Word, split_words
 
 __all__ = [
     "TTD",
     "InputError",
+    "Method",
     "MissingExtra",
     "ModelError",
+    "Options",
     "OutOfMemory",
+    "Refiner",
     "Segmentation",
+    "Selection",
     "TTDError",
     "TaggedWord",
     "Tagging",
@@ -36,6 +45,9 @@ __all__ = [
     "__version__",
     "errors",
     "load",
+    "register_encoder",
+    "register_method",
+    "register_refiner",
     "select_tags",
     "split_words",
 ]
@@ -43,12 +55,19 @@ __all__ = [
 _HOMES = {
     "TTD": "ttd.model",
     "load": "ttd.model",
+    "Options": "ttd.inference.options",
+    "register_encoder": "ttd.encoders.families",
+    "Method": "ttd.encoders.methods",
+    "register_method": "ttd.encoders.methods",
+    "Refiner": "ttd.refine.base",
+    "register_refiner": "ttd.refine.base",
     "Segmentation": "ttd.results",
+    "Selection": "ttd.tagger",
     "TaggedWord": "ttd.results",
     "Tagging": "ttd.results",
-    "select_tags": "ttd.tagging",
-    "Word": "ttd.words",
-    "split_words": "ttd.words",
+    "select_tags": "ttd.scoring",
+    "Word": "ttd.text.words",
+    "split_words": "ttd.text.words",
 }
 
 

@@ -6,7 +6,7 @@ class TTDError(Exception):
 
 
 class InputError(TTDError):
-    """A picture, caption, word, option or file that cannot be used as given."""
+    """An image, caption, word, option or file that cannot be used as given."""
 
 
 class ModelError(TTDError):

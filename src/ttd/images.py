@@ -1,4 +1,4 @@
-"""Pictures: a path, PIL image or array in, an upright RGB picture out; and the pixels for an encoder."""
+"""Images: a path, PIL image or array in, an upright RGB image out; and the pixels for an encoder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 
 # A path, a PIL image, or a uint8 array [H,W,3].
-Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
 
-def read_image(source: Picture, name: str | None = None) -> Image.Image:
-    """Read a picture as upright 8-bit RGB at its own size.
+def read_image(source: ImageLike, name: str | None = None) -> Image.Image:
+    """Read an image as upright 8-bit RGB at its own size.
 
     The EXIF orientation is honoured, transparency is laid on white, of an animated file the first frame
     is taken (of a PIL image the current one), 16-bit and floating point greys are scaled to 8 bits.
@@ -39,8 +39,8 @@ def read_image(source: Picture, name: str | None = None) -> Image.Image:
         name: what messages call a PIL image.
 
     Raises:
-        InputError: missing, not a picture, damaged, or above 178 megapixels (checked before decoding).
-        OutOfMemory: the decoded picture does not fit into memory.
+        InputError: missing, not an image, damaged, or above 178 megapixels (checked before decoding).
+        OutOfMemory: the decoded image does not fit into memory.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -48,16 +48,14 @@ def read_image(source: Picture, name: str | None = None) -> Image.Image:
         called = name or "the PIL image"
         return _guarded(lambda: _upright_rgb(source, called), called)
     if not isinstance(source, (str, os.PathLike)):
-        raise InputError(
-            f"a picture must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}"
-        )
+        raise InputError(f"an image must be a path, a PIL image or a uint8 array [H,W,3], not {type(source).__name__}")
     path = Path(source)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}): check its name") from None
     if is_folder:
-        raise InputError(f"{path} is a folder, not a picture: give one of the files in it")
+        raise InputError(f"{path} is a folder, not an image: give one of the files in it")
     if not exists:
         raise InputError(f"{path} does not exist: check the name and the folder")
     return _guarded(lambda: _open(path), str(path))
@@ -69,7 +67,7 @@ def prepare_pixels(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Tensor:
-    """Resize (bicubic, antialiased) and normalise an RGB picture.
+    """Resize (bicubic, antialiased) and normalise an RGB image.
 
     Args:
         image: RGB.
@@ -89,7 +87,7 @@ def prepare_pixels(
 
 @contextmanager
 def without_pillows_warnings() -> Iterator[None]:
-    """A block in which a picture is opened: what Pillow would say without a name is checked and said here."""
+    """A block in which an image is opened: what Pillow would say without a name is checked and said here."""
     with warnings.catch_warnings():
         # It warns from 89 megapixels on; this package accepts twice that.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -105,15 +103,13 @@ def _guarded(read: Any, name: str) -> Image.Image:
     except InputError:
         raise
     except MemoryError as error:
-        raise OutOfMemory(f"{name} does not fit into memory: make the picture smaller first") from error
+        raise OutOfMemory(f"{name} does not fit into memory: make the image smaller first") from error
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(name)) from error
     except PermissionError as error:
         raise InputError(f"{name} may not be read: change its permissions") from error
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"{name} is not a picture in a format that Pillow knows: convert it to PNG or JPEG"
-        ) from error
+        raise InputError(f"{name} is not an image in a format that Pillow knows: convert it to PNG or JPEG") from error
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error, IndexError ...
     except Exception as error:
         raise InputError(
@@ -129,9 +125,7 @@ def _open(path: Path) -> Image.Image:
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise InputError(
-            f"an array must be uint8 [H,W,3] in RGB order, not {array.dtype} {list(array.shape)}"
-        )
+        raise InputError(f"an array must be uint8 [H,W,3] in RGB order, not {array.dtype} {list(array.shape)}")
     _check_size((array.shape[1], array.shape[0]), "the array")
     return Image.fromarray(np.ascontiguousarray(array))
 
@@ -140,7 +134,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise InputError(_too_large(name))
     if min(size) < 1:
-        raise InputError(f"{name} has no pixels: give a picture of at least 1x1")
+        raise InputError(f"{name} has no pixels: give an image of at least 1x1")
 
 
 def _too_large(name: str) -> str:
@@ -155,7 +149,7 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings(record=True) as said:  # Pillow's say nothing of the picture
+        with warnings.catch_warnings(record=True) as said:  # Pillow's say nothing of the image
             warnings.simplefilter("always")
             upright = ImageOps.exif_transpose(image)
     except MemoryError:
@@ -163,7 +157,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     # Broken EXIF data says nothing about the pixels, which are fine: show them as they are stored.
     except Exception as error:
         _log.warning(
-            "the EXIF data of %s cannot be read (%s); the picture is taken as it is stored", name, _one_line(error)
+            "the EXIF data of %s cannot be read (%s); the image is taken as it is stored", name, _one_line(error)
         )
         return image
     for warning in said:
@@ -186,9 +180,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Greys of 16 bits, 32 bits or floats -> 0..255, by the smallest usual range that holds them all."""
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        raise InputError(
-            "the picture's grey values are negative, above 65535 or not finite: convert it to 8 bits"
-        )
+        raise InputError("the image's grey values are negative, above 65535 or not finite: convert it to 8 bits")
     ranges = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
     white = next(top for top in ranges if values.max() <= top)
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

@@ -21,7 +21,7 @@ def norm(sim: Tensor, dim: tuple[int, ...] = (-2, -1), eps: float = 1e-6) -> Ten
 
 
 def joint_norm(sim: Tensor, eps: float = 1e-6) -> Tensor:
-    """Min-max scale `[..., N, H, W]` over all classes and pixels of a picture together."""
+    """Min-max scale `[..., N, H, W]` over all classes and pixels of an image together."""
     return norm(sim, dim=(-3, -2, -1), eps=eps)
 
 

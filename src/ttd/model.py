@@ -1,47 +1,45 @@
-"""`TTD`: a loaded model that tags and segments pictures from their captions.
+"""`TTD`: a loaded model that tags and segments images from their captions.
 
-Plain methods take a picture and strings and return NumPy arrays and records; `encode_text`, `similarity` and
-`score_words` under them work on tensors. A picture is encoded once for many questions with `encode`.
+Plain methods take an image and strings and return NumPy arrays and records; `encode_text`, `similarity` and
+`score_words` under them work on tensors. An image is encoded once for many questions with `encode`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttd.borrowed import SHARE, BorrowedWords, listed_words
+from ttd.device import inference
 from ttd.encoders.base import Encoder
-from ttd.errors import InputError
-from ttd.feature_cache import FeatureCache
-from ttd.images import Picture, prepare_pixels
-from ttd.inference import Options, prepared_size, resolve
-from ttd.looking import Looker
-from ttd.maps import joint_norm, norm
-from ttd.memory import inference
-from ttd.pixel_labels import crf_maps, pixel_labels, pixel_mask, pixel_values, sam_labels, sam_masks
-from ttd.refine import SAMRefiner, pamr
-from ttd.resample import resize
+from ttd.errors import InputError, TTDError
+from ttd.images import ImageLike
+from ttd.inference.dense import DenseMaps
+from ttd.inference.feature_cache import FeatureCache
+from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
+from ttd.inference.options import Options
+from ttd.inference.pipeline import Batch, Pipeline
+from ttd.inference.protocols import Task
+from ttd.inference.views import EncodedImage, View, average
+from ttd.negatives import NegativeWords, listed_words
 from ttd.results import Segmentation, Tagging
-from ttd.tagging import SELECTIONS, check_share, default_selection
-from ttd.templates import templates
-from ttd.texts import RepeatableTexts, Texts
-from ttd.views import EncodedImage, View, average
-from ttd.word_scores import Rule, candidates, compare, score_words, tag_batch
+from ttd.tagger import Selection, candidates, compare, find_selection, score_words, tag_batch
+from ttd.text.embeddings import RepeatableTexts, Texts
+from ttd.text.templates import templates
 
 _log = logging.getLogger(__name__)
 
-# `tag_many` reads this many batches of pictures ahead, to find some of the same shape.
-_BATCHES_AHEAD = 8
 _MOST_NAMES = 65_534
+T = TypeVar("T")
 
 
 def load(
@@ -49,7 +47,7 @@ def load(
     *,
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
-    variant: str | None = None,
+    method: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> TTD:
@@ -60,38 +58,37 @@ def load(
 
     Raises:
         ModelError: unknown, missing, damaged, or an adapter that does not fit.
-        InputError: an encoder with an adapter, a variant, a device or a dtype.
+        InputError: an encoder with an adapter, a method, a device or a dtype.
     """
     from ttd.encoders.registry import load_encoder
 
     if isinstance(name, Encoder):
-        if adapter_scale != 1 or any(given is not None for given in (adapter, variant, device, dtype)):
-            raise InputError("an encoder is taken as it is: leave out adapter and scale, variant, device and dtype")
+        if adapter_scale != 1 or any(given is not None for given in (adapter, method, device, dtype)):
+            raise InputError("an encoder is taken as it is: leave out adapter and scale, method, device and dtype")
         return TTD(name)
     return TTD(
-        load_encoder(
-            name, adapter=adapter, adapter_scale=adapter_scale, variant=variant, device=device, dtype=dtype
-        )
+        load_encoder(name, adapter=adapter, adapter_scale=adapter_scale, method=method, device=device, dtype=dtype)
     )
 
 
 class TTD:
-    """Tags and segments pictures with any encoder.
+    """Tags and segments images with any encoder.
 
-    Every method that looks at a picture takes a path, a PIL image, a uint8 array `[H,W,3]`, or what `encode`
-    returned; and `**options`: `preset="..."` and single values of `ttd.inference.Options`. All may raise
-    `InputError` (an unusable picture, text or option) and `OutOfMemory`.
+    Every method that looks at an image takes a path, a PIL image, a uint8 array `[H,W,3]`, or what `encode`
+    returned; and `options`: `ttd.Options`, a protocol's name (see `ttd.inference.protocols`), or None for what the
+    image was encoded with, else "default". All may raise `InputError` (an unusable image, text or option) and
+    `OutOfMemory`.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval()
-        self._looker = Looker(self.encoder)
+        self._pipeline = Pipeline(self.encoder)
         self._texts = Texts(self.encoder)
-        self._sams: dict[str, SAMRefiner] = {}
-        self._borrowed: tuple[tuple[str, ...] | None, BorrowedWords] | None = None  # the last one asked for
+        self._dense = DenseMaps(self.encoder)
+        self._negatives: tuple[Sequence[str] | None, NegativeWords] | None = None  # the last one asked for
 
     def repeatable(self) -> TTD:
-        """A model that shares all with this one but its memory of texts (`ttd.texts.RepeatableTexts`).
+        """A model that shares all with this one but its memory of texts (`ttd.text.embeddings.RepeatableTexts`).
 
         What it answers does not depend, not even in the last digit, on which questions came before; this one may
         differ by 1e-7 there.
@@ -101,109 +98,136 @@ class TTD:
         return twin
 
     def keep_features(self, folder: str | Path) -> None:
-        """Read features of pictures from a folder, and keep there what is encoded; see `ttd.feature_cache`."""
-        self._looker.cache = FeatureCache(Path(folder), self.encoder)
+        """Read features of images from a folder, and keep there what is encoded; see `ttd.inference.feature_cache`."""
+        self._pipeline.cache = FeatureCache(Path(folder), self.encoder)
 
     @inference
-    def encode(self, image: Picture | EncodedImage, **options: Any) -> EncodedImage:
-        """Encode a picture for many questions."""
-        return self._looker.look(image, options, keep=True)
+    def encode(
+        self, image: ImageLike | EncodedImage, options: Options | str | None = None, *, task: Task = "masks"
+    ) -> EncodedImage:
+        """Encode an image for many questions, which then start from these options.
+
+        Args:
+            image: see the class.
+            options: see the class.
+            task: where a protocol is named: which of its options, see `ttd.inference.protocols.Protocol`.
+        """
+        return self._pipeline.open(image, options, task, keep=True)
 
     @inference
     def tag(
         self,
-        image: Picture | EncodedImage,
+        image: ImageLike | EncodedImage,
         caption: str | None,
         *,
         tags: Sequence[str] | None = None,
-        score: str = "s_pixel",
-        selection: str | None = None,
-        threshold: float = 0.5,
-        share: float = SHARE,
-        borrowed: Sequence[str] | None = None,
-        **options: Any,
+        selection: Selection | str | None = None,
+        options: Options | str | None = None,
     ) -> Tagging:
-        """Score a caption's words, or the caller's `tags`, and select those that the picture shows.
+        """Score a caption's words, or the caller's `tags`, and select those that the image shows.
 
         Args:
             image: see the class.
             caption: may be None where `tags` are given and the score does not need it.
             tags: words or phrases to score in place of the caption's words.
-            score: "s_pixel", "s_image", "s_text", "s_image+s_text" or "s_seg".
-            selection: "gap", "softmax", "min-max" or "share"; "borrowed": what beats words that were not said of the
-                picture (not in the paper; for "s_pixel"); None: the paper's for this score.
-            threshold: for all selections but "gap" and "borrowed".
-            share: for "borrowed": of the borrowed words that a word must beat, 0..1.
-            borrowed: for "borrowed": the words to compare with, without those that are akin to the caption's own; None:
-                the package's list of visible things. See `ttd.borrowed`.
-            **options: `stop_words=False` keeps stop words.
+            selection: score and rule: `ttd.Selection`, the name of a score or a rule, or None for the paper's.
+            options: see the class; `Options(stop_words=False)` keeps stop words.
         """
-        rule = _rule(score, selection, threshold, share)
-        null = self._null(rule, borrowed)
-        seen = self._looker.look(image, options, keep=False)
+        rule = find_selection(selection)
+        null = self._null(rule)
+        seen = self._pipeline.open(image, options, "tags")
         words = candidates(caption, tags, seen.options.stop_words)
         return self._tag_batch(seen.views, [caption], [words], rule, seen.options, null)[0]
 
-    @inference
     def tag_many(
         self,
-        images: Sequence[Picture | EncodedImage],
-        captions: Sequence[str],
+        images: Iterable[ImageLike | EncodedImage],
+        captions: Iterable[str],
         *,
-        score: str = "s_pixel",
-        selection: str | None = None,
-        threshold: float = 0.5,
-        share: float = SHARE,
-        borrowed: Sequence[str] | None = None,
+        selection: Selection | str | None = None,
+        options: Options | str | None = None,
         batch_size: int = 4,
-        **options: Any,
-    ) -> list[Tagging]:
-        """`tag` for many pictures, one caption each; pictures of the same prepared shape share a batch.
+    ) -> Iterator[Tagging | TTDError]:
+        """`tag` for many images, one caption each.
 
-        To borrow from the captions themselves: `borrowed=ttd.borrowed.caption_words(captions)`.
+        This and the other `..._many` read their images a bounded number ahead, ask about images of the same prepared
+        shape together, and give one answer per image, in order. An image or caption that cannot be used gives its
+        error in its place, and nothing else is lost.
+
+        To compare with the words of the captions themselves:
+        `Selection(rule="negatives", negatives=ttd.negatives.caption_words(captions))`.
+
+        Args:
+            images: see the class.
+            captions: as many as images.
+            selection: as for `tag`.
+            options: see the class.
+            batch_size: images that are encoded together.
+
+        Raises:
+            InputError: wrong options at once; more images than captions, or more captions, when that is found out.
         """
-        if len(images) != len(captions):
-            raise InputError(f"{len(images)} images came with {len(captions)} captions: give one for each")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}")
-        rule = _rule(score, selection, threshold, share)
-        null = self._null(rule, borrowed)
-        settings = resolve(**options)
-        words = [candidates(caption, None, settings.stop_words) for caption in captions]
-        found: dict[int, Tagging] = {}
-        ahead = batch_size * _BATCHES_AHEAD
-        for first in range(0, len(images), ahead):
-            numbers = range(first, min(first + ahead, len(images)))
-            for batch, views in self._looker.batches({i: images[i] for i in numbers}, options, batch_size):
-                taggings = self._tag_batch(
-                    views, [captions[i] for i in batch], [words[i] for i in batch], rule, settings, null
-                )
-                found.update(zip(batch, taggings, strict=True))
-        return [found[i] for i in range(len(images))]
+        rule = find_selection(selection)
+        null = self._null(rule)
+        texts: dict[int, str] = {}
+
+        @inference
+        def answer(batch: Batch) -> list[Tagging]:
+            own = [texts[number] for number in batch.numbers]
+            words = [candidates(caption, None, batch.options.stop_words) for caption in own]
+            taggings = self._tag_batch(batch.views, own, words, rule, batch.options, null)
+            for number in batch.numbers:
+                del texts[number]
+            return taggings
+
+        return self._pipeline.answers(_paired(images, captions, texts), options, "tags", batch_size, answer)
 
     @inference
     def heatmaps(
-        self, image: Picture | EncodedImage, texts: Sequence[str], **options: Any
+        self, image: ImageLike | EncodedImage, texts: Sequence[str], options: Options | str | None = None
     ) -> NDArray[np.float32]:
-        """Where each text is: float32 `[N,H,W]` in 0..1 at the picture's size.
+        """Where each text is: float32 `[N,H,W]` in 0..1 at the image's size.
 
         TCL's maps are calibrated; others are scaled from each map's lowest to its highest cell.
         """
-        seen = self._looker.look(image, options, keep=False)
+        seen = self._pipeline.open(image, options, "masks")
         self._texts.check(texts, seen.options.text_templates(self.encoder))
-        return self._heat(seen, texts)
+        return self._heat(_alone(seen), texts)[0]
+
+    def heatmaps_many(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        texts: Sequence[str],
+        options: Options | str | None = None,
+        *,
+        batch_size: int = 4,
+    ) -> Iterator[NDArray[np.float32] | TTDError]:
+        """`heatmaps` of the same texts for many images; see `tag_many`."""
+        self._texts.check(texts, self._pipeline.options(options, "masks").text_templates(self.encoder))
+
+        @inference
+        def answer(batch: Batch) -> list[NDArray[np.float32]]:
+            return self._heat(batch, texts)
+
+        return self._pipeline.answers(images, options, "masks", batch_size, answer)
 
     @inference
-    def caption_map(self, image: Picture | EncodedImage, caption: str, **options: Any) -> NDArray[np.float32]:
+    def caption_map(
+        self, image: ImageLike | EncodedImage, caption: str, options: Options | str | None = None
+    ) -> NDArray[np.float32]:
         """Where the whole caption is: float32 `[H,W]` in 0..1."""
-        seen = self._looker.look(image, options, keep=False)
+        seen = self._pipeline.open(image, options, "masks")
         self._texts.check([caption], seen.options.text_templates(self.encoder))
-        heat: NDArray[np.float32] = self._heat(seen, [caption])[0]
+        heat: NDArray[np.float32] = self._heat(_alone(seen), [caption])[0][0]
         return heat
 
     @inference
     def caption_mask(
-        self, image: Picture | EncodedImage, caption: str, threshold: float | None = None, **options: Any
+        self,
+        image: ImageLike | EncodedImage,
+        caption: str,
+        threshold: float | None = None,
+        options: Options | str | None = None,
     ) -> NDArray[np.bool_]:
         """What the caption describes: bool `[H,W]`, where its map reaches the threshold.
 
@@ -211,62 +235,91 @@ class TTD:
             image: see the class.
             caption: any text.
             threshold: in 0..1; None: `background` of the options, or the encoder's own.
-            **options: see the class.
+            options: see the class.
         """
-        mask: NDArray[np.bool_] = self.caption_masks(image, [caption], threshold, **options)[0]
+        mask: NDArray[np.bool_] = self.caption_masks(image, [caption], threshold, options)[0]
         return mask
 
     @inference
     def caption_masks(
-        self, image: Picture | EncodedImage, captions: Sequence[str], threshold: float | None = None, **options: Any
+        self,
+        image: ImageLike | EncodedImage,
+        captions: Sequence[str],
+        threshold: float | None = None,
+        options: Options | str | None = None,
     ) -> NDArray[np.bool_]:
         """What each of several captions describes, each by itself: bool `[N,H,W]`; see `caption_mask`.
 
-        The picture is looked at once for all of them.
+        The image is looked at once for all of them.
         """
+        seen = self._pipeline.open(image, options, "masks")
         if threshold is not None:
-            options = {**options, "background": threshold}
-        seen = self._looker.look(image, options, keep=False)
+            seen = replace(seen, options=replace(seen.options, background=threshold))
         self._texts.check(captions, seen.options.text_templates(self.encoder))
-        cut = _threshold(seen.options, self.encoder)
-        maps = self._maps(seen, captions, cut=cut)
-        refinement = seen.options.refinement(self.encoder)
-        if refinement == "crf":
-            found = [pixel_labels(crf_maps(seen.picture, one[None], cut), seen.size, None) for one in maps]
-        elif refinement == "sam":
-            refiner = self._sam(seen.options)
-            found = [sam_labels(refiner, seen.picture, one[None], cut) for one in maps]
-        else:
-            return np.stack([pixel_mask(one, seen.size, cut) for one in maps])
-        return np.stack(found).astype(np.bool_)
+        return self._masks(_alone(seen), [captions])[0]
+
+    def caption_masks_many(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        captions: Iterable[Sequence[str]],
+        threshold: float | None = None,
+        options: Options | str | None = None,
+        *,
+        batch_size: int = 4,
+    ) -> Iterator[NDArray[np.bool_] | TTDError]:
+        """`caption_masks` for many images, each with one or several captions of its own; see `tag_many`."""
+        texts: dict[int, Sequence[str]] = {}
+        changes = {} if threshold is None else {"background": threshold}
+        settings = (
+            None if options is None and threshold is None else self._pipeline.options(options, "masks", **changes)
+        )
+
+        @inference
+        def answer(batch: Batch) -> list[NDArray[np.bool_]]:
+            own = [texts[number] for number in batch.numbers]
+            for captions_of_one in own:
+                self._texts.check(captions_of_one, batch.options.text_templates(self.encoder))
+            masks = self._masks(batch, own)
+            for number in batch.numbers:
+                del texts[number]
+            return masks
+
+        return self._pipeline.answers(_paired(images, captions, texts), settings, "masks", batch_size, answer)
 
     @inference
-    def segment(self, image: Picture | EncodedImage, names: Sequence[str], **options: Any) -> Segmentation:
+    def segment(
+        self, image: ImageLike | EncodedImage, names: Sequence[str], options: Options | str | None = None
+    ) -> Segmentation:
         """Give every pixel one of the names, or background.
 
         The highest map wins. Background is where the winner's map stays below `background`: TCL's own
-        calibrated map, elsewhere cosines scaled over all names and cells of the picture together.
+        calibrated map, elsewhere cosines scaled over all names and cells of the image together.
 
         Args:
             image: see the class.
             names: classes, of one or several words.
-            **options: `background=0.4`; `None` or `False`: no background; `refine="pamr"`, ...
+            options: see the class: `Options(background=0.4, refine="pamr")`; background None or False: none.
         """
-        seen = self._looker.look(image, options, keep=False)
-        cut_texts = self._texts.check(names, seen.options.text_templates(self.encoder))
-        if len(names) > _MOST_NAMES:
-            raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
-        threshold = seen.options.threshold(self.encoder)
-        maps = self._maps(seen, names, joint=True, cut=threshold)
-        refinement = seen.options.refinement(self.encoder)
-        if refinement == "crf":
-            labels = pixel_labels(crf_maps(seen.picture, maps, threshold), seen.size, None)
-        elif refinement == "sam":
-            labels = sam_labels(self._sam(seen.options), seen.picture, maps, threshold)
-        else:
-            labels = pixel_labels(maps, seen.size, threshold)
-        all_names = tuple(names) if threshold is None else ("background", *names)
-        return Segmentation(labels, all_names, threshold, cut_texts, self.unknown_words(names))
+        seen = self._pipeline.open(image, options, "masks")
+        truncated = self._check_names(names, seen.options)
+        return self._labels(_alone(seen), names, truncated)[0]
+
+    def segment_many(
+        self,
+        images: Iterable[ImageLike | EncodedImage],
+        names: Sequence[str],
+        options: Options | str | None = None,
+        *,
+        batch_size: int = 4,
+    ) -> Iterator[Segmentation | TTDError]:
+        """`segment` by the same names for many images; see `tag_many`."""
+        truncated = self._check_names(names, self._pipeline.options(options, "masks"))
+
+        @inference
+        def answer(batch: Batch) -> list[Segmentation]:
+            return self._labels(batch, names, truncated)
+
+        return self._pipeline.answers(images, options, "masks", batch_size, answer)
 
     @inference
     def encode_text(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> Tensor:
@@ -274,22 +327,22 @@ class TTD:
 
         Args:
             texts: any strings.
-            which: templates by name, or the caller's own; see `ttd.templates`.
+            which: templates by name, or the caller's own; see `ttd.text.templates`.
         """
         return self._texts.encode(texts, templates(which))
 
     @inference
     def similarity(
-        self, image: Picture | EncodedImage, texts: Sequence[str] | Tensor, **options: Any
+        self, image: ImageLike | EncodedImage, texts: Sequence[str] | Tensor, options: Options | str | None = None
     ) -> Tensor:
         """Raw cosines `[N,h,w]` on the finest view's grid, averaged over the views: the paper's `sim`.
 
         Args:
             image: see the class.
             texts: strings (put into `tag_templates`, by default bare), or embeddings `[N,C]`.
-            **options: see the class.
+            options: see the class.
         """
-        seen = self._looker.look(image, options, keep=False)
+        seen = self._pipeline.open(image, options, "masks")
         if not isinstance(texts, Tensor):
             self._texts.check(texts, templates(seen.options.tag_templates))
             texts = self.encode_text(texts, seen.options.tag_templates)
@@ -304,30 +357,27 @@ class TTD:
         *,
         caption: Tensor | None = None,
         valid: Tensor | None = None,
-        score: str = "s_pixel",
-        selection: str | None = None,
-        threshold: float = 0.5,
-        share: float = SHARE,
-        borrowed: Tensor | None = None,
+        selection: Selection | str | None = None,
+        negatives: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and selection of a batch, each `[B,N]`; the tensors under `tag`.
 
         Args:
-            views: of B pictures: `EncodedImage.views`, or `ttd.views.encode_views` of a batch.
-            text: `[N,C]` for all pictures or `[B,N,C]`.
+            views: of B images: `EncodedImage.views`, or `ttd.inference.views.encode_views` of a batch.
+            text: `[N,C]` for all images or `[B,N,C]`.
             caption: `[B,C]` for the scores that need it.
             valid: bool `[B,N]`, False where a caption has fewer words.
-            score, selection, threshold, share: as for `tag`.
-            borrowed: `[K,C]`, embeddings of the words to compare with, for the selection "borrowed".
+            selection: as for `tag`.
+            negatives: `[K,C]`, embeddings of the words to compare with, for the rule "negatives".
         """
-        rule = _rule(score, selection, threshold, share)
-        if rule.selection == "borrowed":
-            if borrowed is None:
-                raise InputError('the selection "borrowed" needs the embeddings of borrowed words')
-            scores, compared = compare(self.encoder, views, text, borrowed, rule, valid)
-            return scores, rule.select(compared.beaten, valid)
+        rule = find_selection(selection)
+        if rule.rule == "negatives":
+            if negatives is None:
+                raise InputError('the rule "negatives" needs the embeddings of negative words')
+            scores, compared = compare(self.encoder, views, text, negatives, rule, valid)
+            return scores, rule.select(compared.percentile, valid)
         if rule.needs_caption and caption is None:
-            raise InputError(f"the score {score} needs the caption's embedding")
+            raise InputError(f"the score {rule.score} needs the caption's embedding")
         scores = score_words(self.encoder, views, text, rule, caption=caption, valid=valid)
         return scores, rule.select(scores, valid)
 
@@ -335,41 +385,37 @@ class TTD:
         """Distinct words (lower case) that a model with a closed vocabulary does not know; else none."""
         return self._texts.unknown(texts)
 
-    def cut_texts(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> tuple[str, ...]:
+    def truncated_texts(self, texts: Sequence[str], which: str | Sequence[str] = "none") -> tuple[str, ...]:
         """Those texts of which, with their longest template, only the beginning fits into the text tower."""
-        return self._texts.cut(texts, templates(which))
+        return self._texts.truncated(texts, templates(which))
 
-    def _null(self, rule: Rule, borrowed: Sequence[str] | None) -> BorrowedWords | None:
-        """The words that a rule compares with, prepared once for all calls with the same ones."""
-        if rule.selection != "borrowed":
-            if borrowed is not None:
-                raise InputError('borrowed words are for selection="borrowed"')
+    def _null(self, selection: Selection) -> NegativeWords | None:
+        """The words that a selection compares with, prepared once for all calls with the same ones."""
+        if selection.rule != "negatives":
             return None
-        if isinstance(borrowed, str):
-            raise InputError("borrowed must be a list of words")
-        asked = None if borrowed is None else tuple(borrowed)
-        if self._borrowed is None or self._borrowed[0] != asked:
+        asked = selection.negatives
+        if self._negatives is None or self._negatives[0] != asked:
             vocabulary = self.encoder.vocabulary
-            null = BorrowedWords(listed_words(vocabulary) if asked is None else asked)
+            null = NegativeWords(listed_words(vocabulary) if asked is None else asked)
             unknown = self.unknown_words(null.texts)
             if unknown:
                 _log.warning(
-                    "%d of the %d borrowed words lie outside this model's world, such as %s",
+                    "%d of the %d negative words lie outside this model's world, such as %s",
                     len(unknown),
                     len(null),
                     ", ".join(unknown[:3]),
                 )
-            self._borrowed = asked, null
-        return self._borrowed[1]
+            self._negatives = asked, null
+        return self._negatives[1]
 
     def _tag_batch(
         self,
         views: Iterable[View],
         captions: Sequence[str | None],
         words: Any,
-        rule: Rule,
+        rule: Selection,
         options: Options,
-        borrowed: BorrowedWords | None,
+        negatives: NegativeWords | None,
     ) -> list[Tagging]:
         taggings = tag_batch(
             self.encoder,
@@ -378,70 +424,82 @@ class TTD:
             words,
             rule,
             lambda texts: self.encode_text(texts, options.tag_templates),
-            borrowed,
+            negatives,
         )
         notes = []
         for tagging in taggings:
             texts = [word.text for word in tagging.distinct()]
             whole = [tagging.caption] if rule.needs_caption and tagging.caption else []
-            cut = self.cut_texts([*texts, *whole], options.tag_templates)
-            notes.append(replace(tagging, cut=cut, unknown=self.unknown_words(texts)))
+            truncated = self.truncated_texts([*texts, *whole], options.tag_templates)
+            notes.append(replace(tagging, truncated=truncated, unknown=self.unknown_words(texts)))
         return notes
 
     def _maps(
-        self, seen: EncodedImage, texts: Sequence[str], *, joint: bool = False, cut: float | None = None
+        self, batch: Batch, texts: Sequence[str], *, joint: bool = False, threshold: float | None = None
     ) -> Tensor:
-        """Maps `[N,h,w]` in 0..1 on the canvas, after PAMR if asked; `joint`: comparable with each other.
+        """Maps `[B,N,h,w]` of texts, see `DenseMaps.maps`."""
+        text = self.encode_text(texts, batch.options.text_templates(self.encoder))
+        return self._dense.maps(batch.views, text, batch.options, joint=joint, threshold=threshold)
 
-        Below `cut`, where the caller makes no difference between values, a map may go without PAMR.
-        """
-        options, encoder = seen.options, self.encoder
-        text = self.encode_text(texts, options.text_templates(encoder))
-        with_pamr = options.refinement(encoder) == "pamr"
-        if encoder.calibrated:
-            own: dict[str, Any] = {"pamr": with_pamr, "clip_weight": options.clip_weight}
-            if with_pamr and options.one_view:  # else averages of views are cut, not these maps
-                own["threshold"] = cut
-            return average(seen.views, lambda features: encoder.maps(features, text, **own))[0]
-        sim = average(seen.views, lambda features: encoder.similarity(features, text))[0]
-        maps = joint_norm(sim) if joint else norm(sim)
-        if not with_pamr:
-            return maps
-        grid = prepared_size(seen.size, options.size or encoder.image_size, 4)
-        grid = (grid[0] // 4, grid[1] // 4)
-        small = prepare_pixels(seen.picture, grid, encoder.mean, encoder.std).to(maps.device)
-        return pamr(small[None], resize(maps, grid)[None])[0]
-
-    def _heat(self, seen: EncodedImage, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _heat(self, batch: Batch, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """`heatmaps` of texts that were checked; each map is refined by itself."""
-        maps = self._maps(seen, texts)
-        refinement = seen.options.refinement(self.encoder)
-        if refinement in ("crf", "sam"):
-            cut = _threshold(seen.options, self.encoder)
-            if refinement == "crf":
-                maps = torch.cat([crf_maps(seen.picture, one[None], cut)[1:] for one in maps])
-            else:
-                drawn = sam_masks(self._sam(seen.options), seen.picture, maps, cut)
-                maps = torch.from_numpy(drawn).float()
-        return pixel_values(maps, seen.size)
+        options, threshold = batch.options, _threshold(batch.options, self.encoder)
+        found = []
+        for image, maps in zip(batch.images, self._maps(batch, texts), strict=True):
+            refined = self._dense.refined_each(image, maps, options, threshold)
+            found.append(pixel_values(refined, (image.height, image.width)))
+        return found
 
-    def _sam(self, options: Options) -> SAMRefiner:
-        from ttd.encoders.registry import find_refiner
+    def _masks(self, batch: Batch, captions: Sequence[Sequence[str]]) -> list[NDArray[np.bool_]]:
+        """`caption_masks` of captions that were checked, some for each image; each distinct one is asked once."""
+        options, threshold = batch.options, _threshold(batch.options, self.encoder)
+        every = list(dict.fromkeys(text for own in captions for text in own))
+        maps = self._maps(batch, every, threshold=threshold)
+        found = []
+        for image, of_image, own in zip(batch.images, maps, captions, strict=True):
+            asked = of_image[[every.index(text) for text in own]]
+            refined = self._dense.refined_each(image, asked, options, threshold)
+            size = (image.height, image.width)
+            found.append(np.stack([pixel_mask(one, size, threshold) for one in refined]))
+        return found
 
-        name = options.sam_model or "sam-hq"
-        if name not in self._sams:
-            self._sams[name] = SAMRefiner.from_pretrained(find_refiner(name), self.encoder.device)
-        return self._sams[name]
+    def _check_names(self, names: Sequence[str], options: Options) -> tuple[str, ...]:
+        """Refuses names that cannot be classes; gives those that the text tower truncates."""
+        truncated = self._texts.check(names, options.text_templates(self.encoder))
+        if len(names) > _MOST_NAMES:
+            raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
+        return truncated
+
+    def _labels(self, batch: Batch, names: Sequence[str], truncated: tuple[str, ...]) -> list[Segmentation]:
+        """`segment` by names that were checked."""
+        options, threshold = batch.options, batch.options.threshold(self.encoder)
+        all_names = tuple(names) if threshold is None else ("background", *names)
+        unknown = self.unknown_words(names)
+        found = []
+        for image, maps in zip(batch.images, self._maps(batch, names, joint=True, threshold=threshold), strict=True):
+            refined = self._dense.refined(image, maps, options, threshold)
+            labels = pixel_labels(refined, (image.height, image.width), threshold)
+            found.append(Segmentation(labels, all_names, threshold, truncated, unknown))
+        return found
 
 
-def _rule(score: str, selection: str | None, threshold: float, share: float) -> Rule:
-    usual = default_selection(score)
-    if selection is not None and selection not in SELECTIONS:
-        raise InputError(f"unknown selection {selection!r}: choose from {', '.join(SELECTIONS)}")
-    if selection == "borrowed" and score != "s_pixel":
-        raise InputError(f'selection="borrowed" compares s_pixel, not {score}: leave one of them out')
-    check_share(share)
-    return Rule(score, selection or usual, threshold, share)
+def _alone(seen: EncodedImage) -> Batch:
+    return Batch([0], [seen.image], seen.views, seen.options)
+
+
+def _paired(images: Iterable[Any], texts: Iterable[T], kept: dict[int, T]) -> Iterator[Any]:
+    """The images, while their texts are put into `kept` by number.
+
+    Raises:
+        InputError: there are more of one than of the other.
+    """
+    missing: Any = object()
+    for number, (image, text) in enumerate(zip_longest(images, texts, fillvalue=missing)):
+        if image is missing or text is missing:
+            more = "images than texts" if text is missing else "texts than images"
+            raise InputError(f"there are more {more} (of the first there are {number}): give one for each")
+        kept[number] = text
+        yield image
 
 
 def _threshold(options: Options, encoder: Encoder) -> float:

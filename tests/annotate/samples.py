@@ -1,4 +1,4 @@
-"""A queue whose truth is known: pictures of two coloured halves, captions and a model that name and see colours."""
+"""A queue whose truth is known: images of two coloured halves, captions and a model that name and see colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.colour_encoder import ColourEncoder
-from ttd.annotate.desk import Desk
+from ttd.annotate.annotation_set import AnnotationSet
 from ttd.annotate.proposals import Proposer
 from ttd.annotate.queue import Queue
 from ttd.model import TTD
@@ -51,8 +51,8 @@ def colour_model() -> TTD:
     return TTD(ColourEncoder().eval())
 
 
-def open_desk(folder: Path, out: Path, count: int = 3) -> Desk:
-    """A desk on `write_folder`'s pictures, which are made where they are missing."""
+def open_annotations(folder: Path, out: Path, count: int = 3) -> AnnotationSet:
+    """An annotation set of `write_folder`'s images, which are made where they are missing."""
     if not folder.exists():
         write_folder(folder, count)
-    return Desk(Queue.open(folder), out, Proposer(colour_model()))
+    return AnnotationSet(Queue.open(folder), out, Proposer(colour_model()))

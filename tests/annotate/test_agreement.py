@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, jaccard_score
 
-from tests.annotate.samples import open_desk
+from tests.annotate.samples import open_annotations
 from ttd.annotate.agreement import agreement, word_agreement
 from ttd.cli import cli
 from ttd.errors import InputError
@@ -114,13 +114,13 @@ def ask(*arguments: object) -> Result:
 
 def test_command_on_annotated_sets(tmp_path: Path) -> None:
     for who in ("anna", "ben"):
-        desk = open_desk(tmp_path / "data", tmp_path / who)
-        while (work := desk.open_next(-1, "tab")[0]) is not None:
-            if who == "ben" and work.item.number == 1:
-                work.press("wall")
-                work.clear()
-                work.stroke([(5, 5)], 3, True)
-            desk.accept(work)
+        annotations = open_annotations(tmp_path / "data", tmp_path / who)
+        while (opened := annotations.open_next(-1, "tab")[0]) is not None:
+            if who == "ben" and opened.item.number == 1:
+                opened.press("wall")
+                opened.clear()
+                opened.stroke([(5, 5)], 3, True)
+            annotations.accept(opened)
     result = ask(tmp_path / "anna", tmp_path / "ben", "--out", tmp_path / "found.json")
     assert result.exit_code == 0
     assert "only the second: wall" in result.stdout

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.annotate.samples import open_desk
+from tests.annotate.samples import open_annotations
 from tests.annotate.writer import record
 from tests.test_safe_paths import HOSTILE_NAMES
-from ttd.annotate.claims import Claims
-from ttd.annotate.export import Exporter, write_picture
+from ttd.annotate.export import Exporter, write_image
+from ttd.annotate.queue import Claims
 from ttd.annotate.records import SKIPPED, Record
-from ttd.annotate.store import Store, Unpublished
+from ttd.annotate.store import AnnotationStore, ExportFailed
 from ttd.errors import InputError
 
 
@@ -42,9 +42,9 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and a `set` of one accepted and one skipped item."""
     home = tmp_path_factory.mktemp("finished")
-    desk = open_desk(home / "data", home / "set")
-    desk.accept(desk.open(0, "a"))
-    desk.skip(desk.open(1, "a"))
+    annotations = open_annotations(home / "data", home / "set")
+    annotations.accept(annotations.open(0, "a"))
+    annotations.skip(annotations.open(1, "a"))
     return home
 
 
@@ -78,7 +78,7 @@ def test_an_id_removes_and_writes_nothing_elsewhere(status: str, kind: str, home
         path.rename(path.with_name("item.json"))
         change(path.with_name("item.json"), image="item.png" if status == "accepted" else "")
     with pytest.raises(InputError, match=r"\.json: the id .* change it|is a symbolic link") as told:
-        open_desk(home / "data", home / "set")
+        open_annotations(home / "data", home / "set")
     assert str(home / "set") in str(told.value)
     assert content(outside) == before
 
@@ -90,7 +90,7 @@ def test_the_id_must_be_the_name_of_the_file(home: Path) -> None:
     change(found["skipped"], id=good, image=f"{good}.png")
     masks = content(home / "set" / "masks")
     with pytest.raises(InputError, match=rf"{found['skipped'].name} has the id '{good}', which must be"):
-        open_desk(home / "data", home / "set")
+        open_annotations(home / "data", home / "set")
     assert content(home / "set" / "masks") == masks
 
 
@@ -99,7 +99,7 @@ def test_the_image_must_be_the_items_own(image: str, home: Path) -> None:
     path = files_of(home)["accepted"]
     change(path, image=image)
     with pytest.raises(InputError, match=rf"{path.name}: the image .*(change|correct) it"):
-        open_desk(home / "data", home / "set")
+        open_annotations(home / "data", home / "set")
 
 
 INNER = ("annotations/drafts", "annotations/claims", "annotations/lock")
@@ -116,7 +116,7 @@ def test_a_link_in_the_set_is_refused_at_once(place: str, home: Path, outside: P
     path.symlink_to(outside / "lock" if place.endswith("lock") else moved)
     elsewhere = content(moved.parent) if is_file else content(outside)
     with pytest.raises(InputError, match=f"{path.name} is a symbolic link, and nothing is read, written or removed"):
-        open_desk(home / "data", home / "set")
+        open_annotations(home / "data", home / "set")
     assert content(outside) == before
     assert (content(moved.parent) if is_file else content(outside)) == elsewhere
     assert path.is_symlink()
@@ -129,7 +129,7 @@ def test_links_to_other_folders_are_refused(target: str, home: Path, outside: Pa
         shutil.move(home / "set" / place, home / f"kept-{place}")
         (home / "set" / place).symlink_to(outside.parent / target)
         with pytest.raises(InputError, match=f"{place} is a symbolic link"):
-            open_desk(home / "data", home / "set")
+            open_annotations(home / "data", home / "set")
         (home / "set" / place).unlink()
         shutil.move(home / f"kept-{place}", home / "set" / place)
     assert content(outside) == before
@@ -146,43 +146,43 @@ def test_a_link_for_one_item_is_refused(place: str, home: Path, outside: Path) -
     path.symlink_to(outside.with_name("kept"))
     change(found, version=7) if path != found else None  # so that the item's files are written again
     with pytest.raises(InputError, match=f"{path.name} is a symbolic link"):
-        open_desk(home / "data", home / "set")
+        open_annotations(home / "data", home / "set")
     assert content(outside) == before
 
 
 def test_a_link_laid_for_an_item_to_come_costs_its_files_only(home: Path, outside: Path) -> None:
     """The decision itself is safe, and the sentence says what is in the way."""
     before = content(outside)
-    desk = open_desk(home / "data", home / "set")
-    work = desk.open(2, "a")
-    (home / "set" / "masks" / work.item.id).symlink_to(outside)
-    with pytest.raises(Unpublished, match=r"your decision is saved, but .* is a symbolic link"):
-        desk.accept(work)
+    annotations = open_annotations(home / "data", home / "set")
+    opened = annotations.open(2, "a")
+    (home / "set" / "masks" / opened.item.id).symlink_to(outside)
+    with pytest.raises(ExportFailed, match=r"your decision is saved, but .* is a symbolic link"):
+        annotations.accept(opened)
     assert content(outside) == before
     with pytest.raises(InputError, match="is a symbolic link"):
-        open_desk(home / "data", home / "set")
-    (home / "set" / "masks" / work.item.id).unlink()
-    assert open_desk(home / "data", home / "set").progress().accepted == 2
-    assert (home / "set" / "masks" / work.item.id).is_dir()
+        open_annotations(home / "data", home / "set")
+    (home / "set" / "masks" / opened.item.id).unlink()
+    assert open_annotations(home / "data", home / "set").progress().accepted == 2
+    assert (home / "set" / "masks" / opened.item.id).is_dir()
 
 
 @pytest.mark.parametrize("place", ["annotations/drafts/{}.json", "annotations/claims/{}.lock", "images/{}.png"])
-def test_a_link_laid_for_a_draft_claim_or_picture_is_refused(place: str, home: Path, outside: Path) -> None:
+def test_a_link_laid_for_a_draft_claim_or_image_is_refused(place: str, home: Path, outside: Path) -> None:
     before = content(outside)
-    desk = open_desk(home / "data", home / "set")
-    path = home / "set" / place.format(desk.queue.items[2].id)
+    annotations = open_annotations(home / "data", home / "set")
+    path = home / "set" / place.format(annotations.queue.items[2].id)
     path.unlink(missing_ok=True)
     path.symlink_to(outside / "thesis.txt")
     with pytest.raises(InputError, match=f"{path.name} is a symbolic link"):
-        desk.accept(desk.open(2, "a"))
+        annotations.accept(annotations.open(2, "a"))
     assert content(outside) == before
-    assert desk.store.get(desk.queue.items[2].id) is None
+    assert annotations.store.get(annotations.queue.items[2].id) is None
 
 
 def test_leftovers_behind_links_stay(home: Path, outside: Path) -> None:
     before = content(outside)
     (home / "set" / "masks" / "stray").symlink_to(outside)
-    Store(home / "set")
+    AnnotationStore(home / "set")
     assert content(outside) == before
 
 
@@ -190,10 +190,10 @@ def test_leftovers_behind_links_stay(home: Path, outside: Path) -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda root, name: Exporter(root).publish(record(name, 1)),
-        lambda root, name: Exporter(root).publish(Record(name, 0, SKIPPED, "s", "k", 0, "dog", ("dog",))),
+        lambda root, name: Exporter(root).export(record(name, 1)),
+        lambda root, name: Exporter(root).export(Record(name, 0, SKIPPED, "s", "k", 0, "dog", ("dog",))),
         lambda root, name: Exporter(root).repair([record(name, 1)]),
-        lambda root, name: Store(root).put(record(name, 1), 0),
+        lambda root, name: AnnotationStore(root).put(record(name, 1), 0),
     ],
     ids=["publish", "take away", "repair", "put"],
 )
@@ -209,10 +209,10 @@ def test_no_part_takes_an_id_for_a_path(
 
 
 @pytest.mark.parametrize("name", ["../outside/new", "../../outside/new", "/outside/new", "a/b", "..\\outside\\new"])
-def test_pictures_and_claims_stay_in_their_folders(name: str, tmp_path: Path, outside: Path) -> None:
+def test_images_and_claims_stay_in_their_folders(name: str, tmp_path: Path, outside: Path) -> None:
     name = name if name[0] != "/" else str(outside / "new")
     with pytest.raises(InputError, match="is a path and no name"):
-        write_picture(tmp_path / "set", f"{name}.png", b"x")
+        write_image(tmp_path / "set", f"{name}.png", b"x")
     with pytest.raises(InputError, match="is a path and no name"):
         Claims(tmp_path / "set").take(name, "tab")
     assert not (outside / "new.png").exists()
@@ -222,7 +222,7 @@ def test_pictures_and_claims_stay_in_their_folders(name: str, tmp_path: Path, ou
 def test_a_set_behind_a_link_that_the_user_names_works(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "my-set").symlink_to(home / "set")
     monkeypatch.chdir(home)
-    desk = open_desk(home / "data", Path("my-set"))
-    assert desk.progress().accepted == 1
-    desk.accept(desk.open(2, "a"))
-    assert open_desk(home / "data", home / "set").progress().accepted == 2
+    annotations = open_annotations(home / "data", Path("my-set"))
+    assert annotations.progress().accepted == 1
+    annotations.accept(annotations.open(2, "a"))
+    assert open_annotations(home / "data", home / "set").progress().accepted == 2

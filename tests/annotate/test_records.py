@@ -18,7 +18,7 @@ NUMBER = st.floats(-1e4, 1e4)
 
 @st.composite
 def prompts(draw: st.DrawFn) -> Prompts:
-    made = Prompts(cut=draw(st.none() | st.floats(0, 1)))
+    made = Prompts(threshold=draw(st.none() | st.floats(0, 1)))
     for _ in range(draw(st.integers(0, 3))):
         made = made.with_point(draw(NUMBER), draw(NUMBER), draw(st.booleans()))
         made = made.with_box(*(draw(NUMBER) for _ in range(4)))
@@ -34,20 +34,20 @@ def test_prompts_come_back(made: Prompts) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"points": [[1, 2]]}, {"points": [[1, 2, 3]]}, {"boxes": [[1, 2, 3]]}, {"dabs": "x"}, {"cut": "a"}, {"empty": 5},
-     {"points": [[float("nan"), 0, 1]]}, {"points": None}],
+    [{"points": [[1, 2]]}, {"points": [[1, 2, 3]]}, {"boxes": [[1, 2, 3]]}, {"dabs": "x"}, {"threshold": "a"},
+     {"empty": 5}, {"points": [[float("nan"), 0, 1]]}, {"points": None}],
 )  # fmt: skip
 def test_wrong_prompts_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="not written as"):
+    with pytest.raises(InputError, match="damaged or of another version"):
         Prompts.from_dict({**Prompts().to_dict(), **change})
 
 
 def record(**changes: object) -> Record:
     mask = np.random.default_rng(0).random((7, 13)) > 0.5
     values: dict[str, object] = {
-        "id": "a-1", "version": 3, "status": ACCEPTED, "shard": "s/1.tar", "key": "a.b", "which": 0,
+        "id": "a-1", "version": 3, "status": ACCEPTED, "shard": "s/1.tar", "key": "a.b", "caption_index": 0,
         "caption": "A dög's 1/2 🐶", "words": ("a", "dög", "'s", "1/2", "🐶"), "true": ("dög", "1/2"),
-        "proposed": ("🐶",), "size": (7, 13), "masks": {"1/2": mask}, "by": "own map", "image": "a-1.png",
+        "proposed": ("🐶",), "size": (7, 13), "masks": {"1/2": mask}, "mask_source": "own map", "image": "a-1.png",
         "prompts": {"dög": Prompts().with_point(1, 2, True)}, "verdict": KEPT,
     }  # fmt: skip
     return Record(**{**values, **changes})  # type: ignore[arg-type]
@@ -84,5 +84,5 @@ def test_damage_is_told_in_a_sentence() -> None:
             Record.from_json(json.dumps({**content, **change}), "here")
     with pytest.raises(InputError, match="another version"):
         Record.from_json(json.dumps({**content, "format": 2}), "here")
-    with pytest.raises(InputError, match="contradicts itself"):
+    with pytest.raises(InputError, match="contradict each other"):
         Record.from_json(json.dumps({**content, "true": ["cat"]}), "here")

@@ -10,8 +10,7 @@ import pytest
 from tests.annotate.samples import COLOURS, SIZE, colour_model, halves
 from tests.tiny_models import tiny_sam_model
 from ttd.annotate.prompts import Prompts
-from ttd.annotate.proposals import Proposer
-from ttd.annotate.sam_prompts import mask_from_sam
+from ttd.annotate.proposals import Proposer, mask_from_sam
 from ttd.refine.sam import SAMPrediction, SAMRefiner
 
 
@@ -68,25 +67,25 @@ def test_boxes_are_united(sam: SAMRefiner) -> None:
     assert np.array_equal(both, one | other)
 
 
-def test_the_picture_is_encoded_once_for_all_questions(sam: SAMRefiner) -> None:
+def test_the_image_is_encoded_once_for_all_questions(sam: SAMRefiner) -> None:
     asked = Asked(sam)
     proposer = Proposer(colour_model(), asked)
-    look = proposer.look(_picture(), "a red wall beside a green door")
-    first = proposer.mask(look, "red", Prompts())
+    encoded = proposer.encode(_image(), "a red wall beside a green door")
+    first = proposer.mask(encoded, "red", Prompts())
     # Without a point SAM-HQ redraws our own map: it was asked with a box and a mask, as in the paper's B.5.
     assert asked.questions[0][2] is not None
-    pointed = proposer.mask(look, "red", Prompts().with_point(5, 6, True))
+    pointed = proposer.mask(encoded, "red", Prompts().with_point(5, 6, True))
     assert not np.array_equal(first, pointed)
     count = len(asked.questions)
-    assert proposer.mask(look, "red", Prompts().with_point(5, 6, True)) is pointed
+    assert proposer.mask(encoded, "red", Prompts().with_point(5, 6, True)) is pointed
     assert (asked.encoded, len(asked.questions)) == (1, count)
-    assert not proposer.mask(look, "red", Prompts(empty=True)).any()
-    dabbed = proposer.mask(look, "red", Prompts(empty=True).with_dab(4, 4, 2, True))
+    assert not proposer.mask(encoded, "red", Prompts(empty=True)).any()
+    dabbed = proposer.mask(encoded, "red", Prompts(empty=True).with_dab(4, 4, 2, True))
     assert dabbed[4, 4]
     assert dabbed.sum() == 13
 
 
-def _picture() -> Any:
+def _image() -> Any:
     from PIL import Image
 
     return Image.fromarray(halves(*list(COLOURS)[:2]))

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from tests.annotate.writer import record
-from ttd.annotate.claims import Claims
 from ttd.annotate.export import Exporter
+from ttd.annotate.queue import Claims
 from ttd.annotate.records import SKIPPED, Record
-from ttd.annotate.store import Changed, Store, Unpublished
+from ttd.annotate.store import AnnotationStore, ExportFailed, RecordChanged
 from ttd.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,11 +36,11 @@ def written(process: subprocess.Popen[str]) -> list[tuple[str, int, int]]:
 
 
 def test_versions_count_up_and_an_old_one_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = AnnotationStore(tmp_path)
     first = store.put(record("a", 0), 0)
     second = store.put(record("a", 1), first.version)
     assert (first.version, second.version) == (1, 2)
-    with pytest.raises(Changed, match=r"changed in another tab .*true: dog.*nothing of yours was saved") as told:
+    with pytest.raises(RecordChanged, match=r"changed in another tab .*true: dog.*nothing of yours was saved") as told:
         store.put(record("a", 2), 1)
     assert told.value.newest.caption == "dog 1"
     assert store.put(record("a", 2), told.value.newest.version).version == 3
@@ -51,26 +51,26 @@ def test_versions_count_up_and_an_old_one_is_refused(tmp_path: Path) -> None:
     assert store.get("b") is None
 
 
-def test_stands_follow_the_disk_also_when_others_write(tmp_path: Path) -> None:
-    mine, other = Store(tmp_path), Store(tmp_path)
-    assert mine.stands() == {}
+def test_summaries_follow_the_disk_also_when_others_write(tmp_path: Path) -> None:
+    mine, other = AnnotationStore(tmp_path), AnnotationStore(tmp_path)
+    assert mine.summaries() == {}
     other.put(record("a", 0), 0)
-    assert mine.stands()["a"].version == 1
+    assert mine.summaries()["a"].version == 1
     other.put(Record("a", 0, SKIPPED, "s", "a", 0, "dog 0", ("dog", "0")), 1)
-    stand = mine.stands()["a"]
-    assert (stand.version, stand.status, stand.finished) == (2, "skipped", False)
+    summary = mine.summaries()["a"]
+    assert (summary.version, summary.status, summary.finished) == (2, "skipped", False)
 
 
-def test_stands_reads_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
+def test_summaries_reads_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = AnnotationStore(tmp_path)
     for number in range(5):
         store.put(record(f"a{number}", 0), 0)
-    store.stands()
+    store.summaries()
     read: list[str] = []
     get = store.get
     monkeypatch.setattr(store, "get", lambda name: read.append(name) or get(name))
-    Store(tmp_path).put(record("a3", 1), 1)
-    assert len(store.stands()) == 5
+    AnnotationStore(tmp_path).put(record("a3", 1), 1)
+    assert len(store.summaries()) == 5
     assert read == ["a3"]
 
 
@@ -83,7 +83,7 @@ def test_two_processes_on_the_same_items_lose_nothing(tmp_path: Path) -> None:
     for item in ("item0", "item1", "item2"):
         versions = sorted(version for name, version, _ in rows if name == item)
         assert versions == list(range(1, len(versions) + 1))
-        last = Store(tmp_path).get(item)
+        last = AnnotationStore(tmp_path).get(item)
         assert last is not None
         assert last.version == len(versions)
     check_in_step(tmp_path)
@@ -100,7 +100,7 @@ def test_killed_while_writing_nothing_is_lost_or_half_there(tmp_path: Path, deat
     assert process.wait() == -signal.SIGKILL
     assert len(said) == (3 if death <= SECOND else 4)
     newest = {name: (version, step) for name, version, step in said}
-    store = Store(tmp_path, Exporter(tmp_path).publish)
+    store = AnnotationStore(tmp_path, Exporter(tmp_path).export)
     for name, (version, step) in newest.items():
         kept = store.get(name)
         assert kept is not None
@@ -118,9 +118,9 @@ def test_killed_while_writing_nothing_is_lost_or_half_there(tmp_path: Path, deat
 def check_in_step(root: Path) -> None:
     """The layout says what the records say."""
     rows = {row["id"]: row for row in map(json.loads, (root / "tags.jsonl").read_text().splitlines())}
-    records = {one.id: one for one in Store(root).records()}
+    records = {one.id: one for one in AnnotationStore(root).records()}
     assert list(rows) == sorted(records)
-    from ttd.benchmarks.label_files import read_mask
+    from ttd.evaluation.datasets.labels import read_mask
 
     for name, one in records.items():
         assert rows[name]["version"] == one.version
@@ -130,12 +130,12 @@ def check_in_step(root: Path) -> None:
 
 def test_what_a_kill_left_half_exported_is_repaired(tmp_path: Path) -> None:
     exporter = Exporter(tmp_path)
-    store = Store(tmp_path, exporter.publish)
+    store = AnnotationStore(tmp_path, exporter.export)
     for name in "abc":
         store.put(record(name, 1), 0)
-    Store(tmp_path).put(record("a", 7), 1)  # a record without its files, as after a kill
+    AnnotationStore(tmp_path).put(record("a", 7), 1)  # a record without its files, as after a kill
     (tmp_path / "masks" / "b" / "dog.png").unlink()
-    Store(tmp_path).put(Record("c", 0, SKIPPED, "s", "c", 0, "dog", ("dog",)), 1)
+    AnnotationStore(tmp_path).put(Record("c", 0, SKIPPED, "s", "c", 0, "dog", ("dog",)), 1)
     assert exporter.repair(store.records()) == 3
     assert exporter.repair(store.records()) == 0
     assert [json.loads(line)["id"] for line in (tmp_path / "tags.jsonl").read_text().splitlines()] == ["a", "b"]
@@ -144,7 +144,7 @@ def test_what_a_kill_left_half_exported_is_repaired(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_are_swept_at_the_start(tmp_path: Path) -> None:
-    Store(tmp_path)
+    AnnotationStore(tmp_path)
     parts = [tmp_path / place / ".x.json.1-ab.part" for place in ("annotations", "masks/a", "images", ".")]
     young = tmp_path / "annotations" / "drafts" / ".y.part"
     for part in [*parts, young]:
@@ -153,7 +153,7 @@ def test_leftovers_of_killed_writers_are_swept_at_the_start(tmp_path: Path) -> N
     old = young.with_name(".z.part")
     old.write_text("{")
     os.utime(old, (0, 0))
-    Store(tmp_path)
+    AnnotationStore(tmp_path)
     assert not any(part.exists() for part in [*parts, old])
     assert young.exists()  # another process may be writing it
 
@@ -162,17 +162,15 @@ def test_when_files_that_follow_cannot_be_written_the_decision_is_safe(tmp_path:
     def full(_: Record) -> None:
         raise OSError(28, "No space left on device")
 
-    store = Store(tmp_path, full)
-    with pytest.raises(Unpublished, match=r"decision is saved, but .*no space left.* next start"):
+    store = AnnotationStore(tmp_path, full)
+    with pytest.raises(ExportFailed, match=r"decision is saved, but .*no space left.* next start"):
         store.put(record("a", 0), 0)
     assert store.get("a") is not None
 
 
-def test_when_the_record_cannot_be_written_nothing_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_the_record_cannot_be_written_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = Exporter(tmp_path)
-    store = Store(tmp_path, exporter.publish)
+    store = AnnotationStore(tmp_path, exporter.export)
     store.put(record("a", 0), 0)
 
     def full(*_: Any, **__: Any) -> int:
@@ -187,13 +185,13 @@ def test_when_the_record_cannot_be_written_nothing_has_changed(
 
 
 def test_drafts_come_and_go(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = AnnotationStore(tmp_path)
     assert store.draft("a") is None
-    store.save_draft("a", {"seen": 0, "true": ["dog"]})
-    assert Store(tmp_path).draft("a") == {"seen": 0, "true": ["dog"]}
-    assert store.stands() == {}
-    store.drop_draft("a")
-    store.drop_draft("a")
+    store.save_draft("a", {"base_version": 0, "true": ["dog"]})
+    assert AnnotationStore(tmp_path).draft("a") == {"base_version": 0, "true": ["dog"]}
+    assert store.summaries() == {}
+    store.delete_draft("a")
+    store.delete_draft("a")
     assert store.draft("a") is None
     (tmp_path / "annotations" / "drafts" / "b.json").write_text("[1")
     assert store.draft("b") is None
@@ -203,28 +201,28 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "tags.jsonl").write_text("{}")
     with pytest.raises(InputError, match="was not annotated here: choose another folder"):
-        Store(tmp_path / "other")
+        AnnotationStore(tmp_path / "other")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot hold annotations"):
-        Store(tmp_path / "file")
+        AnnotationStore(tmp_path / "file")
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = AnnotationStore(tmp_path)
     store.put(record("a", 0), 0)
     path = tmp_path / "annotations" / "a.json"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"a\.json is damaged"):
-        store.stands()
+        store.summaries()
 
 
 def test_claims_are_per_tab_and_end_with_the_process(tmp_path: Path) -> None:
-    claims = Claims(Store(tmp_path).claims)
+    claims = Claims(AnnotationStore(tmp_path).claims)
     assert claims.take("a", "one")
     assert claims.take("a", "one")
     assert not claims.take("a", "two")
     assert claims.take("b", "one")
-    claims.give_back("one", but="b")
+    claims.release("one", but="b")
     assert claims.take("a", "two")
     assert not claims.take("b", "two")
     process = start(tmp_path, "--hold", "c")
@@ -239,7 +237,7 @@ def test_claims_are_per_tab_and_end_with_the_process(tmp_path: Path) -> None:
 def test_an_idle_tab_loses_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    claims = Claims(Store(tmp_path).claims, idle=600)
+    claims = Claims(AnnotationStore(tmp_path).claims, idle=600)
     assert claims.take("a", "one")
     now += 599
     assert not claims.take("a", "two")
@@ -249,5 +247,5 @@ def test_an_idle_tab_loses_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyP
     now += 1
     assert claims.take("a", "two")
     assert not claims.take("a", "one")
-    claims.give_back("one")
+    claims.release("one")
     assert not claims.take("a", "three")

@@ -1,4 +1,4 @@
-"""Pictures, an adapter and a pool for the page's tests."""
+"""Images, an adapter and a pool for the page's tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 
 import ttd
-from ttd.app.choices import Choices
-from ttd.app.model_pool import ModelPool
+from ttd.app.models import ModelPool, PageChoices
 from ttd.scenes import Scene, Scenes
 
 
@@ -22,9 +21,9 @@ def scene() -> Scene:
 
 
 @pytest.fixture(scope="session")
-def picture(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The scene as a file."""
-    path = tmp_path_factory.mktemp("pictures") / "scene.png"
+    path = tmp_path_factory.mktemp("images") / "scene.png"
     Image.fromarray(scene.image).save(path)
     return str(path)
 
@@ -46,7 +45,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def new_pool(adapter: Path) -> ModelPool:
     """mini, with and without an adapter; nothing is loaded yet."""
-    choices = Choices.of(["mini"], [str(adapter)])
+    choices = PageChoices.of(["mini"], [str(adapter)])
     return ModelPool(choices, lambda name, adapter: ttd.load(name, adapter=adapter))
 
 

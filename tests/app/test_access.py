@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ttd.app.access import Access, is_local
+from ttd.app.security import Access, is_local
 from ttd.errors import InputError
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,71 +23,73 @@ from tests.tolerance import (
     largest_difference,
     map_scale,
 )
-from ttd.app.answers import AS_PRESET, Question, answer, download, threshold_of
-from ttd.app.choices import Choices
-from ttd.app.model_pool import SHOWN_SIDE, ModelPool
+from ttd.app.answers import AS_PROTOCOL, Question, answer, download, threshold_of
+from ttd.app.models import SHOWN_SIDE, ModelPool, PageChoices
 from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError, ModelError
+from ttd.inference.options import Options
+from ttd.inference.resizing import resize
 from ttd.maps import joint_norm
 from ttd.model import TTD
-from ttd.resample import resize
 from ttd.scenes import Scene
 
 
 @pytest.fixture
-def question(picture: str, scene: Scene) -> Question:
-    return Question(picture, scene.caption)
+def question(image: str, scene: Scene) -> Question:
+    return Question(image, scene.caption)
 
 
 @pytest.fixture
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows with every batch of pictures that a CLIP encodes."""
+    """Grows with every batch of images that a CLIP encodes."""
     seen: list[int] = []
     encode = CLIPEncoder.encode_image
 
-    def counted(self: CLIPEncoder, pixels: object) -> object:
+    def counted(self: CLIPEncoder, *arguments: Any) -> object:
         seen.append(1)
-        return encode(self, pixels)  # type: ignore[arg-type]
+        return encode(self, *arguments)
 
     monkeypatch.setattr(CLIPEncoder, "encode_image", counted)
     return seen
 
 
-def caption_heat(model: TTD, picture: str, caption: str, **options: object) -> tuple[np.ndarray, float]:
+def caption_heat(model: TTD, image: str, caption: str, **options: object) -> tuple[np.ndarray, float]:
     """A caption's map, and by how much another computation of it may differ."""
-    scale = map_scale(model.similarity(picture, [caption]))
+    scale = map_scale(model.similarity(image, [caption]))
     terms = MINI + (PAMR if options.get("refine") == "pamr" else 0)
-    return model.caption_map(picture, caption, **options), float_tolerance(torch.float32, terms, scale=scale)
+    return model.caption_map(image, caption, options=Options(**options)), float_tolerance(
+        torch.float32, terms, scale=scale
+    )
 
 
-def test_it_is_what_the_model_says(pool: ModelPool, question: Question, picture: str, scene: Scene) -> None:
+def test_the_answer_equals_the_models(pool: ModelPool, question: Question, image: str, scene: Scene) -> None:
     found = answer(pool, question)
     model = ttd.load("mini")
     assert found.words is not None
-    assert_same_tagging(found.words.tagging, model.tag(picture, scene.caption), MINI)
+    assert_same_tagging(found.words.tagging, model.tag(image, scene.caption), MINI)
     assert found.words.tagging.selected == ["lion", "couch"]
     assert list(found.words.maps) == ["lion", "couch"]
-    sim = model.similarity(picture, ["lion", "couch"])
-    expected = model.heatmaps(picture, ["lion", "couch"])
+    sim = model.similarity(image, ["lion", "couch"])
+    expected = model.heatmaps(image, ["lion", "couch"])
     assert_close(np.stack(list(found.words.maps.values())), expected, MINI, scale=map_scale(sim))
     (view,) = found.captions
-    mask = model.caption_mask(picture, scene.caption, threshold=0.5)
-    heat, rounding = caption_heat(model, picture, scene.caption)
+    mask = model.caption_mask(image, scene.caption, threshold=0.5)
+    heat, rounding = caption_heat(model, image, scene.caption)
     assert_same_decisions(view.mask, mask, heat - 0.5, rounding)
     assert found.segmentation is not None
-    labels = model.segment(picture, ["lion", "couch"])
+    labels = model.segment(image, ["lion", "couch"])
     large = resize(joint_norm(sim), labels.label_map.shape)
     rounding = float_tolerance(torch.float32, MINI, scale=map_scale(sim, joint=True))
     margin = label_margin(large, labels.background)
     assert_same_decisions(found.segmentation.label_map, labels.label_map, margin, rounding)
-    assert found.closed == len(model.encoder.vocabulary or ())
+    assert found.vocabulary_size == len(model.encoder.vocabulary or ())
 
 
-def test_a_picture_is_encoded_once_for_all_that_concerns_no_view(
+def test_an_image_is_encoded_once_for_all_that_concerns_no_view(
     adapter: Path, question: Question, encodings: list[int]
 ) -> None:
     pool = new_pool(adapter)
-    assert answer(pool, question).fresh
+    assert answer(pool, question).newly_encoded
     assert len(encodings) == 1
     changes = (
         {"threshold": 0.7},
@@ -98,12 +101,12 @@ def test_a_picture_is_encoded_once_for_all_that_concerns_no_view(
         {"background": False},
     )
     for change in changes:
-        assert not answer(pool, replace(question, **change)).fresh  # type: ignore[arg-type]
-        assert not answer(pool, replace(question, **change), only_cut=True).fresh  # type: ignore[arg-type]
+        assert not answer(pool, replace(question, **change)).newly_encoded  # type: ignore[arg-type]
+        assert not answer(pool, replace(question, **change), threshold_only=True).newly_encoded  # type: ignore[arg-type]
     assert len(encodings) == 1
-    assert answer(pool, replace(question, preset="paper-tags")).fresh
+    assert answer(pool, replace(question, protocol="tcl-plain")).newly_encoded
     both = len(encodings)
-    assert answer(pool, replace(question, adapter="changed")).fresh
+    assert answer(pool, replace(question, adapter="changed")).newly_encoded
     assert len(encodings) == both + 1  # the base had seen it
 
 
@@ -122,20 +125,22 @@ def test_before_and_after_stand_side_by_side(pool: ModelPool, question: Question
     ("name", "recipe"), [("mini+ttd", "the paper's recipe"), ("mini+negatives", "our own recipe, not the paper's")]
 )
 def test_the_packages_adapters_say_whose_recipe_they_are(question: Question, name: str, recipe: str) -> None:
-    pool = ModelPool(Choices.of(["mini"], [name]), lambda model, adapter: ttd.load(model, adapter=adapter))
+    pool = ModelPool(PageChoices.of(["mini"], [name]), lambda model, adapter: ttd.load(model, adapter=adapter))
     found = answer(pool, replace(question, adapter=name))
     assert found.captions[-1].title == f"after: {name}, {recipe}"
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("refine", [AS_PRESET, "pamr"])
-def test_the_threshold_cuts(pool: ModelPool, question: Question, threshold: float, refine: str) -> None:
+@pytest.mark.parametrize("refine", [AS_PROTOCOL, "pamr"])
+def test_the_threshold_gives_mask_and_background(
+    pool: ModelPool, question: Question, threshold: float, refine: str
+) -> None:
     asked = replace(question, threshold=threshold, refine=refine)
-    found = answer(pool, asked, only_cut=True)
+    found = answer(pool, asked, threshold_only=True)
     assert found.words is None
     model = ttd.load("mini")
-    refined = {} if refine == AS_PRESET else {"refine": refine}
-    expected = model.caption_mask(asked.path or "", asked.caption, threshold=threshold, **refined)
+    refined = {} if refine == AS_PROTOCOL else {"refine": refine}
+    expected = model.caption_mask(asked.path or "", asked.caption, threshold=threshold, options=Options(**refined))
     heat, rounding = caption_heat(model, asked.path or "", asked.caption, **refined)
     assert_same_decisions(found.captions[0].mask, expected, heat - threshold, rounding)
     assert found.segmentation is not None
@@ -161,15 +166,13 @@ def test_two_visitors_at_once_get_what_one_gets(adapter: Path, question: Questio
         assert largest_difference(one.captions[-1].heat, other.captions[-1].heat) <= rounding
 
 
-def test_large_pictures_are_shown_small_and_downloaded_whole(
-    pool: ModelPool, question: Question, tmp_path: Path
-) -> None:
+def test_large_images_are_shown_small_and_downloaded_whole(pool: ModelPool, question: Question, tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     assert question.path
     Image.open(question.path).resize((1500, 1200)).save(path)
     found = answer(pool, replace(question, path=str(path)))
-    assert found.picture.size == (SHOWN_SIDE, round(SHOWN_SIDE * 1200 / 1500))
-    assert found.captions[0].heat.shape == found.picture.size[::-1]
+    assert found.image.size == (SHOWN_SIDE, round(SHOWN_SIDE * 1200 / 1500))
+    assert found.captions[0].heat.shape == found.image.size[::-1]
     taken = download(pool, replace(question, path=str(path), tags="lion, couch, LION, "))
     assert taken.segmentation is not None
     assert taken.segmentation.label_map.shape == (1200, 1500)
@@ -180,14 +183,14 @@ def test_large_pictures_are_shown_small_and_downloaded_whole(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"path": None}, "no picture yet"),
+        ({"path": None}, "no image yet"),
         ({"caption": "  "}, "no caption yet"),
         ({"caption": "a" * 2001}, "longer than 2000"),
         ({"caption": "the of and"}, "no words are left"),
         ({"tags": ",".join(map(str, range(200)))}, "200 tags are too many"),
-        ({"preset": "none such"}, "unknown preset"),
+        ({"protocol": "none such"}, "unknown protocol"),
         ({"refine": "magic"}, "unknown refinement"),
-        ({"score": "magic"}, "no score"),
+        ({"score": "magic"}, "[Uu]nknown score"),
         ({"threshold": 7.0}, "between 0 and 1"),
         ({"threshold": float("nan")}, "between 0 and 1"),
         ({"model": "/etc"}, "not one of the models"),
@@ -206,6 +209,6 @@ def test_an_adapter_of_another_model_is_a_sentence(adapter: Path, question: Ques
     assert answer(pool, question).words
 
 
-def test_each_preset_brings_its_threshold(pool: ModelPool) -> None:
+def test_each_protocol_brings_its_threshold(pool: ModelPool) -> None:
     assert threshold_of(pool, "mini", "none", "default") == ttd.load("mini").encoder.background
     assert threshold_of(pool, "mini", "none", "tcl") == 0.4

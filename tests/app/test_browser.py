@@ -28,7 +28,7 @@ NASTY = "a lion <img src=x onerror=\"document.title='broken in'\"> ${document.ti
 @pytest.fixture(scope="module")
 def address(adapter: Path) -> Iterator[str]:
     from tests.app.test_server import free_port
-    from ttd.app.access import Access
+    from ttd.app.security import Access
     from ttd.app.server import page
 
     with page(new_pool(adapter), Access("127.0.0.1", free_port())) as where:
@@ -78,13 +78,13 @@ def open_part(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
 
-def test_upload_words_maps_and_a_threshold_without_encoding_again(tab: Visit, picture: str, scene: Scene) -> None:
+def test_upload_words_maps_and_a_threshold_without_encoding_again(tab: Visit, image: str, scene: Scene) -> None:
     page = tab.page
     caption = "one lion next to a couch and a whale"
     page.locator("#ttd-caption textarea").fill(caption)
-    answered(page, lambda: page.locator("#ttd-picture input[type=file]").first.set_input_files(picture))
-    assert "the picture was encoded" in status(page) or "encoded before" in status(page)
-    expected = load("mini").tag(picture, caption)
+    answered(page, lambda: page.locator("#ttd-image input[type=file]").first.set_input_files(image))
+    assert "the image was encoded" in status(page) or "encoded before" in status(page)
+    expected = load("mini").tag(image, caption)
     assert chosen(page) == expected.selected
     assert page.locator("#ttd-maps img").count() == 1 + len(expected.selected)
     open_part(page, "Caption")
@@ -95,11 +95,11 @@ def test_upload_words_maps_and_a_threshold_without_encoding_again(tab: Visit, pi
     after = page.locator("#ttd-captions").inner_text()
     assert "mask at 0.50" in before
     assert "mask at 0.80" in after
-    share = load("mini").caption_mask(picture, caption, threshold=0.8).mean()
+    share = load("mini").caption_mask(image, caption, threshold=0.8).mean()
     assert f"{share:.1%}" in after
 
 
-def test_adapter_before_and_after(tab: Visit, picture: str) -> None:
+def test_adapter_before_and_after(tab: Visit, image: str) -> None:
     page = tab.page
     page.locator("#ttd-adapter input").click()
     answered(page, lambda: page.get_by_role("option", name="changed").click())
@@ -136,7 +136,7 @@ def test_segment_opacity_and_downloads(tab: Visit) -> None:
     assert labels.shape == (128, 128)
     shares = np.bincount(labels.ravel(), minlength=4) / labels.size
     assert list(record["segmentation"]["shares"].values()) == pytest.approx(list(shares))
-    assert Image.open(io.BytesIO(files["ttd-overlay.png"])).width > 1024  # the picture and its legend
+    assert Image.open(io.BytesIO(files["ttd-overlay.png"])).width > 1024  # the image and its legend
 
 
 def test_examples_work_with_one_click(tab: Visit) -> None:
@@ -152,11 +152,11 @@ def test_mistakes_are_sentences_on_the_page(tab: Visit, tmp_path: Path) -> None:
     page.locator("#ttd-caption textarea").fill("   ")
     answered(page, lambda: page.locator("#ttd-go").click())
     told = page.locator("#ttd-status [role=alert]").inner_text()
-    assert told == "⚠ There is no caption yet: write what the picture shows."
+    assert told == "⚠ There is no caption yet: write what the image shows."
     page.locator("#ttd-caption textarea").fill("a lion")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 64)
-    answered(page, lambda: page.locator("#ttd-picture input[type=file]").first.set_input_files(broken))
+    answered(page, lambda: page.locator("#ttd-image input[type=file]").first.set_input_files(broken))
     said = page.locator("#ttd-status [role=alert]").inner_text()
     assert "broken.png" in said
     assert "/tmp" not in said
@@ -217,7 +217,7 @@ def test_traversal_from_the_browser(tab: Visit, address: str) -> None:
 
 def test_a_password_is_asked_for_and_lets_in(opened: Browser, adapter: Path) -> None:
     from tests.app.test_server import free_port
-    from ttd.app.access import Access
+    from ttd.app.security import Access
     from ttd.app.server import page
 
     with page(new_pool(adapter), Access("127.0.0.1", free_port(), "anna", "correct horse")) as where:

@@ -15,8 +15,7 @@ import pytest
 pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
 
 from tests.app.conftest import new_pool
-from ttd.app.access import Access
-from ttd.app.guard import API, FILE, UPLOAD
+from ttd.app.security import API, FILE, UPLOAD, Access
 from ttd.app.server import page
 from ttd.errors import InputError
 
@@ -51,9 +50,13 @@ def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **
 
 def upload(port: int, name: str, content: bytes) -> tuple[int, bytes]:
     body = (
-        f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode() + content + b"\r\n--edge--\r\n"
+        (
+            f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        + content
+        + b"\r\n--edge--\r\n"
+    )
     return ask(port, UPLOAD, "POST", body, Content_Type="multipart/form-data; boundary=edge")
 
 

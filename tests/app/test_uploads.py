@@ -9,15 +9,15 @@ from ttd.app import uploads
 from ttd.errors import InputError
 
 
-def test_the_same_bytes_are_the_same_picture(tmp_path: Path) -> None:
+def test_the_same_bytes_are_the_same_image(tmp_path: Path) -> None:
     for name, shade in (("a", 0), ("b", 0), ("c", 1)):
         Image.new("RGB", (5, 4), (shade, 0, 0)).save(tmp_path / f"{name}.png")
     a, b, c = (uploads.digest(str(tmp_path / f"{name}.png")) for name in "abc")
     assert a == b != c
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"<svg></svg>"])
-def test_what_is_no_picture_is_told_without_the_servers_folders(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"<svg></svg>"])
+def test_what_is_not_an_image_is_named_without_the_servers_folders(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "holiday.png"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -39,7 +39,7 @@ def test_too_many_pixels_and_bytes_are_refused_unread(tmp_path: Path, monkeypatc
         uploads.digest(str(tmp_path / "gone.png"))
 
 
-def test_a_picture_stands_upright(tmp_path: Path) -> None:
+def test_an_image_is_upright(tmp_path: Path) -> None:
     path = tmp_path / "phone.jpg"
     exif = Image.Exif()
     exif[274] = 6

@@ -1,4 +1,4 @@
-"""The command line with the fake model, and a few pictures."""
+"""The command line with the fake model, and a few images."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, photo: Path) -> Path:
-    """Five pictures with captions beside them, one of them broken, and one in a subfolder."""
+    """Five images with captions beside them, one of them broken, and one in a subfolder."""
     place = tmp_path / "photos"
     (place / "sub").mkdir(parents=True)
     for name in ("a", "b", "c", "sub/d"):
         (place / f"{name}.png").write_bytes(photo.read_bytes())
         (place / f"{name}.txt").write_text(f"a {name[-1]} queue sky\n")
-    (place / "broken.jpg").write_bytes(b"\xff\xd8 this is no picture")
+    (place / "broken.jpg").write_bytes(b"\xff\xd8 this is no image")
     (place / "broken.txt").write_text("a dog")
     return place
 

@@ -1,6 +1,6 @@
-"""A model without torch, so that tests of the command line are fast; as a module it is `ttd` with that model.
+"""A model without weights, so that tests of the command line are fast; as a module it is `ttd` with that model.
 
-A word's score is the share of its letters that are vowels; everything is where the picture is dark.
+A word's score is the share of its letters that are vowels; everything is where the image is dark.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from ttd.errors import InputError
+from ttd.inference.options import Options
 from ttd.results import Segmentation, TaggedWord, Tagging
-from ttd.words import split_words
+from ttd.tagger import Selection
+from ttd.text.words import split_words
+
+
+def given(options: Options | None, selection: Selection | None = None) -> dict[str, Any]:
+    """What differs from the defaults."""
+    pairs = [(value, type(value)()) for value in (options, selection) if value is not None]
+    found = {name: now for value, usual in pairs for name, now in asdict(value).items() if now != getattr(usual, name)}
+    return {**found, "score": selection.score} if selection else found
 
 
 class FakeModel:
@@ -29,21 +39,33 @@ class FakeModel:
         self.signal_after: tuple[int, int] | None = None
         self.seen = 0
 
-    def encode(self, image: Image.Image, **options: Any) -> Image.Image:
-        self.calls.append(("encode", 1, options))
+    def encode(self, image: Image.Image, options: Options | None = None) -> Image.Image:
+        self.calls.append(("encode", 1, given(options)))
         return image
 
     def tag(
-        self, image: Image.Image, caption: str | None, *, tags: Sequence[str] | None = None, **options: Any
+        self,
+        image: Image.Image,
+        caption: str | None,
+        *,
+        tags: Sequence[str] | None = None,
+        selection: Selection | None = None,
+        options: Options | None = None,
     ) -> Tagging:
-        self.calls.append(("tag", 1, options))
-        return self._tagging(caption, tags, options)
+        self.calls.append(("tag", 1, given(options, selection)))
+        return self._tagging(caption, tags, given(options, selection))
 
     def tag_many(
-        self, images: Sequence[Image.Image], captions: Sequence[str], *, tags: Any = None, **options: Any
+        self,
+        images: Sequence[Image.Image],
+        captions: Sequence[str],
+        *,
+        selection: Selection | None = None,
+        options: Options | None = None,
     ) -> list[Tagging]:
-        self.calls.append(("tag_many", len(images), options))
-        taggings = [self._tagging(caption, None, options) for caption in captions]
+        asked = given(options, selection)
+        self.calls.append(("tag_many", len(images), asked))
+        taggings = [self._tagging(caption, None, asked) for caption in captions]
         self.seen += len(images)
         if self.kill_after is not None and self.seen > self.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -68,8 +90,10 @@ class FakeModel:
         unknown = tuple(text for text in scores if text.startswith("x"))
         return Tagging(caption, words, options.get("score", "s_pixel"), unknown=unknown)
 
-    def heatmaps(self, image: Image.Image, texts: Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
-        self.calls.append(("heatmaps", 1, options))
+    def heatmaps(
+        self, image: Image.Image, texts: Sequence[str], options: Options | None = None
+    ) -> npt.NDArray[np.float32]:
+        self.calls.append(("heatmaps", 1, given(options)))
         dark = 1 - np.asarray(image.convert("L"), np.float32) / 255
         return np.stack([dark] * len(texts))
 
@@ -85,13 +109,13 @@ class FakeModel:
         return tuple(word for text in texts for word in text.split() if word.startswith("x"))
 
     def caption_mask(
-        self, image: Image.Image, caption: str, threshold: float | None = None, **options: Any
+        self, image: Image.Image, caption: str, threshold: float | None = None, options: Options | None = None
     ) -> npt.NDArray[np.bool_]:
-        self.calls.append(("caption_mask", 1, options))
+        self.calls.append(("caption_mask", 1, given(options)))
         return np.asarray(self.heatmaps(image, [caption])[0] >= (0.5 if threshold is None else threshold))
 
-    def segment(self, image: Image.Image, tags: Sequence[str], **options: Any) -> Segmentation:
-        self.calls.append(("segment", 1, options))
+    def segment(self, image: Image.Image, tags: Sequence[str], options: Options | None = None) -> Segmentation:
+        self.calls.append(("segment", 1, given(options)))
         labels = self.heatmaps(image, tags)[0] > 0.5
         return Segmentation(labels.astype(np.uint16), ("background", *tags), 0.5)
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from tests.cli.conftest import Run
 from tests.extras import needs
-from ttd.app.access import Access
+from ttd.app.security import Access
 from ttd.cli import cli
 
 
@@ -67,7 +67,7 @@ def test_the_password_comes_from_a_file_or_the_environment(
         (["--password-file", "x"], "--user"),
         (["--user", "anna", "--password-file", "/none/such"], "/none/such"),
         (["--user", "anna", "--password-file", os.devnull], "fewer than 8"),
-        (["--annotate", "pictures"], "--out"),
+        (["--annotate", "images"], "--out"),
         (["--out", "set"], "--annotate"),
         (["--port", "0"], "--port"),
     ],
@@ -132,5 +132,3 @@ def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
     assert server.returncode == 130
     assert said.strip() == "ttd: Stopped; what was written is complete."
     assert list(tmp_path.glob("ttd-app-*")) == []
-
-

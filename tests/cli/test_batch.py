@@ -1,4 +1,4 @@
-"""Many pictures: folders and lists, skipping, continuing, signals."""
+"""Many images: folders and lists, skipping, continuing, signals."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ def test_a_folder_in_batches_with_the_broken_one_listed(run: Run, folder: Path, 
     assert lines[1].startswith("  broken.jpg: ")
 
 
-def test_one_line_per_picture_for_people(run: Run, folder: Path) -> None:
+def test_one_line_per_image_for_people(run: Run, folder: Path) -> None:
     result = run("tag", folder)
     assert result.stdout.splitlines() == [f"{name}.png: queue" for name in ("a", "b", "c", "sub/d")]
 
 
-def test_results_and_pictures_in_a_folder(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_results_and_images_in_a_folder(run: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run("tag", folder, "--out", out)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "4 of 5 pictures written to" in result.stderr
+    assert "4 of 5 images written to" in result.stderr
     found = records(out / "results.jsonl")
     assert [record["id"] for record in found] == ["a.png", "b.png", "c.png", "sub/d.png"]
     for record in found:
-        assert len(record["pictures"]) == 3
-        for path in record["pictures"]:
+        assert len(record["files"]) == 3
+        for path in record["files"]:
             Image.open(path).verify()
-    assert (out / "pictures" / "sub" / "d.png.png").is_file()
+    assert (out / "images" / "sub" / "d.png.png").is_file()
     settings = json.loads((out / "run.json").read_text())["settings"]
     assert settings["command"] == "tag"
     assert settings["model"] == "mini"
 
 
-def test_results_alone_without_pictures(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:
+def test_results_alone_without_images(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:
     result = run("tag", folder, "--out", tmp_path / "out" / "words.jsonl")
     assert result.exit_code == 1
     assert len(records(tmp_path / "out" / "words.jsonl")) == 4
@@ -70,9 +70,7 @@ def test_results_alone_without_pictures(run: Run, folder: Path, tmp_path: Path, 
     assert {name for name, *_ in model.calls} == {"tag_many"}
 
 
-def test_a_second_run_does_only_what_is_left(
-    run: Run, folder: Path, tmp_path: Path, model: FakeModel
-) -> None:
+def test_a_second_run_does_only_what_is_left(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:
     out = tmp_path / "words.jsonl"
     run("tag", folder, "--out", out)
     before = out.read_bytes()
@@ -80,7 +78,7 @@ def test_a_second_run_does_only_what_is_left(
     Image.new("RGB", (8, 8)).save(folder / "broken.jpg")
     result = run("tag", folder, "--out", out)
     assert result.exit_code == 0
-    assert "4 of 5 pictures were done before." in result.stderr
+    assert "4 of 5 images were done before." in result.stderr
     assert [call[:2] for call in model.calls] == [("tag_many", 1)]
     assert out.read_bytes().startswith(before)
     assert [record["id"] for record in records(out)][-1] == "broken.jpg"
@@ -92,14 +90,10 @@ def test_a_second_run_does_only_what_is_left(
 def test_another_question_does_not_mix_into_old_results(run: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "words.jsonl"
     run("tag", folder, "--out", out)
-    assert "score was 's_pixel', now 's_seg'" in one_sentence(
-        run("tag", folder, "--out", out, "--score", "s_seg")
-    )
+    assert "score was 's_pixel', now 's_seg'" in one_sentence(run("tag", folder, "--out", out, "--score", "s_seg"))
 
 
-def test_an_item_without_words_is_skipped_alone(
-    run: Run, tmp_path: Path, photo: Path, model: FakeModel
-) -> None:
+def test_an_item_without_words_is_skipped_alone(run: Run, tmp_path: Path, photo: Path, model: FakeModel) -> None:
     captions = ["a queue", "the of", "", "explode", "a sky"]
     lines = [{"id": str(i), "image": photo.name, "caption": text} for i, text in enumerate(captions)]
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -115,15 +109,13 @@ def test_a_run_that_nothing_can_come_of_is_refused_before_it_starts(
     for text in folder.rglob("*.txt"):
         text.unlink()
     sentence = one_sentence(run("tag", folder, "--out", tmp_path / "out"))
-    assert "None of the 5 pictures can be used. There is no caption for a.png" in sentence
+    assert "None of the 5 images can be used. There is no caption for a.png" in sentence
     assert "no classes for a.png" in one_sentence(run("segment", folder))
     assert not (tmp_path / "out").exists()
     assert model.calls == []
 
 
-def test_what_lacks_a_caption_is_not_decoded(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_lacks_a_caption_is_not_decoded(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "b.txt").unlink()
     opened = []
     read = images.read_image
@@ -139,21 +131,19 @@ def test_segment_heatmap_and_mask_over_a_list(run: Run, tmp_path: Path, photo: P
         assert result.exit_code == 0, result.stderr
         (record,) = records(tmp_path / command / "results.jsonl")
         assert record[key]
-        assert record["pictures"]
+        assert record["files"]
 
 
-def test_places_for_many_pictures(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:
+def test_places_for_many_images(run: Run, folder: Path, tmp_path: Path, model: FakeModel) -> None:
     assert "give a folder" in one_sentence(run("tag", folder, "--out", tmp_path / "x.png"))
-    (tmp_path / "evil.jsonl").write_text(
-        json.dumps({"id": "../../x", "image": "photo.png", "caption": "queue"})
-    )
+    (tmp_path / "evil.jsonl").write_text(json.dumps({"id": "../../x", "image": "photo.png", "caption": "queue"}))
     run("tag", tmp_path / "evil.jsonl", "--out", tmp_path / "deep" / "out")
-    assert (tmp_path / "deep" / "out" / "pictures" / "x.png").is_file()
+    assert (tmp_path / "deep" / "out" / "images" / "x.png").is_file()
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """A list of 40 pictures."""
+    """A list of 40 images."""
     Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
     lines = [{"id": str(i), "image": "p.png", "caption": f"queue {i}"} for i in range(40)]
     path = tmp_path / "list.jsonl"
@@ -186,20 +176,7 @@ def test_signals_end_with_everything_saved(many: Path, tmp_path: Path, number: i
     stopped = in_process(0, 10, number, "tag", many, "--out", out, "--batch", "4")
     assert stopped.returncode == code, stopped.stderr
     assert [record["id"] for record in records(out)] == [str(i) for i in range(8)]
-    assert "8 of 40 pictures written" in stopped.stderr
+    assert "8 of 40 images written" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert in_process(0, 0, 0, "tag", many, "--out", out).returncode == 0
     assert [record["id"] for record in records(out)] == [str(i) for i in range(40)]
-
-
-@pytest.mark.parametrize("command", ["tag", "mask"])
-def test_shards_are_not_pictures(run: Run, tmp_path: Path, model: FakeModel, command: str) -> None:
-    (tmp_path / "shards").mkdir()
-    for name in ("00000.tar", "00001.tar"):
-        (tmp_path / "shards" / name).touch()
-    shard = tmp_path / "shards" / "00000.tar"
-    for source in (tmp_path / "shards", shard, tmp_path / "shards" / "{00000..00001}.tar"):
-        sentence = one_sentence(run(command, source, "a dog"))
-        assert "names tar shards" in sentence
-        assert "`ttd data tag`" in sentence
-    assert model.calls == []

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 import ttd
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
-from tests.data.samples import picture, write_shards
+from tests.data.samples import image, write_shards
 from ttd.cli import cli
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.model import TTD
 
 
@@ -29,7 +29,7 @@ def photos(tmp_path: Path) -> Path:
     place = tmp_path / "photos"
     place.mkdir()
     for i in range(5):
-        (place / f"{i}.png").write_bytes(picture(i))
+        (place / f"{i}.png").write_bytes(image(i))
     lines = ["image,caption", *(f"{i}.png,a red thing {i}" for i in range(5)), "0.png,another caption"]
     (place / "pairs.csv").write_text("\n".join(lines))
     return place
@@ -48,7 +48,7 @@ def test_check_names_what_is_damaged(tmp_path: Path) -> None:
     _, second = write_shards(tmp_path / "cc", [6, 6])
     second.write_bytes(second.read_bytes()[:5000])
     report = tmp_path / "damage.json"
-    result = run("check", tmp_path / "cc", "--max-damaged", 0.5, "--out", report, "--json")
+    result = run("check", tmp_path / "cc", "--max-bad-samples", 0.5, "--out", report, "--json")
     assert result.exit_code == 1
     told = json.loads(result.stdout)
     assert told["reasons"]["truncated shard"] >= 1
@@ -94,8 +94,8 @@ def test_mistakes_are_answered_in_a_sentence(photos: Path, tmp_path: Path) -> No
     for arguments, message in (
         (("pack", tmp_path / "none.csv", "--out", out), "does not exist"),
         (("pack", photos, "--out", out, "--prefix", "a/b"), "prefix"),
-        (("check", "s3://bucket/x.tar"), "no local path"),
-        (("tag", photos, "--model", "mini", "--out", out, "--preset", "none"), "unknown preset"),
+        (("check", "s3://bucket/x.tar"), "not a local path"),
+        (("tag", photos, "--model", "mini", "--out", out, "--protocol", "none"), "unknown protocol"),
         (("tag", photos, "--model", "mini", "--out", out, "--keep", tmp_path / "k"), "does not exist"),
     ):
         assert message in one_sentence(run(*arguments)), message

@@ -15,17 +15,18 @@ from click.testing import CliRunner, Result
 import ttd
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
-from tests.data.samples import picture, sample, write_shards, write_tar
+from tests.data.samples import image, sample, write_shards, write_tar
 from tests.extras import needs
 from tests.taggers.stub_server import Stub, truthful
 from tests.taggers.test_nouns import StandInNltk
 from tests.tiny_models import tiny_clip_model
-from ttd.borrowed import caption_words
 from ttd.cli import cli
-from ttd.data.pairs import INSIDE, PairSource
+from ttd.data.sources import INSIDE, PairSource
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.model import TTD
-from ttd.tagging import SCORES
+from ttd.negatives import caption_words
+from ttd.scoring import SCORES
+from ttd.tagger import Selection
 
 
 def run(*arguments: object) -> Result:
@@ -37,7 +38,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Captions such as "a red picture number 0"."""
+    """Captions such as "a red image number 0"."""
     write_shards(tmp_path / "cc", [6, 6])
     return tmp_path / "cc"
 
@@ -74,7 +75,7 @@ def test_every_tagger_writes_side_files_and_shards(tagger: str, shards: Path, tm
     assert "wrote 2 shards with words" in carried.stdout
     words = words_of(PairSource(shards, tags=tmp_path / "side" / "tags"))
     assert words == words_of(PairSource(tmp_path / "new", tags=INSIDE))
-    expected = {"nltk": [("picture",)] * 2, "llm": [("red", "picture"), ("green", "picture")]}
+    expected = {"nltk": [("image",)] * 2, "llm": [("red", "image"), ("green", "image")]}
     if tagger in (*expected, "s_pixel"):
         assert words[:2] == [(one,) for one in expected.get(tagger, [("red",), ("green",)])]
 
@@ -101,19 +102,19 @@ def test_training_on_side_files_and_on_shards_is_the_same(shards: Path, tmp_path
 
 def test_damaged_pairs_and_missing_answers_are_counted(tmp_path: Path, shards: Path) -> None:
     needs("llm", "httpx")
-    broken = {"a": {"png": b"no", "txt": b"a dog"}, "b": {"png": picture(0), "txt": b" "}}
+    broken = {"a": {"png": b"no", "txt": b"a dog"}, "b": {"png": image(0), "txt": b" "}}
     write_tar(shards / "00002.tar", {**broken, "c": sample(1), "d": sample(2)})
     with Stub(lambda caption, attempt: "..." if caption.endswith("7") else truthful(caption)) as stub:
         llm = language_model(stub, tmp_path)
-        done = run(shards, *llm, "--shards", tmp_path / "new", "--max-damaged", 0.5)
+        done = run(shards, *llm, "--shards", tmp_path / "new", "--max-bad-samples", 0.5)
         assert done.exit_code == 1
         told = json.loads((tmp_path / "new" / "damage.json").read_text())
         assert told["reasons"] == {"broken image": 1, "empty caption": 1, "no answer of the tagger": 1}
         assert len(PairSource(tmp_path / "new")) == 16 - 3
-        side = run(shards, *llm, "--out", tmp_path / "side", "--max-damaged", 0.5)
-        assert json.loads((tmp_path / "side" / "damage.json").read_text())["damaged"] == 2  # pictures are not read
+        side = run(shards, *llm, "--out", tmp_path / "side", "--max-bad-samples", 0.5)
+        assert json.loads((tmp_path / "side" / "damage.json").read_text())["damaged"] == 2  # images are not read
         assert side.exit_code == 1
-        assert "are damaged" in one_sentence(run(shards, *llm, "--out", tmp_path / "x", "--max-damaged", 0.05))
+        assert "are damaged" in one_sentence(run(shards, *llm, "--out", tmp_path / "x", "--max-bad-samples", 0.05))
 
 
 def test_a_killed_job_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
@@ -171,11 +172,13 @@ def test_other_settings_are_refused(tmp_path: Path, shards: Path, stand_ins: Non
     assert "made with other settings" in one_sentence(run(shards, "--model", "x", "--out", tmp_path / "tags"))
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0])
-def test_borrowed_words_come_from_all_captions(shards: Path, tmp_path: Path, stand_ins: None, share: float) -> None:
+@pytest.mark.parametrize("percentile", [50, 100])
+def test_negative_words_come_from_all_captions(
+    shards: Path, tmp_path: Path, stand_ins: None, percentile: float
+) -> None:
     """As `TTD.tag` with the words of all captions, written out."""
-    options = ("--model", "x", "--drop-stop-words", "--selection", "borrowed", "--borrowed", "captions")
-    done = run(shards, *options, "--share", share, "--out", tmp_path / "tags")
+    options = ("--model", "x", "--drop-stop-words", "--selection", "negatives", "--negatives", "captions")
+    done = run(shards, *options, "--percentile", percentile, "--out", tmp_path / "tags")
     assert done.exit_code == 0, done.output
     source = PairSource(shards, tags=tmp_path / "tags" / "tags")
     words = caption_words(caption for i in range(len(source)) for caption in source[i].captions)
@@ -183,24 +186,26 @@ def test_borrowed_words_come_from_all_captions(shards: Path, tmp_path: Path, sta
     model = TTD(ColourModelEncoder())
     for i in range(len(source)):
         image, caption = source[i].image, source[i].captions[0]
-        tagging = model.tag(image, caption, selection="borrowed", share=share, borrowed=words)
+        tagging = model.tag(
+            image, caption, selection=Selection(rule="negatives", percentile=percentile, negatives=words)
+        )
         assert source[i].tags == (tuple(tagging.selected),)
     assert any(words_of(source))
 
 
-def test_where_borrowed_words_come_from(shards: Path, tmp_path: Path, stand_ins: None) -> None:
-    base = ("--model", "x", "--selection", "borrowed", "--out", tmp_path / "tags")
+def test_where_negative_words_come_from(shards: Path, tmp_path: Path, stand_ins: None) -> None:
+    base = ("--model", "x", "--selection", "negatives", "--out", tmp_path / "tags")
     done = run(shards, *base)
     assert "compared with the package's list" in done.stderr  # twelve captions hold too few words
     settings = json.loads((tmp_path / "tags" / "tags.json").read_text())["settings"]
-    assert (settings["selection"], settings["share"], settings["borrowed"]) == ("borrowed", 0.9, "list")
-    assert run(shards, *base, "--share", 0.9, "--borrowed", "list").exit_code == 0
-    assert "share was 0.9, now 0.8" in run(shards, *base, "--share", 0.8).stderr
+    assert (settings["rule"], settings["percentile"], settings["negatives"]) == ("negatives", 90, "list")
+    assert run(shards, *base, "--percentile", 90, "--negatives", "list").exit_code == 0
+    assert "percentile was 90.0, now 80.0" in run(shards, *base, "--percentile", 80).stderr
     (tmp_path / "words.txt").write_text("violet\nzebra\n")
-    refused = run(shards, *base, "--borrowed", tmp_path / "words.txt")
+    refused = run(shards, *base, "--negatives", tmp_path / "words.txt")
     assert refused.exit_code == 2
     assert f"compared with 2 words of {tmp_path / 'words.txt'}" in refused.stderr
-    assert "borrowed was 'list', now" in refused.stderr
+    assert "negatives was 'list', now" in refused.stderr
 
 
 def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, shards: Path, stand_ins: None) -> None:
@@ -211,11 +216,11 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, shards: Path, stand
         (out, "give --model"),
         (("--tagger", "nltk", "--model", "mini", *out), "--model belongs to a model"),
         (("--tagger", "nltk", "--score", "s_pixel", *out), "--score belongs to a model"),
-        (("--tagger", "nltk", "--selection", "borrowed", *out), "--selection belongs to a model"),
-        (("--model", "x", "--share", 0.5, *out), "belong to --selection borrowed"),
+        (("--tagger", "nltk", "--selection", "negatives", *out), "--selection belongs to a model"),
+        (("--model", "x", "--percentile", 50, *out), "belong to --selection negatives"),
         (("--model", "x", "--threshold", 0.5, *out), "--threshold cuts"),
-        (("--model", "x", "--selection", "borrowed", "--score", "s_image", *out), "compares s_pixel"),
-        (("--model", "x", "--selection", "borrowed", "--borrowed", "no.txt", *out), "cannot be read"),
+        (("--model", "x", "--selection", "negatives", "--score", "s_image", *out), "compares s_pixel"),
+        (("--model", "x", "--selection", "negatives", "--negatives", "no.txt", *out), "cannot be read"),
         (("--tagger", "llm", *out), "needs --llm-url"),
         (("--model", "mini", "--llm-model", "m", *out), "--llm-model needs --tagger llm"),
         (("--tagger", "nltk", "--shards", shards), "holds the pairs themselves"),

@@ -26,8 +26,8 @@ def real(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
 
 
-def test_pictures_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+def test_images_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
     Image.new("RGB", (50, 50)).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-60])

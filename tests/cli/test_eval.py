@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ttd
-from tests.benchmarks.layouts import write
-from tests.benchmarks.oracle import Oracle
 from tests.cli.test_start import HEAVY, LOOK
+from tests.evaluation.layouts import write
+from tests.evaluation.oracle import Oracle
 from ttd.cli import cli
 from ttd.cli.eval import SECTIONS
 from ttd.model import TTD
@@ -22,8 +22,8 @@ from ttd.model import TTD
 KILLED_AT_THE_THIRD = """
 import os, signal, sys
 import ttd
-from tests.benchmarks.oracle import Oracle
-from ttd.benchmarks.classes import read_classes
+from tests.evaluation.oracle import Oracle
+from ttd.evaluation.datasets.classes import read_classes
 from ttd.model import TTD
 model, segment, asked = TTD(Oracle(read_classes("voc").titles)), TTD.segment, []
 def kill(self, *args, **options):
@@ -59,8 +59,8 @@ def test_help_names_every_option_once_under_a_heading() -> None:
 
 def test_a_killed_run_goes_on_and_the_report_joins_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, titles = write(tmp_path / "data", "voc", count=4)
-    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--preset", "default"]
-    arguments += ["--pictures", "0"]
+    arguments = ["eval", "voc", "--data", str(tmp_path / "data"), "--model", "oracle", "--protocol", "default"]
+    arguments += ["--images", "0"]
     out = ["--out", str(tmp_path / "killed")]
     line = [sys.executable, "-c", KILLED_AT_THE_THIRD, *arguments, *out]
     assert subprocess.run(line, capture_output=True, timeout=100, check=False).returncode == -9
@@ -79,9 +79,9 @@ def test_a_killed_run_goes_on_and_the_report_joins_runs(tmp_path: Path, monkeypa
     assert "| **oracle [killed]** | 100.0 |" in markdown
     assert "| **oracle [short]** | 100.0 |" in markdown
     assert "| TCL + TTD | 61.1 | 0.185 | 0.204 |" in markdown
-    assert "a sample, 1 of 1449 pictures" in markdown
+    assert "a sample, 1 of 1449 images" in markdown
     assert "this run, a sample of 4 |" in markdown
-    assert "1 of 1 items. Preset default. Measured on a sample" in markdown
+    assert "1 of 1 items. Protocol default. Measured on a sample" in markdown
     assert "Only the first 1 of 4 items were asked about (--limit)." in markdown
     page = (tmp_path / "report" / "report.html").read_text()
     assert len(re.findall("class=ours", page)) == 2

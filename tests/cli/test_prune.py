@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 import ttd
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
-from tests.data.samples import picture, write_tar
+from tests.data.samples import image, write_tar
 from ttd.cli import cli
 from ttd.model import TTD
 
@@ -22,14 +22,14 @@ COLOURS = ("red", "green", "blue", "grey")
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Five shards of eight pairs, every fourth caption names a wrong colour; one picture is broken."""
+    """Five shards of eight pairs, every fourth caption names a wrong colour; one image is broken."""
     for shard in range(5):
         samples = {}
         for i in range(8):
             number = shard * 8 + i
             colour = COLOURS[(number + (number % 4 == 3)) % 4]
-            image = b"no" if number == 13 else picture(number)
-            samples[f"{number:09d}"] = {"png": image, "txt": f"a {colour} thing".encode()}
+            data = b"no" if number == 13 else image(number)
+            samples[f"{number:09d}"] = {"png": data, "txt": f"a {colour} thing".encode()}
         write_tar(tmp_path / "cc" / f"{shard:05d}.tar", samples)
     return tmp_path / "cc"
 
@@ -79,7 +79,7 @@ def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> No
     for arguments, message in (
         ((tmp_path / "none", "--model", "x", "--out", out), "does not exist"),
         ((shards, "--out", out), "--model"),
-        ((shards, "--model", "x", "--out", out, "--max-damaged", "0"), "more than 0.0% of the 40 pairs"),
+        ((shards, "--model", "x", "--out", out, "--max-bad-samples", "0"), "more than 0.0% of the 40 pairs"),
         ((shards, "--model", "x", "--out", out, "--k", "50"), "lower k"),
         ((shards, "--model", "x", "--out", shards / "00000.tar"), "is a file"),
     ):

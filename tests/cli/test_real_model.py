@@ -17,8 +17,8 @@ from tests.tiny_models import tiny_clip_model
 from tests.tolerance import COSINES, assert_close, assert_same_decisions, float_tolerance, label_margin, map_scale
 from ttd.cli import cli
 from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.inference.resizing import resize
 from ttd.maps import joint_norm
-from ttd.resample import resize
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def noise(tmp_path: Path) -> Path:
-    """Three pictures of different shapes with captions beside them."""
+    """Three images of different shapes with captions beside them."""
     folder = tmp_path / "noise"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_one_and_many_and_python_agree(tiny: Path, noise: Path, tmp_path: Path) 
             assert found["selected"] == expected.selected
             scores = [word["score"] for word in found["words"]]
             assert_close(scores, [word.score for word in expected.words], COSINES, scale=1)
-        assert len(drawn["pictures"]) == 3
+        assert len(drawn["files"]) == 3
 
 
 def test_maps_agree_with_python(tiny: Path, noise: Path, tmp_path: Path) -> None:
@@ -91,9 +91,7 @@ def test_maps_agree_with_python(tiny: Path, noise: Path, tmp_path: Path) -> None
 
 
 def test_segment_without_background(tiny: Path, noise: Path) -> None:
-    result = ask(
-        "segment", noise / "a.png", "--tags", "a", "b", "--background", "none", "--model", tiny, "--json"
-    )
+    result = ask("segment", noise / "a.png", "--tags", "a", "b", "--background", "none", "--model", tiny, "--json")
     record = json.loads(result.stdout)
     assert record["names"] == ["a", "b"]
     assert record["background"] is None
@@ -103,11 +101,9 @@ def test_models_presets_and_adapters_that_do_not_exist(tiny: Path, noise: Path, 
     image = noise / "a.png"
     (tmp_path / "adapter").mkdir()
     assert "clip-vit-b61" in one_sentence(ask("tag", image, "a dog", "--model", "clip-vit-b61"))
-    assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--preset", "nothing"))
-    assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--variant", "nothing"))
-    assert "adapter" in one_sentence(
-        ask("tag", image, "a dog", "--model", tiny, "--adapter", tmp_path / "adapter")
-    )
+    assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--protocol", "nothing"))
+    assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--method", "nothing"))
+    assert "adapter" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--adapter", tmp_path / "adapter"))
     assert "nothing" in one_sentence(ask("tag", image, "a dog", "--model", tiny, "--device", "nothing"))
 
 
@@ -118,7 +114,7 @@ def test_mps_where_there_is_none(tiny: Path, noise: Path) -> None:
 
 
 def test_a_wrong_option_ends_a_run_over_many(tiny: Path, noise: Path) -> None:
-    assert "nothing" in one_sentence(ask("tag", noise, "--model", tiny, "--preset", "nothing"))
+    assert "nothing" in one_sentence(ask("tag", noise, "--model", tiny, "--protocol", "nothing"))
 
 
 def test_the_demo_compares_with_the_truth(tiny: Path, tmp_path: Path) -> None:
@@ -132,7 +128,7 @@ def test_the_demo_compares_with_the_truth(tiny: Path, tmp_path: Path) -> None:
         assert truths.count("there") >= 2
         assert "not there" in truths
         assert f'scene {scene["scene"]}: "{scene["caption"]}"' in result.stdout
-        assert Image.open(out / scene["picture"]).width > 600
+        assert Image.open(out / scene["image"]).width > 600
         assert 0 <= scene["caption_iou"] <= 1
     mean = sum(scene["whole_iou"] for scene in report["scenes"]) / 2
     assert report["whole_iou"] == pytest.approx(mean, abs=1e-3)
@@ -140,4 +136,4 @@ def test_the_demo_compares_with_the_truth(tiny: Path, tmp_path: Path) -> None:
     assert page.count("![scene") == 2
     again = json.loads(ask("demo", "--model", tiny, "--scenes", "2", "--json").stdout)
     assert again["caption_iou"] == report["caption_iou"]
-    assert again["scenes"][0]["picture"] is None
+    assert again["scenes"][0]["image"] is None

@@ -11,7 +11,8 @@ import pytest
 
 from tests.cli.conftest import Run
 from ttd._version import __version__
-from ttd.encoders.catalogue import known_models
+from ttd.encoders.loading.catalogue import known_models
+from ttd.encoders.methods import known_methods
 
 HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "scipy", "peft", "tqdm", "importlib.metadata")
 LOOK = """
@@ -60,18 +61,17 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 def test_a_full_disk_behind_stdout() -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "ttd", "models"]
-        result = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-        )
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert result.returncode == 2
     assert "disk is full" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
 def test_models_lists_the_catalogue(run: Run) -> None:
-    lines = run("models").stdout.splitlines()
-    names = [line.split()[0] for line in lines[2:]]
+    tables = run("models").stdout.split("\n\n")
+    names, methods = ([line.split()[0] for line in table.splitlines()[2:]] for table in tables)
     assert names == [entry.name for entry in known_models()]
+    assert methods == [method.name for method in known_methods()]
     found = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
-    assert [row["name"] for row in found] == names
+    assert [row["name"] for row in found] == [*names, *methods]
     assert {"kind", "source", "size", "licence", "what"} <= set(found[0])

@@ -1,4 +1,4 @@
-"""`ttd tag` on one picture."""
+"""`ttd tag` on one image."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_the_json_record(run: Run, photo: Path) -> None:
     record = json.loads(result.stdout)
     assert list(record) == [
         "image", "model", "caption", "selected", "words",
-        "score", "selection", "threshold", "cut", "unknown", "pictures",
+        "score", "selection", "threshold", "truncated", "unknown", "files",
     ]  # fmt: skip
     assert record["image"] == str(photo)
     assert record["model"] == "mini"
     assert record["selected"] == ["queue"]
-    assert record["pictures"] == []
+    assert record["files"] == []
     assert record["words"][1] == {
         "text": "sky", "index": 4, "start": 15, "end": 18, "score": 0.0, "selected": False,
     }  # fmt: skip
@@ -55,9 +55,9 @@ def test_json_alone_draws_nothing(run: Run, photo: Path, model: FakeModel, tmp_p
 
 def test_options_reach_the_model_and_only_those_given(run: Run, photo: Path, model: FakeModel) -> None:
     run("tag", photo, "a queue")
-    run("tag", photo, "a queue", "--score", "s_seg", "--no-stop-words", "--preset", "tcl", "--size", 64)
+    run("tag", photo, "a queue", "--score", "s_seg", "--no-stop-words", "--protocol", "tcl", "--size", 64)
     assert model.calls[0][2] == {"score": "s_pixel"}
-    assert model.calls[1][2] == {"score": "s_seg", "stop_words": False, "preset": "tcl", "size": 64}
+    assert model.calls[1][2] == {"score": "s_seg", "rule": "threshold", "stop_words": False, "flip": True, "size": 64}
 
 
 def test_ones_own_tags(run: Run, photo: Path) -> None:
@@ -98,10 +98,8 @@ def test_ten_thousand_words(run: Run, photo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["1x1", "CMYK", "animated", "palette", "wide"])
-def test_unusual_pictures(run: Run, tmp_path: Path, kind: str) -> None:
-    path = tmp_path / (
-        "picture.gif" if kind == "animated" else "picture.tif" if kind == "CMYK" else "picture.png"
-    )
+def test_unusual_images(run: Run, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("image.gif" if kind == "animated" else "image.tif" if kind == "CMYK" else "image.png")
     if kind == "animated":
         frames = [Image.new("P", (9, 7), color) for color in (1, 2, 3)]
         frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -113,12 +111,12 @@ def test_unusual_pictures(run: Run, tmp_path: Path, kind: str) -> None:
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
-def test_pictures_in_a_file_and_in_a_folder(run: Run, photo: Path, tmp_path: Path) -> None:
+def test_images_in_a_file_and_in_a_folder(run: Run, photo: Path, tmp_path: Path) -> None:
     result = run("tag", photo, "a queue in the sky", "--out", tmp_path / "new" / "drawn.png")
     assert f"wrote {tmp_path / 'new' / 'drawn.png'}" in result.stdout
     record = json.loads(run("tag", photo, "a queue in the sky", "--out", tmp_path / "dir", "--json").stdout)
-    assert [Path(path).name for path in record["pictures"]] == [
+    assert [Path(path).name for path in record["files"]] == [
         "photo.png", "photo-scores.png", "photo-words.png",
     ]  # fmt: skip
-    for path in record["pictures"]:
+    for path in record["files"]:
         assert Image.open(path).width > 300

@@ -16,11 +16,11 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
-from tests.data.samples import picture, sample, write_tar
+from tests.data.samples import image, sample, write_tar
 from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_siglip_model, tiny_tcl_tensors
 from tests.tolerance import TINY_TCL, TINY_TEXT, assert_close, float_tolerance, largest_difference
 from ttd.cli import cli
-from ttd.encoders.folders import Card, read_card, write_card
+from ttd.encoders.loading.formats import Card, read_card, write_card
 from ttd.encoders.registry import load_encoder
 from ttd.encoders.tokenizer import clip_tokenizer
 
@@ -32,7 +32,7 @@ SMALL = [
 
 HELD_IN_STEP_3 = """
 import sys
-from ttd.training.loop import Trainer
+from ttd.training.trainer import Trainer
 advance = Trainer.advance
 def hold(self, *arguments):
     if self.step == 2:
@@ -104,30 +104,30 @@ def test_the_papers_recipe_trains_every_kind(
     trained = run(*command, "--out", tmp_path / "run")
     assert trained.exit_code == 0, trained.output
     assert "WARNING" not in trained.stderr
-    assert json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["variant"] == block
+    assert json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["method"] == block
     card = read_card(tmp_path / "run")
     assert card is not None
-    assert (card.kind, card.variant) == (kind, block)
+    assert (card.kind, card.method) == (kind, block)
     before, after = load_encoder(model), load_encoder(model, adapter=tmp_path / "run")
     words = ["dog", "cat"]
     rounding = float_tolerance(torch.float32, TINY_TCL)  # the largest of the three
     assert largest_difference(before.encode_text(words), after.encode_text(words)) > rounding
     if block is None:
-        refused = run(*command, "--variant", "maskclip", "--out", tmp_path / "other")
+        refused = run(*command, "--method", "maskclip", "--out", tmp_path / "other")
         assert refused.exit_code == 2
-        assert "leave the variant out" in refused.stderr
+        assert "leave the method out" in refused.stderr
         assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_that_names_another_block_says_which_is_trained(base: Path, shard: Path, tmp_path: Path) -> None:
     model, out = shutil.copytree(base, tmp_path / "model"), tmp_path / "run"
-    write_card(model, Card("clip", variant="naclip"))
+    write_card(model, Card("clip", method="naclip"))
     command = ["train", shard, "--config", "paper", "--model", model, *SMALL, "--set", "data.workers=0", "--out", out]
     trained = run(*command, "--steps", 1)
     assert trained.exit_code == 0, trained.output
     assert f'the last block that is trained is "naclip", which ttd.json of {model} names' in trained.stderr
-    assert json.loads((out / "run.json").read_text("utf-8"))["variant"] == "naclip"
-    chosen = run(*command, "--steps", 2, "--variant", "naclip")  # the same run: only its name was not given before
+    assert json.loads((out / "run.json").read_text("utf-8"))["method"] == "naclip"
+    chosen = run(*command, "--steps", 2, "--method", "naclip")  # the same run: only its name was not given before
     assert chosen.exit_code == 0, chosen.output
     assert "naclip" not in chosen.stderr
     (model / "ttd.json").unlink()
@@ -165,7 +165,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
 
 
 def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: Path, tmp_path: Path) -> None:
-    shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": picture(n, 400), "txt": b"a cat"} for n in range(40)})
+    shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": image(n, 400), "txt": b"a cat"} for n in range(40)})
     out = tmp_path / "run"
     command = [sys.executable, "-c", HELD_IN_STEP_3, "train", str(shard), "--model", str(base), "--out", str(out)]
     command += [*SMALL, "--set", "run.log_every=1", "--set", "optimiser.epochs=100"]

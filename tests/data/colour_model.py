@@ -2,7 +2,7 @@
 
     python -m tests.data.colour_model KILL_AFTER ARGUMENTS...
 
-KILL_AFTER pictures (0: never) were encoded, it kills itself with SIGKILL.
+KILL_AFTER images (0: never) were encoded, it kills itself with SIGKILL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 import ttd
 from tests.colour_encoder import ColourEncoder
 from tests.threads import use_test_threads
-from ttd.encoders.base import ImageFeatures
+from ttd.encoders.features import ImageFeatures
 from ttd.model import TTD
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.data.samples import sample, write_tar
 from ttd.data import tar_index
-from ttd.data.shards import TarShard
+from ttd.data.tar_shard import TarShard
 from ttd.errors import InputError
 
 FLIPS, CUTS, PATCHES = 800, 60, 60

@@ -1,4 +1,4 @@
-"""Tiny shards for tests: colourful pictures, captions that name them."""
+"""Tiny shards for tests: colourful images, captions that name them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
 
 
-def picture(number: int, side: int = 24, kind: str = "PNG") -> bytes:
-    """A picture whose first pixel tells its number; mostly the colour `number % 4`."""
+def image(number: int, side: int = 24, kind: str = "PNG") -> bytes:
+    """An image whose first pixel tells its number; mostly the colour `number % 4`."""
     colour = list(COLOURS.values())[number % len(COLOURS)]
     pixels = np.full((side, side, 3), colour, np.uint8)
     pixels[0, 0] = (number // 65536 % 256, number // 256 % 256, number % 256)
@@ -25,18 +25,18 @@ def picture(number: int, side: int = 24, kind: str = "PNG") -> bytes:
 
 
 def number_of(image: Image.Image) -> int:
-    """The number that `picture` hid (PNG only)."""
+    """The number that `image` hid (PNG only)."""
     red, green, blue = np.asarray(image)[0, 0].tolist()
     return int(red * 65536 + green * 256 + blue)
 
 
 def caption(number: int) -> str:
-    return f"a {list(COLOURS)[number % len(COLOURS)]} picture number {number}"
+    return f"a {list(COLOURS)[number % len(COLOURS)]} image number {number}"
 
 
 def sample(number: int) -> dict[str, bytes]:
     """Members by suffix."""
-    return {"png": picture(number), "txt": caption(number).encode(), "json": json_bytes({"url": "x" * 300})}
+    return {"png": image(number), "txt": caption(number).encode(), "json": json_bytes({"url": "x" * 300})}
 
 
 def write_tar(path: Path, samples: Mapping[str, Mapping[str, bytes]]) -> Path:

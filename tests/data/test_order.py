@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttd.data.order import epoch_order
+from ttd.data.sources import epoch_order
 
 numbers = st.integers(0, 300)
 seeds = st.integers(-(2**63), 2**64)

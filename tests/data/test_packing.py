@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.data.samples import caption, picture
+from tests.data.samples import caption, image
 from ttd.data.packing import pack
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.errors import InputError
 from ttd.scenes import Scenes
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Seven pictures of several formats, one of them broken, two with two captions."""
+    """Seven images of several formats, one of them broken, two with two captions."""
     place = tmp_path / "photos"
     place.mkdir()
     lines = []
     for i in range(7):
         kind = ("PNG", "JPEG", "WEBP", "BMP")[i % 4]
-        (place / f"{i}.{kind.lower()}").write_bytes(picture(i, kind=kind) if i != 4 else b"\x89PNG broken")
+        (place / f"{i}.{kind.lower()}").write_bytes(image(i, kind=kind) if i != 4 else b"\x89PNG broken")
         captions = [caption(i), f"über {i}"] if i % 3 == 0 else [caption(i)]
         lines.append(json.dumps({"image": f"{i}.{kind.lower()}", "captions": captions}))
     (place / "pairs.jsonl").write_text("\n".join(lines))

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ttd.data.histogram import score_histogram
-from ttd.data.pruning import Pruned, Spread, prune, spread_of
+from ttd.data.pruning import Pruned, Spread, prune, score_histogram, spread_of
 from ttd.data.tables import SCORES
 from ttd.errors import InputError
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.samples import picture, sample, write_shards, write_tar
-from ttd.data.damage import BROKEN_IMAGE, DamagedPair
-from ttd.data.pairs import PairSource
+from tests.data.samples import image, sample, write_shards, write_tar
+from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
 from ttd.data.ranks import ranks
 from ttd.data.shard_jobs import ShardJob, read_ahead, run_shards, table_path, whole_report
+from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
 from ttd.errors import InputError
 
@@ -25,12 +25,12 @@ class LengthJob(ShardJob):
         self.settings = settings
         self.asked: list[str] = []
 
-    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
+    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
         rows = []
         for i in indices:
             try:
                 pair = source[i]
-            except DamagedPair as damage:
+            except BadSample as damage:
                 skip(damage)
                 continue
             rows.append({"shard": pair.shard, "key": pair.key, "score": len(pair.captions[0]) / 100})
@@ -41,7 +41,7 @@ class LengthJob(ShardJob):
 @pytest.fixture
 def source(tmp_path: Path) -> PairSource:
     paths = write_shards(tmp_path / "cc", [6, 6, 0, 6, 6])
-    bad = {"bad": {"png": b"", "txt": b"x"}, "worse": {"png": picture(0)[:30], "txt": b"x"}, "ok": sample(3)}
+    bad = {"bad": {"png": b"", "txt": b"x"}, "worse": {"png": image(0)[:30], "txt": b"x"}, "ok": sample(3)}
     return PairSource([*paths, write_tar(tmp_path / "cc/bad.tar", bad)])
 
 
@@ -120,12 +120,12 @@ def test_what_a_kill_left_is_removed_in_the_end(source: PairSource, tmp_path: Pa
 def test_reading_ahead_keeps_order_and_damage(n: int, size: int, threads: int, bad: set[int]) -> None:
     def read(i: int) -> int:
         if i in bad:
-            raise DamagedPair(BROKEN_IMAGE, "s", str(i))
+            raise BadSample(BROKEN_IMAGE, "s", str(i))
         return i
 
     batches = list(read_ahead(read, range(n), size, threads))
     assert all(len(batch) == size for batch in batches[:-1])
-    flat = [int(one.key) if isinstance(one, DamagedPair) else one for batch in batches for one in batch]
+    flat = [int(one.key) if isinstance(one, BadSample) else one for batch in batches for one in batch]
     assert flat == list(range(n))
     assert {i for batch in batches for i in batch if isinstance(i, int)} == set(range(n)) - bad
 

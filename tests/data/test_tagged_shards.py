@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.data.samples import json_bytes, picture, write_shards, write_tar
-from ttd.data.damage import DamagedPair
-from ttd.data.pairs import INSIDE, PairSource
+from tests.data.samples import image, json_bytes, write_shards, write_tar
+from ttd.data.bad_samples import BadSample
+from ttd.data.sources import INSIDE, PairSource
 from ttd.data.tables import WORDS, write_table
 from ttd.data.tagged_shards import TaggedShards
 from ttd.errors import InputError
@@ -34,7 +34,7 @@ def second_words(key: str, captions: tuple[str, ...]) -> list[list[str]]:
 @pytest.fixture
 def source(tmp_path: Path) -> PairSource:
     write_shards(tmp_path / "cc", [3, 0, 5])
-    five = {"png": picture(4), "json": json_bytes({"captions": ["a dog", "the cat é"], "url": "u", "width": 24})}
+    five = {"png": image(4), "json": json_bytes({"captions": ["a dog", "the cat é"], "url": "u", "width": 24})}
     return PairSource([tmp_path / "cc", write_tar(tmp_path / "more/0.tar", {"x/five": five})])
 
 
@@ -50,7 +50,7 @@ def test_words_travel_with_the_pairs(source: PairSource, tmp_path: Path) -> None
         assert after.captions == before.captions
         assert after.tags == tuple(tuple(words) for words in second_words("", before.captions))
         assert after.image.tobytes() == before.image.tobytes()
-    shard, row = tagged.place(8)
+    shard, row = tagged.shard_row(8)
     record = shard.record(row)
     assert (record["url"], record["width"]) == ("u", 24)
     assert (record["source_shard"], record["source"]) == ("more/0.tar", "x/five")
@@ -93,15 +93,15 @@ def test_folders_with_other_shards_are_refused(source: PairSource, tmp_path: Pat
     "record", [{}, {"tags": "dog"}, {"tags": [["dog"], ["cat"]]}, {"tags": [[1]]}, {"tags": ["dog"]}, [], "x"]
 )
 def test_shards_without_words_say_so(tmp_path: Path, record: Any) -> None:
-    sample = {"png": picture(0), "txt": b"a dog", "json": json.dumps(record).encode()}
+    sample = {"png": image(0), "txt": b"a dog", "json": json.dumps(record).encode()}
     source = PairSource(write_tar(tmp_path / "cc/0.tar", {"one": sample}), tags=INSIDE)
     with pytest.raises(InputError, match=r"'one' of cc/0.tar carries no words for its 1 captions.*--shards") as told:
         source[0]
-    assert not isinstance(told.value, DamagedPair)
+    assert not isinstance(told.value, BadSample)
 
 
 def test_captions_files_carry_no_words(tmp_path: Path) -> None:
-    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "0.png").write_bytes(image(0))
     (tmp_path / "pairs.csv").write_text("image,caption\n0.png,a dog\n")
     with pytest.raises(InputError, match="carries no words"):
         PairSource(tmp_path / "pairs.csv", tags=INSIDE)[0]

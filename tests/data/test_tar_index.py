@@ -18,8 +18,8 @@ import pytest
 from tests.data.damaged_index import CUTS, FLIPS, PATCHES, pairs_of
 from tests.data.samples import sample, write_shards, write_tar
 from ttd.data import tar_index
-from ttd.data.shards import TarShard
 from ttd.data.tar_index_file import Member, Stamp, written
+from ttd.data.tar_shard import TarShard
 
 
 @pytest.fixture(autouse=True)

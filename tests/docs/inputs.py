@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.benchmarks import layouts
-from tests.benchmarks.oracle import save
-from tests.benchmarks.test_multilabel import write_coco, write_nus
-from tests.benchmarks.test_prepare import box, frame, mat
-from tests.benchmarks.test_referring import write_refer
-from tests.benchmarks.test_tagmask import write_set
 from tests.data.samples import json_bytes, write_tar
 from tests.docs.left_out import reason
 from tests.docs.pages import ROOT, SHELL, commands, read_blocks
+from tests.evaluation import layouts
+from tests.evaluation.datasets.test_converters import box, frame, mat
+from tests.evaluation.oracle import save
+from tests.evaluation.tasks.test_multilabel import write_coco, write_nus
+from tests.evaluation.tasks.test_referring import write_refer
+from tests.evaluation.tasks.test_tagmask import write_set
 from ttd.scenes import Scenes
 
 CAPTIONS = ("a dog on the grass", "two cats near a table", "a man with a red umbrella", "a boat by the sea")
@@ -54,7 +54,7 @@ def _clone(folder: Path, clients: Path) -> None:
 
 
 def scene(number: int, side: int = 64) -> Image.Image:
-    """A picture with something to see in it."""
+    """An image with something to see in it."""
     return Image.fromarray(Scenes("test")[number].image).resize((side, side))
 
 
@@ -64,7 +64,7 @@ def photo(path: Path, number: int = 0) -> None:
 
 
 def photos(folder: Path) -> None:
-    """A folder of pictures with their captions beside them."""
+    """A folder of images with their captions beside them."""
     for number in range(3):
         photo(folder / f"{number}.jpg", number)
         (folder / f"{number}.txt").write_text(CAPTIONS[number] + "\n", "utf-8")
@@ -77,16 +77,16 @@ def shards(folder: Path, count: int, pairs: int) -> None:
     for number in range(count):
         samples = {}
         for pair in range(number * each, min((number + 1) * each, pairs)):
-            picture = folder / "picture.png"
-            scene(pair).save(picture)
+            image = folder / "image.png"
+            scene(pair).save(image)
             caption = CAPTIONS[pair % len(CAPTIONS)].encode()
-            samples[f"{pair:09d}"] = {"png": picture.read_bytes(), "txt": caption, "json": json_bytes({"key": pair})}
-            picture.unlink()
+            samples[f"{pair:09d}"] = {"png": image.read_bytes(), "txt": caption, "json": json_bytes({"key": pair})}
+            image.unlink()
         write_tar(folder / f"{number:05d}.tar", samples)
 
 
 def coco_captions(folder: Path, count: int) -> None:
-    """`captions_val2017.json` and `val2017`; the first picture has the number of COCO's own first."""
+    """`captions_val2017.json` and `val2017`; the first image has the number of COCO's own first."""
     ids = [139, *range(1000, 999 + count)]
     images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in ids]
     for number, image in enumerate(images):
@@ -161,7 +161,7 @@ def _benchmarks(folder: Path, run: Run, model: str) -> None:
 
 
 def _panoptic(folder: Path, instances: dict[str, list[dict[str, object]]]) -> None:
-    """One segment for each picture, of a thing that a caption names."""
+    """One segment for each image, of a thing that a caption names."""
     dog = {"id": 18, "name": "dog", "isthing": 1}
     annotations = []
     for image in instances["images"]:
@@ -191,7 +191,7 @@ def _data(folder: Path, run: Run, model: str) -> None:
 
 
 def _training(folder: Path, run: Run, model: str) -> None:
-    photo(folder / "picture.png")
+    photo(folder / "image.png")
     shards(folder / "cc3m", 332, 12)
     coco_captions(folder, 130)
 

@@ -11,7 +11,7 @@ DOWNLOAD = "downloads from a third party"
 GPU = "needs a GPU"
 
 _ALWAYS = (
-    (r"(pip install )?img2dataset\b", f"{DOWNLOAD}: img2dataset, and pictures from all over the web"),
+    (r"(pip install )?img2dataset\b", f"{DOWNLOAD}: img2dataset, and images from all over the web"),
     (r"python -m ttd\.scenes\.build_atlas\b", f"{DOWNLOAD}: the drawings of OpenMoji and a font"),
 )
 

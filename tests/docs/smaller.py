@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-SCENES = 24  # pictures to measure on
-PAIRS = 96  # pictures to train on
+SCENES = 24  # images to measure on
+PAIRS = 96  # images to train on
 STEPS = 2
 PORT = "TTD_DOCS_PORT"  # variable with a free port for `ttd app`
 
@@ -32,7 +32,7 @@ def smaller(arguments: list[str]) -> list[str]:
             words += ["--set", f"optimiser.steps={STEPS}"]
         case ["train", *_] if "--steps" in words:
             words[words.index("--steps") + 1] = str(STEPS)
-        case ["train", *_] if _value(words, "--config") == "paper":  # it has 8 processes that read pictures
+        case ["train", *_] if _value(words, "--config") == "paper":  # it has 8 processes that read images
             words += ["--set", f"data.workers={int('WORLD_SIZE' not in os.environ)}"]
         case ["app", *_] if "--port" not in words:
             words += ["--port", os.environ.get(PORT, "PORT")]

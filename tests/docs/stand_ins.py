@@ -21,8 +21,8 @@ from transformers import CLIPModel
 
 from tests.encoders.hub_stand_in import StandIn
 from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_sam_model, tiny_siglip_model, tiny_tcl_tensors
-from ttd.encoders import catalogue
-from ttd.encoders.openai_names import clip_to_openai
+from ttd.encoders.loading import catalogue
+from ttd.encoders.loading.openai_names import clip_to_openai
 from ttd.encoders.tokenizer import clip_tokenizer
 
 RELEASE = "/releases/tcl.pth"

@@ -24,7 +24,7 @@ def test_every_option_is_described_and_none_is_made_up() -> None:
             assert f"ttd {name}" in COMMAND_LINE
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", COMMAND_LINE))
     assert told <= known
-    shared = {"--model", "--adapter", "--adapter-scale", "--variant", "--preset", "--size", "--refine", "--sam-model"}
+    shared = {"--model", "--adapter", "--adapter-scale", "--method", "--protocol", "--size", "--refine", "--sam-model"}
     assert shared | {"--device", "--dtype", "--out", "--json", "--batch", "--background", "--tags", "--score"} <= told
 
 
@@ -58,4 +58,4 @@ def test_every_function_of_the_table_is_where_it_says() -> None:
     for names, file in rows:
         source = (ROOT / "src" / file).read_text("utf-8")
         for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
-            assert re.search(rf"^\s*(def|class) {name}\b|^{name} = ", source, re.M), (name, file)
+            assert re.search(rf"^\s*(def|class) {name}\b|^{name}(: [^=]+)? = ", source, re.M), (name, file)

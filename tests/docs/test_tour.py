@@ -33,8 +33,8 @@ def test_it_ran_from_the_top_without_errors_or_warnings() -> None:
     assert all(cell["outputs"] for cell in CODE[1:])  # the first only imports
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
     assert not [cell["id"] for cell in CELLS if cell["metadata"]]  # times of execution would stand there
-    pictures = [output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {})]
-    assert len(pictures) == sum("show(" in source(cell) for cell in CODE[1:]) >= 5
+    images = [output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {})]
+    assert len(images) == sum("show(" in source(cell) for cell in CODE[1:]) >= 5
     assert TOUR.stat().st_size < 1_500_000
 
 

@@ -32,8 +32,8 @@ def use(block: Block, folder: Path, run: Callable[[str], None]) -> None:
             run('ttd tag carded.png "a dog on the grass" --model ./with-card')
         case "docs/data.md", "json":
             (folder / "words.jsonl").write_text(block.text + "\n", "utf-8")
-            options = "--config scenes-paper --tags words.jsonl --set choice.by=given --dry-run --out runs/words"
-            run(f"ttd train cc3m/ {options}")
+            how = "--config scenes-paper --tags words.jsonl --set choice.by=given --dry-run"
+            run(f"ttd train cc3m/ {how} --out runs/words")
         case "docs/training.md", "json":  # a line of the log of the config that the page has trained with by now
             logged = json.loads((folder / "runs/whole/log.jsonl").read_text("utf-8").splitlines()[0])
             shown = json.loads(block.text)

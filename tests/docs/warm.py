@@ -45,7 +45,7 @@ os._exit(code[0] if code else 70)
 """
 
 # `make test` runs one file: the others are what the test of the blocks is one of. `venv` without pip: it is ours.
-MODULES = {"pytest": ["tests/test_words.py", "-n", "0"], "venv": ["--without-pip"]}
+MODULES = {"pytest": ["tests/text/test_words.py", "-n", "0"], "venv": ["--without-pip"]}
 
 
 def write_clients(folder: Path, address: str) -> None:

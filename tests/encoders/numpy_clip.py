@@ -10,10 +10,7 @@ Parameters = dict[str, Array]
 
 def layer_norm(x: Array, p: Parameters, name: str, eps: float = 1e-5) -> Array:
     centred = x - x.mean(-1, keepdims=True)
-    return (
-        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * p[f"{name}.weight"]
-        + p[f"{name}.bias"]
-    )
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * p[f"{name}.weight"] + p[f"{name}.bias"]
 
 
 def linear(x: Array, p: Parameters, name: str) -> Array:
@@ -34,9 +31,7 @@ def mlp(x: Array, p: Parameters, block: str) -> Array:
     return linear(hidden, p, f"{block}.mlp.fc2")
 
 
-def attention(
-    x: Array, p: Parameters, block: str, heads: int, weights: str, bias: Array | float = 0
-) -> Array:
+def attention(x: Array, p: Parameters, block: str, heads: int, weights: str, bias: Array | float = 0) -> Array:
     """`weights`: which products make the attention, such as "qk" (ordinary), "qq+kk", or "identity"."""
     y = layer_norm(x, p, f"{block}.layer_norm1")
     q, k, v = (linear(y, p, f"{block}.self_attn.{n}_proj") for n in "qkv")

@@ -29,9 +29,7 @@ def block(x: Tensor, p: Tensors, name: str, identity: bool = False, mask: Tensor
         )[0].transpose(0, 1)  # fmt: skip
     x = x + y
     y = F.linear(norm(x, p, f"{name}.ln_2"), p[f"{name}.mlp.c_fc.weight"], p[f"{name}.mlp.c_fc.bias"])
-    return x + F.linear(
-        y * torch.sigmoid(1.702 * y), p[f"{name}.mlp.c_proj.weight"], p[f"{name}.mlp.c_proj.bias"]
-    )
+    return x + F.linear(y * torch.sigmoid(1.702 * y), p[f"{name}.mlp.c_proj.weight"], p[f"{name}.mlp.c_proj.bias"])
 
 
 def text(ids: Tensor, p: Tensors) -> Tensor:

@@ -12,8 +12,9 @@ from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import random_pixels, tiny_clip, tiny_siglip, tiny_tcl
 from tests.tolerance import TINY_IMAGE, TINY_TCL, TINY_TEXT, assert_close
 from ttd.encoders import base
-from ttd.encoders.base import Encoder, ImageFeatures, cosine_maps
+from ttd.encoders.base import Encoder
 from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.features import ImageFeatures, MapQuestion, cosine_maps
 from ttd.errors import InputError
 from ttd.maps import joint_norm, norm
 
@@ -39,9 +40,7 @@ def test_distinct_strings_are_encoded_once_in_bounded_chunks(monkeypatch: pytest
     batches = []
     embed = CLIPEncoder.embed_tokens
     monkeypatch.setattr(base, "TEXTS_PER_CHUNK", 3)
-    monkeypatch.setattr(
-        CLIPEncoder, "embed_tokens", lambda self, ids: batches.append(ids.shape) or embed(self, ids)
-    )
+    monkeypatch.setattr(CLIPEncoder, "embed_tokens", lambda self, ids: batches.append(ids.shape) or embed(self, ids))
     assert_close(encoder.encode_text(words), expected, TINY_TEXT)
     assert batches == [(3, 3), (1, 9)]
     assert torch.equal(expected[0], expected[2])
@@ -84,7 +83,8 @@ def test_maps_follow_the_rule_of_uncalibrated_encoders() -> None:
     encoder = tiny_clip()
     features, text = encoder.encode_image(random_pixels()), encoder.encode_text(["dog", "cat"])
     sim = encoder.similarity(features, text)
-    ranges, joint = sim.amax((-2, -1)) - sim.amin((-2, -1)), encoder.maps(features, text, joint=True)
+    ranges = sim.amax((-2, -1)) - sim.amin((-2, -1))
+    joint = encoder.maps(features, text, MapQuestion(joint=True))
     # The same cosines once more, then divided by the range of a map.
     for maps, expected in ((encoder.maps(features, text), norm(sim)), (joint, joint_norm(sim))):
         assert_close(maps, expected, 48, scale=2 * float(sim.abs().max() / ranges.min()))
@@ -110,7 +110,7 @@ def test_padding_is_cropped_and_known_per_cell() -> None:
 
 
 @pytest.mark.parametrize(
-    "encoder", [tiny_clip(variant="naclip"), tiny_siglip(), tiny_tcl(), tiny_tcl(first_trained=1), ColourEncoder()]
+    "encoder", [tiny_clip(method="naclip"), tiny_siglip(), tiny_tcl(), tiny_tcl(first_trained=1), ColourEncoder()]
 )
 @torch.no_grad()
 def test_the_pooled_embedding_alone_is_the_same(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from tests.encoders import numpy_clip
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model
 from tests.tolerance import PIXELS, assert_close, tower
 from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.last_block import PRESETS, LastBlock, gaussian_window, last_block
-from ttd.errors import InputError
+from ttd.encoders.last_block import gaussian_window
+from ttd.encoders.methods import LastBlock, Method, find_method, method_names
+from ttd.errors import InputError, ModelError
 
 GRID = (3, 5)
 
@@ -24,21 +25,21 @@ def window(sigma: float) -> np.ndarray:
     return out
 
 
-VARIANTS = {
+CASES = {
     "maskclip": ("maskclip", "identity", True, 0),
     "sclip": ("sclip", "qq+kk", True, 0),
     "clearclip": ("clearclip", "qq", False, 0),
     "naclip": ("naclip", "kk", False, window(5)),
     "values": ("values", "identity", False, 0),
-    "two terms, narrow window": (LastBlock("qq+kk", 1.5, True), "qq+kk", True, window(1.5)),
+    "two terms, narrow window": (Method("mine", "a test", LastBlock("qq+kk", 1.5, True)), "qq+kk", True, window(1.5)),
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_variant_is_the_formula(name: str) -> None:
-    variant, weights, keep, bias = VARIANTS[name]
-    encoder = CLIPEncoder(tiny_clip_model(layers=3, vocab=64), variant=variant)
+def test_method_is_the_formula(name: str) -> None:
+    method, weights, keep, bias = CASES[name]
+    encoder = CLIPEncoder(tiny_clip_model(layers=3, vocab=64), method=method)
     p = {n: v.double().numpy() for n, v in encoder.backbone.state_dict().items()}
     pixels = random_pixels(2, GRID[0] * 16, GRID[1] * 16)
     features, terms = encoder.encode_image(pixels), tower(blocks=3, width=64, tokens=16, first=PIXELS)
@@ -49,9 +50,9 @@ def test_variant_is_the_formula(name: str) -> None:
 
 
 @torch.no_grad()
-def test_presets_differ_from_each_other() -> None:
+def test_methods_differ_from_each_other() -> None:
     pixels = random_pixels(1)
-    dense = [tiny_clip(variant=name).encode_pixels(pixels) for name in PRESETS]
+    dense = [tiny_clip(method=name).encode_pixels(pixels) for name in method_names()]
     for i, a in enumerate(dense):
         assert all((a - b).abs().max() > 1e-3 for b in dense[:i])
 
@@ -60,9 +61,9 @@ def test_gaussian_window_leaves_the_class_token_alone() -> None:
     assert_close(gaussian_window(GRID, 5), window(5), 2)  # a sum of two squares, its exponential
 
 
-def test_unknown_variants_are_refused() -> None:
-    with pytest.raises(InputError, match="maskclip"):
-        last_block("mask-clip")
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ModelError, match="maskclip"):
+        find_method("mask-clip")
     with pytest.raises(InputError, match="qq"):
         LastBlock("qk")
     with pytest.raises(InputError, match="Gaussian"):

@@ -16,14 +16,14 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from tests.encoders.hub_stand_in import StandIn
-from tests.encoders.test_adapters import assert_same_outputs, differences, make_adapter, outputs
-from tests.encoders.test_folders import openai_tensors
-from tests.encoders.test_hub import publish
+from tests.encoders.loading.test_adapters import assert_same_outputs, differences, make_adapter, outputs
+from tests.encoders.loading.test_formats import openai_tensors
+from tests.encoders.loading.test_hub import publish
 from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_siglip_model
 from tests.tolerance import LAYERS, TINY_IMAGE, TINY_TCL, assert_close, largest_difference
 from ttd.encoders import registry
 from ttd.encoders.base import Encoder
-from ttd.encoders.folders import Card, write_card
+from ttd.encoders.loading.formats import Card, write_card
 from ttd.encoders.registry import known_models, load_encoder
 from ttd.encoders.siglip import SigLIPEncoder
 from ttd.errors import InputError, ModelError
@@ -69,9 +69,7 @@ class TestNames:
         assert {"clip-vit-b16", "tcl", "tcl+ttd"} <= {entry.name for entry in entries}
 
     def test_unknown_names_get_close_ones_and_the_list(self) -> None:
-        with pytest.raises(
-            ModelError, match=r'unknown model "clip-vit-b61".*did you mean clip-vit-b16'
-        ) as error:
+        with pytest.raises(ModelError, match=r'unknown model "clip-vit-b61".*did you mean clip-vit-b16') as error:
             load_encoder("clip-vit-b61")
         assert all(entry.name in str(error.value) for entry in known_models() if entry.what == "model")
         with pytest.raises(ModelError, match='unknown adapter "ttd"'):
@@ -93,14 +91,12 @@ class TestNames:
         with pytest.raises(ModelError, match="install the package again"):
             load_encoder()
 
-    def test_mini_is_a_folder_of_the_package(
-        self, monkeypatch: pytest.MonkeyPatch, mini_folder: Path
-    ) -> None:
+    def test_mini_is_a_folder_of_the_package(self, monkeypatch: pytest.MonkeyPatch, mini_folder: Path) -> None:
         monkeypatch.setattr(registry, "MINI", mini_folder)
         assert load_encoder().vocabulary == {"dog", "grass"}
 
     def test_listing_needs_no_torch(self) -> None:
-        code = "import sys; from ttd.encoders.catalogue import known_models; print('torch' in sys.modules)"
+        code = "import sys; from ttd.encoders.loading.catalogue import known_models; print('torch' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "False"
 
@@ -119,10 +115,10 @@ class TestFolders:
         assert (encoder.image_size, encoder.background) == (48, 0.3)
         assert encoder.vocabulary == {"dog", "grass"}
         dense = encoder.encode_pixels(random_pixels())
-        half = tiny_clip(variant="values")
+        half = tiny_clip(method="values")
         half.backbone.half().float()
         assert_close(dense, half.encode_pixels(random_pixels()), TINY_IMAGE)
-        overruled = load_encoder(mini_folder, variant="maskclip").encode_pixels(random_pixels())
+        overruled = load_encoder(mini_folder, method="maskclip").encode_pixels(random_pixels())
         assert largest_difference(dense, overruled) > 1e-3
 
     def test_openai_and_open_clip(self, tmp_path: Path) -> None:
@@ -134,9 +130,7 @@ class TestFolders:
         shape = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16}
         text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
         for quick in (True, False):
-            config = {
-                "model_cfg": {"embed_dim": 48, "quick_gelu": quick, "vision_cfg": shape, "text_cfg": text}
-            }
+            config = {"model_cfg": {"embed_dim": 48, "quick_gelu": quick, "vision_cfg": shape, "text_cfg": text}}
             (folder / "open_clip_config.json").write_text(json.dumps(config))
             if quick:
                 assert_same_outputs(load_encoder(folder), openai)
@@ -185,7 +179,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "said"),
         [
-            ({"variant": "maskclap"}, ModelError, "unknown variant: maskclap, known: maskclip, sclip"),
+            ({"method": "maskclap"}, ModelError, "unknown method: maskclap, known: maskclip, sclip"),
             ({"device": "gpu0"}, InputError, 'unknown device "gpu0"'),
             ({"device": "cuda:99"}, InputError, "no device cuda:99"),
             ({"dtype": "float8"}, InputError, "unknown dtype float8: use float32"),
@@ -224,17 +218,15 @@ class TestAdapters:
         lora = make_adapter(tmp_path / "lora")
         base, adapted = load_encoder(clip_folder), load_encoder(clip_folder, adapter=lora)
         assert min(differences(outputs(base), outputs(adapted))) > 1e-3
-        assert same_weights(
-            load_encoder(clip_folder, adapter=lora, adapter_scale=0), load_encoder(clip_folder)
-        )
+        assert same_weights(load_encoder(clip_folder, adapter=lora, adapter_scale=0), load_encoder(clip_folder))
         assert_same_outputs(load_encoder(clip_folder, adapter=str(lora), merge=False), adapted)
 
-    def test_the_adapters_card_brings_its_variant(self, clip_folder: Path, tmp_path: Path) -> None:
+    def test_the_adapters_card_brings_its_method(self, clip_folder: Path, tmp_path: Path) -> None:
         lora = make_adapter(tmp_path / "lora")
-        write_card(lora, Card("clip", variant="values", fingerprint=tiny_clip().fingerprint()))
+        write_card(lora, Card("clip", method="values", fingerprint=tiny_clip().fingerprint()))
         values = load_encoder(clip_folder, adapter=lora, adapter_scale=0)
-        assert_same_outputs(values, load_encoder(clip_folder, variant="values"))
-        maskclip = load_encoder(clip_folder, adapter=lora, adapter_scale=0, variant="maskclip")
+        assert_same_outputs(values, load_encoder(clip_folder, method="values"))
+        maskclip = load_encoder(clip_folder, adapter=lora, adapter_scale=0, method="maskclip")
         assert_same_outputs(maskclip, load_encoder(clip_folder))
 
     def test_a_single_file_is_for_tcl_only(self, clip_folder: Path, tmp_path: Path) -> None:
@@ -250,8 +242,8 @@ class TestTCL:
         return tmp_path / "tcl.pth"
 
     def test_has_one_last_block_only(self, checkpoint: Path) -> None:
-        with pytest.raises(ModelError, match="leave the variant out"):
-            load_encoder(checkpoint, variant="sclip")
+        with pytest.raises(ModelError, match="leave the method out"):
+            load_encoder(checkpoint, method="sclip")
 
     def test_single_file_adapter(self, checkpoint: Path, tmp_path: Path) -> None:
         gate = "masker.image_encoder.decoder.decoder.net.0.conv.gate.gate"
@@ -264,9 +256,7 @@ class TestTCL:
 
     def test_unknown_adapter_format_is_named(self, checkpoint: Path, tmp_path: Path) -> None:
         torch.save({"strange.lora": torch.zeros(4, 2)}, tmp_path / "a.pt")
-        with pytest.raises(
-            ModelError, match=r"a\.pt: 1 of its 1 parameters fit nothing.*strange\.lora \[4, 2\]"
-        ):
+        with pytest.raises(ModelError, match=r"a\.pt: 1 of its 1 parameters fit nothing.*strange\.lora \[4, 2\]"):
             load_encoder(checkpoint, adapter=tmp_path / "a.pt")
 
     def test_peft_adapter(self, checkpoint: Path, tmp_path: Path) -> None:

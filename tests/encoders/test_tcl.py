@@ -23,7 +23,7 @@ from tests.tolerance import (
     largest_difference,
     tower,
 )
-from ttd.encoders import TCLEncoder, tcl
+from ttd.encoders import MapQuestion, TCLEncoder, tcl
 from ttd.errors import InputError, ModelError
 
 SIZES = [
@@ -70,7 +70,7 @@ def test_reference_outputs(shared: Path, image: str) -> None:
     assert_masks(encoder.masks(pixels, text, pamr=True), expected[f"mask_pamr_kp{image}"], COSINES_TCL + PAMR)
     if image == "0":
         assert_close(features.pooled, normalize(expected["global_emb0"], dim=-1), TINY_TCL)
-        assert_close(features.clip_dense, normalize(expected["maskclip_feat0"], dim=1), TINY_TCL)
+        assert_close(features.extras["clip_dense"], normalize(expected["maskclip_feat0"], dim=1), TINY_TCL)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -123,7 +123,7 @@ def test_padding_is_centred_and_reported() -> None:
     padded[..., 3:60, 7:41] = pixels
     assert_close(features.dense, encoder.encode_image(padded).dense, TINY_TCL)
     assert_close(features.dense, encoder.encode_pixels(pixels), TINY_TCL)
-    assert torch.equal(features.pixels, padded)
+    assert torch.equal(features.extras["pixels"], padded)
 
 
 @torch.no_grad()
@@ -140,35 +140,33 @@ def test_templates_are_averaged_before_they_are_normalised() -> None:
 def test_maps_mix_the_branches_and_ignore_joint() -> None:
     encoder = tiny_tcl()
     features, text = encoder.encode_image(random_pixels()), encoder.encode_text(["dog", "cat"])
-    own = encoder.maps(features, text, clip_weight=0)
-    cos_clip = torch.einsum("bchw,nc->bnhw", features.clip_dense, text)
+    own = encoder.maps(features, text, MapQuestion(clip_weight=0))
+    cos_clip = torch.einsum("bchw,nc->bnhw", features.extras["clip_dense"], text)
     prior = interpolate(torch.sigmoid(10 * (cos_clip - 0.25)), scale_factor=4, mode="bilinear")
     assert_close(own, torch.sigmoid(9 * encoder.similarity(features, text) - 2), 48, scale=9 / 4)
     # The steepest slopes of both sigmoids, each with its share.
-    mixed = encoder.maps(features, text, joint=True, clip_weight=0.6)
+    mixed = encoder.maps(features, text, MapQuestion(joint=True, clip_weight=0.6))
     assert_close(mixed, 0.4 * own + 0.6 * prior, 48, scale=0.4 * 9 / 4 + 0.6 * 10 / 4)
     with pytest.raises(InputError, match="clip_weight"):
-        encoder.maps(features, text, clip_weight=1.5)
+        encoder.maps(features, text, MapQuestion(clip_weight=1.5))
 
 
 @torch.no_grad()
 def test_pamr_leaves_out_only_what_cannot_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tiny_tcl()
     features, text = encoder.encode_image(random_pixels()), torch.randn(12, 48)
-    full = encoder.maps(features, text, pamr=True)
+    full = encoder.maps(features, text, MapQuestion(refine="pamr"))
     threshold = float(full.amax((0, 2, 3)).median())
     refined = []
     pamr = tcl.refine_with_pamr
-    monkeypatch.setattr(
-        tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m)
-    )
-    sparse = encoder.maps(features, text, pamr=True, threshold=threshold)
+    monkeypatch.setattr(tcl, "refine_with_pamr", lambda image, m: refined.append(m.shape[1]) or pamr(image, m))
+    sparse = encoder.maps(features, text, MapQuestion(refine="pamr", threshold=threshold))
     labels = [torch.where(m.amax(1) < threshold, -1, m.argmax(1)) for m in (full, sparse)]
     margin = label_margin(full.movedim(1, 0), threshold)
     assert_same_decisions(labels[1], labels[0], margin, float_tolerance(torch.float32, PAMR))
     assert (labels[0] >= 0).any()
     assert 0 < refined[0] < 12
-    encoder.maps(features, text, pamr=True, threshold=1.1)
+    encoder.maps(features, text, MapQuestion(refine="pamr", threshold=1.1))
     assert len(refined) == 1
 
 
@@ -242,9 +240,7 @@ def test_damaged_checkpoints_are_refused_in_a_sentence() -> None:
     with pytest.raises(ModelError, match="stranger"):
         TCLEncoder.from_state_dict({**tensors, "stranger": torch.zeros(1)})
     with pytest.raises(ModelError, match="does not have"):
-        TCLEncoder.from_state_dict(
-            {**tensors, "masker.image_encoder.decoder.decoder.net.0.x": torch.zeros(1)}
-        )
+        TCLEncoder.from_state_dict({**tensors, "masker.image_encoder.decoder.decoder.net.0.x": torch.zeros(1)})
 
 
 def test_features_of_another_encoder_are_refused() -> None:
@@ -254,4 +250,4 @@ def test_features_of_another_encoder_are_refused() -> None:
     with pytest.raises(InputError, match="CLIP branch"):
         encoder.maps(bare, torch.randn(1, 48))
     with pytest.raises(InputError, match="pixels"):
-        encoder.maps(bare, torch.randn(1, 48), pamr=True, clip_weight=0)
+        encoder.maps(bare, torch.randn(1, 48), MapQuestion(refine="pamr", clip_weight=0))

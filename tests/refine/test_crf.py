@@ -1,4 +1,4 @@
-"""DenseCRF: its unary by hand, its inference against a dense mean field on a small picture."""
+"""DenseCRF: its unary by hand, its inference against a dense mean field on a small image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from ttd.refine import crf
 from ttd.refine.crf import unary_probabilities
 
 
-def mean_field(
-    image: np.ndarray, p: np.ndarray, iterations: int, kernels: list[tuple[float, ...]]
-) -> np.ndarray:
+def mean_field(image: np.ndarray, p: np.ndarray, iterations: int, kernels: list[tuple[float, ...]]) -> np.ndarray:
     """Mean field with full kernels [HW,HW], each (weight, sigma in pixels, sigma in grey levels or inf)."""
     height, width, _ = image.shape
     y, x = np.mgrid[:height, :width].reshape(2, -1).astype(float)
@@ -42,7 +40,7 @@ def mean_field(
 
 @pytest.fixture
 def scene() -> tuple[np.ndarray, np.ndarray]:
-    """A picture of two flat halves and a noisy map of the right one; not square, to tell H from W."""
+    """An image of two flat halves and a noisy map of the right one; not square, to tell H from W."""
     rng = np.random.default_rng(0)
     image = np.full((8, 10, 3), 40, np.uint8)
     image[:, 5:] = 200
@@ -124,7 +122,7 @@ def test_no_rounds_give_the_unary(scene: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 7)])
-def test_tiny_pictures(size: tuple[int, int]) -> None:
+def test_tiny_images(size: tuple[int, int]) -> None:
     needs("crf", "pydensecrf.densecrf")
     rng = np.random.default_rng(1)
     out = crf(rng.integers(0, 256, (*size, 3), np.uint8), rng.random((2, *size)))

@@ -30,9 +30,7 @@ def by_loops(image: np.ndarray, mask: np.ndarray, iterations: int, dilations: tu
     places, weights = {}, {}
     for y in range(height):
         for x in range(width):
-            window = [
-                at(y + dy * d, x + dx * d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1)
-            ]
+            window = [at(y + dy * d, x + dx * d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
             around = [p for k, p in enumerate(window) if k % 9 != 4]
             std = np.std([image[:, r, c] for r, c in window], axis=0, ddof=1)
             logit = np.array(
@@ -123,7 +121,7 @@ def test_properties_of_an_averaging(size: tuple[int, int], seed: int) -> None:
     order = torch.randperm(4, generator=generator)
     assert_close(pamr(images, masks[:, order], 4), out[:, order], terms(4))
     assert_close(pamr(images[1:], masks[1:], 4), out[1:], terms(4))
-    # The scale of the picture cancels out; mirroring the input mirrors the output.
+    # The scale of the image cancels out; mirroring the input mirrors the output.
     # The 1e-8 beside the deviation does not cancel: it is a millionth of the smallest that these draws have.
     assert_close(pamr(images * 255, masks, 4), out, terms(4))
     assert_close(pamr(images.flip(3), masks.flip(3), 4), out.flip(3), terms(4))
@@ -147,7 +145,7 @@ def test_computes_in_float32_and_returns_the_masks_dtype(dtype: torch.dtype) -> 
     assert_close(out, pamr(images.float(), masks.float()), 1, dtype=dtype if dtype != torch.float64 else torch.float32)
 
 
-def test_takes_uint8_pictures_and_boolean_masks() -> None:
+def test_takes_uint8_images_and_boolean_masks() -> None:
     images = torch.randint(0, 256, (1, 3, 6, 6), dtype=torch.uint8)
     masks = torch.rand(1, 2, 6, 6) > 0.5
     assert_close(pamr(images, masks), pamr(images.float(), masks.float()), PAMR)

@@ -36,7 +36,7 @@ def refiner() -> SAMRefiner:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
 
 
@@ -71,7 +71,7 @@ def assert_same_answers(
 
 
 def processed(image: np.ndarray, **prompts: Any) -> dict[str, torch.Tensor]:
-    """transformers' own preparation of a picture and prompts, for the small model's square."""
+    """transformers' own preparation of an image and prompts, for the small model's square."""
     from transformers import SamHQProcessor
     from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
@@ -101,41 +101,41 @@ def test_encodes_as_transformers_prepares(refiner: SAMRefiner, size: tuple[int, 
 
 @pytest.mark.parametrize("multimask", [False, True])
 def test_boxes_and_points_equal_transformers_forward(
-    refiner: SAMRefiner, noisy: list[SAMRefiner], picture: np.ndarray, multimask: bool
+    refiner: SAMRefiner, noisy: list[SAMRefiner], image: np.ndarray, multimask: bool
 ) -> None:
     boxes = [[5.0, 10.0, 50.0, 40.0], [0.0, 0.0, 89.0, 59.0], [30.0, 20.0, 30.0, 20.0]]
     points = [[[10.0, 12.0], [45.0, 30.0]], [[80.0, 50.0], [0.0, 0.0]], [[30.0, 20.0], [89.0, 59.0]]]
     labels = [[1, 0], [1, 1], [1, 0]]
-    inputs = processed(picture, input_boxes=[boxes], input_points=[points], input_labels=[labels])
+    inputs = processed(image, input_boxes=[boxes], input_points=[points], input_labels=[labels])
     wanted = own_forward(refiner, inputs, multimask_output=multimask)
-    got = refiner.predict(refiner.encode(picture), points, labels, boxes, multimask=multimask)
-    ask = lambda model: model.predict(model.encode(picture), points, labels, boxes, multimask=multimask)  # noqa: E731
+    got = refiner.predict(refiner.encode(image), points, labels, boxes, multimask=multimask)
+    ask = lambda model: model.predict(model.encode(image), points, labels, boxes, multimask=multimask)  # noqa: E731
     assert_same_answers(got, wanted.pred_masks[0, :, 0].numpy(), wanted.iou_scores[0, :, 0].numpy(), noisy, ask)
     assert np.ptp(got.logits, axis=0).max() > 0.1  # the prompts do get different answers
 
 
 @pytest.mark.parametrize("with_box", [True, False])
 def test_mask_prompt_equals_transformers_forward(
-    refiner: SAMRefiner, noisy: list[SAMRefiner], picture: np.ndarray, with_box: bool
+    refiner: SAMRefiner, noisy: list[SAMRefiner], image: np.ndarray, with_box: bool
 ) -> None:
     mask = torch.randn(1, 1, 32, 32) * 5
     box = [[5.0, 10.0, 50.0, 40.0]]
-    inputs = processed(picture, **({"input_boxes": [box]} if with_box else {})) | {"input_masks": mask}
+    inputs = processed(image, **({"input_boxes": [box]} if with_box else {})) | {"input_masks": mask}
     wanted = own_forward(refiner, inputs, multimask_output=False)
-    embedding = refiner.encode(picture)
+    embedding = refiner.encode(image)
     prompt: dict[str, Any] = {"boxes": box if with_box else None, "mask": mask[0, 0].numpy()}
     got = refiner.predict(embedding, **prompt)
-    ask = lambda model: model.predict(model.encode(picture), **prompt)  # noqa: E731
+    ask = lambda model: model.predict(model.encode(image), **prompt)  # noqa: E731
     assert_same_answers(got, wanted.pred_masks[0, :, 0].numpy(), wanted.iou_scores[0, :, 0].numpy(), noisy, ask)
     without = refiner.predict(embedding, boxes=box)
     assert np.abs(without.logits - got.logits).max() > 0.1
 
 
-def test_masks_come_back_as_transformers_post_processes(refiner: SAMRefiner, picture: np.ndarray) -> None:
+def test_masks_come_back_as_transformers_post_processes(refiner: SAMRefiner, image: np.ndarray) -> None:
     from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
-    inputs = processed(picture)
-    got = refiner.predict(refiner.encode(picture), boxes=[[5, 10, 50, 40], [0, 0, 20, 20]])
+    inputs = processed(image)
+    got = refiner.predict(refiner.encode(image), boxes=[[5, 10, 50, 40], [0, 0, 20, 20]])
     pil = SamImageProcessorPil(size={"longest_edge": 128}, pad_size={"height": 128, "width": 128})
     given = [torch.from_numpy(got.logits)[:, None]], inputs["original_sizes"], inputs["reshaped_input_sizes"]
     wanted = pil.post_process_masks(*given)[0]
@@ -146,15 +146,13 @@ def test_masks_come_back_as_transformers_post_processes(refiner: SAMRefiner, pic
     assert_same_decisions(got.masks, wanted[:, 0].numpy(), values, enlarged)
 
 
-def test_many_prompts_answer_as_one_by_one(
-    refiner: SAMRefiner, noisy: list[SAMRefiner], picture: np.ndarray
-) -> None:
-    embedding = refiner.encode(picture)
+def test_many_prompts_answer_as_one_by_one(refiner: SAMRefiner, noisy: list[SAMRefiner], image: np.ndarray) -> None:
+    embedding = refiner.encode(image)
     boxes = np.random.default_rng(2).integers(0, 60, (19, 4)).astype(float)
     together = refiner.predict(embedding, boxes=boxes)
     alone = [refiner.predict(embedding, boxes=box) for box in boxes]  # another shape of the batch, another kernel
     logits, scores = (np.concatenate([getattr(one, name) for one in alone]) for name in ("logits", "scores"))
-    ask = lambda model: model.predict(model.encode(picture), boxes=boxes)  # noqa: E731
+    ask = lambda model: model.predict(model.encode(image), boxes=boxes)  # noqa: E731
     assert_same_answers(together, logits, scores, noisy, ask)
 
 
@@ -182,21 +180,21 @@ def filled(box: tuple[int, int, int, int], size: tuple[int, int] = (60, 90)) -> 
     return mask
 
 
-def test_asks_once_per_part_and_unites_the_answers(refiner: SAMRefiner, picture: np.ndarray) -> None:
+def test_asks_once_per_part_and_unites_the_answers(refiner: SAMRefiner, image: np.ndarray) -> None:
     first, second, third = (3, 4, 20, 18), (40, 30, 89, 59), (60, 2, 60, 2)
     recorder = Recorder(refiner, lambda box: (filled(box), box[0] / 100))
     masks = np.stack([filled(first) | filled(second), filled(third)])
-    out, scores = recorder.refine(picture, masks)
+    out, scores = recorder.redraw(image, masks)
     assert recorder.encoded == 1
     assert recorder.boxes == [first, second, third]
     assert np.array_equal(out, masks)
     assert_close(scores, [0.4, 0.6], 2)
 
 
-def test_the_mask_prompt_lies_where_the_part_does(refiner: SAMRefiner, picture: np.ndarray) -> None:
+def test_the_mask_prompt_lies_where_the_part_does(refiner: SAMRefiner, image: np.ndarray) -> None:
     box = (45, 30, 89, 59)  # the lower right quarter, touching the border
     recorder = Recorder(refiner, lambda box: (filled(box), 0.5))
-    recorder.refine(picture, filled(box)[None])
+    recorder.redraw(image, filled(box)[None])
     (prompt,) = recorder.prompts
     assert prompt.shape == (32, 32)
     # 60x90 becomes 85x128 of 128x128: 21.25 rows of the low-resolution square; below them is padding.
@@ -206,32 +204,32 @@ def test_the_mask_prompt_lies_where_the_part_does(refiner: SAMRefiner, picture: 
     assert (prompt[22:] == -10).all()
 
 
-def test_drops_small_parts_but_never_the_largest(refiner: SAMRefiner, picture: np.ndarray) -> None:
+def test_drops_small_parts_but_never_the_largest(refiner: SAMRefiner, image: np.ndarray) -> None:
     recorder = Recorder(refiner, lambda box: (filled(box), 0.5))
     masks = np.stack([filled((0, 0, 19, 19)) | filled((50, 50, 51, 51)), filled((70, 9, 70, 9))])
-    out, _ = recorder.refine(picture, masks, min_part=0.05)
+    out, _ = recorder.redraw(image, masks, min_part=0.05)
     assert recorder.boxes == [(0, 0, 19, 19), (70, 9, 70, 9)]
     assert out[1].sum() == 1
 
 
-def test_overlaps_go_to_the_higher_score(refiner: SAMRefiner, picture: np.ndarray) -> None:
+def test_overlaps_go_to_the_higher_score(refiner: SAMRefiner, image: np.ndarray) -> None:
     low, high, equal = (0, 0, 30, 30), (20, 20, 50, 50), (45, 45, 70, 55)
     answers = {low: 0.3, high: 0.8, equal: 0.8}
     masks = np.stack([filled(low), filled(high), filled(equal)])
     recorder = Recorder(refiner, lambda box: (filled(box), answers[box]))
-    out, scores = recorder.refine(picture, masks)
+    out, scores = recorder.redraw(image, masks)
     assert np.array_equal(out[1], masks[1])
     assert np.array_equal(out[0], masks[0] & ~masks[1])
     assert np.array_equal(out[2], masks[2] & ~masks[1])
     assert_close(scores, [0.3, 0.8, 0.8], 2)
-    kept, _ = recorder.refine(picture, masks, exclusive=False)
+    kept, _ = recorder.redraw(image, masks, exclusive=False)
     assert np.array_equal(kept, masks)
 
 
-def test_refines_with_the_model_itself(refiner: SAMRefiner, picture: np.ndarray) -> None:
+def test_refines_with_the_model_itself(refiner: SAMRefiner, image: np.ndarray) -> None:
     masks = np.stack([filled((0, 0, 40, 59)), np.zeros((60, 90), bool), filled((89, 59, 89, 59))])
-    out, scores = refiner.refine(Image.fromarray(picture), masks)
-    again, _ = refiner.refine(refiner.encode(picture), masks)
+    out, scores = refiner.redraw(Image.fromarray(image), masks)
+    again, _ = refiner.redraw(refiner.encode(image), masks)
     assert out.shape == masks.shape
     assert out.dtype == bool
     assert out.sum(0).max() <= 1
@@ -241,12 +239,12 @@ def test_refines_with_the_model_itself(refiner: SAMRefiner, picture: np.ndarray)
     assert np.array_equal(out, again)  # the same model asked the same
 
 
-def test_no_masks_and_one_pixel_pictures(refiner: SAMRefiner) -> None:
+def test_no_masks_and_one_pixel_images(refiner: SAMRefiner) -> None:
     image = np.zeros((1, 1, 3), np.uint8)
-    out, scores = refiner.refine(image, np.ones((1, 1, 1), bool))
+    out, scores = refiner.redraw(image, np.ones((1, 1, 1), bool))
     assert out.shape == (1, 1, 1)
     assert np.isfinite(scores).all()
-    out, scores = refiner.refine(image, np.zeros((0, 1, 1), bool))
+    out, scores = refiner.redraw(image, np.zeros((0, 1, 1), bool))
     assert out.shape == (0, 1, 1)
     assert scores.shape == (0,)
 
@@ -263,13 +261,13 @@ def test_connected_parts_join_diagonals_and_cover_the_mask() -> None:
 
 
 def test_loads_a_folder_and_answers_alike(
-    refiner: SAMRefiner, noisy: list[SAMRefiner], picture: np.ndarray, tmp_path: Path
+    refiner: SAMRefiner, noisy: list[SAMRefiner], image: np.ndarray, tmp_path: Path
 ) -> None:
     refiner.model.save_pretrained(tmp_path)
     loaded = SAMRefiner.from_pretrained(tmp_path, device="cpu")
     box = [5, 10, 50, 40]
-    got, wanted = (model.predict(model.encode(picture), boxes=box) for model in (loaded, refiner))
-    ask = lambda model: model.predict(model.encode(picture), boxes=box)  # noqa: E731
+    got, wanted = (model.predict(model.encode(image), boxes=box) for model in (loaded, refiner))
+    ask = lambda model: model.predict(model.encode(image), boxes=box)  # noqa: E731
     assert_same_answers(got, wanted.logits, wanted.scores, noisy, ask)
 
 
@@ -314,17 +312,15 @@ def test_refuses_bad_prompts(refiner: SAMRefiner, prompts: dict[str, Any]) -> No
         refiner.predict(embedding, **prompts)
 
 
-@pytest.mark.parametrize(
-    "masks", [np.zeros((1, 60, 90)), np.zeros((60, 90), bool), np.zeros((1, 90, 60), bool)]
-)
-def test_refuses_bad_masks(refiner: SAMRefiner, picture: np.ndarray, masks: np.ndarray) -> None:
+@pytest.mark.parametrize("masks", [np.zeros((1, 60, 90)), np.zeros((60, 90), bool), np.zeros((1, 90, 60), bool)])
+def test_refuses_bad_masks(refiner: SAMRefiner, image: np.ndarray, masks: np.ndarray) -> None:
     with pytest.raises(InputError):
-        refiner.refine(picture, masks)
+        refiner.redraw(image, masks)
 
 
-def test_refuses_bad_pictures_and_shares(refiner: SAMRefiner, picture: np.ndarray) -> None:
+def test_refuses_bad_images_and_shares(refiner: SAMRefiner, image: np.ndarray) -> None:
     for bad in (np.zeros((4, 5, 3)), np.zeros((4, 5), np.uint8), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(InputError):
             refiner.encode(bad)
     with pytest.raises(InputError):
-        refiner.refine(picture, filled((0, 0, 5, 5))[None], min_part=1.5)
+        refiner.redraw(image, filled((0, 0, 5, 5))[None], min_part=1.5)

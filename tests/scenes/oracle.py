@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.encoders.base import Encoder
+from ttd.encoders.features import ImageFeatures
 from ttd.scenes.measure import WORDS
 
 CHANNELS = len(WORDS) + 1  # the last channel stands for every other word

@@ -84,7 +84,7 @@ def test_loss_is_clips() -> None:
     assert_close(contrastive_loss(image, text, scale), expected, 3 * 8 + 2 * 5, scale=float(np.abs(logits).max()))
 
 
-def test_mirrored_patches_are_those_of_the_mirrored_picture() -> None:
+def test_mirrored_patches_are_those_of_the_mirrored_image() -> None:
     image = Scenes("train", size=64, objects=(1, 1))[0].image
     mirrored = mirror_patches(to_patches(image)[None], 4)[0]
     assert (mirrored == to_patches(image[:, ::-1])).all()

@@ -8,8 +8,8 @@ import torch
 
 from tests.scenes.oracle import CHANNELS, Oracle
 from tests.tolerance import assert_close
-from ttd.benchmarks.metrics import auc
-from ttd.encoders.base import ImageFeatures
+from ttd.encoders.features import ImageFeatures
+from ttd.evaluation.metrics import auc
 from ttd.scenes import NOUNS, Scenes
 from ttd.scenes.measure import (
     WORDS,
@@ -23,7 +23,7 @@ from ttd.scenes.measure import (
     segmentation,
     tag_selection,
 )
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def world() -> tuple[Oracle, EncodedScenes]:
 def test_oracle_is_perfect(world: tuple[Oracle, EncodedScenes]) -> None:
     oracle, encoded = world
     assert segmentation(oracle, encoded) == {"all words": 1.0, "words that are there": 1.0}
-    assert present_above_absent(oracle, encoded) == {"per picture": 1.0, "per word": 1.0}
+    assert present_above_absent(oracle, encoded) == {"per image": 1.0, "per word": 1.0}
     # Where everything is named the map is flat, and a flat map scales to nothing.
     bounded = np.mean([not scene.union_mask.all() for scene in encoded.scenes if scene.true_words])
     rows = caption_masks(oracle, encoded)
@@ -51,10 +51,10 @@ def test_oracle_is_perfect(world: tuple[Oracle, EncodedScenes]) -> None:
     assert row["precision"] > 0.95  # a caption with nothing true has all its equal scores selected
 
 
-def test_whole_picture_iou_is_the_share_of_the_truth(world: tuple[Oracle, EncodedScenes]) -> None:
+def test_whole_image_iou_is_the_share_of_the_truth(world: tuple[Oracle, EncodedScenes]) -> None:
     oracle, encoded = world
     shares = [s.union_mask.mean() for s in encoded.scenes if s.true_words]
-    assert caption_masks(oracle, encoded)["all"]["whole picture IoU"] == pytest.approx(np.mean(shares))
+    assert caption_masks(oracle, encoded)["all"]["whole image IoU"] == pytest.approx(np.mean(shares))
 
 
 def test_every_noun_and_shuffled_controls_by_brute_force(world: tuple[Oracle, EncodedScenes]) -> None:
@@ -79,11 +79,11 @@ def test_blind_encoder_is_at_chance(world: tuple[Oracle, EncodedScenes]) -> None
         torch.rand_like(features.dense[..., :4, :4]), features.pooled, features.size, (0, 0), features.padded
     )
     guess = EncodedScenes(encoded.scenes, blind, encoded.words, encoded.captions)
-    assert present_above_absent(oracle, guess)["per picture"] == pytest.approx(0.5, abs=0.1)
+    assert present_above_absent(oracle, guess)["per image"] == pytest.approx(0.5, abs=0.1)
     assert segmentation(oracle, guess)["all words"] < 0.05
 
 
-def test_auc_per_picture_by_brute_force(world: tuple[Oracle, EncodedScenes]) -> None:
+def test_auc_per_image_by_brute_force(world: tuple[Oracle, EncodedScenes]) -> None:
     oracle, encoded = world
     noisy = ImageFeatures(
         torch.nn.functional.normalize(encoded.features.dense[..., ::16, ::16] + torch.rand(40, CHANNELS, 8, 8), dim=1),
@@ -95,7 +95,7 @@ def test_auc_per_picture_by_brute_force(world: tuple[Oracle, EncodedScenes]) -> 
         best = {noun: float(noisy.dense[i, k].max()) for k, noun in enumerate(NOUNS)}
         there = np.array([best[n] for n in scene.nouns])
         rows.append(auc(there, np.array([v for n, v in best.items() if n not in scene.nouns])))
-    assert present_above_absent(oracle, guess)["per picture"] == pytest.approx(np.mean(rows))
+    assert present_above_absent(oracle, guess)["per image"] == pytest.approx(np.mean(rows))
 
 
 def test_retrieval_and_noun_accuracy_with_pooled_truth() -> None:

@@ -58,7 +58,7 @@ def test_it_passes_the_gate_on_validation_scenes(mini: TTD) -> None:
     assert tags["s_pixel"]["F1"] >= 0.85
     assert tags["s_pixel"]["F1"] > max(tags[score]["F1"] for score in ("s_image", "s_text", "s_seg"))
     for row in captions.values():
-        assert row["CaptionIoU"] > row["whole picture IoU"]
+        assert row["CaptionIoU"] > row["whole image IoU"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_the_papers_recipe_gains_in_maps_and_loses_captions_of_objects_only(
     before, after = measured[""], measured["mini+ttd"]
     assert after["mIoU"] > before["mIoU"]
     assert after["objects only"] < 0.75 * before["objects only"]
-    assert after["per picture"] < before["per picture"]
+    assert after["per image"] < before["per image"]
 
 
 @pytest.mark.parametrize(("adapter", "config"), [("mini+ttd", "scenes-paper"), ("mini+negatives", "scenes-negatives")])
@@ -107,8 +107,8 @@ def test_an_adapter_is_what_its_config_trains(adapter: str, config: str, tmp_pat
     (tmp_path / "trained.toml").write_text(card.split("```toml")[1].split("```")[0], "utf-8")
     trained = read_config(tmp_path / "trained.toml").to_dict()
     shipped = read_config(config).to_dict()
-    assert trained["model"].pop("variant") == "values"
-    shipped["model"].pop("variant")
+    assert trained["model"].pop("method") == "values"
+    shipped["model"].pop("method")
     for section in ("model", "augment", "choice", "loss", "optimiser"):
         assert trained[section] == shipped[section]
     assert ("This is not the paper's recipe" in card) == (adapter == "mini+negatives")

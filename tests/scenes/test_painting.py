@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ttd.scenes.atlas import load_atlas
-from ttd.scenes.draws import Draws
 from ttd.scenes.painting import draw_sprite, paste
+from ttd.scenes.rng import Draws
 
 
 def sample_in_float(sprite: np.ndarray, size: int, angle: int, mirror: bool, half: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The report: numbers from an oracle, tables, pictures; and the command that trains, end to end in small."""
+"""The report: numbers from an oracle, tables, images; and the command that trains, end to end in small."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_oracle_passes_the_gate_and_fills_the_tables() -> None:
     scenes = [Scenes("test")[i] for i in range(256)]
     singles = [Scenes("test", objects=(1, 1))[i] for i in range(256)]
     results = measure(Oracle([*scenes, *singles], stride=16), "test", 256)
-    row = results["variants"]["oracle"]
-    assert row["AUC per picture"] > 0.98  # an object smaller than the oracle's cells may be overlooked
+    row = results["methods"]["oracle"]
+    assert row["AUC per image"] > 0.98  # an object smaller than the oracle's cells may be overlooked
     assert row["s_pixel mAP"] > 0.98
     text = to_markdown({"before": results, "after TTD": results}, "An oracle.")
     assert text.count("| every noun |") == 4
@@ -63,7 +63,7 @@ def test_brief_training_gives_a_model_that_loads_and_reports(tmp_path: Path) -> 
     assert model.encoder.image_size == 128
     trained = torch.load(run / "checkpoint.pt", weights_only=True)["model"]["visual_projection.weight"]
     assert torch.equal(model.encoder.backbone.visual_projection.weight, trained.half().float())
-    assert "64 pictures" in (run / "model" / "README.md").read_text("utf-8")
+    assert "64 images" in (run / "model" / "README.md").read_text("utf-8")
     columns = {"before": json.loads(json.dumps(_row()))}
     write_report(columns, {"before": model}, "A model of four steps.", tmp_path / "report", "test")
     names = {path.name for path in (tmp_path / "report").iterdir()}
@@ -73,6 +73,6 @@ def test_brief_training_gives_a_model_that_loads_and_reports(tmp_path: Path) -> 
 
 def _row() -> dict[str, dict[str, dict[str, float]]]:
     numbers = {"x": 0.5}
-    variants = {"values": dict.fromkeys(GATE, 0.5)}
-    names = ("tags", "tags, pictures shuffled", "caption")
-    return {"clip": numbers, **{name: {"row": numbers} for name in names}, "variants": variants}
+    methods = {"values": dict.fromkeys(GATE, 0.5)}
+    names = ("tags", "tags, images shuffled", "caption")
+    return {"clip": numbers, **{name: {"row": numbers} for name in names}, "methods": methods}

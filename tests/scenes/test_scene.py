@@ -16,7 +16,7 @@ from ttd.errors import InputError, TTDError
 from ttd.scenes import BACKGROUNDS, CATEGORIES, NOUNS, Scenes
 from ttd.scenes import atlas as atlas_room
 from ttd.scenes.atlas import load_atlas
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 PINNED = {
     ("train", 12345): "c55d72640c1270faeb4a55a511a6d2daa23753fcf95b30c150541f30e80cba05",

@@ -18,7 +18,7 @@ from ttd.scenes import BACKGROUNDS, NOUNS, Scenes
 from ttd.scenes.write import write_shards, write_tagmask
 
 
-def test_shards_hold_picture_caption_and_truth(tmp_path: Path) -> None:
+def test_shards_hold_image_caption_and_truth(tmp_path: Path) -> None:
     world = Scenes("validation")
     paths = write_shards(world, 5, tmp_path / "a", per_shard=2, start=10)
     assert [path.name for path in paths] == ["00000.tar", "00001.tar", "00002.tar"]

@@ -1,6 +1,6 @@
 """A local server with OpenAI's chat interface that names the words of the caption that it knows.
 
-    python -m tests.taggers.stub_server PORT        answers until it is killed
+python -m tests.taggers.stub_server PORT        answers until it is killed
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-KNOWN = {"dog", "cat", "grass", "sky", "man", "woman", "table", "street", "train", "red", "green", "blue", "picture"}
+KNOWN = {"dog", "cat", "grass", "sky", "man", "woman", "table", "street", "train", "red", "green", "blue", "image"}
 
 # A text (the model's answer), (status, body), (status, body, headers), or a function of the handler.
 Reply = Any

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.growth import LINEAR, growth
 from ttd.taggers.answers import LONGEST, choose_words, read_answer
-from ttd.taggers.text_tagger import Caption
-from ttd.words import split_words
+from ttd.taggers.base import Caption
+from ttd.text.words import split_words
 
 
 def caption(text: str) -> Caption:

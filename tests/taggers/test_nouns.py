@@ -11,14 +11,14 @@ import pytest
 
 from tests.extras import needs
 from ttd.errors import InputError, MissingExtra
+from ttd.taggers.base import Caption, Chosen
 from ttd.taggers.nouns import open_nouns
-from ttd.taggers.text_tagger import Caption, Chosen
 
 CAPTION = Caption("A small dog runs on the grass.", ("A", "small", "dog", "runs", "on", "the", "grass", "."))
 NOUNS = Chosen((False, False, True, False, False, False, True, False))
 
 
-TAGS = {"dog": "NN", "grass": "NNS", "paris": "NNP", "picture": "NN", "small": "JJ"}
+TAGS = {"dog": "NN", "grass": "NNS", "paris": "NNP", "image": "NN", "small": "JJ"}
 
 
 class StandInNltk:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tests.dying import die_at_disk_call
 from tests.threads import use_test_threads
-from ttd.training.batches import StepData
 from ttd.training.config import from_dict
-from ttd.training.loop import Trainer, train
-from ttd.training.stopping import Stopped
+from ttd.training.dataset import StepData
+from ttd.training.signals import Stopped
+from ttd.training.trainer import Trainer, train
 
 
 def train_and_die(settings: dict[str, dict[str, object]], out: str, death: int) -> None:

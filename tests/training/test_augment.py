@@ -22,7 +22,7 @@ def gradient(width: int, height: int) -> Image.Image:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 10**6), st.integers(8, 90), st.integers(0, 60))
-def test_a_crop_is_a_part_of_the_picture(width: int, height: int, item: int, shortest: int, more: int) -> None:
+def test_a_crop_is_a_part_of_the_image(width: int, height: int, item: int, shortest: int, more: int) -> None:
     options = Augment(shortest, shortest + more, 64)
     crop = random_crop(gradient(width, height), options, draws(1, 0, item, PIXELS))
     top, left, bottom, right = crop.rect
@@ -34,7 +34,7 @@ def test_a_crop_is_a_part_of_the_picture(width: int, height: int, item: int, sho
     outside[top:bottom, left:right] = False
     assert not crop.pixels[outside].any()
     part = crop.pixels[top:bottom, left:right].astype(int)
-    assert (part[..., 2] == 255).all()  # a colour of the picture, no padding inside
+    assert (part[..., 2] == 255).all()  # a colour of the image, no padding inside
     assert (np.diff(part[..., 0], axis=1) >= -1).all()  # upright and not mirrored
     assert (np.diff(part[..., 1], axis=0) >= -1).all()
 

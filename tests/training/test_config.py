@@ -13,7 +13,7 @@ def test_defaults_are_table_6() -> None:
     assert (config.optimiser.rate, config.optimiser.weight_decay) == (1e-4, 5e-5)
     assert (config.optimiser.batch, config.optimiser.epochs, config.optimiser.schedule) == (32, 1, "constant")
     assert (config.augment.shortest, config.augment.longest, config.augment.crop) == (320, 640, 448)
-    assert (config.model.rank, config.choice.by, config.loss.borrowed, config.loss.floor) == (10, "s_pixel", 0, -1)
+    assert (config.model.rank, config.choice.by, config.loss.negatives, config.loss.floor) == (10, "s_pixel", 0, -1)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))
@@ -35,10 +35,10 @@ def test_the_paper_config_is_the_default_but_for_the_model() -> None:
 def test_files_and_overrides(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text('[optimiser]\nrate = 1\n[data]\nsources = ["a.tar", "b.tar"]\n', "utf-8")
-    overrides = ["optimiser.batch=8", "model.name=clip-vit-b16", "choice.by = borrowed", "data.keep=x=y"]
+    overrides = ["optimiser.batch=8", "model.name=clip-vit-b16", "choice.by = negatives", "data.keep=x=y"]
     config = read_config(path, overrides)
     assert (config.optimiser.rate, config.optimiser.batch, config.model.name) == (1.0, 8, "clip-vit-b16")
-    assert (config.data.sources, config.choice.by, config.data.keep) == (("a.tar", "b.tar"), "borrowed", "x=y")
+    assert (config.data.sources, config.choice.by, config.data.keep) == (("a.tar", "b.tar"), "negatives", "x=y")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A batch's losses against the same thing written plainly: one picture, one string, one word at a time."""
+"""A batch's losses against the same thing written plainly: one image, one string, one word at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.nn.functional import normalize
 from tests.tiny_models import tiny_clip, tiny_siglip_model, tiny_tcl
 from tests.tolerance import COSINES, LAYERS, TINY_TCL, assert_close, float_tolerance, largest_difference
 from tests.training.conftest import tiny_config
-from ttd.data.pairs import PairSource
+from ttd.data.sources import PairSource
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.losses import l_rank
-from ttd.training.adapter import Adapter
 from ttd.training.augment import normalised
-from ttd.training.batches import Batch, Steps
 from ttd.training.config import Config
+from ttd.training.dataset import Batch, Steps
+from ttd.training.lora import Adapter
 from ttd.training.objective import NonFiniteLoss, Objective, rows_of
 
-# A squared difference of cosines and targets, over the 16 cells, 5 words and 4 pictures of a batch.
+# A squared difference of cosines and targets, over the 16 cells, 5 words and 4 images of a batch.
 LOSS = 2 * COSINES + 16 * 5 * 4
 
 
@@ -41,7 +41,7 @@ def batch_of(config: Config, step: int = 0) -> Batch:
 
 
 def plain_sim(encoder: Encoder, batch: Batch, b: int, text: str) -> np.ndarray:
-    """Cosines [h,w] of one picture with one string, everything by itself."""
+    """Cosines [h,w] of one image with one string, everything by itself."""
     pixels = normalised(batch.pixels[b : b + 1], batch.rects[b : b + 1], encoder.mean, encoder.std)
     with torch.no_grad():
         dense = encoder.encode_image(pixels).dense[0]
@@ -51,7 +51,7 @@ def plain_sim(encoder: Encoder, batch: Batch, b: int, text: str) -> np.ndarray:
 
 
 def plain_loss(encoder: Encoder, batch: Batch, b: int) -> tuple[float, float, list[bool]]:
-    """L_distill and L_tag of one picture, and which words the largest gap selects."""
+    """L_distill and L_tag of one image, and which words the largest gap selects."""
     words = [batch.words[r] for r, v in zip(batch.word_rows[b], batch.word_valid[b], strict=True) if v]
     sims = [plain_sim(encoder, batch, b, word) for word in words]
     caption = plain_sim(encoder, batch, b, batch.captions[batch.caption_rows[b, 0]])
@@ -74,7 +74,7 @@ def plain_loss(encoder: Encoder, batch: Batch, b: int) -> tuple[float, float, li
     return distill, tag, selected
 
 
-def test_a_batch_is_its_pictures_one_by_one(config: Config) -> None:
+def test_a_batch_is_its_images_one_by_one(config: Config) -> None:
     objective, batch = objective_of(config), batch_of(config)
     outcome, look = objective(batch), objective.look(batch)
     expected = [plain_loss(objective.encoder, batch, b) for b in range(len(batch))]
@@ -94,14 +94,14 @@ def test_each_distinct_string_is_encoded_once_and_trimmed(config: Config, monkey
         seen.append(tuple(token_ids.shape))
         return inner(token_ids)
 
-    pictures = []
+    images = []
     monkeypatch.setattr(objective.encoder, "embed_tokens", counting)
     encode = objective.encoder.encode_pixels
-    monkeypatch.setattr(objective.encoder, "encode_pixels", lambda p: pictures.append(len(p)) or encode(p))
+    monkeypatch.setattr(objective.encoder, "encode_pixels", lambda p: images.append(len(p)) or encode(p))
     objective(batch)
     assert sum(rows for rows, _ in seen) == len(set(batch.words)) + len(set(batch.captions))
     assert max(length for _, length in seen) < 12
-    assert pictures == [4]
+    assert images == [4]
 
 
 @pytest.mark.parametrize("encoder", ["clip", "clip values", "siglip", "tcl"])
@@ -118,7 +118,7 @@ def test_every_trained_parameter_gets_a_gradient(config: Config, encoder: str) -
     elif encoder == "tcl":
         made = tiny_tcl()
     else:
-        made = tiny_clip(variant="values" if "values" in encoder else "maskclip")
+        made = tiny_clip(method="values" if "values" in encoder else "maskclip")
     objective, batch = objective_of(config, made), batch_of(config)
     objective(batch).loss.backward()
     trained = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
@@ -138,15 +138,15 @@ def test_switches_leave_a_loss_out(base: Path, shards: Path) -> None:
         assert_close(alone.loss, reference.terms[name], LOSS)
 
 
-def test_borrowed_words_add_their_squared_maps(base: Path, shards: Path) -> None:
-    config = tiny_config(base, shards, "loss.borrowed=2", "loss.borrowed_weight=0.25")
+def test_negative_words_add_their_squared_maps(base: Path, shards: Path) -> None:
+    config = tiny_config(base, shards, "loss.negatives=2", "loss.negatives_weight=0.25")
     objective, batch = objective_of(config), batch_of(config)
     extra = 0.0
     for b in range(len(batch)):
         top, left, bottom, right = batch.rects[b].tolist()
         centres = (np.arange(4) + 0.5) * 16
         inside = ((centres >= top) & (centres < bottom))[:, None] & ((centres >= left) & (centres < right))[None, :]
-        for row in batch.borrowed_rows[b]:
+        for row in batch.negative_rows[b]:
             extra += 0.25 * float((plain_sim(objective.encoder, batch, b, batch.words[row])[inside] ** 2).mean())
     with_words = objective(batch)
     objective.config = tiny_config(base, shards)
@@ -164,15 +164,15 @@ def test_choices(base: Path, shards: Path) -> None:
     batch.given = torch.zeros_like(batch.given)
     batch.given[:, 1] = True
     chosen = {}
-    for name in ("s_pixel", "s_image", "borrowed"):
-        objective.config = tiny_config(base, shards, f"choice.by={name}", "choice.share=0.5")
+    for name in ("s_pixel", "s_image", "negatives"):
+        objective.config = tiny_config(base, shards, f"choice.by={name}", "choice.percentile=50")
         chosen[name] = objective.look(batch).selected
-    by_gap, by_null = chosen["s_pixel"], chosen["borrowed"]
+    by_gap, by_null = chosen["s_pixel"], chosen["negatives"]
     assert by_gap.any(-1).all()
     for b in range(len(batch)):
         null = [
             plain_max(objective.encoder, batch, b, batch.words[row])
-            for row, valid in zip(batch.borrowed_rows[b], batch.borrowed_valid[b], strict=True)
+            for row, valid in zip(batch.negative_rows[b], batch.negatives_valid[b], strict=True)
             if valid
         ]
         for n, row in enumerate(batch.word_rows[b]):
@@ -220,7 +220,7 @@ def test_relative_maps_are_above_the_other_texts(base: Path, shards: Path) -> No
     look = objective.look(batch)
     encoder, captions, cells_below = objective.encoder, batch.captions, 0
     for b in range(len(batch)):
-        rows = [row for row, valid in zip(batch.borrowed_rows[b], batch.borrowed_valid[b], strict=True) if valid]
+        rows = [row for row, valid in zip(batch.negative_rows[b], batch.negatives_valid[b], strict=True) if valid]
         null = np.mean([plain_sim(encoder, batch, b, batch.words[row]) for row in rows], axis=0)
         for n, row in enumerate(batch.word_rows[b]):
             expected = plain_sim(encoder, batch, b, batch.words[row]) - null
@@ -236,13 +236,13 @@ def test_relative_maps_are_above_the_other_texts(base: Path, shards: Path) -> No
     whole = objective(batch)
     rank = (whole.loss - whole.terms["distill"] - whole.terms["tag"]).item() / 2
     selected = look.selected[:, : look.own_scores.shape[1]]
-    expected_rank = l_rank(look.own_scores, look.null_scores, selected, batch.borrowed_valid).sum()
+    expected_rank = l_rank(look.own_scores, look.null_scores, selected, batch.negatives_valid).sum()
     assert_close(rank, expected_rank, LOSS, scale=whole.loss.item() / 2)  # what is left of a difference
     assert_close(whole.terms["rank"], expected_rank, LOSS)
     assert rank > 0
 
 
-def test_a_picture_alone_has_relative_maps_of_its_own(base: Path, shards: Path) -> None:
+def test_a_image_alone_has_relative_maps_of_its_own(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards, "loss.relative=true", "loss.rank=1", "optimiser.batch=1")
     objective, batch = objective_of(config), batch_of(config)
     look = objective.look(batch)
@@ -253,7 +253,7 @@ def test_a_picture_alone_has_relative_maps_of_its_own(base: Path, shards: Path) 
 
 def test_calibrated_maps_are_tcls(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards, "loss.maps=calibrated")
-    with pytest.raises(InputError, match="needs TCL"):
+    with pytest.raises(InputError, match="does not suit a clip model"):
         objective_of(config)
     objective, batch = objective_of(config, tiny_tcl()), batch_of(config)
     look = objective.look(batch)

@@ -1,4 +1,4 @@
-"""What people read of a run: log, card, pictures."""
+"""What people read of a run: log, card, images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image
 from tests.tolerance import assert_close
 from tests.training.conftest import tiny_config
 from ttd.errors import InputError, MissingExtra
-from ttd.training.card import write_model_card
-from ttd.training.journal import Journal, read_log
-from ttd.training.loop import train
-from ttd.training.record import settle_record
+from ttd.training.export import write_model_card
+from ttd.training.logging import Journal, read_log
+from ttd.training.run_record import settle_record
+from ttd.training.trainer import train
 
 
 def entry(step: int) -> dict[str, float]:
@@ -86,7 +86,7 @@ def test_every_trained_term_is_named_with_its_weight(
     assert not {"tag", "tag_weight", "rank", "rank_weight"} & read_log(tmp_path / "one")[0].keys()
 
 
-def test_pictures_of_fixed_samples(base: Path, shards: Path, tmp_path: Path) -> None:
+def test_images_of_fixed_samples(base: Path, shards: Path, tmp_path: Path) -> None:
     config = tiny_config(base, shards, "run.watch_every=2", "run.watch_samples=3", "optimiser.steps=3")
     train(config, tmp_path, quiet=True)
     names = sorted(path.name for path in (tmp_path / "watch").iterdir())
@@ -121,9 +121,9 @@ def test_the_card_says_what_was_done_and_what_was_not(base: Path, shards: Path, 
 
 
 def test_the_card_names_what_is_not_the_papers(base: Path, shards: Path, tmp_path: Path) -> None:
-    options = ["optimiser.steps=1", "model.kept=0.6", "choice.by=borrowed", "loss.rank=50"]
+    options = ["optimiser.steps=1", "model.kept=0.6", "choice.by=negatives", "loss.rank=50"]
     train(tiny_config(base, shards, *options), tmp_path, quiet=True)
-    sentence = 'This is not the paper\'s recipe: model.kept = 0.6, choice.by = "borrowed", loss.rank = 50.0.'
+    sentence = 'This is not the paper\'s recipe: model.kept = 0.6, choice.by = "negatives", loss.rank = 50.0.'
     assert sentence in (tmp_path / "README.md").read_text("utf-8")
 
 

@@ -99,9 +99,7 @@ def good(found: dict[str, Any], golden: Golden) -> bool:
     return bool(found) and all(code in golden.codes for code in found["codes"])
 
 
-def start(
-    side: str, tree: Path, renames: Renames, folder: Path, goldens: Sequence[Golden]
-) -> subprocess.Popen[bytes]:
+def start(side: str, tree: Path, renames: Renames, folder: Path, goldens: Sequence[Golden]) -> subprocess.Popen[bytes]:
     """A process that runs goldens in `tree` and leaves their files in `folder`/SIDE.
 
     Each side has a copy of the inputs: commands may write beside what they read, such as the index of a shard.

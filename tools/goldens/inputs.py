@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.benchmarks import layouts
-from tests.benchmarks.test_multilabel import write_coco, write_nus
-from tests.benchmarks.test_referring import write_refer
+from tests.evaluation import layouts
+from tests.evaluation.tasks.test_multilabel import write_coco, write_nus
+from tests.evaluation.tasks.test_referring import write_refer
 from tests.tiny_models import tiny_clip_model, tiny_tcl_tensors
 from tools.goldens.plan import BENCHMARKS
 from ttd.encoders.tokenizer import clip_tokenizer

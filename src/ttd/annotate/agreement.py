@@ -1,9 +1,9 @@
 """How far two annotators agree: about the words, and about where they are.
 
-Words: every distinct word of a caption is one decision, true or not. Reported are the share of equal decisions,
-Cohen's kappa (1 is agreement, 0 what two people who guess with their own habits would reach), and F1 over "true",
-which is the same whoever counts as right. Masks: the mean IoU over captions where both have a mask, and over words
-that both hold true and have drawn.
+Words: every distinct word of a caption is one decision, true or not. Reported are the fraction of equal decisions,
+Cohen's kappa (1: full agreement; 0: no more than two people reach who choose at random, each with their own rate of
+"true"), and F1 over "true", which is the same whichever annotator is the reference. Masks: the mean IoU over captions
+where both drew a mask, and over words that both chose and drew.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from ttd.benchmarks.label_files import read_mask
-from ttd.benchmarks.metrics import mask_counts
-from ttd.benchmarks.tagmask_set import TagMaskRow, read_tagmask, word_mask
 from ttd.errors import InputError
-from ttd.words import is_stop_word
+from ttd.evaluation.datasets.labels import read_mask
+from ttd.evaluation.datasets.tagmask import TagMaskRow, read_tagmask, word_mask
+from ttd.evaluation.metrics import mask_counts
+from ttd.text.words import is_stop_word
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One caption that two annotators see differently.
+    """One caption on which two annotators differ.
 
     Attributes:
-        id, caption: which.
-        only_first, only_second: words that only one holds true.
+        id, caption: of the item.
+        only_first, only_second: words that only one annotator chose.
         iou: of the caption's masks; None where not both have one.
-        unlike: words whose own masks overlap by less than half.
+        different_masks: words whose own masks have an IoU below one half.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Disagreement:
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     iou: float | None
-    unlike: tuple[str, ...]
+    different_masks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Agreement:
     """Figures over the captions that both annotated; None where there is nothing to count.
 
     Attributes:
-        captions: that both annotated; `only_first`, `only_second`: that one did.
-        words: decisions; `equal`: their share that is the same; `kappa`, `f1`: see the module.
+        captions: annotated by both; `only_first`, `only_second`: by one of them alone.
+        words: decisions; `equal`: the fraction that is equal; `kappa`, `f1`: see the module.
         masks: captions where both have a mask; `caption_iou`: their mean IoU; `one_mask`: captions where one has.
         word_masks, word_iou: the same over words.
         disagreements: captions with another word or an IoU below one half, the worst first.
@@ -76,7 +76,7 @@ class Agreement:
 
 @dataclass
 class _Pooled:
-    """What is gathered caption by caption."""
+    """Decisions and IoUs of the captions compared so far."""
 
     first: list[bool] = field(default_factory=list)
     second: list[bool] = field(default_factory=list)
@@ -93,7 +93,7 @@ def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False
         stop_words: count stop words and punctuation, too.
 
     Raises:
-        InputError: no TagMask set, or no caption in common.
+        InputError: a folder is not a TagMask set, or they have no caption in common.
     """
     folders = (Path(first), Path(second))
     rows = [{row.sample.id: row for row in read_tagmask(folder).rows} for folder in folders]
@@ -108,7 +108,7 @@ def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False
         except InputError as error:
             skipped.append((identifier, str(error)))
             continue
-        if one.only_first or one.only_second or one.unlike or (one.iou is not None and one.iou < 0.5):
+        if one.only_first or one.only_second or one.different_masks or (one.iou is not None and one.iou < 0.5):
             found.append(one)
     found.sort(key=lambda one: (-len(one.only_first) - len(one.only_second), 1.0 if one.iou is None else one.iou))
     equal, kappa, f1 = word_agreement(pooled.first, pooled.second)
@@ -130,12 +130,10 @@ def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False
     )
 
 
-def word_agreement(
-    first: Sequence[bool], second: Sequence[bool]
-) -> tuple[float | None, float | None, float | None]:
-    """Share of equal decisions, Cohen's kappa, F1 over True; None where they are not defined.
+def word_agreement(first: Sequence[bool], second: Sequence[bool]) -> tuple[float | None, float | None, float | None]:
+    """Fraction of equal decisions, Cohen's kappa, F1 over True; None where they are not defined.
 
-    Kappa is not defined where both always say the same one thing; F1 where nobody ever says True.
+    Kappa is not defined where all decisions of both are the same; F1 where none of them is True.
     """
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     if not len(a):
@@ -143,14 +141,14 @@ def word_agreement(
     equal = float((a == b).mean())
     chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
     kappa = None if chance == 1 else (equal - chance) / (1 - chance)
-    said = int(a.sum() + b.sum())
-    return equal, kappa, 2 * int((a & b).sum()) / said if said else None
+    positive = int(a.sum() + b.sum())
+    return equal, kappa, 2 * int((a & b).sum()) / positive if positive else None
 
 
 def _compare(
     pair: tuple[TagMaskRow, TagMaskRow], folders: tuple[Path, Path], pooled: _Pooled, stop_words: bool
 ) -> Disagreement:
-    """Adds one caption to what is gathered; nothing of it where it cannot be compared."""
+    """Adds one caption to `pooled`; nothing of it where the captions or mask sizes differ (`InputError`)."""
     a, b = pair
     if a.words != b.words:
         raise InputError("the two captions differ")
@@ -179,7 +177,7 @@ def _caption_iou(a: TagMaskRow, b: TagMaskRow) -> float | None:
 
 
 def _word_ious(a: TagMaskRow, b: TagMaskRow, folders: tuple[Path, Path]) -> Iterator[tuple[str, float]]:
-    """Words that both hold true and have drawn, with the IoU of their masks."""
+    """Words that both chose and drew, with the IoU of their masks."""
     for word in dict.fromkeys(a.words):
         files = [word_mask(folder, a.sample.id, word) for folder in folders]
         if word in a.true and word in b.true and all(file.is_file() for file in files):

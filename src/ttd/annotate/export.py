@@ -1,10 +1,10 @@
-"""Finished records -> the TagMask layout that `ttd eval tagmask` reads (see `ttd.benchmarks.tagmask_set`).
+"""Writes finished records in the TagMask layout that `ttd eval tagmask` reads (`ttd.evaluation.datasets.tagmask`).
 
     SET/images/ID.jpg   SET/masks/ID.png   SET/masks/ID/WORD.png   SET/tags.jsonl
 
-An accepted item has its files here before the page says so. A kill in between leaves a record that is newer than
-these files; `repair`, called when a set is opened, writes them again. Nothing outside of the set is written or removed,
-whatever a record says.
+The files of an accepted item are written before the page reports it as saved. A kill in between leaves a record that is
+newer than these files; `repair`, called when a set is opened, writes them again. Whatever a record contains, nothing
+outside of the set is written or removed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import numpy as np
 from PIL import Image
 
 from ttd.annotate.records import Record, mask_png
-from ttd.atomic import whole_file
 from ttd.errors import InputError
+from ttd.files import whole_file
 from ttd.safe_paths import check_name, inside, word_file
 
-_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_COPIED_FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
 
-def picture_file(identifier: str, encoded: bytes, picture: Image.Image) -> tuple[str, bytes]:
-    """Name and content of an item's picture: its own bytes, or a PNG where `ttd eval` would not know the format."""
+def image_file(identifier: str, encoded: bytes, image: Image.Image) -> tuple[str, bytes]:
+    """Name and content of an item's image: the bytes as they are, or a PNG where `ttd eval` cannot read the format."""
     with Image.open(BytesIO(encoded)) as opened:
-        ending = _AS_THEY_ARE.get(opened.format or "")
+        ending = _COPIED_FORMATS.get(opened.format or "")
     if ending is not None:
         return f"{identifier}{ending}", encoded
     stream = BytesIO()
-    picture.save(stream, format="PNG")
+    image.save(stream, format="PNG")
     return f"{identifier}.png", stream.getvalue()
 
 
-def write_picture(root: Path, name: str, content: bytes) -> None:
+def write_image(root: Path, name: str, content: bytes) -> None:
     """Writes `images/NAME` where it is not there yet."""
     path = inside(root, "images", name)
     if not path.is_file() or path.stat().st_size != len(content):
@@ -45,19 +45,23 @@ def write_picture(root: Path, name: str, content: bytes) -> None:
 
 
 class Exporter:
-    """Keeps the layout in step with the records; use it inside the store's lock."""
+    """Writes the files that follow from the records; use it inside the store's lock.
+
+    Args:
+        root: the set's folder.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def publish(self, record: Record) -> None:
-        """Writes, or takes away, what follows from one record.
+    def export(self, record: Record) -> None:
+        """Writes the row, the union and the masks of one record, or removes them where it is not finished.
 
-        A reader between two steps sees a row without its mask files rather than another row's.
+        A reader in between finds no row for the item, never a row with the masks of another version.
         """
         rows = self._rows()
         if rows.pop(record.id, None) is not None:
-            # Taken out first: masks and words change together for whoever reads the set meanwhile.
+            # Removed first, so that a reader never finds old words with new masks.
             self._write_rows(rows)
         self._write_masks(record)
         if record.finished:
@@ -65,7 +69,7 @@ class Exporter:
             self._write_rows(rows)
 
     def repair(self, records: Iterable[Record]) -> int:
-        """Brings the files of all records up to date, and gives the number of records that had to be done again."""
+        """Brings the files of all records up to date; returns for how many records files were written again."""
         rows, wanted, changed = self._rows(), {}, 0
         for record in records:
             row = tagmask_row(record) if record.finished else None
@@ -95,23 +99,23 @@ class Exporter:
         _write(inside(self.root, "tags.jsonl"), text.encode("ascii"))
 
     def _mask_files(self, record: Record) -> dict[Path, np.ndarray]:
-        """The union and each word's mask, under their names; nothing for an item that is not finished."""
+        """The union and each word's mask by path; empty for an item that is not finished."""
         if not record.finished or not record.masks:
             return {}
         union = np.any(list(record.masks.values()), axis=0)
-        path, folder = self._places(record.id)
+        path, folder = self._mask_paths(record.id)
         words = {inside(folder, f"{word_file(word)}.png"): mask for word, mask in record.masks.items()}
         return {path: union, **words}
 
     def _has_masks(self, record: Record) -> bool:
-        """Whether all mask files are there; their content is the row's version, which is written after them."""
-        return set(self._there(record.id)) == set(self._mask_files(record))
+        """Whether exactly the right mask files exist; their content is that of the row's version, as rows come last."""
+        return set(self._existing(record.id)) == set(self._mask_files(record))
 
-    def _there(self, identifier: str) -> list[Path]:
-        union, folder = self._places(identifier)
+    def _existing(self, identifier: str) -> list[Path]:
+        union, folder = self._mask_paths(identifier)
         return [*([union] if union.is_file() else []), *folder.glob("*.png")]
 
-    def _places(self, identifier: str) -> tuple[Path, Path]:
+    def _mask_paths(self, identifier: str) -> tuple[Path, Path]:
         """The file of an item's union, and the folder of its words' masks."""
         check_name(identifier, f"an annotation of {self.root}")
         return inside(self.root, "masks", f"{identifier}.png"), inside(self.root, "masks", identifier)
@@ -120,15 +124,15 @@ class Exporter:
         wanted = self._mask_files(record)
         for path, mask in wanted.items():
             _write(path, mask_png(mask))
-        for path in self._there(record.id):
+        for path in self._existing(record.id):
             if path not in wanted:
                 path.unlink()
         if not wanted:
-            shutil.rmtree(self._places(record.id)[1], ignore_errors=True)
+            shutil.rmtree(self._mask_paths(record.id)[1], ignore_errors=True)
 
 
 def tagmask_row(record: Record) -> dict[str, object]:
-    """The line of `tags.jsonl`; the version says which record the mask files belong to."""
+    """The line of `tags.jsonl`; `version` is that of the record from which the mask files were written."""
     return {
         "id": record.id,
         "caption": record.caption,

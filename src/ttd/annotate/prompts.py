@@ -1,4 +1,4 @@
-"""What a person says about where one word is: points, boxes, and dabs of a brush, in pixels of the picture."""
+"""The prompts of one word: points, boxes, and dabs of a brush, in pixels of the image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Box:
-    """Around (part of) what the word names; left <= right, top <= bottom, its own edges included."""
+    """Around (part of) what the word names; left <= right, top <= bottom, edges included."""
 
     left: float
     top: float
@@ -30,7 +30,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Dab:
-    """A disc that is painted over whatever was proposed: added (`inside`) or taken away."""
+    """A disc painted over the proposed mask: added (`inside`) or removed."""
 
     x: float
     y: float
@@ -40,32 +40,32 @@ class Dab:
 
 @dataclass(frozen=True)
 class Prompts:
-    """All that was said about one word, in order.
+    """All prompts of one word, in order.
 
     Attributes:
         points, boxes: ask for another proposal.
         dabs: correct the proposal, the later ones over the earlier.
-        empty: the word has no pixels at all (before dabs).
-        cut: where our own map counts as the word, 0..1; None: the model's own threshold.
+        empty: the proposal is empty, whatever the map shows.
+        threshold: of the word's map, 0..1; None: the model's own.
     """
 
     points: tuple[Point, ...] = ()
     boxes: tuple[Box, ...] = ()
     dabs: tuple[Dab, ...] = ()
     empty: bool = False
-    cut: float | None = None
+    threshold: float | None = None
 
     def with_point(self, x: float, y: float, inside: bool) -> Prompts:
-        """One more point; a mask that had been cleared is proposed again."""
+        """With one more point; a mask that had been cleared is proposed again."""
         return replace(self, points=(*self.points, Point(x, y, inside)), empty=False)
 
     def with_box(self, x: float, y: float, other_x: float, other_y: float) -> Prompts:
-        """One more box, between any two opposite corners."""
+        """With one more box, between any two opposite corners."""
         box = Box(min(x, other_x), min(y, other_y), max(x, other_x), max(y, other_y))
         return replace(self, boxes=(*self.boxes, box), empty=False)
 
     def with_dab(self, x: float, y: float, radius: float, inside: bool) -> Prompts:
-        """One more dab of the brush."""
+        """With one more dab of the brush."""
         return replace(self, dabs=(*self.dabs, Dab(x, y, radius, inside)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Prompts:
             "boxes": [[b.left, b.top, b.right, b.bottom] for b in self.boxes],
             "dabs": [[d.x, d.y, d.radius, int(d.inside)] for d in self.dabs],
             "empty": self.empty,
-            "cut": self.cut,
+            "threshold": self.threshold,
         }
 
     @classmethod
@@ -84,16 +84,16 @@ class Prompts:
         try:
             points = [(_numbers(row[:2], 2), _flag(row[2])) for row in content["points"]]
             dabs = [(_numbers(row[:3], 3), _flag(row[3])) for row in content["dabs"]]
-            cut = content["cut"]
+            threshold = content["threshold"]
             return cls(
                 tuple(Point(x, y, inside) for (x, y), inside in points),
                 tuple(Box(*_numbers(row, 4)) for row in content["boxes"]),
                 tuple(Dab(x, y, radius, inside) for (x, y, radius), inside in dabs),
                 _flag(content["empty"]),
-                None if cut is None else _numbers([cut], 1)[0],
+                None if threshold is None else _numbers([threshold], 1)[0],
             )
         except (KeyError, TypeError, IndexError, ValueError):
-            raise InputError("points, boxes or brush strokes are not written as this version writes them") from None
+            raise InputError("points, boxes or brush strokes are damaged or of another version") from None
 
 
 def _numbers(values: Any, count: int) -> list[float]:

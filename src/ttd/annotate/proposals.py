@@ -1,25 +1,55 @@
-"""What is suggested to the annotator: the words that our scores choose, and a mask for each."""
+"""What is suggested to the annotator: the words that the scores select, and a mask for each."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ttd.annotate.own_maps import Mask, mask_from_map, painted
-from ttd.annotate.prompts import Prompts
-from ttd.words import is_stop_word, split_words
+from ttd.annotate.map_masks import Mask, mask_from_map, painted
+from ttd.annotate.prompts import Box, Point, Prompts
+from ttd.text.words import is_stop_word, split_words
 
 if TYPE_CHECKING:
+    from ttd.inference.options import Options
+    from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.refine.sam import SAMEmbedding, SAMRefiner
-    from ttd.views import EncodedImage
+
+
+def mask_from_sam(sam: SAMRefiner, embedding: SAMEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
+    """SAM-HQ's mask bool [H,W] for prompts with at least one point inside or one box."""
+    mask = np.zeros(embedding.size, np.bool_)
+    outside = [point for point in prompts.points if not point.inside]
+    for box, inside in _queries(prompts):
+        points = [*inside, *outside]
+        spots = [[(point.x, point.y) for point in points]] if points else None
+        labels = [[int(point.inside) for point in points]] if points else None
+        boxes = [(box.left, box.top, box.right, box.bottom)] if box else None
+        # A single point does not tell whether a part or the whole is meant: then SAM-HQ's best of three masks is taken.
+        prediction = sam.predict(embedding, spots, labels, boxes, multimask=box is None and len(points) == 1)
+        mask |= prediction.masks[0]
+    return mask
+
+
+def _queries(prompts: Prompts) -> list[tuple[Box | None, Sequence[Point]]]:
+    """Each box (or none) with the points inside the word that belong to it."""
+    inside = [point for point in prompts.points if point.inside]
+    free = [point for point in inside if not any(_contains(box, point) for box in prompts.boxes)]
+    queries: list[tuple[Box | None, Sequence[Point]]] = [
+        (box, [point for point in inside if _contains(box, point)]) for box in prompts.boxes
+    ]
+    return [*queries, (None, free)] if free else queries
+
+
+def _contains(box: Box, point: Point) -> bool:
+    return box.left <= point.x <= box.right and box.top <= point.y <= box.bottom
 
 
 @dataclass(frozen=True)
@@ -29,7 +59,7 @@ class Candidate:
     Attributes:
         text: the word.
         score: s_pixel, a cosine.
-        proposed: whether our selection (largest gap) takes it.
+        proposed: whether it is selected (by the largest gap).
     """
 
     text: str
@@ -38,93 +68,104 @@ class Candidate:
 
 
 @dataclass(eq=False)
-class Look:
-    """A picture as the models see it, encoded once; made by `Proposer.look`, asked with `Proposer.mask`."""
+class EncodedPair:
+    """An image encoded once by both models, and its caption's words; made by `Proposer.encode`, for `Proposer.mask`.
+
+    Attributes:
+        size: (H, W) of the image.
+        candidates: the caption's distinct words with their scores, without stop words.
+    """
 
     size: tuple[int, int]
     candidates: tuple[Candidate, ...]
-    _seen: EncodedImage
-    _sam_seen: SAMEmbedding | None
+    _image: EncodedImage
+    _embedding: SAMEmbedding | None
     _heat: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     _masks: dict[tuple[str, Prompts], Mask] = field(default_factory=dict)
 
 
 class Proposer:
-    """A model, and SAM-HQ where there is one. Threads may share it; they wait for each other.
+    """A model, and SAM-HQ where there is one. Several threads may use it; one computes at a time.
 
     Args:
         model: scores the words and maps them.
-        sam: draws the masks; None: they are cut from the model's own maps.
-        model_lock: held while the model is asked, where others ask it, too.
-        **options: how the model looks, see `ttd.inference.Options`; stop words and refinement are decided here.
+        sam: draws the masks; None: they are the model's own maps at a threshold.
+        model_lock: held while the model computes, for a model that others use, too.
+        options: of the model's maps; `refine` is set to "none".
+
+    Attributes:
+        threshold: of the maps, where a word's prompts have none.
     """
 
     def __init__(
-        self, model: TTD, sam: SAMRefiner | None = None, *, model_lock: Lock | None = None, **options: Any
+        self,
+        model: TTD,
+        sam: SAMRefiner | None = None,
+        *,
+        model_lock: Lock | None = None,
+        options: Options | None = None,
     ) -> None:
-        from ttd.inference import resolve
+        from ttd.inference.options import Options
 
         self._model, self._sam = model, sam
-        self._options = {**options, "refine": "none"}
-        threshold = resolve(**self._options).threshold(model.encoder)
-        self.cut = model.encoder.background if threshold is None else threshold
+        self._options = replace(options or Options(), refine="none")
+        threshold = self._options.threshold(model.encoder)
+        self.threshold = model.encoder.background if threshold is None else threshold
         self._lock = threading.RLock()
         self._model_lock = model_lock or Lock()
 
     @property
-    def source(self) -> str:
-        """What draws the masks: "sam-hq" or "own map"."""
+    def mask_source(self) -> str:
+        """What proposes the masks: "sam-hq" or "own map"."""
         return "own map" if self._sam is None else "sam-hq"
 
-    def look(self, picture: Image.Image, caption: str) -> Look:
-        """Encodes a picture for both models and scores the caption's words, those that are no stop words."""
+    def encode(self, image: Image.Image, caption: str) -> EncodedPair:
+        """Encodes an image with both models and scores the caption's words, without stop words."""
         with self._lock:
             candidates: tuple[Candidate, ...] = ()
             with self._model_lock:
-                seen = self._model.encode(picture, **self._options)
+                image_features = self._model.encode(image, self._options)
                 if words := candidate_words(caption):
-                    scored = self._model.tag(seen, None, tags=words).words
+                    scored = self._model.tag(image_features, None, tags=words).words
                     candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)
-            sam_seen = None if self._sam is None else self._sam.encode(picture)
-            return Look((picture.height, picture.width), candidates, seen, sam_seen)
+            embedding = None if self._sam is None else self._sam.encode(image)
+            return EncodedPair((image.height, image.width), candidates, image_features, embedding)
 
-    def prepare(self, look: Look, words: Sequence[str]) -> None:
-        """Maps of several words at once, which is quicker than one by one."""
+    def prepare(self, encoded: EncodedPair, words: Sequence[str]) -> None:
+        """Computes the maps of several words at once, which is faster than one by one."""
         with self._lock:
-            missing = [word for word in words if word not in look._heat]
+            missing = [word for word in words if word not in encoded._heat]
             if missing:
                 with self._model_lock:
-                    maps = self._model.heatmaps(look._seen, missing)
-                look._heat.update(zip(missing, maps, strict=True))
+                    maps = self._model.heatmaps(encoded._image, missing)
+                encoded._heat.update(zip(missing, maps, strict=True))
 
-    def mask(self, look: Look, word: str, prompts: Prompts) -> Mask:
-        """The mask bool [H,W] that is proposed for a word after what was said about it; do not change it.
+    def mask(self, encoded: EncodedPair, word: str, prompts: Prompts) -> Mask:
+        """The mask bool [H,W] that is proposed for a word with these prompts; do not change it.
 
-        Without points and boxes SAM-HQ redraws our own map along the edges it sees. Points outside the word alone
-        correct that map before it is redrawn.
+        Without boxes and points inside, SAM-HQ redraws the mask from the model's own map; points outside correct that
+        mask before it is redrawn.
         """
         with self._lock:
-            if (word, prompts) not in look._masks:
-                look._masks[word, prompts] = painted(self._proposed(look, word, prompts), prompts.dabs)
-            return look._masks[word, prompts]
+            if (word, prompts) not in encoded._masks:
+                encoded._masks[word, prompts] = painted(self._proposed(encoded, word, prompts), prompts.dabs)
+            return encoded._masks[word, prompts]
 
-    def remember(self, look: Look, word: str, prompts: Prompts, mask: Mask) -> None:
-        """What was decided before is the answer to the same prompts, whichever models drew it."""
+    def remember(self, encoded: EncodedPair, word: str, prompts: Prompts, mask: Mask) -> None:
+        """Makes a mask that was accepted before the proposal for its prompts, whichever model drew it."""
         with self._lock:
-            look._masks[word, prompts] = mask
+            encoded._masks[word, prompts] = mask
 
-    def _proposed(self, look: Look, word: str, prompts: Prompts) -> Mask:
+    def _proposed(self, encoded: EncodedPair, word: str, prompts: Prompts) -> Mask:
         if prompts.empty:
-            return np.zeros(look.size, np.bool_)
-        asked = bool(prompts.boxes) or any(point.inside for point in prompts.points)
-        if self._sam is not None and look._sam_seen is not None and asked:
-            from ttd.annotate.sam_prompts import mask_from_sam
-
-            return mask_from_sam(self._sam, look._sam_seen, prompts)
-        self.prepare(look, [word])
-        mask = mask_from_map(look._heat[word], prompts, self.cut)
-        if self._sam is not None and look._sam_seen is not None:
-            redrawn: Mask = self._sam.refine(look._sam_seen, mask[None], exclusive=False)[0][0]
+            return np.zeros(encoded.size, np.bool_)
+        prompted = bool(prompts.boxes) or any(point.inside for point in prompts.points)
+        if self._sam is not None and encoded._embedding is not None and prompted:
+            return mask_from_sam(self._sam, encoded._embedding, prompts)
+        self.prepare(encoded, [word])
+        mask = mask_from_map(encoded._heat[word], prompts, self.threshold)
+        if self._sam is not None and encoded._embedding is not None:
+            redrawn: Mask = self._sam.redraw(encoded._embedding, mask[None], exclusive=False)[0][0]
             return redrawn
         return mask
 

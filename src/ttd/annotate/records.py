@@ -1,4 +1,4 @@
-"""What was decided about one item, as one JSON text with its masks in it: written whole or not at all."""
+"""The decision about one item, as one JSON text that contains its masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ttd.annotate.own_maps import Mask
+from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.errors import InputError
 from ttd.safe_paths import check_name
@@ -24,23 +24,23 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """One item as it was left.
+    """The decision about one item.
 
     Attributes:
         id: of the item.
-        version: 1 for the first, one more with every change.
+        version: 1 for the first decision, one more with every change.
         status: "accepted" or "skipped".
         verdict: of the second pass over accepted items: "kept", "rejected", or None before it.
-        shard, key, which: where picture and caption come from.
+        shard, key, caption_index: where image and caption come from.
         caption: as it was annotated.
         words: every token in order, lower case.
-        true: those that the picture shows, distinct, in the caption's order.
-        proposed: those that our scores had chosen.
-        size: (H, W) of the picture.
+        true: those that the image shows, distinct, in the caption's order.
+        proposed: those that the scores had selected.
+        size: (H, W) of the image.
         masks: a mask bool [H,W] for every true word that has pixels.
-        prompts: what was said about each true word.
-        by: what drew the masks: "sam-hq" or "own map".
-        image: file name of the picture in the set.
+        prompts: of each true word.
+        mask_source: what proposed the masks: "sam-hq" or "own map".
+        image: file name of the image in the set.
         time: when, ISO 8601 in UTC.
     """
 
@@ -49,7 +49,7 @@ class Record:
     status: str
     shard: str
     key: str
-    which: int
+    caption_index: int
     caption: str
     words: tuple[str, ...]
     true: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Record:
     size: tuple[int, int] = (0, 0)
     masks: Mapping[str, Mask] = field(default_factory=dict)
     prompts: Mapping[str, Prompts] = field(default_factory=dict)
-    by: str = ""
+    mask_source: str = ""
     image: str = ""
     time: str = ""
     verdict: str | None = None
@@ -68,7 +68,7 @@ class Record:
         return self.status == ACCEPTED and self.verdict != REJECTED
 
     def to_json(self) -> str:
-        """Everything, masks as PNG in base64."""
+        """All fields; masks as PNG in base64."""
         content = {
             "format": _FORMAT,
             **{name: getattr(self, name) for name in _PLAIN},
@@ -79,7 +79,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: object) -> Record:
-        """The reverse; raises `InputError` that names `where` when the text is damaged or of another version."""
+        """The reverse of `to_json`; raises `InputError` that names `where` for a damaged text or another version."""
         try:
             content = json.loads(text)
             if content["format"] != _FORMAT:
@@ -87,7 +87,7 @@ class Record:
             size = (int(content["size"][0]), int(content["size"][1]))
             masks = {str(word): _unpacked(packed, size) for word, packed in content["masks"].items()}
             prompts = {str(word): Prompts.from_dict(one) for word, one in content["prompts"].items()}
-            plain = {name: _typed(name, content[name]) for name in _PLAIN}
+            plain = {name: _checked(name, content[name]) for name in _PLAIN}
         except InputError:
             raise
         # A damaged PNG makes Pillow raise anything.
@@ -97,24 +97,24 @@ class Record:
             ) from None
         record = cls(**plain | {"masks": masks, "prompts": prompts, "size": size})
         if record.status not in (ACCEPTED, SKIPPED) or not set(record.masks) <= set(record.true) <= set(record.words):
-            raise InputError(f"{where} contradicts itself: remove it and annotate the item again")
+            raise InputError(f"{where} has values that contradict each other: remove it and annotate the item again")
         check_name(record.id, where)
         if record.image and check_name(record.image, where, "image").rpartition(".")[0] != record.id:
             raise InputError(f"{where}: the image {record.image!r} is not named after the item's id: correct it")
         return record
 
 
-_TEXTS = ("id", "status", "shard", "key", "caption", "by", "image", "time")
+_TEXTS = ("id", "status", "shard", "key", "caption", "mask_source", "image", "time")
 _LISTS = ("words", "true", "proposed")
-_PLAIN = (*_TEXTS, *_LISTS, "version", "which", "size", "verdict")
+_PLAIN = (*_TEXTS, *_LISTS, "version", "caption_index", "size", "verdict")
 
 
-def _typed(name: str, value: Any) -> Any:
+def _checked(name: str, value: Any) -> Any:
     if name in _TEXTS and isinstance(value, str):
         return value
     if name in _LISTS and isinstance(value, list) and all(isinstance(word, str) for word in value):
         return tuple(value)
-    if name in ("version", "which") and isinstance(value, int):
+    if name in ("version", "caption_index") and isinstance(value, int):
         return value
     if name == "size" or (name == "verdict" and value in (None, KEPT, REJECTED)):
         return value

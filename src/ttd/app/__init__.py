@@ -1,7 +1,7 @@
-"""The web page: what `ttd app` serves. Only `explore`, `look`, `server` and `annotate_page` know gradio."""
+"""The web page of `ttd app`. Only `explore`, `server`, `theme` and `annotate.page` import gradio."""
 
 import os
 
-# Before any module of this room imports gradio, which reads them then.
+# Before any module of this package imports gradio, which reads them at import.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -1,43 +1,43 @@
-"""What a visitor asks about a picture, and what the model answers; arrays in and out, no gradio."""
+"""A question about an image, and its answer as arrays; independent of gradio."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ttd.app.choices import NO_ADAPTER
-from ttd.app.model_pool import Asked, ModelPool, Seen
-from ttd.encoders.catalogue import IN_PACKAGE, find_entry
+from ttd.app.models import NO_ADAPTER, ModelInUse, ModelPool, PageImage
+from ttd.encoders.loading.catalogue import IN_PACKAGE, find_entry
 from ttd.errors import InputError
-from ttd.inference import resolve
+from ttd.inference.options import Options
+from ttd.inference.protocols import options as find_options
 from ttd.results import Segmentation, Tagging
-from ttd.tag_pictures import MOST_PANELS
-from ttd.tagging import SCORES
-from ttd.words import distinct
+from ttd.scoring import SCORES
+from ttd.text.words import distinct
+from ttd.viz.figures import MOST_PANELS
 
-AS_PRESET = "as the preset"
-LONGEST_CAPTION = 2000
-MOST_TAGS = 150
+AS_PROTOCOL = "as the protocol"
+MAX_CAPTION = 2000
+MAX_TAGS = 150
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the page's fields say.
+    """The values of the page's fields.
 
     Attributes:
-        path: of the sent picture, None where there is none yet.
+        path: of the uploaded image, None where there is none yet.
         caption: any text.
-        tags: names to segment by, apart by commas; empty: the caption's chosen words.
-        model, adapter: labels of `Choices`.
-        preset, refine: names; `AS_PRESET` leaves the refinement to the preset.
-        threshold: 0..1, cuts the caption's map and decides what is background.
-        score: one of `ttd.tagging.SCORES`.
+        tags: names to segment by, separated by commas; empty: the caption's selected words.
+        model, adapter: labels of `PageChoices`.
+        protocol, refine: names; `AS_PROTOCOL` leaves the refinement to the protocol.
+        threshold: 0..1, of the caption's map and of the background.
+        score: one of `ttd.scoring.SCORES`.
         stop_words: score stop words too.
         background: whether a segmentation has one.
     """
@@ -47,50 +47,48 @@ class Question:
     tags: str = ""
     model: str = "mini"
     adapter: str = NO_ADAPTER
-    preset: str = "default"
-    refine: str = AS_PRESET
+    protocol: str = "default"
+    refine: str = AS_PROTOCOL
     threshold: float = 0.5
     score: str = "s_pixel"
     stop_words: bool = False
     background: bool = True
 
-    def options(self, sam_model: str | None) -> dict[str, Any]:
-        """Those for the model's methods."""
-        chosen: dict[str, Any] = {"preset": self.preset, "background": float(self.threshold)}
-        if self.refine != AS_PRESET:
+    def options(self, sam_model: str | None) -> Options:
+        """The options of the model's maps."""
+        chosen: dict[str, Any] = {"background": float(self.threshold), "sam_model": sam_model}
+        if self.refine != AS_PROTOCOL:
             chosen["refine"] = self.refine
-        if self.stop_words:
-            chosen["stop_words"] = False
-        return {**chosen, "sam_model": sam_model} if sam_model else chosen
+        return find_options(self.protocol, "masks", **chosen, stop_words=not self.stop_words)
 
     def check(self) -> str:
-        """The path of the picture, where all can be answered.
+        """Checks the fields and returns the path of the image.
 
         Raises:
-            InputError: nothing was sent, or a text is missing or too long.
+            InputError: there is no image, a text is missing or too long, or the score is unknown.
         """
         if not self.path:
-            raise InputError("There is no picture yet: drop one into the field on the left, or take an example.")
+            raise InputError("There is no image yet: drop one into the field on the left, or choose an example.")
         if not self.caption.strip():
-            raise InputError("There is no caption yet: write what the picture shows.")
-        if len(self.caption) > LONGEST_CAPTION:
-            raise InputError(f"The caption is longer than {LONGEST_CAPTION} characters: shorten it.")
+            raise InputError("There is no caption yet: write what the image shows.")
+        if len(self.caption) > MAX_CAPTION:
+            raise InputError(f"The caption is longer than {MAX_CAPTION} characters: shorten it.")
         if self.score not in SCORES:
-            raise InputError(f"There is no score {self.score!r}: choose from {', '.join(SCORES)}.")
+            raise InputError(f"Unknown score {self.score!r}: choose from {', '.join(SCORES)}.")
         return self.path
 
     def names(self) -> list[str]:
         """The distinct tags, as written."""
         written = [part.strip() for part in self.tags.replace("\n", ",").split(",") if part.strip()]
-        texts, places = distinct(written)
-        if len(texts) > MOST_TAGS:
-            raise InputError(f"{len(texts)} tags are too many for the page: give at most {MOST_TAGS}.")
-        return [written[places.index(number)] for number in range(len(texts))]
+        texts, indices = distinct(written)
+        if len(texts) > MAX_TAGS:
+            raise InputError(f"{len(texts)} tags are too many for the page: give at most {MAX_TAGS}.")
+        return [written[indices.index(number)] for number in range(len(texts))]
 
 
 @dataclass(frozen=True)
-class CaptionView:
-    """The caption's map under a title: `heat` float32 [h,w] in 0..1, and the `mask` bool [h,w] it is cut to."""
+class CaptionResult:
+    """The caption's map under a title: `heat` float32 [h,w] in 0..1, and its `mask` bool [h,w] at the threshold."""
 
     title: str
     heat: npt.NDArray[np.float32]
@@ -98,13 +96,13 @@ class CaptionView:
 
 
 @dataclass(frozen=True)
-class Words:
-    """The part of an answer that no threshold changes.
+class WordsResult:
+    """The part of an answer that does not depend on the threshold.
 
     Attributes:
         tagging: the caption's words.
-        maps: of the chosen words, highest score first, at most `MOST_PANELS`: float32 [h,w] in 0..1.
-        best: every cell's most similar word, [h',w'], an index into `texts`.
+        maps: of the selected words, highest score first, at most `MOST_PANELS`: float32 [h,w] in 0..1.
+        best: the most similar word of every patch, [h',w'], an index into `texts`.
         texts: the distinct words.
     """
 
@@ -115,111 +113,109 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """All that the page shows.
+class PageAnswer:
+    """Everything that the page shows.
 
     Attributes:
-        picture: bounded to the shown size.
-        words: None where only the threshold was changed.
-        captions: the caption's map; with an adapter before and after.
+        image: at the shown size.
+        words: None with `threshold_only`.
+        captions: the caption's map; with an adapter two, without and with it.
         segmentation: at the shown size.
-        seconds: what it took.
-        fresh: whether a picture had to be encoded for it.
-        closed: the number of words that the model knows, None where it knows any.
+        seconds: the time to compute it.
+        newly_encoded: whether the image had to be encoded for it.
+        vocabulary_size: the number of words of a model with a closed vocabulary, None for others.
     """
 
-    picture: Image.Image
-    words: Words | None
-    captions: list[CaptionView]
+    image: Image.Image
+    words: WordsResult | None
+    captions: list[CaptionResult]
     segmentation: Segmentation | None
     seconds: float
-    fresh: bool
-    closed: int | None
+    newly_encoded: bool
+    vocabulary_size: int | None
 
 
-def answer(pool: ModelPool, question: Question, *, only_cut: bool = False) -> Answer:
-    """Ask the models.
+def answer(pool: ModelPool, question: Question, *, threshold_only: bool = False) -> PageAnswer:
+    """Answers a question.
 
     Args:
-        pool: holds models and encoded pictures.
+        pool: the models and encoded images.
         question: from the page.
-        only_cut: leave out what the threshold does not change.
+        threshold_only: leave out what the threshold does not change.
 
     Raises:
-        TTDError: something in the question, the picture or the model cannot be used.
+        TTDError: the question, the image or the model cannot be used.
     """
     path = question.check()
     options = question.options(pool.choices.sam_model)
-    resolve(**options)
     names = question.names()
     start = time.perf_counter()
     adapted = question.adapter != NO_ADAPTER
-    with pool.ask(question.model, question.adapter) as asked:
-        seen = asked.see(path, options)
-        tagging = _tag(asked, seen, question)
-        words = None if only_cut else _words(asked, seen, tagging)
+    with pool.use(question.model, question.adapter) as model:
+        image = model.encode(path, options)
+        tagging = _tag(model, image, question)
+        words = None if threshold_only else _words(model, image, tagging)
         title = _after(question.adapter) if adapted else question.model
-        captions = [_caption(asked, seen, question, title)]
-        segmentation = _segment(asked, seen, names or tagging.selected, question.background)
-        vocabulary = asked.model.encoder.vocabulary
-    fresh = seen.fresh
+        captions = [_caption(model, image, question, title)]
+        segmentation = _segment(model, image, names or tagging.selected, question.background)
+        vocabulary = model.ttd.encoder.vocabulary
+    newly_encoded = image.newly_encoded
     if adapted:
-        with pool.ask(question.model, NO_ADAPTER) as asked:
-            base = asked.see(path, options)
-            captions.insert(0, _caption(asked, base, question, f"before: {question.model}"))
-            fresh = fresh or base.fresh
+        with pool.use(question.model, NO_ADAPTER) as model:
+            base = model.encode(path, options)
+            captions.insert(0, _caption(model, base, question, f"before: {question.model}"))
+            newly_encoded = newly_encoded or base.newly_encoded
     seconds = time.perf_counter() - start
-    closed = None if vocabulary is None else len(vocabulary)
-    return Answer(seen.shown.picture, words, captions, segmentation, seconds, fresh, closed)
+    vocabulary_size = None if vocabulary is None else len(vocabulary)
+    return PageAnswer(image.shown.image, words, captions, segmentation, seconds, newly_encoded, vocabulary_size)
 
 
 @dataclass(frozen=True)
-class Download:
-    """What a visitor takes away: the label map at the picture's own size, and the numbers."""
+class PageDownload:
+    """What can be downloaded: image and label map at the image's own size, and all numbers (`record`)."""
 
-    picture: Image.Image
+    image: Image.Image
     tagging: Tagging
     segmentation: Segmentation | None
     record: dict[str, Any]
 
 
-def download(pool: ModelPool, question: Question) -> Download:
-    """Segment at the picture's own size; as `answer` in all else."""
+def download(pool: ModelPool, question: Question) -> PageDownload:
+    """Segments at the image's own size, otherwise with the settings of `answer`."""
     path = question.check()
     names = question.names()
-    with pool.ask(question.model, question.adapter) as asked:
-        seen = asked.see(path, question.options(pool.choices.sam_model))
-        tagging = _tag(asked, seen, question)
-        full = Seen(seen.full, seen.full, seen.fresh)
-        segmentation = _segment(asked, full, names or tagging.selected, question.background)
+    with pool.use(question.model, question.adapter) as model:
+        image = model.encode(path, question.options(pool.choices.sam_model))
+        tagging = _tag(model, image, question)
+        full = PageImage(image.full, image.full, image.newly_encoded)
+        segmentation = _segment(model, full, names or tagging.selected, question.background)
     settings = {name: value for name, value in asdict(question).items() if name != "path"}
     record = {
         "settings": settings,
         "tagging": tagging.to_dict(),
         "segmentation": segmentation.to_dict() if segmentation else None,
     }
-    return Download(seen.full.picture, tagging, segmentation, record)
+    return PageDownload(image.full.image, tagging, segmentation, record)
 
 
-def threshold_of(pool: ModelPool, model: str, adapter: str, preset: str) -> float:
-    """The threshold that a model has by itself, or its preset gives it."""
-    with pool.ask(model, adapter) as asked:
-        encoder = asked.model.encoder
-        own = resolve(preset=preset).threshold(encoder)
+def threshold_of(pool: ModelPool, model: str, adapter: str, protocol: str) -> float:
+    """The threshold of a protocol, or the model's own where the protocol has none."""
+    with pool.use(model, adapter) as used:
+        encoder = used.ttd.encoder
+        own = find_options(protocol, "masks").threshold(encoder)
         return encoder.background if own is None else own
 
 
-def _tag(asked: Asked, seen: Seen, question: Question) -> Tagging:
-    return asked.model.tag(seen.shown, question.caption, score=question.score)
+def _tag(model: ModelInUse, image: PageImage, question: Question) -> Tagging:
+    return model.ttd.tag(image.shown, question.caption, selection=question.score)
 
 
-def _words(asked: Asked, seen: Seen, tagging: Tagging) -> Words:
-    model = asked.model
-    picked = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
-    maps = dict(zip(picked, model.heatmaps(seen.shown, picked), strict=True)) if picked else {}
+def _words(model: ModelInUse, image: PageImage, tagging: Tagging) -> WordsResult:
+    selected = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
+    maps = dict(zip(selected, model.ttd.heatmaps(image.shown, selected), strict=True)) if selected else {}
     texts = [word.text for word in tagging.distinct()]
-    best = model.similarity(seen.shown, texts).argmax(dim=0).cpu().numpy()
-    return Words(tagging, maps, best, texts)
+    best = model.ttd.similarity(image.shown, texts).argmax(dim=0).cpu().numpy()
+    return WordsResult(tagging, maps, best, texts)
 
 
 def _after(adapter: str) -> str:
@@ -228,18 +224,14 @@ def _after(adapter: str) -> str:
     return f"after: {adapter}" + (f", {entry.notes}" if entry is not None and entry.source == IN_PACKAGE else "")
 
 
-def _caption(asked: Asked, seen: Seen, question: Question, title: str) -> CaptionView:
-    heat = asked.model.caption_map(seen.shown, question.caption)
-    refinement = seen.shown.options.refinement(asked.model.encoder)
-    if refinement in ("none", "pamr"):
-        return CaptionView(title, heat, heat >= question.threshold)
-    mask = asked.model.caption_mask(seen.shown, question.caption)
-    return CaptionView(title, heat, mask)
+def _caption(model: ModelInUse, image: PageImage, question: Question, title: str) -> CaptionResult:
+    heat = model.ttd.caption_map(image.shown, question.caption)
+    return CaptionResult(title, heat, heat >= question.threshold)
 
 
-def _segment(asked: Asked, seen: Seen, names: Sequence[str], background: bool) -> Segmentation | None:
-    """None where there is nothing to segment by: no word was chosen."""
+def _segment(model: ModelInUse, image: PageImage, names: Sequence[str], background: bool) -> Segmentation | None:
+    """The segmentation; None without names, when no word was selected."""
     if not names:
         return None
-    options = {} if background else {"background": False}
-    return asked.model.segment(seen.shown, names, **options)
+    options = image.shown.options if background else replace(image.shown.options, background=False)
+    return model.ttd.segment(image.shown, names, options)

@@ -10,36 +10,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttd.app.access import Access
-from ttd.app.guard import Guard
-from ttd.app.model_pool import ModelPool
+from ttd.app.models import ModelPool
+from ttd.app.security import Access, Guard
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import missing_extra
 
 if TYPE_CHECKING:
-    from ttd.annotate.desk import Desk
+    from ttd.annotate.annotation_set import AnnotationSet
 
-_HOUR = 3600
+_HOUR = 3600  # seconds
 
 
 @contextmanager
-def page(pool: ModelPool, access: Access, annotate: Desk | None = None) -> Iterator[str]:
-    """Serves the page while the block runs; gives its address.
+def page(pool: ModelPool, access: Access, annotate: AnnotationSet | None = None) -> Iterator[str]:
+    """Serves the page while the block runs, which is given its address.
 
     Args:
         pool: the models that the page offers.
-        access: where, and to whom.
-        annotate: the set that is annotated; None: no such tab.
+        access: address, port and password.
+        annotate: the set for the Annotate tab; None: without that tab.
 
     Raises:
         MissingExtra: gradio is not installed.
-        InputError: the address is taken or is none of this machine's.
+        InputError: the port is in use, or the address does not belong to this machine.
     """
     access.check_free()
     folder = Path(tempfile.mkdtemp(prefix="ttd-app-")).resolve()
     try:
-        blocks, look = build(pool, folder, annotate)
-        _launch(blocks, access, folder, look)
+        blocks, style = build(pool, folder, annotate)
+        _launch(blocks, access, folder, style)
         try:
             yield access.address
         finally:
@@ -48,26 +47,25 @@ def page(pool: ModelPool, access: Access, annotate: Desk | None = None) -> Itera
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(pool: ModelPool, folder: Path, annotate: Desk | None = None) -> tuple[Any, dict[str, Any]]:
-    """The page as `gr.Blocks`, and what its `launch` takes for its look; what visitors send goes into `folder`."""
+def build(pool: ModelPool, folder: Path, annotate: AnnotationSet | None = None) -> tuple[Any, dict[str, Any]]:
+    """The page as `gr.Blocks`, and the theme and CSS for its `launch`; uploads are written into `folder`."""
     _prepare_gradio(folder)
     import gradio as gr
 
-    from ttd.app.examples import write_examples
-    from ttd.app.explore import explore_tab
-    from ttd.app.look import CSS, theme
+    from ttd.app.explore import explore_tab, write_examples
+    from ttd.app.theme import CSS, theme
 
     examples = write_examples(folder / "examples")
     with gr.Blocks(title="ttd", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as blocks:
         gr.HTML(
-            '<div class="ttd-head"><h1>ttd</h1><span>Which words of a caption are in the picture, '
+            '<div class="ttd-head"><h1>ttd</h1><span>Which words of a caption are in the image, '
             "and where: Text-Tag Self-Distillation</span></div>"
         )
         on_load: Callable[[], None]
         if annotate is None:
             on_load = explore_tab(pool, examples)
         else:
-            from ttd.app.annotate_page import annotate_tab
+            from ttd.app.annotate.page import annotate_tab
 
             with gr.Tabs(selected="annotate"):
                 with gr.Tab("Explore"):
@@ -80,7 +78,7 @@ def build(pool: ModelPool, folder: Path, annotate: Desk | None = None) -> tuple[
 
 
 def _prepare_gradio(folder: Path) -> None:
-    """Where gradio keeps files; it asks the environment."""
+    """Sets the folders of gradio's files, which it reads from the environment."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "cached_examples")
     try:
@@ -89,7 +87,7 @@ def _prepare_gradio(folder: Path) -> None:
         raise missing_extra("app", "the page needs gradio") from error
 
 
-def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> None:
+def _launch(blocks: Any, access: Access, folder: Path, style: dict[str, Any]) -> None:
     from starlette.middleware import Middleware
 
     guard = Middleware(Guard, folder=folder, hosts=access.hosts, upload_bytes=MAX_BYTES)
@@ -112,5 +110,5 @@ def _launch(blocks: Any, access: Access, folder: Path, look: dict[str, Any]) -> 
         pwa=False,
         mcp_server=False,
         strict_cors=True,
-        **look,
+        **style,
     )

@@ -1,4 +1,4 @@
-"""A picture that a visitor sent: its limits, and what it is recognised by."""
+"""Uploaded images: reading them within limits, and their digest."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_PIXELS = 50_000_000
 
 
 def digest(path: str) -> str:
-    """SHA-256 of the file: the same picture sent twice is the same.
+    """SHA-256 of the file, the same for an image that is uploaded twice.
 
     Raises:
-        InputError: the file is gone, or larger than `MAX_BYTES`.
+        InputError: the file was deleted, or is larger than `MAX_BYTES`.
     """
     file = Path(path)
     try:
@@ -27,20 +27,20 @@ def digest(path: str) -> str:
             raise InputError(f"{file.name} is larger than {MAX_BYTES >> 20} MB: save it smaller, e.g. as JPEG")
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"{file.name} is no longer on the server: send the picture again") from error
+        raise InputError(f"{file.name} is no longer on the server: upload the image again") from error
 
 
 def read_upload(path: str) -> Image.Image:
-    """The picture, upright RGB.
+    """The image, upright RGB.
 
     Raises:
-        InputError: no picture, damaged, or above `MAX_PIXELS` (checked before it is decoded).
+        InputError: the file is not an image, damaged, or above `MAX_PIXELS` (checked before it is decoded).
     """
     _check_pixels(Path(path))
     try:
         return read_image(path)
     except TTDError as error:
-        # Where the server keeps it is nothing that a visitor has to know.
+        # The folder on the server is not shown to the visitor.
         raise type(error)(str(error).replace(path, Path(path).name)) from error
 
 
@@ -50,7 +50,7 @@ def _check_pixels(path: Path) -> None:
         try:
             with Image.open(path) as image:
                 pixels = image.width * image.height
-        # Whatever is wrong with the file, `read_image` says it better.
+        # `read_image` describes what is wrong with the file.
         except Exception:
             return
     if pixels > MAX_PIXELS:

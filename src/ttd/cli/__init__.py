@@ -16,9 +16,9 @@ from ttd.cli.errors import PipeClosed, exit_code
 
 COMMANDS = {
     "tag": "ttd.cli.tag:tag",
-    "heatmap": "ttd.cli.maps:heatmap",
-    "mask": "ttd.cli.maps:mask",
-    "segment": "ttd.cli.maps:segment",
+    "heatmap": "ttd.cli.segment:heatmap",
+    "mask": "ttd.cli.segment:mask",
+    "segment": "ttd.cli.segment:segment",
     "models": "ttd.cli.models:models",
     "demo": "ttd.cli.demo:demo",
     "scenes": "ttd.cli.scenes:scenes",
@@ -66,13 +66,31 @@ class CommandGroup(click.Group):
         raise SystemExit(exit_code(lambda: super(CommandGroup, self).main(*args, **kwargs)))
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ttd")
-def cli() -> None:
-    """Tag and segment a picture from its caption (Text-Tag Self-Distillation).
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    no_args_is_help=True,
+)
+@click.option("--version", is_flag=True, help="Show the version and exit.")
+@click.option("--verbose", is_flag=True, help="With --version: all that a bug report needs.")
+@click.pass_context
+def cli(ctx: click.Context, version: bool, verbose: bool) -> None:
+    """Tag and segment an image from its caption (Text-Tag Self-Distillation).
 
     Start with `ttd demo --out out`: it needs no download. `ttd COMMAND --help` explains a command.
     """
+    if version and verbose:
+        from ttd.cli.versions import report
+
+        for name, value in report():
+            click.echo(f"{name:<18} {value}")
+    elif version:
+        click.echo(f"ttd, version {__version__}")
+    elif verbose and ctx.invoked_subcommand is None:
+        raise click.UsageError("--verbose goes with --version, or behind a command.")
+    if version:
+        ctx.exit()
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from ttd.cli.options import ENCODER_OPTIONS, start_logging
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
-    from ttd.app.access import Access
-    from ttd.app.model_pool import ModelPool
+    from ttd.app.models import ModelPool
+    from ttd.app.security import Access
 
 PASSWORD_VARIABLE = "TTD_APP_PASSWORD"
 # --adapter is the page's own: there it may be named several times, and is chosen on the page.
@@ -47,9 +47,9 @@ def _encoder_options(function: Any) -> Any:
 )
 @_encoder_options
 @click.option("--sam-model", metavar="NAME", help="SAM-HQ, as a refinement and to propose masks to annotate.")
-@click.option("--annotate", metavar="DATA", help="What to annotate: a folder of pictures, shards or a captions file.")
+@click.option("--annotate", metavar="DATA", help="What to annotate: a folder of images, shards or a captions file.")
 @click.option("--images", metavar="DIR", help="Where the paths of --annotate's captions file start from.")
-@click.option("--every-caption", is_flag=True, help="Annotate all captions of a picture, not only its first.")
+@click.option("--every-caption", is_flag=True, help="Annotate all captions of an image, not only its first.")
 @click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to serve the page.")
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Its port.")
@@ -65,7 +65,7 @@ def app(
     models: tuple[str, ...],
     adapters: tuple[str, ...],
     adapter_scale: float,
-    variant: str | None,
+    method: str | None,
     device: str | None,
     dtype: str | None,
     sam_model: str | None,
@@ -79,7 +79,7 @@ def app(
     password_file: str | None,
     verbose: bool,
 ) -> None:
-    """Open a web page: words, maps and masks of your pictures.
+    """Open a web page: words, maps and masks of your images.
 
     \b
     ttd app                                        (http://127.0.0.1:7860/)
@@ -91,7 +91,7 @@ def app(
     """
     start_logging(verbose)
     password = _password(user, password_file)
-    from ttd.app.access import Access
+    from ttd.app.security import Access
 
     access = Access(host, port, user, password)
     if (annotate is None) != (out is None):
@@ -100,7 +100,7 @@ def app(
         raise InputError("--images and --every-caption are about what is annotated: name that with --annotate")
     access.check_free()
     encoder: dict[str, Any] = {
-        "adapter_scale": adapter_scale, "variant": variant, "device": device, "dtype": dtype,
+        "adapter_scale": adapter_scale, "method": method, "device": device, "dtype": dtype,
     }  # fmt: skip
     if models == ("mini",) and not adapters and annotate is None:
         adapters = ("mini+ttd", "mini+negatives")  # so that the page can show before and after at once
@@ -114,26 +114,25 @@ def _pool(
 ) -> ModelPool:
     """The models, the first of them loaded, so that a wrong name ends the command before a page opens."""
     import ttd
-    from ttd.app.choices import Choices
-    from ttd.app.model_pool import ModelPool
+    from ttd.app.models import ModelPool, PageChoices
 
-    choices = Choices.of(models, adapters, sam_model)
+    choices = PageChoices.of(models, adapters, sam_model)
     pool = ModelPool(choices, lambda name, adapter: ttd.load(name, adapter=adapter, **encoder))
-    with pool.ask(next(iter(choices.models)), ""):
+    with pool.use(next(iter(choices.models)), ""):
         return pool
 
 
 def _serve(pool: ModelPool, access: Access, annotate: dict[str, Any] | None) -> None:
     from ttd.app.server import page
 
-    desk = None
+    annotations = None
     if annotate is not None:
-        from ttd.annotate.desk import Desk
+        from ttd.annotate.annotation_set import AnnotationSet
 
         choices = pool.choices
-        held = pool.hold(next(iter(choices.models)), next(iter(choices.adapters), ""))
-        desk = Desk.open_set(held.model, **annotate, model_lock=held.lock)
-    with page(pool, access, desk) as address:
+        loaded = pool.get(next(iter(choices.models)), next(iter(choices.adapters), ""))
+        annotations = AnnotationSet.from_data(loaded.ttd, **annotate, model_lock=loaded.lock)
+    with page(pool, access, annotations) as address:
         click.echo(f"The page is at {address} (Ctrl-C ends it).")
         sys.stdout.flush()
         threading.Event().wait()

@@ -1,54 +1,117 @@
-"""Runs a job over one picture or many: batches, progress, skipping, continuing."""
+"""Runs a job over one image or many: batches, progress, skipping, continuing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.jobs import Answer, Job
 from ttd.cli.options import Settings, clean_text
-from ttd.cli.output import Place, printable, say, write_pictures
+from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.results_file import ResultsFile, json_line
-from ttd.cli.sources import Item, check_no_shards, is_many, read_items
+from ttd.cli.sources import Source
 from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ttd.data.items import ImageItem
     from ttd.model import TTD
 
-MOST_LISTED = 50  # unreadable pictures named at the end
+
+@dataclass(frozen=True)
+class Answer:
+    """The result for one image.
+
+    Attributes:
+        record: for JSON.
+        table: for people, several lines.
+        brief: for people who look at many images, one line.
+        notes: one line each for stderr: what was cut or is unknown.
+        images: a name's ending ("" for the main image) and what draws it; drawn only when asked for.
+        data: the content of other files by their suffix.
+    """
+
+    record: dict[str, Any]
+    table: str
+    brief: str
+    notes: tuple[str, ...] = ()
+    images: dict[str, Callable[[], Image.Image]] = field(default_factory=dict)
+    data: dict[str, Callable[[], bytes]] = field(default_factory=dict)
 
 
-def run_job(
-    job: Job, settings: Settings, source: str, caption: str | None = None, tags: Sequence[str] = ()
-) -> int:
-    """Answers for `source`; gives the exit code: 0, or 1 where some of many pictures were skipped."""
+class Job(ABC):
+    """One command's work."""
+
+    name: str
+    of_captions = False  # whether it asks about captions, where no words are named
+
+    def over(self, items: Sequence[ImageItem]) -> Job:
+        """The job for these items, told once before the first of them; itself, where it need not know them."""
+        return self
+
+    @abstractmethod
+    def check(self, item: ImageItem) -> None:
+        """Raises `InputError` where the item lacks what the command needs."""
+
+    @abstractmethod
+    def question(self) -> dict[str, Any]:
+        """The command's own options, for `run.json`."""
+
+    @abstractmethod
+    def answers(
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem], *, draw: bool
+    ) -> Sequence[Answer | TTDError]:
+        """One answer per item, or why there is none; with `draw` they can be drawn."""
+
+
+def text_notes(truncated: Sequence[str], unknown: Sequence[str]) -> tuple[str, ...]:
+    """The lines about texts that were truncated (where the model has not logged it) and words outside its world."""
+    notes = []
+    if truncated:
+        notes.append(f"truncated, because longer than the text encoder takes: {shortened(truncated)}")
+    if unknown:
+        notes.append(f"outside this model's world (scores mean little): {shortened(unknown)}")
+    return tuple(notes)
+
+
+def shortened(texts: Sequence[str], most: int = 8, length: int = 40) -> str:
+    """A few of `texts`, each at most `length` characters, and how many more there are."""
+    shown = [text if len(text) <= length else text[: length - 1] + "…" for text in texts[:most]]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(shown) + more
+
+
+MOST_LISTED = 50  # unreadable images named at the end
+
+
+def run_job(job: Job, settings: Settings, source: Source, caption: str | None = None, tags: Sequence[str] = ()) -> int:
+    """Answers for `source`; gives the exit code: 0, or 1 where some of many images were skipped."""
     caption = clean_text(caption) if caption is not None else None
-    check_no_shards(source)
-    if is_many(source):
+    if not source.is_one:
         return _run_many(job, settings, source, caption, tuple(tags))
-    _run_one(job, settings, Item(Path(source).name, Path(source), caption, tuple(tags)))
+    _run_one(job, settings, source.one(caption, tuple(tags)))
     return 0
 
 
-def _run_one(job: Job, settings: Settings, item: Item) -> None:
+def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
     job.check(item)
     job = job.over([item])
-    place = Place.for_one(settings.out, item)
-    from ttd.images import read_image
+    place = Place.for_one(settings.out, item.image)
 
-    image = read_image(item.image)
-    (answer,) = job.answers(settings.load(), [image], [item], pictures=place is not None)
+    image = item.read()
+    (answer,) = job.answers(settings.load(), [image], [item], draw=place is not None)
+    if isinstance(answer, TTDError):
+        raise answer
     for note in answer.notes:
         click.echo(printable(note), err=True)
-    written = write_pictures(answer.pictures, place) if place else []
+    written = write_files(answer.images, answer.data, place) if place else []
     if settings.as_json:
-        record = {"image": str(item.image), "model": settings.model, **answer.record, "pictures": written}
+        record = {"image": str(item.image), "model": settings.model, **answer.record, "files": written}
         click.echo(json_line(record))
         return
     click.echo(answer.table)
@@ -56,27 +119,27 @@ def _run_one(job: Job, settings: Settings, item: Item) -> None:
         click.echo(f"wrote {printable(path)}")
 
 
-def _run_many(job: Job, settings: Settings, source: str, caption: str | None, tags: tuple[str, ...]) -> int:
-    items = read_items(source, caption, tags, settings.out)
+def _run_many(job: Job, settings: Settings, source: Source, caption: str | None, tags: tuple[str, ...]) -> int:
+    items = source.many(caption, tags, settings.out)
     _check_any(job, items)
     job = job.over(items)
     if not settings.out:
-        return _Many(job, settings, None, None).run(items, len(items))
+        return _Many(job, settings, source, None, None).run(items, len(items))
     place = Place.for_many(settings.out)
     question = {
         "command": job.name,
-        "source": str(Path(source).resolve()),
+        **source.question(),
         "caption": caption,
         "tags": list(tags),
     }
     with ResultsFile(place.results, {**question, **job.question(), **settings.resolved()}) as results:
         left = [item for item in items if item.id not in results.done]
         if len(left) < len(items):
-            click.echo(f"{len(items) - len(left)} of {len(items)} pictures were done before.", err=True)
-        return _Many(job, settings, place, results).run(left, len(items)) if left else 0
+            click.echo(f"{len(items) - len(left)} of {len(items)} images were done before.", err=True)
+        return _Many(job, settings, source, place, results).run(left, len(items)) if left else 0
 
 
-def _check_any(job: Job, items: Sequence[Item]) -> None:
+def _check_any(job: Job, items: Sequence[ImageItem]) -> None:
     """Refuses a run in which every item lacks what the command needs, with the first one's reason."""
     reason = ""
     for item in items:
@@ -84,32 +147,33 @@ def _check_any(job: Job, items: Sequence[Item]) -> None:
             return job.check(item)
         except InputError as error:
             reason = reason or str(error)
-    raise InputError(reason if len(items) == 1 else f"None of the {len(items)} pictures can be used. {reason}")
+    raise InputError(reason if len(items) == 1 else f"None of the {len(items)} images can be used. {reason}")
 
 
 class _Many:
-    """One run over many pictures."""
+    """One run over many images."""
 
     def __init__(
-        self, job: Job, settings: Settings, place: Place | None, results: ResultsFile | None
+        self, job: Job, settings: Settings, source: Source, place: Place | None, results: ResultsFile | None
     ) -> None:
         self.job = job
         self.settings = settings
         self.place = place
         self.results = results
-        self.pictures = place is not None and place.folder is not None
-        self.skipped: list[tuple[Item, str]] = []
+        self.draw = place is not None and place.folder is not None
+        self.skipped: list[tuple[ImageItem, str]] = []
         self.finished = 0
+        self.more_captions = 0 if job.of_captions and not source.every_caption else None
 
-    def run(self, items: Sequence[Item], total: int) -> int:
+    def run(self, items: Sequence[ImageItem], total: int) -> int:
         """Goes through the items; says at the end what was skipped, also when it is interrupted."""
         from tqdm import tqdm
 
         model = self.settings.load()
-        bar = tqdm(total=total, initial=total - len(items), unit="picture", disable=None, file=sys.stderr)
+        bar = tqdm(total=total, initial=total - len(items), unit="image", disable=None, file=sys.stderr)
         try:
             with bar:
-                at_once = 1 if self.pictures else self.settings.batch
+                at_once = 1 if self.draw else self.settings.batch
                 for batch in _read_ahead(self.job, items, at_once):
                     self._batch(model, batch)
                     bar.update(len(batch))
@@ -117,7 +181,7 @@ class _Many:
             self._report(len(items))
         return 1 if self.skipped else 0
 
-    def _batch(self, model: TTD, batch: Sequence[tuple[Item, Image.Image | TTDError]]) -> None:
+    def _batch(self, model: TTD, batch: Sequence[tuple[ImageItem, Image.Image | TTDError]]) -> None:
         items, images = [], []
         for item, image in batch:
             if isinstance(image, TTDError):
@@ -125,17 +189,23 @@ class _Many:
                 continue
             items.append(item)
             images.append(image)
+            if self.more_captions is not None and not item.tags and len(item.captions) > 1:
+                self.more_captions += 1
         for item, answer in self._answers(model, images, items):
             self._keep(item, answer)
 
     def _answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Answer]]:
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem]
+    ) -> Iterator[tuple[ImageItem, Answer]]:
         """Answers of a batch; where it fails, one by one, so that only the item at fault is skipped."""
         if not items:
             return
         try:
-            yield from zip(items, self.job.answers(model, images, items, pictures=self.pictures), strict=True)
+            for item, answer in zip(items, self.job.answers(model, images, items, draw=self.draw), strict=True):
+                if isinstance(answer, TTDError):
+                    self.skipped.append((item, str(answer)))
+                else:
+                    yield item, answer
         except InputError as error:
             if len(items) == 1:
                 self.skipped.append((items[0], str(error)))
@@ -143,11 +213,11 @@ class _Many:
             for item, image in zip(items, images, strict=True):
                 yield from self._answers(model, [image], [item])
 
-    def _keep(self, item: Item, answer: Answer) -> None:
+    def _keep(self, item: ImageItem, answer: Answer) -> None:
         record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
         record |= answer.record
-        if self.place and self.pictures:
-            record["pictures"] = write_pictures(answer.pictures, self.place.for_item(item))
+        if self.place and self.draw:
+            record["files"] = write_files(answer.images, answer.data, self.place.for_item(item.id))
         if self.results:
             self.results.append(record)
         if self.settings.as_json:
@@ -161,7 +231,11 @@ class _Many:
     def _report(self, asked: int) -> None:
         """What was done and what was skipped, on stderr."""
         if self.results:
-            click.echo(f"{self.finished} of {asked} pictures written to {self.results.path}.", err=True)
+            click.echo(f"{self.finished} of {asked} images written to {self.results.path}.", err=True)
+        if self.more_captions:
+            what = "image has" if self.more_captions == 1 else "images have"
+            said = f"{self.more_captions} {what} several captions, of which the first was taken"
+            click.echo(f"{said}: --every-caption takes each.", err=True)
         if not self.skipped:
             return
         click.echo(f"Skipped {len(self.skipped)}:", err=True)
@@ -172,9 +246,9 @@ class _Many:
 
 
 def _read_ahead(
-    job: Job, items: Sequence[Item], size: int
-) -> Iterator[list[tuple[Item, Image.Image | TTDError]]]:
-    """Batches of opened pictures; the next batch is decoded while the caller works on this one."""
+    job: Job, items: Sequence[ImageItem], size: int
+) -> Iterator[list[tuple[ImageItem, Image.Image | TTDError]]]:
+    """Batches of opened images; the next batch is decoded while the caller works on this one."""
     from concurrent.futures import ThreadPoolExecutor
 
     batches = [items[start : start + size] for start in range(0, len(items), size)]
@@ -187,15 +261,13 @@ def _read_ahead(
         yield waiting.result()
 
 
-def _read(job: Job, batch: Sequence[Item]) -> list[tuple[Item, Image.Image | TTDError]]:
-    """Each item's picture, or why it is skipped; what lacks a caption is not even decoded."""
-    from ttd.images import read_image
-
-    opened: list[tuple[Item, Image.Image | TTDError]] = []
+def _read(job: Job, batch: Sequence[ImageItem]) -> list[tuple[ImageItem, Image.Image | TTDError]]:
+    """Each item's image, or why it is skipped; what lacks a caption is not even decoded."""
+    opened: list[tuple[ImageItem, Image.Image | TTDError]] = []
     for item in batch:
         try:
             job.check(item)
-            opened.append((item, read_image(item.image)))
+            opened.append((item, item.read()))
         except TTDError as error:
             opened.append((item, error))
     return opened

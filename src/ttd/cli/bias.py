@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import Model, model_options
-from ttd.cli.measuring import run_settings, skipped_of, write_results
+from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import start_logging
 from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 
 if TYPE_CHECKING:
-    from ttd.benchmarks.bias_set import SingleTagBias
-    from ttd.benchmarks.runner import Outcome
+    from ttd.evaluation.runner import Outcome
+    from ttd.evaluation.tasks.bias import SingleTagBias
     from ttd.model import TTD
 
 COLUMNS = (
@@ -34,7 +34,7 @@ COLUMNS = (
 @click.command()
 @click.option("--data", "root", required=True, metavar="ROOT", help="A TagMask set.")
 @model_options
-@click.option("--preset", default="paper", show_default=True, help="As for `ttd eval`; mini wants default.")
+@click.option("--protocol", default="paper", show_default=True, help="As for `ttd eval`; mini wants default.")
 @click.option(
     "--regions",
     type=click.Choice(["auto", "truth", "own"]),
@@ -44,23 +44,23 @@ COLUMNS = (
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N captions.")
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(0),
     default=1,
     show_default=True,
     metavar="N",
     help="Draw so many of the most even, median and most biased captions.",
 )
-@click.option("--out", required=True, metavar="DIR", help="For bias.md, pictures, and before/ and after/.")
+@click.option("--out", required=True, metavar="DIR", help="For bias.md, images, and before/ and after/.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
 def bias(
     root: str,
     model: Model,
-    preset: str,
+    protocol: str,
     regions: str,
     limit: int | None,
-    pictures: int,
+    images: int,
     out: str,
     as_json: bool,
     verbose: bool,
@@ -68,25 +68,23 @@ def bias(
     """Measure single tag bias: how unevenly the true words of a caption share its map and its score.
 
     \b
-    ttd bias --data set --model mini --preset default --adapter runs/ttd --out runs/bias
+    ttd bias --data set --model mini --protocol default --adapter runs/ttd --out runs/bias
 
     With --adapter the model is measured without it ("before") and with it ("after"). docs/bias.md defines the
     measures. Run the same command again after an interruption: what was measured is kept.
     """
-    from ttd.benchmarks.bias_set import SingleTagBias
-    from ttd.benchmarks.presets import mask_options, tag_options
-    from ttd.benchmarks.tagmask_set import read_tagmask
+    from ttd.evaluation.datasets.tagmask import read_tagmask
+    from ttd.evaluation.tasks.bias import SingleTagBias
+    from ttd.inference.protocols import options
 
     start_logging(verbose)
-    benchmark = SingleTagBias(read_tagmask(Path(root)), tag_options(preset, {}), mask_options(preset, {}), regions)
+    benchmark = SingleTagBias(read_tagmask(Path(root)), options(protocol, "tags"), options(protocol, "masks"), regions)
     place = writable_folder(Path(out))
     asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
     loaded = {name: one.load() for name, one in asked.items()}
-    results = {
-        name: _measure(benchmark, asked[name], loaded[name], place / name, preset, limit) for name in asked
-    }
-    if pictures:
-        _draw(benchmark, loaded, place, pictures)
+    results = {name: _measure(benchmark, asked[name], loaded[name], place / name, protocol, limit) for name in asked}
+    if images:
+        _draw(benchmark, loaded, place, images)
     _tell(results, place, as_json)
     # What one of the models could not use is missing from its own numbers alone.
     skipped = list(dict.fromkeys(item for found in results.values() for item in skipped_of(found)))
@@ -95,12 +93,12 @@ def bias(
 
 
 def _measure(
-    benchmark: SingleTagBias, model: Model, loaded: TTD, place: Path, preset: str, limit: int | None
+    benchmark: SingleTagBias, model: Model, loaded: TTD, place: Path, protocol: str, limit: int | None
 ) -> dict[str, Any]:
     """Measures one model; gives the content of its `results.json`."""
-    from ttd.benchmarks.runner import run
+    from ttd.evaluation.runner import run
 
-    settings = run_settings(benchmark, model, loaded, preset)
+    settings = run_settings(benchmark, model, loaded, protocol)
     with ResultsFile(place / "measurements.jsonl", settings) as store:
         outcome: Outcome | None = run(loaded, benchmark, store, limit)
         record = json.loads(store.run_path.read_text("utf-8"))
@@ -110,12 +108,12 @@ def _measure(
 
 def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: int) -> None:
     """`bias-even-1.png` and so on: chosen by the first model's map entropy, so that no choice flatters training."""
-    from ttd.benchmarks.bias import bias as measures
-    from ttd.benchmarks.bias_looks import draw
-    from ttd.benchmarks.bias_set import of_record
-    from ttd.benchmarks.shares import Shares
-    from ttd.benchmarks.showing import best_median_worst
-    from ttd.pictures import save_png
+    from ttd.evaluation.report.bias_figure import draw
+    from ttd.evaluation.report.panels import best_median_worst
+    from ttd.evaluation.runner import Shares
+    from ttd.evaluation.tasks.bias import bias as measures
+    from ttd.evaluation.tasks.bias import of_record
+    from ttd.viz.overlays import save_png
 
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
     lines = Shares(place / "before").records(numbers)
@@ -128,13 +126,13 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: 
 
 def _tell(results: dict[str, dict[str, Any]], place: Path, as_json: bool) -> None:
     """The table, on the terminal and as `bias.md`."""
-    from ttd.atomic import whole_file
+    from ttd.files import whole_file
 
     rows = [(name, *(_cell(found["numbers"][column]) for column in COLUMNS)) for name, found in results.items()]
     first = results["before"]["numbers"]
-    even, outside = first["even share"], first["whole picture: outside"]
+    even, outside = first["even share"], first["whole image: outside"]
     whole = {"map entropy": 1.0, "map top share": even, "covered": 1.0, "all covered": 1.0, "outside": outside}
-    rows.append(("whole picture", *(_cell(whole.get(column)) for column in COLUMNS)))
+    rows.append(("whole image", *(_cell(whole.get(column)) for column in COLUMNS)))
     perfect = {**whole, "outside": 0.0, "score entropy": 1.0, "score top share": even}
     rows.append(("perfect", *(_cell(perfect[column]) for column in COLUMNS)))
     notes = [f"{results['before']['measured']} captions.", *results["before"]["notes"]]

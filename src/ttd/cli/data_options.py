@@ -20,8 +20,8 @@ from ttd.cli.output import printable
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ttd.data.damage import DamageReport
-    from ttd.data.pairs import PairSource
+    from ttd.data.bad_samples import BadSampleReport
+    from ttd.data.sources import PairSource
     from ttd.model import TTD
 
 MOST_LISTED = 10  # damaged pairs named on the terminal; the report names them all
@@ -33,14 +33,14 @@ class Pairs:
 
     sources: tuple[str, ...]
     images: str | None
-    max_damaged: float
+    max_bad_samples: float
     threads: int
     as_json: bool
     verbose: bool
 
     def open(self, keep: str | None = None) -> PairSource:
         """The pairs; raises `InputError` where what is named does not exist."""
-        from ttd.data.pairs import PairSource
+        from ttd.data.sources import PairSource
 
         return PairSource(self.sources, images=self.images, keep=keep)
 
@@ -52,7 +52,7 @@ class Model:
     model: str
     adapter: str | None
     adapter_scale: float
-    variant: str | None
+    method: str | None
     device: str | None
     dtype: str | None
 
@@ -69,7 +69,7 @@ class Model:
             self.model,
             adapter=self.adapter,
             adapter_scale=self.adapter_scale,
-            variant=self.variant,
+            method=self.method,
             device=device,
             dtype=self.dtype,
         )
@@ -79,22 +79,22 @@ class Model:
         return {
             "adapter": self.adapter,
             "adapter_scale": self.adapter_scale if self.adapter else None,
-            "variant": self.variant,
+            "method": self.method,
             "dtype": self.dtype,
         }
 
 
 _PAIRS = (
     click.argument("sources", nargs=-1, required=True),
-    click.option("--images", metavar="DIR", help="Where a captions file's picture paths start from."),
+    click.option("--images", metavar="DIR", help="Where a captions file's image paths start from."),
     click.option(
-        "--max-damaged",
+        "--max-bad-samples",
         type=click.FloatRange(0.0, 1.0),
         default=0.1,
         show_default=True,
         help="Share of damaged pairs, or shards, above which the job stops.",
     ),
-    click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="That decode pictures."),
+    click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="That decode images."),
     click.option("--json", "as_json", is_flag=True, help="The result as JSON."),
     click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
 )
@@ -143,14 +143,14 @@ def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """A JSON file, whole or not at all, with the command and the version that made it."""
-    from ttd.atomic import whole_file
+    from ttd.files import whole_file
 
     text = json.dumps({"command": sys.argv, "version": __version__, **record}, indent=1)
     with whole_file(path) as part:
         part.write_text(text + "\n", "utf-8", errors="backslashreplace")
 
 
-def tell_damage(report: DamageReport, path: Path | None) -> int:
+def print_bad_samples(report: BadSampleReport, path: Path | None) -> int:
     """Writes the report, says on stderr what was skipped; gives the exit code: 0, or 1 with damage."""
     if path is not None:
         report.write(path)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.borrowing import Selection, selection_options
 from ttd.cli.data_options import (
     Model,
     Pairs,
     optional_model_options,
     pair_options,
     pairs_bar,
-    tell_damage,
+    print_bad_samples,
     write_record,
 )
+from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SCORES
 from ttd.cli.output import printable, writable_folder
 from ttd.cli.results_file import json_line
@@ -26,8 +26,8 @@ from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
-    from ttd.data.chosen_words import Chooser
-    from ttd.data.pairs import PairSource
+    from ttd.data.sources import PairSource
+    from ttd.data.tag_table import Chooser
 
 _TEXTS_AT_ONCE = 256
 
@@ -46,8 +46,8 @@ _TEXTS_AT_ONCE = 256
 @click.option(
     "--drop-stop-words", is_flag=True, help="Leave stop words out; kept otherwise, as in the paper's training."
 )
-@click.option("--preset", metavar="NAME", help="How pictures are looked at, for example paper-tags.")
-@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized.")
+@click.option("--protocol", metavar="NAME", help="How images are looked at, for example paper.")
+@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized.")
 @click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
 def tag(
     pairs: Pairs,
@@ -59,7 +59,7 @@ def tag(
     per_shard: int,
     keep: str | None,
     batch: int | None,
-    selection: Selection,
+    selection: SelectionChoice,
     **how: Any,
 ) -> int:
     """Choose the words of every caption, by a model or a tagger of the text, for training to read.
@@ -67,7 +67,7 @@ def tag(
     \b
     ttd data tag 'cc3m/{00000..00331}.tar' --keep pruned/keep.parquet --model tcl --out tags
     ttd data tag shards/ --model mini --score s_image --drop-stop-words --out tags
-    ttd data tag shards/ --model mini --selection borrowed --share 0.9 --out tags
+    ttd data tag shards/ --model mini --selection negatives --percentile 90 --out tags
     ttd data tag shards/ --tagger spacy --shards tagged
     ttd data tag shards/ --tagger llm --llm-url http://localhost:8000/v1 --llm-model qwen --out tags
 
@@ -82,7 +82,7 @@ def tag(
     words_by.check((tagger,) if tagger else ())
     rank, world = ranks()
     source = pairs.open(keep)
-    from ttd.data.chosen_words import TagJob
+    from ttd.data.tag_table import TagJob
 
     at_once = batch or (_TEXTS_AT_ONCE if tagger else 16)
     if tagger:
@@ -90,7 +90,7 @@ def tag(
     else:
         chooser = _model_chooser(model, selection, how, source, at_once)
     job = TagJob(chooser, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
-    tables, limit = place / "tags", pairs.max_damaged
+    tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
         report = run_shards(job, source, tables, limit=limit, rank=rank, world=world, progress=bar.update)
     written: list[Path] = []
@@ -105,11 +105,11 @@ def tag(
     whole = whole_report(job, source, tables, limit)
     if whole is None:
         click.echo(f"Rank {rank} is done; other ranks still work.", err=True)
-        tell_damage(report, None)
+        print_bad_samples(report, None)
         return 0
     write_record(place / "tags.json", {"model": model.model or None, "settings": job.settings})
     _tell(pairs, len(source), len(source.shards), tables, written, place if shards else None)
-    code = tell_damage(whole, place / "damage.json")
+    code = print_bad_samples(whole, place / "damage.json")
     return code if world == 1 else 0  # torchrun takes any other code for a crash
 
 
@@ -120,29 +120,27 @@ def _place(out: str | None, shards: str | None) -> Path:
 
 
 def _model_chooser(
-    model: Model, selection: Selection, how: dict[str, Any], source: PairSource, batch: int
+    model: Model, selection: SelectionChoice, how: dict[str, Any], source: PairSource, batch: int
 ) -> Chooser[Any]:
-    from ttd.data.chosen_words import ModelChooser, some_captions
     from ttd.data.ranks import ranks
-    from ttd.inference import resolve
+    from ttd.data.tag_table import ModelChooser, some_captions
+    from ttd.inference.protocols import options
 
     if not model.model:
         raise InputError("give --model, whose words are taken, or --tagger for words by the text alone")
-    options = {name: how[name] for name in ("preset", "size") if how[name] is not None}
-    resolve(**options)
+    size: dict[str, Any] = {} if how["size"] is None else {"size": how["size"]}
+    looked = options(how["protocol"], "tags", **size, stop_words=how["drop_stop_words"])
     loaded = model.load()
-    if selection.name == "borrowed":
-        words, line = selection.borrow(some_captions(source), how["drop_stop_words"])
+    if selection.name == "negatives":
+        words, line = selection.find_negatives(some_captions(source), how["drop_stop_words"])
         if ranks()[0] == 0:
             click.echo(printable(line), err=True)
         selection = replace(selection, words=words)
     return ModelChooser(
         loaded,
-        score=how["score"],
-        **selection.options(),
-        stop_words=how["drop_stop_words"],
+        selection=selection.selection(how["score"]),
         batch=batch,
-        options=options,
+        options=looked,
         settings=model.settings(),
     )
 
@@ -150,11 +148,11 @@ def _model_chooser(
 def _text_chooser(
     tagger: str, words_by: TaggerChoice, model: Model, how: dict[str, Any], *, look: bool
 ) -> Chooser[Any]:
-    from ttd.data.chosen_words import TextChooser
-    from ttd.taggers.catalogue import open_tagger
+    from ttd.data.tag_table import TextChooser
+    from ttd.taggers.registry import open_tagger
 
     given = click.get_current_context().get_parameter_source
-    names = ("model", "adapter", "score", "selection_name", "threshold", "share", "borrowed", "preset", "size")
+    names = ("model", "adapter", "score", "selection_name", "threshold", "percentile", "negatives", "protocol", "size")
     for name in names:
         if given(name) is click.core.ParameterSource.COMMANDLINE:
             told = f"--{name.removesuffix('_name')} belongs to a model, and --tagger {tagger} reads the text alone"

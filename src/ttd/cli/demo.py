@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.atomic import whole_file
 from ttd.cli.options import DEVICE_OPTION, start_logging
 from ttd.cli.output import printable, table, writable_folder
 from ttd.cli.results_file import json_line
+from ttd.files import whole_file
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
 
+    from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.results import Tagging
     from ttd.scenes import Scene
-    from ttd.views import EncodedImage
 
-WHOLE = "whole picture"
+WHOLE = "whole image"
 # Not blind luck: with seed 1 `mini` is right on all of the first five scenes, with seed 0 on four of them.
 # `ttd demo --scenes 150` says how often it is right in general (docs/scenes.md).
 SEED = 1
@@ -46,7 +46,7 @@ class DemoWord:
 @dataclass(frozen=True)
 class DemoScene:
     """The result for one scene: IoU of the caption's mask with the truth, and that of a mask of the whole
-    picture.
+    image.
     """
 
     scene: int
@@ -54,22 +54,16 @@ class DemoScene:
     words: tuple[DemoWord, ...]
     caption_iou: float
     whole_iou: float
-    picture: str | None
+    image: str | None
 
 
 @click.command()
-@click.option("--out", metavar="FOLDER", help="Where pictures, demo.json and demo.md go.")
-@click.option(
-    "--model", default="mini", show_default=True, metavar="NAME", help="Another model, for comparison."
-)
+@click.option("--out", metavar="FOLDER", help="Where images, demo.json and demo.md go.")
+@click.option("--model", default="mini", show_default=True, metavar="NAME", help="Another model, for comparison.")
 @click.option("--adapter", metavar="NAME", help="LoRA adapter.")
 @DEVICE_OPTION
-@click.option(
-    "--scenes", "number", type=click.IntRange(1), default=5, show_default=True, help="How many scenes."
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Other scenes of the same kind."
-)
+@click.option("--scenes", "number", type=click.IntRange(1), default=5, show_default=True, help="How many scenes.")
+@click.option("--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Other scenes of the same kind.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def demo(
     out: str | None,
@@ -83,10 +77,10 @@ def demo(
     """Tag and segment a few drawn scenes whose truth is known.
 
     The scenes are held out: the embedded model was not trained on them. Taken are the first whose caption
-    names at least two things that are there and one that is not, and leaves a fifth of the picture out.
+    names at least two things that are there and one that is not, and leaves a fifth of the image out.
     """
     import ttd
-    from ttd.scenes.telling import telling_scenes
+    from ttd.scenes.examples import telling_scenes
 
     start_logging(False)
     folder = writable_folder(Path(out)) if out else None
@@ -108,18 +102,18 @@ def demo(
         return
     click.echo(screen(results, report))
     if folder:
-        click.echo(f"wrote {len(results)} pictures, demo.json and demo.md to {printable(str(folder))}")
+        click.echo(f"wrote {len(results)} images, demo.json and demo.md to {printable(str(folder))}")
 
 
 def _show(model: TTD, scene: Scene, folder: Path | None) -> DemoScene:
-    from ttd.benchmarks.metrics import overlap
+    from ttd.evaluation.metrics import overlap
 
     encoded = model.encode(scene.image)
     tagging = model.tag(encoded, scene.caption)
     found = model.caption_mask(encoded, scene.caption)
     path = folder / f"scene-{scene.index}.png" if folder else None
     if path:
-        from ttd.pictures import save_png
+        from ttd.viz.overlays import save_png
 
         save_png(_draw(model, encoded, scene, tagging, found), path)
     words = tuple(DemoWord(w.text, w.score, w.selected, _truth(scene, w.text)) for w in tagging.ranked())
@@ -147,8 +141,8 @@ def _draw(
     from PIL import Image
 
     from ttd.cli.tag import drawings
-    from ttd.pictures import mask_overlay, side_by_side, stack
-    from ttd.tag_pictures import PANEL, heading, indented
+    from ttd.viz.figures import PANEL, heading, indented
+    from ttd.viz.overlays import mask_overlay, side_by_side, stack
 
     photo = Image.fromarray(scene.image)
     masks = {"what the caption describes, found": found, "what it describes, truth": scene.union_mask}
@@ -181,7 +175,7 @@ def _totals(results: list[DemoScene]) -> dict[str, Any]:
 
 
 def _is_right(result: DemoScene) -> bool:
-    """Every thing that is there above every one that is not, and a mask better than the whole picture."""
+    """Every thing that is there above every one that is not, and a mask better than the whole image."""
     there = [word.score for word in result.words if word.truth == "there"]
     absent = [word.score for word in result.words if word.truth == "not there"]
     return min(there) > max(absent) and result.caption_iou > result.whole_iou
@@ -194,7 +188,7 @@ def screen(results: list[DemoScene], report: dict[str, Any]) -> str:
         rows = [("yes" if w.selected else "", w.word, f"{w.score:.3f}", w.truth) for w in result.words]
         parts += [
             f'scene {result.scene}: "{printable(result.caption)}"',
-            table(("selected", "word", "score", "in the picture"), rows),
+            table(("selected", "word", "score", "in the image"), rows),
             f"caption mask: IoU {result.caption_iou:.2f}   {WHOLE}: IoU {result.whole_iou:.2f}",
             "",
         ]
@@ -214,14 +208,12 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def markdown(results: list[DemoScene], report: dict[str, Any]) -> str:
-    """The result as a Markdown page with the pictures."""
+    """The result as a Markdown page with the images."""
     parts = [f"# Demo: {report['model']}", "", summary(report), ""]
     for result in results:
         parts += [f"## Scene {result.scene}: {result.caption}", ""]
-        parts += [f"![scene {result.scene}]({result.picture})", ""] if result.picture else []
-        parts += ["| word | score | selected | in the picture |", "|---|---|---|---|"]
-        parts += [
-            f"| {w.word} | {w.score:.3f} | {'yes' if w.selected else ''} | {w.truth} |" for w in result.words
-        ]
+        parts += [f"![scene {result.scene}]({result.image})", ""] if result.image else []
+        parts += ["| word | score | selected | in the image |", "|---|---|---|---|"]
+        parts += [f"| {w.word} | {w.score:.3f} | {'yes' if w.selected else ''} | {w.truth} |" for w in result.words]
         parts += ["", f"Caption mask: IoU {result.caption_iou:.2f}; {WHOLE}: IoU {result.whole_iou:.2f}.", ""]
     return "\n".join(parts).rstrip()

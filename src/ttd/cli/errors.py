@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from ttd.atomic import DISK_FULL
 from ttd.errors import TTDError
+from ttd.files import DISK_FULL
 
 INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141
 # Since click 8.2 a group without a command raises its whole help as an error; before, it printed it.
@@ -90,9 +90,7 @@ def _is_torch_memory(error: BaseException) -> bool:
 def _file_sentence(error: OSError) -> str:
     name = f" {_one_line(os.fsdecode(error.filename))}" if isinstance(error.filename, (str, bytes)) else ""
     if error.errno in DISK_FULL:
-        return (
-            f"The disk is full{' at' + name if name else ''}; free some space and run the same command again."
-        )
+        return f"The disk is full{' at' + name if name else ''}; free some space and run the same command again."
     if error.errno == errno.EFBIG:
         place = f" at{name}" if name else ""
         return f"The disk, or a limit of the system (ulimit -f), takes no larger file{place}; use another place."

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import Model, model_options
-from ttd.cli.measuring import run_settings, write_results
 from ttd.cli.options import REFINERS, SCORES, start_logging, threshold_or_none
 from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
@@ -18,13 +17,46 @@ from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
 
 if TYPE_CHECKING:
-    from ttd.benchmarks.benchmark import Benchmark
-    from ttd.benchmarks.runner import Outcome
+    from ttd.cli.data_options import Model
+    from ttd.evaluation.benchmark import Benchmark
+    from ttd.evaluation.runner import Outcome
     from ttd.model import TTD
+
+
+def run_settings(benchmark: Benchmark, model: Model, loaded: TTD, protocol: str) -> dict[str, Any]:
+    """What decides the result: a run goes on only where all of this is the same."""
+    return {
+        "benchmark": benchmark.name,
+        "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
+        "model": {
+            "name": model.model,
+            "fingerprint": loaded.encoder.fingerprint(),
+            "encoder": loaded.encoder.settings(),
+            **model.settings(),
+        },
+        "protocol": protocol,
+        "options": {task: asdict(options) for task, options in benchmark.options.items()},
+        "task": benchmark.settings(),
+    }
+
+
+def write_results(place: Path, outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
+    """Writes `results.json` and the tables; gives what `results.json` holds."""
+    from ttd.evaluation.runner import write_outcome
+
+    write_outcome(place, outcome, facts)
+    found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
+    return found
+
+
+def skipped_of(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Id and reason of the items that could not be used."""
+    return [(item["id"], item["reason"]) for item in results["skipped"]]
+
 
 _FOR_CLASSES = ("--classes", "--synonyms")
 _FOR_MASKS = ("--background", "--refine", "--sam-model")
-_FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--share", "--borrowed", "--tagger")
+_FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--percentile", "--negatives", "--tagger")
 _FOR_TAGGERS = (
     *("--spacy-model", "--llm-url", "--llm-model", "--llm-prompt", "--llm-request", "--llm-ignore-others"),
     *("--llm-at-once", "--llm-timeout", "--llm-retries", "--llm-cache"),
@@ -32,10 +64,10 @@ _FOR_TAGGERS = (
 # Headings of the help, each with its options in order.
 SECTIONS = {
     "Data and results": (
-        *("--data", "--out", "--limit", "--allow-skips", "--pictures", "--cache", "--json", "--verbose", "--help"),
+        *("--data", "--out", "--limit", "--allow-skips", "--images", "--cache", "--json", "--verbose", "--help"),
     ),
-    "Model": ("--model", "--adapter", "--adapter-scale", "--variant", "--device", "--dtype"),
-    "Protocol": ("--preset", "--size", *_FOR_MASKS),
+    "Model": ("--model", "--adapter", "--adapter-scale", "--method", "--device", "--dtype"),
+    "Protocol": ("--protocol", "--size", *_FOR_MASKS),
     "Benchmarks of classes": _FOR_CLASSES,
     "refcoco, refcoco+, refcocog, coco-80": ("--split", "--split-by"),
     "tagmask": _FOR_TAGMASK,
@@ -57,14 +89,14 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
 @model_options
 @click.option(
-    "--preset",
+    "--protocol",
     default="paper",
     show_default=True,
     help="paper: the authors' settings; tcl, tcl-plain: TCL's protocol; default: one look, as `ttd segment`.",
 )
 @click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL.")
 @click.option("--sam-model", metavar="NAME", help="Hub id or folder of the SAM-HQ model of --refine sam.")
-@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized.")
+@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized.")
 @click.option(
     "--background", callback=threshold_or_none, metavar="0..1|none", help="Threshold below which a pixel is background."
 )
@@ -73,20 +105,16 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--split", metavar="NAME", help="refcoco…: val, testA, testB or test; coco-80: val2014 or val2017.")
 @click.option("--split-by", metavar="WHO", help="refcoco…: whose splits: unc, google or umd.")
 @click.option("--part", type=click.Choice(["tags", "masks"]), help="Only this part.")
+@click.option("--score", "scores", type=click.Choice(SCORES), multiple=True, help="Only this score; repeatable.")
 @click.option(
-    "--score", "scores", type=click.Choice(SCORES), multiple=True, help="Only this score; repeatable."
-)
-@click.option(
-    "--share",
-    "shares",
-    type=click.FloatRange(0.0, 1.0),
+    "--percentile",
+    "percentiles",
+    type=click.FloatRange(0.0, 100.0),
     multiple=True,
-    help="Also s_pixel as `ttd tag --selection borrowed --share` selects by it; repeatable.",
+    help="Also s_pixel as `ttd tag --selection negatives --percentile` selects by it; repeatable.",
 )
-@click.option("--borrowed", metavar="SOURCE", help="Captions, list or a file, as for `ttd tag`.")
-@click.option(
-    "--score-stop-words", "stop_words", is_flag=True, help="Score stop words; else they are never selected."
-)
+@click.option("--negatives", metavar="SOURCE", help="Captions, list or a file, as for `ttd tag`.")
+@click.option("--score-stop-words", "stop_words", is_flag=True, help="Score stop words; else they are never selected.")
 @click.option(
     "--tagger",
     "taggers",
@@ -95,7 +123,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     help="Also nouns, or a language model's words, from the text alone; repeatable.",
 )
 @tagger_options
-@click.option("--shuffled/--no-shuffled", default=True, help="Also score each picture's neighbour's caption.")
+@click.option("--shuffled/--no-shuffled", default=True, help="Also score each image's neighbour's caption.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @click.option(
     "--allow-skips",
@@ -107,15 +135,15 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     help="Exit code 0 although up to N items (without a number: any) could not be used.",
 )
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(0),
     default=3,
     show_default=True,
     metavar="N",
-    help="pictures.html shows so many of the best, median and worst items; 0: no page.",
+    help="images.html shows so many of the best, median and worst items; 0: no page.",
 )
-@click.option("--cache", metavar="DIR", help="Keep pictures' features there: other thresholds need no encoder.")
-@click.option("--out", required=True, metavar="DIR", help="For results.json, tables, measurements and pictures.")
+@click.option("--cache", metavar="DIR", help="Keep images' features there: other thresholds need no encoder.")
+@click.option("--out", required=True, metavar="DIR", help="For results.json, tables, measurements and images.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
 def evaluate(
@@ -135,7 +163,7 @@ def evaluate(
     \b
     ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc
     ttd eval tagmask --data cc3m_for_evaluation --model tcl --adapter TTD --out runs/captions
-    ttd eval folder --data mine --model mini --preset default --out runs/mine
+    ttd eval folder --data mine --model mini --protocol default --out runs/mine
     torchrun --nproc-per-node 8 -m ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc
 
     NAME: tagmask, voc, voc20, context60, context59, coco-object, coco-stuff, ade20k, cityscapes, folder (images/,
@@ -143,10 +171,9 @@ def evaluate(
     interruption: what was measured is kept. Items that cannot be used are skipped and named, and the exit code is 1
     unless --allow-skips.
     """
-    from ttd.benchmarks.catalogue import open_benchmark
-    from ttd.benchmarks.runner import run
-    from ttd.benchmarks.shares import share_name
     from ttd.data.ranks import ranks
+    from ttd.evaluation.registry import open_benchmark
+    from ttd.evaluation.runner import run, share_name
 
     start_logging(verbose)
     _refuse_others(name, chosen["part"])
@@ -154,14 +181,14 @@ def evaluate(
     words_by.check(chosen["taggers"])
     choices = _choices(chosen, words_by)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
-    open_benchmark(name, Path(root), choices, calibrated=False)
+    open_benchmark(name, Path(root), choices)
     place = writable_folder(Path(out))
     cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
     loaded = model.load()
     if cache is not None:
         loaded.keep_features(cache)
-    benchmark = open_benchmark(name, Path(root), choices, calibrated=loaded.encoder.calibrated)
-    settings = run_settings(benchmark, model, loaded, choices.preset)
+    benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
+    settings = run_settings(benchmark, model, loaded, choices.protocol)
     about, beside = place / "measurements.run.json", list(place.glob("measurements*.jsonl"))
     with ResultsFile(place / share_name(rank, world), settings, run_path=about, beside=beside) as store:
         outcome = run(loaded, benchmark, store, limit, rank=rank, world=world)
@@ -170,8 +197,8 @@ def evaluate(
         return 0
     record = {**json.loads(about.read_text("utf-8")), "choices": asdict(choices)}
     results = _write(place, benchmark, outcome, record)
-    if chosen["pictures"]:
-        _show(place, benchmark, loaded, chosen["pictures"])
+    if chosen["images"]:
+        _show(place, benchmark, loaded, chosen["images"])
     _tell(results, model, as_json, place)
     tell_skipped(outcome.skipped, " in results.json")
     return 1 if len(outcome.skipped) > allow_skips else 0
@@ -179,9 +206,9 @@ def evaluate(
 
 def _refuse_others(name: str, part: str | None) -> None:
     """Raises `InputError` where an option was given that says nothing about this benchmark, or this part of it."""
-    from ttd.benchmarks.catalogue import LABELS
-    from ttd.benchmarks.refer import PARTITIONS
     from ttd.errors import InputError
+    from ttd.evaluation.datasets.refcoco import PARTITIONS
+    from ttd.evaluation.registry import LABELS
 
     strange: tuple[str, ...] = () if name == "tagmask" else (*_FOR_TAGMASK, *_FOR_TAGGERS)
     strange += _FOR_CLASSES if name == "tagmask" or name in PARTITIONS else ()
@@ -196,20 +223,20 @@ def _refuse_others(name: str, part: str | None) -> None:
 
 
 def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
-    from ttd.benchmarks.catalogue import Choices
-    from ttd.benchmarks.tagmask import PARTS
+    from ttd.evaluation.registry import Choices
+    from ttd.evaluation.tasks.tagmask import PARTS
 
     names = ("refine", "sam_model", "size", "background")
     return Choices(
-        preset=chosen["preset"],
+        protocol=chosen["protocol"],
         given={name: chosen[name] for name in names if chosen[name] is not None},
         classes=chosen["classes"],
         synonyms=chosen["synonyms"],
         parts=(chosen["part"],) if chosen["part"] else PARTS,
         scores=chosen["scores"] or SCORES,
         stop_words=chosen["stop_words"],
-        shares=chosen["shares"],
-        borrowed=chosen["borrowed"],
+        percentiles=chosen["percentiles"],
+        negatives=chosen["negatives"],
         shuffled=chosen["shuffled"],
         taggers=chosen["taggers"],
         spacy_model=words_by.spacy_model,
@@ -223,8 +250,8 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
     """`results.json`, the tables and the plot; gives what `results.json` holds."""
     from dataclasses import replace
 
-    from ttd.benchmarks.catalogue import sample_note
-    from ttd.benchmarks.sweep import plot_sweep
+    from ttd.evaluation.registry import sample_note
+    from ttd.evaluation.tasks.tag_tables import plot_sweep
 
     notes = [sample_note(benchmark.name, outcome.measured, benchmark.settings())]
     if outcome.items < (every := len(benchmark.samples)):
@@ -238,20 +265,19 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
 
 
 def _show(place: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
-    """`pictures.html`, where the benchmark shows any."""
-    from ttd.benchmarks.finished_run import read_run
-    from ttd.benchmarks.pictures_page import write_pictures
-    from ttd.benchmarks.run_pictures import PictureSource, sections
+    """`images.html`, where the benchmark shows any."""
+    from ttd.evaluation.report.finished_run import read_run
+    from ttd.evaluation.report.gallery import ImageSource, sections, write_images
 
     title = read_run(place).title
-    parts = sections([PictureSource(title, place, benchmark, lambda: (model, benchmark))], count)
+    parts = sections([ImageSource(title, place, benchmark, lambda: (model, benchmark))], count)
     if parts:
-        write_pictures(place / "pictures.html", f"{benchmark.name}: pictures", title, parts)
+        write_images(place / "images.html", f"{benchmark.name}: images", title, parts)
 
 
 def _tell(results: dict[str, Any], model: Model, as_json: bool, place: Path) -> None:
     """The numbers beside the published ones."""
-    from ttd.benchmarks.comparison import comparisons
+    from ttd.evaluation.report.tables import comparisons
 
     if as_json:
         click.echo(json_line({name: results[name] for name in ("benchmark", "items", "measured", "numbers", "notes")}))

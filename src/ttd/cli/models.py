@@ -1,4 +1,4 @@
-"""`ttd models`: what has a short name."""
+"""`ttd models`: what has a short name, and the methods."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from ttd.cli.results_file import json_line
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def models(as_json: bool) -> None:
-    """List the models and adapters that have a short name, with size, licence and source."""
-    from ttd.encoders.catalogue import known_models
+    """List the models and adapters that have a short name, and the methods of --method, with their sources."""
+    from ttd.encoders.loading.catalogue import known_models
+    from ttd.encoders.methods import known_methods
 
-    entries = known_models()
+    entries, methods = known_models(), known_methods()
     if as_json:
         for entry in entries:
             click.echo(json_line(asdict(entry)))
+        for method in methods:
+            record = {"name": method.name, "what": "method", "protocol": method.protocol, "source": method.source}
+            click.echo(json_line(record))
         return
     rows = [
         (
@@ -34,6 +38,8 @@ def models(as_json: bool) -> None:
         for e in entries
     ]
     click.echo(table(("name", "what", "kind", "size", "licence", "source", "notes"), rows))
+    click.echo()
+    click.echo(table(("method", "protocol", "source"), [(m.name, m.protocol, m.source) for m in methods]))
 
 
 def size(number: int | None) -> str:

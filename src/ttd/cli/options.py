@@ -1,4 +1,4 @@
-"""The options that all commands on pictures share, and the `Settings` they become."""
+"""The options that all commands on images share, and the `Settings` they become."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.output import say
+from ttd.encoders.methods import find_method, method_names
 
 if TYPE_CHECKING:
+    from ttd.inference.options import Options
+    from ttd.inference.protocols import Task
     from ttd.model import TTD
 
 REFINERS = ("none", "pamr", "crf", "sam", "auto")
 DTYPES = ("float32", "bfloat16", "float16")
 SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-SELECTIONS = ("gap", "softmax", "min-max", "share", "borrowed")
+RULES = ("gap", "softmax", "min-max", "threshold", "negatives")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for; None leaves it to the preset or the model."""
+    """What was asked for; None leaves it to the protocol or the model."""
 
     model: str
     adapter: str | None
     adapter_scale: float
-    variant: str | None
+    method: str | None
     device: str | None
     dtype: str | None
-    preset: str | None
+    protocol: str | None
     refine: str | None
     sam_model: str | None
     size: int | None
@@ -42,24 +45,27 @@ class Settings:
     verbose: bool
 
     def load(self) -> TTD:
-        """The model; raises `TTDError` where it or an option is wrong, before a picture is looked at."""
+        """The model; raises `TTDError` where it or an option is wrong, before an image is looked at."""
         import ttd
-        from ttd.inference import resolve
 
-        resolve(**self.options())
+        self.options("masks")
         return ttd.load(
             self.model,
             adapter=self.adapter,
             adapter_scale=self.adapter_scale,
-            variant=self.variant,
+            method=self.method,
             device=self.device,
             dtype=self.dtype,
         )
 
-    def options(self) -> dict[str, Any]:
-        """Those for the model's methods that were given."""
-        names = ("preset", "refine", "sam_model", "size", "background")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+    def options(self, task: Task, **changes: Any) -> Options:
+        """The protocol's options for one kind of question, with those that were given."""
+        from ttd.inference.protocols import options
+
+        names = ("refine", "sam_model", "size", "background")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        own = find_method(self.method).protocol if self.method is not None else None
+        return options(self.protocol or own, task, **given, **changes)
 
     def resolved(self) -> dict[str, Any]:
         """What decides the results: a run continues only where these are the same."""
@@ -69,9 +75,7 @@ class Settings:
         return kept
 
 
-def threshold_or_none(
-    ctx: click.Context, parameter: click.Parameter, value: str | None
-) -> float | bool | None:
+def threshold_or_none(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | bool | None:
     """A threshold; False for "none"; None where nothing was said."""
     if value is None or value == "none":
         return None if value is None else False
@@ -96,9 +100,7 @@ ENCODER_OPTIONS = (
         show_default=True,
         help="Weight of the adapter.",
     ),
-    click.option(
-        "--variant", metavar="NAME", help="CLIP's last block: maskclip, sclip, clearclip, naclip or values."
-    ),
+    click.option("--method", metavar="NAME", help=f"How CLIP's blocks give maps: {', '.join(method_names())}."),
     DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )
@@ -113,14 +115,10 @@ _OPTIONS = (
         help="Short name (see `ttd models`), hub id, folder or file.",
     ),
     *ENCODER_OPTIONS,
-    click.option(
-        "--preset", metavar="NAME", help="default, paper-tags, paper-captions, paper-classes or tcl."
-    ),
+    click.option("--protocol", metavar="NAME", help="default, paper, tcl or tcl-plain: published settings."),
     click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL."),
     click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
-    click.option(
-        "--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which pictures are resized."
-    ),
+    click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized."),
     click.option(
         "--background",
         callback=threshold_or_none,
@@ -130,15 +128,15 @@ _OPTIONS = (
     click.option(
         "--out",
         metavar="PATH",
-        help="A PNG file or a folder for pictures; for many, a folder, or FILE.jsonl for results alone.",
+        help="A PNG file or a folder for images; for many, a folder, or FILE.jsonl for results alone.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Results as JSON (one line per picture)."),
+    click.option("--json", "as_json", is_flag=True, help="Results as JSON (one line per image)."),
     click.option(
         "--batch",
         type=click.IntRange(1),
         default=16,
         show_default=True,
-        help="Pictures at once, where there are many.",
+        help="Images at once, where there are many.",
     ),
     click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
 )

@@ -1,4 +1,4 @@
-"""Where pictures go, and text that a terminal can show."""
+"""Where images go, and text that a terminal can show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ttd.cli.sources import Item
 from ttd.errors import InputError
 from ttd.safe_paths import file_part
 
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_LISTED = 20  # skipped items named on the terminal
-_OTHER_FORMATS = frozenset(
-    {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg", ".json", ".csv"}
-)
+_OTHER_FORMATS = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg", ".json", ".csv"})
 
 
 @dataclass(frozen=True)
@@ -31,9 +28,9 @@ class Place:
     """Where results go.
 
     Attributes:
-        folder: for pictures; None where only results are wanted.
-        stem: beginning of the pictures' names.
-        results: the JSON lines of a run over many pictures.
+        folder: for images; None where only results are wanted.
+        stem: beginning of the images' names.
+        results: the JSON lines of a run over many images.
     """
 
     folder: Path | None
@@ -41,7 +38,7 @@ class Place:
     results: Path = Path("results.jsonl")
 
     @classmethod
-    def for_one(cls, out: str | None, item: Item) -> Place | None:
+    def for_one(cls, out: str | None, image: Path) -> Place | None:
         """`out` as a PNG file or a folder, tried out before a model is loaded."""
         if out is None:
             return None
@@ -49,30 +46,26 @@ class Place:
         if path.suffix.lower() == ".png" and not path.is_dir():
             return cls(writable_folder(path.parent), path.stem)
         if not path.is_dir() and path.suffix.lower() in _OTHER_FORMATS | {".jsonl"}:
-            raise InputError(
-                f"--out {path}: pictures are written as PNG; name it {path.stem}.png or give a folder."
-            )
-        return cls(writable_folder(path), item.image.stem)
+            raise InputError(f"--out {path}: images are written as PNG; name it {path.stem}.png or give a folder.")
+        return cls(writable_folder(path), image.stem)
 
     @classmethod
     def for_many(cls, out: str) -> Place:
-        """`out` as a folder, or as FILE.jsonl for results without pictures."""
+        """`out` as a folder, or as FILE.jsonl for results without images."""
         path = Path(out)
         if path.suffix.lower() == ".jsonl":
             writable_folder(path.parent)
             return cls(None, results=path)
         if path.suffix.lower() in _OTHER_FORMATS | {".png"} and not path.is_dir():
-            raise InputError(
-                f"--out {path}: for many pictures give a folder, or FILE.jsonl for results alone."
-            )
+            raise InputError(f"--out {path}: for many images give a folder, or FILE.jsonl for results alone.")
         return cls(writable_folder(path), results=path / "results.jsonl")
 
-    def for_item(self, item: Item) -> Place:
-        """The place of one item's pictures: its id, made safe as a relative path."""
+    def for_item(self, name: str) -> Place:
+        """The place of one item's images: its id `name`, made safe as a relative path."""
         assert self.folder is not None
-        parts = [part for part in item.id.replace(os.sep, "/").split("/") if part not in ("", ".", "..")]
-        *folders, name = [file_part(part) for part in parts] or ["picture"]
-        return Place(self.folder.joinpath("pictures", *folders), name, self.results)
+        parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".", "..")]
+        *folders, name = [file_part(part) for part in parts] or ["image"]
+        return Place(self.folder.joinpath("images", *folders), name, self.results)
 
 
 def writable_folder(folder: Path) -> Path:
@@ -89,15 +82,29 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def write_pictures(pictures: Mapping[str, Callable[[], Image.Image]], place: Place) -> list[str]:
-    """Draws and saves; gives the paths. The main picture has the plain name, the others an ending."""
-    from ttd.pictures import save_png
+def write_files(
+    images: Mapping[str, Callable[[], Image.Image]], data: Mapping[str, Callable[[], bytes]], place: Place
+) -> list[str]:
+    """Draws and saves; gives the paths. The main image has the plain name, the others an ending.
+
+    Args:
+        images: by ending, "" for the main one.
+        data: the content of other files, by suffix.
+        place: where they go.
+    """
+    from ttd.files import whole_file
+    from ttd.viz.overlays import save_png
 
     assert place.folder is not None
     written = []
-    for ending, draw in pictures.items():
+    for ending, draw in images.items():
         path = place.folder / (f"{place.stem}-{ending}.png" if ending else f"{place.stem}.png")
         save_png(draw(), path)
+        written.append(str(path))
+    for suffix, content in data.items():
+        path = place.folder / f"{place.stem}{suffix}"
+        with whole_file(path) as part:
+            part.write_bytes(content())
         written.append(str(path))
     return written
 

@@ -13,7 +13,7 @@ from ttd.cli.data_options import (
     model_options,
     pair_options,
     pairs_bar,
-    tell_damage,
+    print_bad_samples,
     write_record,
 )
 from ttd.cli.output import printable, table, writable_folder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--per-set", is_flag=True, help="A cut for every data set (folder of shards), not one for all.")
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="By default the encoder's own; TCL: 224.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Average with the mirror image.")
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Pictures at once.")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at once.")
 def prune(
     pairs: Pairs,
     model: Model,
@@ -58,7 +58,7 @@ def prune(
     place = writable_folder(Path(out))
     rank, world = ranks()
     source = pairs.open()
-    from ttd.data.scoring import ScoreJob
+    from ttd.data.pair_scores import ScoreJob
 
     job = ScoreJob(
         model.load().encoder,
@@ -74,19 +74,19 @@ def prune(
             job,
             source,
             scores,
-            limit=pairs.max_damaged,
+            limit=pairs.max_bad_samples,
             rank=rank,
             world=world,
             progress=bar.update,
         )
-    whole = whole_report(job, source, scores, pairs.max_damaged)
+    whole = whole_report(job, source, scores, pairs.max_bad_samples)
     if whole is None:
         click.echo(f"Rank {rank} is done; the rank that ends last writes the keep-list.", err=True)
-        tell_damage(report, None)
+        print_bad_samples(report, None)
         return 0
-    from ttd.data.histogram import score_histogram
     from ttd.data.pruning import prune as keep_best
-    from ttd.pictures import save_png
+    from ttd.data.pruning import score_histogram
+    from ttd.viz.overlays import save_png
 
     files = [table_path(scores, shard) for shard in source.shards]
     pruned = keep_best(files, place / "keep.parquet", k, per_set=per_set)
@@ -96,7 +96,7 @@ def prune(
     _tell(pruned, place, pairs.as_json)
     if whole.cut_captions:
         click.echo(f"{whole.cut_sentence(job.encoder.max_tokens)}.", err=True)
-    code = tell_damage(whole, place / "damage.json")
+    code = print_bad_samples(whole, place / "damage.json")
     return code if world == 1 else 0  # torchrun takes any other code for a crash
 
 

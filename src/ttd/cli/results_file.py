@@ -1,4 +1,4 @@
-"""`results.jsonl`: one line per finished picture, from which an interrupted run continues."""
+"""`results.jsonl`: one line per finished image, from which an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttd.atomic import whole_file
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 MOST_SHOWN = 60  # characters of a setting in a message
 
@@ -59,9 +59,7 @@ class ResultsFile:
         then, today = dict(_leaves(before)), dict(_leaves(now))
         if names := [name for name in {**then, **today} if then.get(name) != today.get(name)]:
             other = ", ".join(f"{n} was {_brief(then.get(n))}, now {_brief(today.get(n))}" for n in names[:3])
-            raise InputError(
-                f"{self.path} holds results of another run ({other}); choose another --out or remove it."
-            )
+            raise InputError(f"{self.path} holds results of another run ({other}); choose another --out or remove it.")
 
     def _repair(self) -> set[str]:
         """The ids of all complete lines; what stands after the last complete line is cut off."""
@@ -78,9 +76,7 @@ class ResultsFile:
                 good += len(line)
             rest = stream.read()
             if rest.strip():
-                raise InputError(
-                    f"{self.path} is damaged in the middle, not at its end; choose another --out."
-                )
+                raise InputError(f"{self.path} is damaged in the middle, not at its end; choose another --out.")
             stream.truncate(good)
         return done
 

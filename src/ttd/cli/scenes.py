@@ -18,22 +18,14 @@ def scenes() -> None:
 
 @scenes.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--format", "form", type=click.Choice(["shards", "tagmask"]), default="shards", show_default=True
-)
-@click.option(
-    "--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(["shards", "tagmask"]), default="shards", show_default=True)
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)
 @click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="How many scenes.")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="Number of the first.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another world of the same kind."
-)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another world of the same kind.")
 @click.option("--per-shard", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--hold-out-nouns", metavar="A,B,...", default="", help="Nouns that must not be drawn.")
-@click.option(
-    "--style", "styles", multiple=True, help="Draw in this style only (openmoji, noto); repeatable."
-)
+@click.option("--style", "styles", multiple=True, help="Draw in this style only (openmoji, noto); repeatable.")
 @click.option(
     "--captions", type=click.IntRange(1), default=1, show_default=True, help="shards: captions of each scene."
 )
@@ -59,9 +51,7 @@ def write(
 
     held = {noun.strip() for noun in hold_out_nouns.split(",") if noun.strip()}
     if held - set(NOUNS):
-        raise InputError(
-            f"The world has no noun {', '.join(sorted(held - set(NOUNS)))}: see `ttd scenes words`."
-        )
+        raise InputError(f"The world has no noun {', '.join(sorted(held - set(NOUNS)))}: see `ttd scenes words`.")
     nouns = tuple(noun for noun in NOUNS if noun not in held)
     world = Scenes(split, seed, nouns=nouns, styles=styles or STYLES)
     if form == "shards":
@@ -94,9 +84,7 @@ def words() -> None:
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice by default.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--save-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between checkpoints."
-)
+@click.option("--save-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between checkpoints.")
 @click.option("--brief", is_flag=True, help="A tiny run of the same kind, to try the machinery.")
 def train_clip(out: Path, device: str, threads: int | None, seed: int, save_every: int, brief: bool) -> None:
     """Train `mini` from nothing and write it to OUT/model. The same call continues an interrupted run."""
@@ -120,9 +108,7 @@ def train_clip(out: Path, device: str, threads: int | None, seed: int, save_ever
 @scenes.command()
 @click.option("--model", default="mini", show_default=True, help="Name or folder.")
 @click.option("--adapter", help="A TTD adapter: adds the column after training.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, pictures."
-)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, images.")
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
 @click.option("--count", type=click.IntRange(256), default=1024, show_default=True, help="How many scenes.")
 @DEVICE_OPTION
@@ -138,12 +124,10 @@ def report(
     if adapter is not None:
         models["after training"] = ttd.load(model, adapter=adapter, device=device)
     columns = {title: measure(one.encoder, split, count) for title, one in models.items()}
-    about = (
-        f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."
-    )
+    about = f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."
     write_report(columns, models, about, out, split)
     click.echo(json.dumps(columns, indent=1) if as_json else to_markdown(columns, about))
-    click.echo(f"report.md, report.json and pictures are in {out}", err=True)
+    click.echo(f"report.md, report.json and images are in {out}", err=True)
 
 
 @scenes.command()

@@ -1,122 +1,83 @@
-"""What a command runs on: one picture, a folder of pictures, or a list file (JSONL or CSV)."""
+"""What a command on images runs on: its argument and the options about it."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ttd.data.paths import caption_file, pictures_in
+import click
+
 from ttd.errors import InputError
 
-LISTS = frozenset({".jsonl", ".csv"})
+if TYPE_CHECKING:
+    from ttd.data.items import ImageItem
 
 
 @dataclass(frozen=True)
-class Item:
-    """A picture and what is asked about it.
+class Source:
+    """What was named.
 
     Attributes:
-        id: names the item in results: the path inside the folder, the list's `id`, or its `image`.
-        image: the file.
-        caption: None where there is none.
-        tags: the caller's own words, empty where there are none.
+        named: an image, a folder, a list, shards.
+        images: the folder that a list's image paths start from; None: the list's own.
+        every_caption: whether each caption of an image counts, not only its first.
     """
 
-    id: str
-    image: Path
-    caption: str | None = None
-    tags: tuple[str, ...] = ()
+    named: str
+    images: str | None = None
+    every_caption: bool = False
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one image file."""
+        from ttd.data.listing import names_one_image
+
+        return names_one_image(self.named)
+
+    def one(self, caption: str | None, tags: tuple[str, ...]) -> ImageItem:
+        """The item of one image file."""
+        from ttd.data.items import one_item
+
+        if self.images is not None:
+            raise InputError("--images is the folder of a list's images, and this is one image: leave it out.")
+        return one_item(Path(self.named), caption, tags)
+
+    def many(self, caption: str | None, tags: tuple[str, ...], out: str | None) -> list[ImageItem]:
+        """All items, without those of an earlier run in `out`; see `ttd.data.items.open_items`."""
+        from ttd.data.items import open_items
+
+        return open_items(self.named, caption, tags, images=self.images, every_caption=self.every_caption, without=out)
+
+    def question(self) -> dict[str, Any]:
+        """For `run.json`: what decides which items there are."""
+        images = None if self.images is None else str(Path(self.images).resolve())
+        return {"source": str(Path(self.named).resolve()), "images": images, "every_caption": self.every_caption}
 
 
-def is_many(source: str) -> bool:
-    """Whether `source` is a folder or a list file instead of one picture."""
-    path = Path(source)
-    return path.is_dir() or path.suffix.lower() in LISTS
+def source_options(*, captions: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the argument and its options; the command gets them together as its argument `source`.
 
-
-def check_no_shards(source: str) -> None:
-    """Raise InputError where `source` names tar shards, which the commands on pictures do not read."""
-    path = Path(source)
-    if path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")) and not pictures_in(path)):
-        raise InputError(
-            f"{source} names tar shards, and this command reads pictures, folders of them and lists: `ttd data tag` "
-            "selects words in shards."
-        )
-
-
-def read_items(source: str, caption: str | None, tags: tuple[str, ...], out: str | None = None) -> list[Item]:
-    """All items of a folder or a list file, in a fixed order; `caption` and `tags` are for those without
-    their own.
-
-    Raises:
-        InputError: nothing there, a line that is no record, two items with one id.
+    Args:
+        captions: whether the command is about captions.
     """
-    path = Path(source)
-    found = _folder(path, out) if path.is_dir() else _list(path)
-    items = [replace(i, caption=i.caption or caption, tags=i.tags or tags) for i in found]
-    if not items:
-        raise InputError(f"There is no picture in {path}; give a folder of pictures, a JSONL or a CSV file.")
-    seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise InputError(f'{path} names "{item.id}" twice; give each line its own "id".')
-        seen.add(item.id)
-    return items
+    options = [
+        click.argument("image"),
+        click.option("--images", metavar="DIR", help="Where a list's image paths start from; by default its folder."),
+    ]
+    if captions:
+        help_text = "Take each caption of an image, not only its first."
+        options.append(click.option("--every-caption", is_flag=True, help=help_text))
 
+    def added(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(image: str, images: str | None, every_caption: bool = False, **given: Any) -> Any:
+            return function(source=Source(image, images, every_caption), **given)
 
-def _folder(folder: Path, out: str | None) -> Iterator[Item]:
-    """Pictures in a folder and its subfolders, without those that an earlier run put into `out`."""
-    ours = Path(out).resolve() if out else None
-    for path in pictures_in(folder):
-        if ours and ours != folder.resolve() and path.resolve().is_relative_to(ours):
-            continue
-        text = caption_file(path)
-        caption = text.read_text("utf-8", errors="replace").strip() if text.is_file() else None
-        yield Item(path.relative_to(folder).as_posix(), path, caption)
+        for option in reversed(options):
+            command = option(command)
+        return command
 
-
-def _list(path: Path) -> Iterator[Item]:
-    """The records of a list file; pictures are named relative to the file's folder."""
-    if not path.is_file():
-        raise InputError(f"There is no list file {path}; check the path.")
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
-    for number, row in rows:
-        image, caption, tags = row.get("image"), row.get("caption"), row.get("tags")
-        if not isinstance(image, str) or not image:
-            raise InputError(
-                f'{path}, line {number}: there is no "image"; give each line the path of a picture.'
-            )
-        if isinstance(tags, str):
-            tags = tags.replace(";", ",").split(",")
-        if not isinstance(caption or "", str) or not all(isinstance(tag, str) for tag in tags or ()):
-            raise InputError(f'{path}, line {number}: "caption" is a text and "tags" a list of texts.')
-        words = tuple(tag.strip() for tag in tags or () if tag.strip())
-        yield Item(str(row.get("id") or image), path.parent / image, (caption or "").strip() or None, words)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number} is not a JSON object; each line holds one.")
-            yield number, row
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.DictReader(lines)
-        try:
-            for row in reader:
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num} cannot be read as CSV ({error}).") from None
+    return added

@@ -1,4 +1,4 @@
-"""`ttd tag`: which words of a caption are in the picture."""
+"""`ttd tag`: which words of a caption are in the image."""
 
 from __future__ import annotations
 
@@ -8,32 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.batch import run_job
-from ttd.cli.borrowing import Selection, selection_options
-from ttd.cli.jobs import Answer, Job, text_notes
+from ttd.cli.batch import Answer, Job, run_job, text_notes
+from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
-from ttd.cli.sources import Item
-from ttd.errors import InputError
+from ttd.cli.sources import Source, source_options
+from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
 
+    from ttd.data.items import ImageItem
+    from ttd.inference.views import EncodedImage
     from ttd.model import TTD
     from ttd.results import TaggedWord, Tagging
-    from ttd.views import EncodedImage
 
 MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 
 
 @click.command(cls=ListCommand)
-@click.argument("image")
+@source_options(captions=True)
 @click.argument("caption", required=False)
-@click.option(
-    "--caption", "for_all", metavar="TEXT", help="The caption of every picture that has none of its own."
-)
+@click.option("--caption", "for_all", metavar="TEXT", help="The caption of every image that has none of its own.")
 @click.option(
     "--tags",
     multiple=True,
@@ -41,9 +39,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
     metavar="WORD...",
     help="Score these words, not the caption's.",
 )
-@click.option(
-    "--score", type=click.Choice(SCORES), default="s_pixel", show_default=True, help="How a word is scored."
-)
+@click.option("--score", type=click.Choice(SCORES), default="s_pixel", show_default=True, help="How a word is scored.")
 @click.option(
     "--stop-words/--no-stop-words",
     default=None,
@@ -53,78 +49,85 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 @shared_options
 def tag(
     settings: Settings,
-    selection: Selection,
-    image: str,
+    selection: SelectionChoice,
+    source: Source,
     caption: str | None,
     for_all: str | None,
     tags: tuple[str, ...],
     score: str,
     stop_words: bool | None,
 ) -> int:
-    """Score the words of a caption and select those that are in the picture.
+    """Score the words of a caption and select those that are in the image.
 
     \b
     ttd tag photo.jpg "a dog on the grass"
     ttd tag photo.jpg "a dog on the grass" --out dog.png
     ttd tag photo.jpg --tags dog cat "traffic light"
     ttd tag photos/ --out results        (captions: photos/NAME.txt, or --caption)
-    ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...})
-    ttd tag photos/ --selection borrowed --share 0.9 --out results
+    ttd tag list.jsonl --out results     (lines: {"image": ..., "caption": ...}; also CSV, TSV)
+    ttd tag captions_val2017.json --images val2017 --out results
+    ttd tag 'cc3m/{00000..00331}.tar' --out words.jsonl
+    ttd tag photos/ --selection negatives --percentile 90 --out results
 
-    With --selection borrowed a word counts when its score beats that share of words which were not said of the picture.
+    With --selection negatives a word counts when its score exceeds that percentile of the scores of words which
+    were not said of the image.
     """
-    return run_job(TagJob(settings, selection, score, stop_words), settings, image, caption or for_all, tags)
+    return run_job(TagJob(settings, selection, score, stop_words), settings, source, caption or for_all, tags)
 
 
 @dataclass(frozen=True)
 class TagJob(Job):
-    """Tagging one picture after the other, or a batch at once where nothing is drawn."""
+    """Tagging one image after the other, or a batch at once where nothing is drawn."""
 
     settings: Settings
-    selection: Selection
+    selection: SelectionChoice
     score: str
     stop_words: bool | None
     name = "tag"
+    of_captions = True
 
-    def over(self, items: Sequence[Item]) -> TagJob:
+    def over(self, items: Sequence[ImageItem]) -> TagJob:
         """Finds the words to compare with, which may come from all captions together."""
-        if self.selection.name != "borrowed":
+        if self.selection.name != "negatives":
             return self
-        captions = (item.caption for item in items if item.caption)
-        words, line = self.selection.borrow(captions, self.stop_words is not False)
+        from ttd.data.items import known_captions
+
+        words, line = self.selection.find_negatives(known_captions(items), self.stop_words is not False)
         click.echo(printable(line), err=True)
         return replace(self, selection=replace(self.selection, words=words))
 
-    def check(self, item: Item) -> None:
+    def check(self, item: ImageItem) -> None:
         """A caption or tags."""
         if not item.tags and not (item.caption or "").strip():
             raise InputError(f"There is no caption for {item.id}; give one, or words with --tags.")
 
     def question(self) -> dict[str, Any]:
         """Score, stop words, selection."""
-        return {"score": self.score, "stop_words": self.stop_words, **self.selection.question()}
+        return {"stop_words": self.stop_words, **self.selection.question(self.score)}
 
     def answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[Item], *, pictures: bool
-    ) -> list[Answer]:
-        """Batched where nothing is drawn; else each picture is encoded once for words and maps."""
-        options: dict[str, Any] = {"score": self.score, **self.selection.options(), **self.settings.options()}
-        if self.stop_words is not None:
-            options["stop_words"] = self.stop_words
-        if not pictures and not any(item.tags for item in items):
+        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem], *, draw: bool
+    ) -> list[Answer | TTDError]:
+        """Batched where nothing is drawn; else each image is encoded once for words and maps."""
+        chosen: dict[str, Any] = {} if self.stop_words is None else {"stop_words": self.stop_words}
+        options, selection = self.settings.options("tags", **chosen), self.selection.selection(self.score)
+        if not draw and not any(item.tags for item in items):
             captions = [item.caption or "" for item in items]
-            return [_answer(tagging) for tagging in model.tag_many(images, captions, **options)]
-        answers = []
+            return [
+                tagging if isinstance(tagging, TTDError) else _answer(tagging)
+                for tagging in model.tag_many(images, captions, selection=selection, options=options)
+            ]
+        answers: list[Answer | TTDError] = []
         for image, item in zip(images, items, strict=True):
-            encoded = model.encode(image, **self.settings.options())
-            tagging = model.tag(encoded, item.caption, tags=item.tags or None, **options)
-            answers.append(_answer(tagging, drawings(model, encoded, image, tagging) if pictures else {}))
+            encoded = model.encode(image, options)
+            tagging = model.tag(encoded, item.caption, tags=item.tags or None, selection=selection)
+            answers.append(_answer(tagging, drawings(model, encoded, image, tagging) if draw else {}))
         return answers
 
 
 def _answer(tagging: Tagging, drawn: dict[str, Callable[[], Image.Image]] | None = None) -> Answer:
     brief = ", ".join(tagging.selected)
-    notes = text_notes(tagging.cut, tagging.unknown)
+    notes = text_notes(tagging.truncated, tagging.unknown)
     return Answer(tagging.to_dict(), tag_table(tagging), brief, notes, drawn or {})
 
 
@@ -132,7 +135,7 @@ def drawings(
     model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging
 ) -> dict[str, Callable[[], Image.Image]]:
     """The page, the sorted scores (Figure 4a), and every pixel's most similar word (Figure 2)."""
-    from ttd.tag_pictures import best_word_picture, score_plot
+    from ttd.viz.figures import best_word_image, score_plot
 
     words = tagging.distinct()
     texts = [word.text for word in words]
@@ -141,29 +144,27 @@ def drawings(
     return {
         "": lambda: _page(model, encoded, image, tagging, best),
         "scores": lambda: score_plot(words, name=tagging.score, gap=gap),
-        "words": lambda: best_word_picture(image, best, texts),
+        "words": lambda: best_word_image(image, best, texts),
     }
 
 
 def _page(
     model: TTD, encoded: EncodedImage, image: Image.Image, tagging: Tagging, best: npt.NDArray[np.integer]
 ) -> Image.Image:
-    from ttd.tag_pictures import MOST_PANELS, caption_chips, tag_chips, tagging_picture
+    from ttd.viz.figures import MOST_PANELS, caption_chips, tag_chips, tagging_image
 
     words = tagging.distinct()
     picked = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
     chips = tag_chips(words) if tagging.caption is None else caption_chips(tagging.caption, tagging.words)
     maps = dict(zip(picked, small_heatmaps(model, encoded, image, picked), strict=True))
-    return tagging_picture(
-        image, chips, words, maps, score=tagging.score, gap=tagging.selection == "gap", best=best
-    )
+    return tagging_image(image, chips, words, maps, score=tagging.score, gap=tagging.selection == "gap", best=best)
 
 
 def small_heatmaps(
     model: TTD, encoded: EncodedImage, image: Image.Image, texts: Sequence[str]
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Heatmaps [h,w] bounded for pictures; those of a huge photo never lie in memory all at once."""
-    from ttd.pictures import SIDE, on_grid
+    """Heatmaps [h,w] bounded for images; those of a huge photo never lie in memory all at once."""
+    from ttd.viz.overlays import SIDE, on_grid
 
     factor = min(1.0, SIDE / max(image.size))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
@@ -175,7 +176,7 @@ def small_heatmaps(
 
 def tag_table(tagging: Tagging) -> str:
     """The words from the highest to the lowest score, selected ones starred, with the gap between."""
-    from ttd.tag_pictures import rows_to_show
+    from ttd.viz.figures import rows_to_show
 
     order = tagging.ranked()
     picked = sum(word.selected for word in order)
@@ -195,17 +196,15 @@ def tag_table(tagging: Tagging) -> str:
             lines.append(_selection_line(tagging, order, picked))
         share = (order[row].score - low) / max(high - low, 1e-12)
         mark = "*" if order[row].selected else " "
-        lines.append(
-            f"{mark} {padded(order[row].text, column)}  {order[row].score:7.4f}  {bar(share, room)}".rstrip()
-        )
+        lines.append(f"{mark} {padded(order[row].text, column)}  {order[row].score:7.4f}  {bar(share, room)}".rstrip())
     lines.append(f"selected: {', '.join(tagging.selected) or 'none'}")
     return "\n".join(lines)
 
 
 def _selection_line(tagging: Tagging, order: Sequence[TaggedWord], picked: int) -> str:
-    if tagging.share is not None:
+    if tagging.percentile is not None:
         cut = "" if tagging.threshold is None else f": {tagging.threshold:.4f}"
-        return f"  ---- beats {tagging.share:.0%} of {tagging.borrowed} borrowed words{cut} ----"
+        return f"  ---- percentile {tagging.percentile:g} of {tagging.negatives} negative words{cut} ----"
     if tagging.selection != "gap":
         return f"  ---- threshold {tagging.threshold} ----"
     return f"  ---- largest gap: {order[picked - 1].score - order[picked].score:.4f} ----"

@@ -12,11 +12,12 @@ import click
 
 from ttd.cli.errors import Terminated
 from ttd.cli.options import start_logging
+from ttd.encoders.methods import method_names
 
 # Option -> the place in the config that it sets.
 _SHORT = {
     "model": "model.name",
-    "variant": "model.variant",
+    "method": "model.method",
     "keep": "data.keep",
     "tags": "data.tags",
     "steps": "optimiser.steps",
@@ -36,7 +37,7 @@ _SHORT = {
 )
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one value; repeatable.")
 @click.option("--model", metavar="NAME", help="Base model: short name, hub id, folder or file.")
-@click.option("--variant", metavar="NAME", help="CLIP's last block: maskclip, sclip, clearclip, naclip or values.")
+@click.option("--method", metavar="NAME", help=f"How CLIP's blocks give maps: {', '.join(method_names())}.")
 @click.option("--keep", metavar="FILE", help="Keep-list of `ttd prune`.")
 @click.option("--tags", metavar="PATH", help="Train on words of `ttd data tag`: a path, or inside (the shards).")
 @click.option("--steps", type=click.IntRange(1), help="End after so many steps.")
@@ -63,13 +64,13 @@ def train(
     \b
     ttd scenes write scenes --count 9600
     ttd train scenes --config scenes-paper --out runs/paper
-    ttd tag picture.png "a dog on grass" --adapter runs/paper
+    ttd tag image.png "a dog on grass" --adapter runs/paper
     """
     start_logging(verbose)
     from ttd.data.ranks import ranks
     from ttd.training.config import read_config
-    from ttd.training.loop import train as run
-    from ttd.training.stopping import Stopped
+    from ttd.training.signals import Stopped
+    from ttd.training.trainer import train as run
 
     settings = [f"{_SHORT[name]}={_toml(value)}" for name, value in short.items() if value is not None]
     if short["tags"]:
@@ -78,14 +79,14 @@ def train(
         settings.append(f"data.sources={_toml(list(data))}")
     config = read_config(source, [*settings, *overrides])
     if dry_run:
-        from ttd.training.plan import plan
+        from ttd.training.dry_run import plan
 
         click.echo(str(plan(config)))
         return 0
     rank, _ = ranks()
     pushes = repo is not None and rank == 0
     if pushes:
-        from ttd.training.publish import check_hub, push_to_hub
+        from ttd.training.export import check_hub, push_to_hub
 
         check_hub(str(repo))
     try:
@@ -106,7 +107,7 @@ def train(
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
 def merge(model: str, adapter: str, adapter_scale: float, out: Path) -> None:
     """Write base and adapter as one plain model: a Hugging Face folder, for TCL safetensors in its own names."""
-    from ttd.training.merge import merge as write
+    from ttd.training.export import merge as write
 
     click.echo(str(write(model, adapter, out, scale=adapter_scale)))
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ttd.data.damage import BROKEN_JSON, EMPTY_CAPTION, ENCODING, MISSING_CAPTION
+from ttd.data.bad_samples import BROKEN_JSON, EMPTY_CAPTION, ENCODING, MISSING_CAPTION
 
 CAPTION_NAMES = ("captions", "caption", "text", "title")
 
 
 class NoCaption(Exception):
-    """The reason (one of `ttd.data.damage.REASONS`) why a text gives no caption."""
+    """The reason (one of `ttd.data.bad_samples.REASONS`) why a text gives no caption."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)

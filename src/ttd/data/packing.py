@@ -11,11 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from ttd.atomic import whole_file
-from ttd.data.damage import DamagedPair, DamageReport
-from ttd.data.pairs import PairSource, decode_image
+from ttd.data.bad_samples import BadSample, BadSampleReport
 from ttd.data.shard_jobs import read_ahead
+from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
+from ttd.files import whole_file
 from ttd.safe_paths import name_fault
 
 RECORD = "pack.json"
@@ -31,11 +31,11 @@ def pack(
     limit: float = 0.1,
     threads: int = 4,
     progress: Callable[[int], None] = lambda pairs: None,
-) -> tuple[list[Path], DamageReport]:
+) -> tuple[list[Path], BadSampleReport]:
     """Write shards `FOLDER/PREFIX00000.tar` ... that webdataset, img2dataset's readers and `PairSource` read.
 
     A sample is its image as it was, a .txt with its first caption and a .json with all `captions` and the
-    `source` key. Every picture is decoded once as a check; damaged pairs are left out. The bytes written
+    `source` key. Every image is decoded once as a check; damaged pairs are left out. The bytes written
     depend on the source alone, so an interrupted job is simply run again.
 
     Args:
@@ -44,7 +44,7 @@ def pack(
         per_shard: pairs in a shard, before damaged ones are left out.
         prefix: of the shards' names.
         limit: share of damaged pairs above which the job stops.
-        threads: that read and check pictures.
+        threads: that read and check images.
         progress: is told how many pairs are done.
 
     Returns:
@@ -87,13 +87,13 @@ def _fill(
     tar: tarfile.TarFile,
     source: PairSource,
     indices: range,
-    report: DamageReport,
+    report: BadSampleReport,
     threads: int,
     progress: Callable[[int], None],
 ) -> None:
     for batch in read_ahead(lambda index: _checked(source, index), indices, 64, threads):
         for one in batch:
-            if isinstance(one, DamagedPair):
+            if isinstance(one, BadSample):
                 report.add(one)
                 continue
             index, image, kind, captions, key = one
@@ -101,9 +101,7 @@ def _fill(
         progress(len(batch))
 
 
-def add_sample(
-    tar: tarfile.TarFile, name: str, kind: str, image: bytes, caption: str, record: dict[str, Any]
-) -> None:
+def add_sample(tar: tarfile.TarFile, name: str, kind: str, image: bytes, caption: str, record: dict[str, Any]) -> None:
     """Append a sample's three members: NAME.KIND, NAME.txt, NAME.json."""
     for suffix, data in (
         (kind, image),
@@ -115,25 +113,25 @@ def add_sample(
         tar.addfile(member, io.BytesIO(data))
 
 
-def storable_image(data: bytes, shard: str, key: str, picture: Image.Image | None = None) -> tuple[str, bytes]:
+def storable_image(data: bytes, shard: str, key: str, image: Image.Image | None = None) -> tuple[str, bytes]:
     """Suffix and bytes of an image: as it is, or as PNG where shards do not have its format.
 
     Args:
         data: the encoded image.
-        shard, key: for the `DamagedPair` that is raised where it cannot be decoded.
-        picture: the decoded image, where that is at hand.
+        shard, key: for the `BadSample` that is raised where it cannot be decoded.
+        image: the decoded image, where that is at hand.
     """
     kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
     if kind is not None:
         return kind, data
     stream = io.BytesIO()
-    (picture or decode_image(data, shard, key)).save(stream, "PNG")
+    (image or decode_image(data, shard, key)).save(stream, "PNG")
     return "png", stream.getvalue()
 
 
 def _checked(source: PairSource, index: int) -> tuple[int, bytes, str, tuple[str, ...], str]:
     """A pair's bytes, after decoding them; formats that shards do not have become PNG."""
-    shard, row = source.place(index)
+    shard, row = source.shard_row(index)
     captions, data, key = shard.captions(row), shard.image_bytes(row), shard.key(row)
     kind, data = storable_image(data, shard.name, key, decode_image(data, shard.name, key))
     return index, data, kind, captions, key

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from ttd.data.damage import DamagedPair, DamageReport
-from ttd.data.pairs import PairSource
-from ttd.data.shards import Shard
+from ttd.data.bad_samples import BadSample, BadSampleReport
+from ttd.data.shard import Shard
+from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
 from ttd.errors import InputError
 
@@ -43,7 +43,7 @@ class ShardJob(ABC):
     progress: Callable[[int], None] = staticmethod(lambda pairs: None)
 
     @abstractmethod
-    def table(self, source: PairSource, indices: range, skip: Callable[[DamagedPair], None]) -> pa.Table:
+    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
         """The rows of the pairs `indices` of `source`; damaged ones go to `skip` and give none."""
 
 
@@ -56,7 +56,7 @@ def run_shards(
     rank: int = 0,
     world: int = 1,
     progress: Callable[[int], None] = lambda pairs: None,
-) -> DamageReport:
+) -> BadSampleReport:
     """Do this rank's shards that are not done yet.
 
     Args:
@@ -74,7 +74,7 @@ def run_shards(
         InputError: a file was made with other settings; too much is damaged.
     """
     mine = range(rank, len(source.shards), world)
-    report = DamageReport(sum(len(source.indices(number)) for number in mine), len(mine), limit)
+    report = BadSampleReport(sum(len(source.indices(number)) for number in mine), len(mine), limit)
     for number in mine:
         shard, indices = source.shards[number], source.indices(number)
         about = _done(job, shard, folder)
@@ -89,9 +89,9 @@ def run_shards(
     return report
 
 
-def whole_report(job: ShardJob, source: PairSource, folder: Path, limit: float) -> DamageReport | None:
+def whole_report(job: ShardJob, source: PairSource, folder: Path, limit: float) -> BadSampleReport | None:
     """The damage in all shards, None while some are not done."""
-    report = DamageReport(len(source), len(source.shards), limit)
+    report = BadSampleReport(len(source), len(source.shards), limit)
     for shard in source.shards:
         about = _done(job, shard, folder)
         if about is None:
@@ -107,16 +107,16 @@ def table_path(folder: Path, shard: Shard) -> Path:
     return folder / f"{shard.name}.parquet"
 
 
-def read_ahead(read: Callable[[S], T], items: Sequence[S], size: int, threads: int) -> Iterator[list[T | DamagedPair]]:
+def read_ahead(read: Callable[[S], T], items: Sequence[S], size: int, threads: int) -> Iterator[list[T | BadSample]]:
     """Batches of `read(item)`, in order; the next ones are read on threads while the caller works.
 
-    A `DamagedPair` that `read` raises takes the place of its result.
+    A `BadSample` that `read` raises takes the place of its result.
     """
 
-    def careful(item: S) -> T | DamagedPair:
+    def careful(item: S) -> T | BadSample:
         try:
             return read(item)
-        except DamagedPair as damage:
+        except BadSample as damage:
             return damage
 
     starts = iter(range(0, len(items), size))
@@ -148,10 +148,10 @@ class _Left:
         self._progress(pairs)
 
 
-def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: DamageReport) -> None:
-    damaged: list[DamagedPair] = []
+def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: BadSampleReport) -> None:
+    damaged: list[BadSample] = []
 
-    def skip(damage: DamagedPair) -> None:
+    def skip(damage: BadSample) -> None:
         damaged.append(damage)
         report.add(damage)
 
@@ -187,7 +187,7 @@ def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:
     return about
 
 
-def _count(about: dict[str, Any], shard: Shard, report: DamageReport) -> None:
+def _count(about: dict[str, Any], shard: Shard, report: BadSampleReport) -> None:
     report.cut_captions += about.get("cut_captions", 0)
     for damage in about["damage"]:
-        report.add(DamagedPair(damage["reason"], shard.name, damage["key"], damage["detail"]))
+        report.add(BadSample(damage["reason"], shard.name, damage["key"], damage["detail"]))

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ttd.atomic import whole_file
-from ttd.data.damage import NO_ANSWER, DamagedPair
-from ttd.data.shards import Shard
+from ttd.data.bad_samples import NO_ANSWER, BadSample
+from ttd.data.rows import jsonl_rows
+from ttd.data.shard import Shard
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 SCORES = pa.schema([("shard", pa.string()), ("key", pa.string()), ("score", pa.float32())])
 WORDS = pa.schema([("shard", pa.string()), ("key", pa.string()), ("tags", pa.list_(pa.list_(pa.string())))])
@@ -101,7 +102,7 @@ class ChosenWords:
         """The words of a pair's captions.
 
         Raises:
-            DamagedPair: the tagger had no answer for it.
+            BadSample: the tagger had no answer for it.
             InputError: there is nothing about this pair.
         """
         row = int(self._rows[index])
@@ -109,7 +110,7 @@ class ChosenWords:
             raise InputError(f"{self.path} has no tags for pair {key!r}: run ttd data tag on all shards")
         tags = self._tags[row].as_py()
         if tags is None:
-            raise DamagedPair(NO_ANSWER, shard, key)
+            raise BadSample(NO_ANSWER, shard, key)
         if len(tags) != len(captions):
             raise InputError(
                 f"{self.path} has tags for {len(tags)} captions of pair {key!r}, which has {len(captions)}: "
@@ -132,18 +133,16 @@ class ChosenWords:
 def _json_lines(path: Path) -> pa.Table:
     shards, keys, tags, number = [], [], [], 0
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                number += 1
-                record = json.loads(line)
-                words = record["tags"]
-                nested = words if words is None or (words and isinstance(words[0], list)) else [words]
-                shards.append(record["shard"])
-                keys.append(record["key"])
-                tags.append(nested)
+        for line, record in jsonl_rows(path):
+            number = line
+            words = record["tags"]
+            nested = words if words is None or (words and isinstance(words[0], list)) else [words]
+            shards.append(record["shard"])
+            keys.append(record["key"])
+            tags.append(nested)
         return pa.table([shards, keys, tags], schema=WORDS)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check the path") from None
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise InputError(
             f'{path}, line {number}: each line needs "shard", "key" and "tags", a list of words or one such '

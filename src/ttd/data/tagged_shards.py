@@ -9,13 +9,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ttd.atomic import whole_file
-from ttd.data.damage import DamagedPair
+from ttd.data.bad_samples import BadSample
 from ttd.data.packing import add_sample, claim, storable_image
-from ttd.data.pairs import PairSource
 from ttd.data.shard_jobs import read_ahead, table_path
+from ttd.data.sources import PairSource
 from ttd.data.tables import batches
 from ttd.errors import InputError
+from ttd.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TaggedShards:
         folder: for the shards.
         settings: of the tables; a folder with shards of others is refused.
         per_shard: most pairs in a shard; a source shard with more becomes several.
-        threads: that read pictures.
+        threads: that read images.
 
     Raises:
         InputError: the folder holds other shards.
@@ -105,14 +105,14 @@ class TaggedShards:
     def _fill(self, tar: tarfile.TarFile, indices: list[int], words: dict[str, Any]) -> None:
         for batch in read_ahead(self._read, indices, 64, self._threads):
             for one in batch:
-                if isinstance(one, DamagedPair):
+                if isinstance(one, BadSample):
                     raise InputError(f"{one}; it was good when its words were chosen: start again with another folder")
                 origin = {"source": one.key, "source_shard": self._source.locate(one.index)[0]}
                 record = {**one.record, "captions": one.captions, "tags": words[one.key], **origin}
                 add_sample(tar, f"{one.index:09d}", one.kind, one.image, one.captions[0], record)
 
     def _read(self, index: int) -> _Ready:
-        shard, row = self._source.place(index)
+        shard, row = self._source.shard_row(index)
         key, captions = shard.key(row), shard.captions(row)
         kind, image = storable_image(shard.image_bytes(row), shard.name, key)
         return _Ready(index, key, kind, image, captions, shard.record(row))

@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ttd.atomic import DISK_FULL, whole_file
 from ttd.data.tar_index_file import ROW, IndexDoubt, Member, Stamp, as_array, members_of, opened, read_at, written
 from ttd.data.tar_members import TarEnd, key_and_kind, members
-from ttd.encoders.downloads import cache_folder
+from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
+from ttd.files import DISK_FULL, whole_file
 
 log = logging.getLogger(__name__)
 

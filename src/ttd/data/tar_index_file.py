@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ttd.data.damage import REASONS
+from ttd.data.bad_samples import REASONS
 from ttd.data.tar_members import BLOCK, KINDS, MOST_BYTES
 from ttd.errors import InputError
 

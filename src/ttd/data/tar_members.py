@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ttd.data.damage import TRUNCATED, UNREADABLE
+from ttd.data.bad_samples import TRUNCATED, UNREADABLE
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 KINDS = ("image", "text", "json")

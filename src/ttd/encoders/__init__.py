@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder as Encoder
-    from ttd.encoders.base import ImageFeatures as ImageFeatures
     from ttd.encoders.clip import CLIPEncoder as CLIPEncoder
-    from ttd.encoders.last_block import LastBlock as LastBlock
+    from ttd.encoders.families import Format as Format
+    from ttd.encoders.families import register_encoder as register_encoder
+    from ttd.encoders.features import ImageFeatures as ImageFeatures
+    from ttd.encoders.features import MapQuestion as MapQuestion
+    from ttd.encoders.loading.formats import Source as Source
+    from ttd.encoders.methods import Context as Context
+    from ttd.encoders.methods import LastBlock as LastBlock
+    from ttd.encoders.methods import Method as Method
+    from ttd.encoders.methods import register_method as register_method
     from ttd.encoders.registry import known_models as known_models
     from ttd.encoders.registry import load_encoder as load_encoder
     from ttd.encoders.siglip import SigLIPEncoder as SigLIPEncoder
@@ -17,8 +24,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Encoder": "base",
-    "ImageFeatures": "base",
-    "LastBlock": "last_block",
+    "ImageFeatures": "features",
+    "MapQuestion": "features",
+    "Format": "families",
+    "register_encoder": "families",
+    "Source": "loading.formats",
+    "Context": "methods",
+    "LastBlock": "methods",
+    "Method": "methods",
+    "register_method": "methods",
     "CLIPEncoder": "clip",
     "SigLIPEncoder": "siglip",
     "TCLEncoder": "tcl",

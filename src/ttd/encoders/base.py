@@ -1,7 +1,7 @@
-"""What every encoder promises: image and text in, normalised features and cosine maps out.
+"""What every encoder promises: image and text in, normalised features and cosine maps out (`features`).
 
-The rest of the package sees only `Encoder` and `ImageFeatures`; adding an encoder is one subclass
-(docs/adding-an-encoder.md) and one registry line.
+The rest of the package sees only `Encoder` and `ImageFeatures`; a family of encoders is one subclass and one
+`@register_encoder(...)` (docs/adding-an-encoder.md).
 
 Shapes: B images, N texts, C embedding channels, L tokens, H x W pixels, h x w cells of a feature map.
 """
@@ -10,102 +10,117 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import normalize
 
-from ttd.errors import InputError
+from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion, cosine_maps
+from ttd.encoders.identity import fingerprint, statistics_identity, tokenizer_identity
+from ttd.errors import InputError, ModelError
 from ttd.maps import joint_norm, norm
 
+if TYPE_CHECKING:
+    from ttd.encoders.loading.formats import Source
+    from ttd.encoders.methods import Method
+
+Self = TypeVar("Self", bound="Encoder")
+
 TEXTS_PER_CHUNK = 256
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What `encode_image` keeps of a batch of images, enough to ask any number of texts later. All float32.
-
-    Attributes:
-        dense: `[B,C,h,w]`, L2-normalised over C; covers the padded image.
-        pooled: `[B,C]`, L2-normalised: the encoder's ordinary image embedding.
-        size: (H, W) of the pixels given.
-        offset: (top, left) padding in pixels, (0, 0) where there is none.
-        padded: (H, W) after padding, equal to `size` where there is none.
-        clip_dense: TCL only: the frozen CLIP branch `[B,C,h',w']`, L2-normalised.
-        pixels: TCL only: the padded, normalised input `[B,3,H,W]` that PAMR looks at.
-    """
-
-    dense: Tensor
-    pooled: Tensor
-    size: tuple[int, int]
-    offset: tuple[int, int]
-    padded: tuple[int, int]
-    clip_dense: Tensor | None = None
-    pixels: Tensor | None = None
-
-    def select(self, index: slice | Tensor | Sequence[int]) -> ImageFeatures:
-        """The features of some images of the batch, by slice or by indices (which may repeat)."""
-        return self._map(lambda t: t[index])
-
-    def to(self, *args: Any, **kwargs: Any) -> ImageFeatures:
-        """Move every tensor as `Tensor.to` does."""
-        return self._map(lambda t: t.to(*args, **kwargs))
-
-    def crop(self, maps: Tensor) -> Tensor:
-        """Cut the padding off maps `[...,H,W]` of the padded size, giving the size of the pixels given."""
-        top, left = self.offset
-        return maps[..., top : top + self.size[0], left : left + self.size[1]]
-
-    def enlarge(self, maps: Tensor) -> Tensor:
-        """Maps `[B,N,h,w]` over the padded image -> `[B,N,H,W]` at the pixels' own size (bilinear)."""
-        return self.crop(interpolate(maps, self.padded, mode="bilinear"))
-
-    def inside(self, grid: tuple[int, int]) -> Tensor:
-        """Which cells of a map over the padded image have their centre in the picture: bool `[h,w]`."""
-        axes = []
-        for cells, full, first, length in zip(grid, self.padded, self.offset, self.size, strict=True):
-            centres = (torch.arange(cells, device=self.dense.device) + 0.5) * (full / cells)
-            axes.append((centres > first) & (centres < first + length))
-        return axes[0][:, None] & axes[1][None, :]
-
-    def _map(self, change: Any) -> ImageFeatures:
-        tensors = {name: getattr(self, name) for name in ("dense", "pooled", "clip_dense", "pixels")}
-        return replace(self, **{name: change(t) for name, t in tensors.items() if t is not None})
 
 
 class Encoder(nn.Module, ABC):
     """An image tower and a text tower with one embedding space.
 
     Attributes:
-        kind: "clip", "siglip" or "tcl".
-        calibrated: whether `maps` come out in 0..1 by the model's own training (TCL).
+        kind: the family's name, see `register_encoder`.
         mean, std: statistics with which pixels in 0..1 are normalised.
         patch_size: the sides of `pixels` are multiples of this (TCL pads by itself).
         image_size: the native side in pixels.
         max_tokens: longest text in tokens, start and end included.
         background: default threshold under which a map means background.
+        backgrounds: thresholds of its own for single data sets, by their names.
+        averages: what is averaged over the views of an image: "cosines", which are then scaled together, or "maps"
+            that are comparable as they are.
+        refined_inside: refinements that `maps` does by itself, at the encoder's own resolution.
+        trained_maps: what losses may be computed on: "raw" cosines, "calibrated" maps.
+        default_refinement: what `refine="auto"` means.
+        usual_templates: by name, for classes and captions of an open vocabulary.
         vocabulary: the words that a small model knows, None where anything goes.
         backbone: the module that adapters attach to, holding every adaptable layer.
+        text_tower: stands in the names of those of its layers that belong to the text tower.
+        takes_method: whether a method (`--method`) says how the last block gives dense features.
+        method: that method; None where there is one way.
+        single_file_adapters: whether an adapter may be a file of parameters under the model file's own names.
     """
 
     kind: str
-    calibrated: bool = False
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     patch_size: int
     image_size: int
     max_tokens: int
     background: float = 0.5
+    backgrounds: ClassVar[Mapping[str, float]] = {}
+    averages: Literal["cosines", "maps"] = "cosines"
+    refined_inside: tuple[str, ...] = ()
+    trained_maps: tuple[str, ...] = ("raw",)
+    default_refinement: str = "none"
+    usual_templates: str = "openai80"
     vocabulary: frozenset[str] | None = None
     backbone: nn.Module
+    text_tower: str = "text_model."
+    takes_method: ClassVar[bool] = False
+    method: Method | None = None
+    single_file_adapters: ClassVar[bool] = False
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> Encoder:
+        """Build the encoder of a recognised model, on the CPU.
+
+        Args:
+            source: one of the family's formats, see `register_encoder`.
+            options: `method`, where the family takes one and one was asked for.
+
+        Raises:
+            ModelError: the files do not fit together.
+        """
+        raise ModelError(f"{cls.__name__} does not say how it is built from files: its class must define from_source")
+
+    def configured(
+        self: Self, image_size: int | None, background: float | None, vocabulary: frozenset[str] | None
+    ) -> Self:
+        """Take over what the card `ttd.json` of a model says, once, after building; None leaves what is there."""
+        self.image_size = image_size or self.image_size
+        self.background = self.background if background is None else background
+        self.vocabulary = self.vocabulary if vocabulary is None else vocabulary
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write the whole model, an adapter merged into it, as files that `from_source` reads: into an empty folder."""
+        raise ModelError(f"a {self.kind} model cannot be saved merged: its class must define save")
+
+    def with_method(self, name: str) -> Encoder:
+        """Another encoder on the same towers whose features become maps by another method; this one stays."""
+        raise ModelError(f"a {self.kind} model has one way from features to maps: leave the method out")
 
     @property
-    def variant_name(self) -> str | None:
-        """The preset of the last vision block ("maskclip", ...); None where an encoder has one form only."""
-        return None
+    def default_protocol(self) -> str:
+        """Name of the protocol that questions without one start from."""
+        return "default" if self.method is None else self.method.protocol
+
+    @property
+    def pruning_size(self) -> int:
+        """The side in pixels at which pairs are scored for pruning."""
+        return self.image_size
+
+    @property
+    def method_name(self) -> str | None:
+        """The name of `method` ("maskclip", ...), None where there is none."""
+        return None if self.method is None else self.method.name
 
     @property
     @abstractmethod
@@ -117,9 +132,34 @@ class Encoder(nn.Module, ABC):
     def embedding_size(self) -> int:
         """C, the length of an embedding."""
 
+    @property
+    def default_templates(self) -> str:
+        """The templates of classes and captions where nobody says which: bare for a closed vocabulary."""
+        return self.usual_templates if self.vocabulary is None else "none"
+
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]` of any size that fits `patch_size`; gradients flow."""
+
+    def encode_windows(self, pixels: Tensor, places: Tensor) -> ImageFeatures:
+        """`encode_image` of windows of larger images, for an encoder to which it matters where they lie.
+
+        Args:
+            pixels: `[B,3,H,W]`, normalised.
+            places: int64 `[B,5]`: top, left, height and width of the whole image in its pixels, and 1 where the window
+                is mirrored.
+        """
+        return self.encode_image(pixels)
+
+    def encode_for_similarity(self, pixels: Tensor) -> ImageFeatures:
+        """What `similarity` looks at and no more, for training: `pooled` may be empty, `[B,0]`.
+
+        Args:
+            pixels: `[B,3,H,W]`, normalised, with sides that are multiples of `patch_size`.
+        """
+        dense = self.encode_pixels(pixels).float()
+        size = (pixels.shape[-2], pixels.shape[-1])
+        return ImageFeatures(dense, dense.new_zeros(len(dense), 0), size, (0, 0), size)
 
     @abstractmethod
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -168,7 +208,7 @@ class Encoder(nn.Module, ABC):
         embeddings = self._embed_distinct(distinct)[rows].view(len(texts), len(templates), -1)
         return self._average_templates(embeddings)
 
-    def cut_texts(self, texts: Sequence[str]) -> list[bool]:
+    def truncated_texts(self, texts: Sequence[str]) -> list[bool]:
         """Of which texts, as they are, the text tower takes only the beginning; asks the tokenizer about long ones."""
         # A token is at least one byte, start and end come on top: most texts need not be asked about.
         long = [i for i, text in enumerate(texts) if len(text.encode("utf-8", "replace")) + 2 > self.max_tokens]
@@ -191,22 +231,59 @@ class Encoder(nn.Module, ABC):
         """
         return cosine_maps(features.dense, text)
 
-    def maps(self, features: ImageFeatures, text: Tensor, *, joint: bool = False) -> Tensor:
-        """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid.
+    def scaled(self, sim: Tensor, *, joint: bool = False) -> Tensor:
+        """Cosines `[B,N,h,w]` -> maps in 0..1; for encoders whose views are averaged as cosines.
 
-        Here: min-max over the cosines of each map, or with `joint` over all texts and cells of a picture.
+        Min-max over each map, or with `joint` over all texts and cells of an image.
         """
-        sim = self.similarity(features, text)
         return joint_norm(sim) if joint else norm(sim)
 
+    def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
+        """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid; here `scaled` cosines."""
+        return self.scaled(self.similarity(features, text), joint=question.joint)
+
+    def loss_maps(self, features: ImageFeatures, text: Tensor, which: str = "raw") -> Tensor:
+        """What losses are computed on, `[B,N,h,w]`, from `dense` alone, with gradient.
+
+        Args:
+            features: B images.
+            text: `[N,C]` or `[B,N,C]`, normalised here.
+            which: one of `trained_maps`; "raw": cosines.
+
+        Raises:
+            InputError: the encoder has no such maps.
+        """
+        if which not in self.trained_maps:
+            known = " or ".join(f'"{name}"' for name in self.trained_maps)
+            raise InputError(f'the maps "{which}" are not for a {self.kind} model: choose {known}')
+        return self.similarity(features, text)
+
+    def identity(self) -> dict[str, Any]:
+        """What the model is besides its parameters, as JSON values: image statistics, and the tokenizer if it has one.
+
+        A family whose computation depends on more than its parameters show (activation, heads) adds that.
+        """
+        return {
+            **statistics_identity(self.mean, self.std),
+            "tokenizer": tokenizer_identity(getattr(self, "tokenizer", None)),
+        }
+
     def fingerprint(self) -> str:
-        """SHA-256 over the names and float16 values of the base's parameters, attached adapters left out."""
-        digest = hashlib.sha256()
-        parameters = {_base_name(name): p for name, p in self.named_parameters() if "lora_" not in name}
-        for name in sorted(parameters):
-            digest.update(name.encode())
-            digest.update(parameters[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """What the model is, in one word, attached adapters left out; see `ttd.encoders.identity`."""
+        return fingerprint(self)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides results besides what the model is, as JSON values; recorded with them."""
+        vocabulary = None if self.vocabulary is None else "\n".join(sorted(self.vocabulary))
+        return {
+            "method": self.method_name,
+            "image_size": self.image_size,
+            "background": self.background,
+            "backgrounds": dict(self.backgrounds),
+            "refine": self.default_refinement,
+            "templates": self.default_templates,
+            "vocabulary": None if vocabulary is None else hashlib.sha256(vocabulary.encode()).hexdigest(),
+        }
 
     @property
     def device(self) -> torch.device:
@@ -243,18 +320,3 @@ class Encoder(nn.Module, ABC):
                 f"the sides of the pixels ({height} x {width}) must be multiples of the patch size "
                 f"{multiple}: resize or pad them first"
             )
-
-
-def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
-    """Cosines `[B,N,h,w]` of normalised features `[B,C,h,w]` with texts `[N,C]` or `[B,N,C]`, in float32."""
-    with torch.autocast(dense.device.type, enabled=False):
-        text = normalize(text.float(), dim=-1)
-        if text.ndim == 2:
-            text = text.expand(dense.shape[0], -1, -1)
-        sim = torch.bmm(text, dense.float().flatten(2))
-    return sim.view(*sim.shape[:2], *dense.shape[-2:])
-
-
-def _base_name(name: str) -> str:
-    """A parameter's name without what attaching an adapter inserts into it."""
-    return name.replace("base_model.model.", "").replace(".base_layer.", ".")

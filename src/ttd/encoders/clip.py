@@ -5,17 +5,29 @@ Weights come from a transformers folder or hub id, from OpenAI's names, or from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import CLIPModel
 
-from ttd.encoders.base import ImageFeatures
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
-from ttd.encoders.last_block import DEFAULT, LastBlock, class_token, last_block, preset_name
-from ttd.encoders.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.families import Format, register_encoder
+from ttd.encoders.features import ImageFeatures
+from ttd.encoders.last_block import class_token
+from ttd.encoders.loading.checkpoints import read_tensors
+from ttd.encoders.loading.formats import Source, read_json, weights_file
+from ttd.encoders.loading.pretrained import (
+    image_processor,
+    load_pretrained,
+    load_statistics,
+    load_tokenizer,
+    save_pretrained,
+)
+from ttd.encoders.methods import DEFAULT, Context, LastBlock, Method, find_method
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
 
@@ -35,26 +47,43 @@ _PLAIN_OPEN_CLIP: dict[str, tuple[Any, ...]] = {
 }
 
 
+_OPEN_CLIP_CONFIG = "open_clip_config.json"
+_OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+@register_encoder(
+    "clip",
+    Format("hf", model_type="clip"),
+    Format("open_clip", config=_OPEN_CLIP_CONFIG, weights=_OPEN_CLIP_WEIGHTS),
+    Format("openai", parameters=frozenset({"visual.conv1.weight", "visual.proj", "text_projection"})),
+)
 class CLIPEncoder(CLIPTowers):
-    """CLIP with dense features by one of the published last-block variants (MaskCLIP unless said otherwise).
+    """CLIP with dense features and maps by one of the methods of `ttd.encoders.methods`.
+
+    Where its method looks at them, the `extras` of its features are "pixels", "places" and "second", see `Context`.
 
     Args:
         model: the towers.
         tokenizer: a transformers tokenizer; None if only token ids will be encoded.
-        variant: a preset's name ("maskclip", "sclip", "clearclip", "naclip", "values") or a `LastBlock`.
+        method: a method, or its name ("maskclip", "sclip", "clearclip", "naclip", "values", ...).
         mean, std: image statistics, OpenAI's by default.
         background: default threshold of `segment` on min-max scaled maps.
         vocabulary: the words that the model knows, None where anything goes.
     """
 
-    kind = "clip"
+    takes_method = True
 
     def __init__(
         self,
         model: CLIPModel,
         tokenizer: Any = None,
         *,
-        variant: str | LastBlock = DEFAULT,
+        method: str | Method = DEFAULT,
         mean: tuple[float, float, float] = OPENAI_MEAN,
         std: tuple[float, float, float] = OPENAI_STD,
         background: float = 0.5,
@@ -64,9 +93,22 @@ class CLIPEncoder(CLIPTowers):
         self.backbone = model
         self._describe_towers(tokenizer, mean, std)
         self.image_size = int(model.config.vision_config.image_size)
-        self.variant = last_block(variant)
+        self.method: Method = find_method(method) if isinstance(method, str) else method
+        make = self.method.second_backbone
+        self._second = None if make is None else _SecondBackbone(make)
         self.background = background
         self.vocabulary = vocabulary
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> CLIPEncoder:
+        """Build the encoder of a folder of transformers or OpenCLIP, or of a file with OpenAI's names."""
+        if source.layout == "hf":
+            return cls.from_pretrained(source.path, **options)
+        if source.tensors is not None:
+            return cls.from_openai_state_dict(source.tensors, **options)
+        weights = weights_file(source.path, _OPEN_CLIP_WEIGHTS)
+        assert weights is not None  # recognise() has looked
+        return cls.from_open_clip(read_json(source.path / _OPEN_CLIP_CONFIG), read_tensors(weights), **options)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> CLIPEncoder:
@@ -93,9 +135,7 @@ class CLIPEncoder(CLIPTowers):
         return cls._from_openai_names(tensors, {}, {}, "quick_gelu", options)
 
     @classmethod
-    def from_open_clip(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], **options: Any
-    ) -> CLIPEncoder:
+    def from_open_clip(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], **options: Any) -> CLIPEncoder:
         """Build an OpenCLIP ViT from its `open_clip_config.json` and its parameters.
 
         Raises:
@@ -134,36 +174,78 @@ class CLIPEncoder(CLIPTowers):
         tokenizer = clip_tokenizer() if vocabulary == CLIP_VOCABULARY else None
         return cls(model, **{"tokenizer": tokenizer, **options}).eval()
 
-    @property
-    def variant_name(self) -> str | None:
-        """The preset's name, None for a block of one's own."""
-        return preset_name(self.variant)
+    def with_method(self, name: str | Method) -> CLIPEncoder:
+        """Another encoder on the same towers whose features become maps by another method; this one stays."""
+        other = type(self)(
+            self.backbone,
+            self.tokenizer,
+            method=name,
+            mean=self.mean,
+            std=self.std,
+            background=self.background,
+            vocabulary=self.vocabulary,
+        )
+        return other.configured(self.image_size, None, None).train(self.training)
 
-    def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last."""
-        tokens, grid = self._tokens(pixels)
-        block = self._clip.vision_model.encoder.layers[-1]
+    def encode_image(self, pixels: Tensor, places: Tensor | None = None) -> ImageFeatures:
+        """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last.
+
+        Args:
+            pixels: normalised.
+            places: where these windows lie, for methods that ask, see `encode_windows`.
+        """
+        states, grid = self._states(pixels)
+        context = self._context(pixels, places)
         size = (pixels.shape[-2], pixels.shape[-1])
         return ImageFeatures(
-            dense=self._dense(tokens, grid),
-            pooled=self._project(class_token(block, tokens)),
+            dense=self._dense(states, grid, context),
+            pooled=self._project(class_token(self._blocks[-1], states[-1])),
             size=size,
             offset=(0, 0),
             padded=size,
+            extras={name: t for name, t in vars(context).items() if t is not None} if self.method.finish else {},
         )
+
+    def encode_windows(self, pixels: Tensor, places: Tensor) -> ImageFeatures:
+        """`encode_image` that tells the method where the windows lie."""
+        return self.encode_image(pixels, places)
+
+    def encode_for_similarity(self, pixels: Tensor) -> ImageFeatures:
+        """The dense features, and what the method's own `similarity` and `finish` look at."""
+        if self.method.similarity is None and self.method.finish is None:
+            return super().encode_for_similarity(pixels)
+        return self.encode_image(pixels)
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Dense features `[B,C,h,w]`, L2-normalised, float32."""
-        return self._dense(*self._tokens(pixels))
+        states, grid = self._states(pixels)
+        return self._dense(states, grid, self._context(pixels, None))
 
     def encode_pooled(self, pixels: Tensor) -> Tensor:
         """The pooled embedding `[B,C]`, without the last block's patches."""
-        tokens, _ = self._tokens(pixels)
-        return self._project(class_token(self._clip.vision_model.encoder.layers[-1], tokens))
+        return self._project(class_token(self._blocks[-1], self._states(pixels)[0][-1]))
+
+    def similarity(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """Raw cosines of every cell and text, or the method's logits: `[B,N,h,w]` over the padded grid."""
+        method = self.method
+        if method.similarity is None:
+            sim = super().similarity(features, text)
+        else:
+            sim = method.similarity(features.dense, features.pooled, normalize(text.float(), dim=-1))
+        if method.finish is None:
+            return sim
+        pixels = features.extra("pixels", "the pixels")
+        return method.finish(sim, Context(pixels, features.extras.get("places"), features.extras.get("second")))
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers folder: model, tokenizer, image statistics."""
+        size = {"shortest_edge": self.image_size}
+        processor = image_processor("CLIPImageProcessor", self.mean, self.std, self.image_size, size)
+        save_pretrained(folder, self.backbone, self.tokenizer, processor)
 
     def lora_targets(self) -> list[str]:
-        """q and v of both towers, without the last vision block's q where the variant never uses it."""
-        vision = len(self._clip.vision_model.encoder.layers)
+        """q and v of both towers, without the last vision block's q where the method never uses it."""
+        vision = len(self._blocks)
         text = len(self._clip.text_model.encoder.layers)
         targets = [
             f"{tower}.encoder.layers.{i}.self_attn.{projection}"
@@ -171,17 +253,45 @@ class CLIPEncoder(CLIPTowers):
             for i in range(depth)
             for projection in ("q_proj", "v_proj")
         ]
-        if not self.variant.uses_query:
+        if self.method.patches is None or not self.method.uses_query:
             targets.remove(f"vision_model.encoder.layers.{vision - 1}.self_attn.q_proj")
         return targets
 
-    def _tokens(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """The tokens `[B,1+h*w,D]` that enter the last block, and (h, w)."""
-        self._check_pixels(pixels, self.patch_size)
-        layers = self._clip.vision_model.encoder.layers
-        grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
-        return run_blocks(layers[:-1], embed_patches(self._clip, pixels)), grid
+    @property
+    def _blocks(self) -> Any:
+        return self._clip.vision_model.encoder.layers
 
-    def _dense(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        patches = self.variant(self._clip.vision_model.encoder.layers[-1], tokens, grid)
+    def _states(self, pixels: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
+        """The tokens `[B,1+h*w,D]` that enter the last block, or each block where the method asks, and (h, w)."""
+        self._check_pixels(pixels, self.patch_size)
+        grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
+        tokens = embed_patches(self._clip, pixels, self.method.positions)
+        if not self.method.every_state:
+            return [run_blocks(self._blocks[:-1], tokens)], grid
+        states = [tokens]
+        for block in self._blocks[:-1]:
+            states.append(run_blocks([block], states[-1]))
+        return states, grid
+
+    def _context(self, pixels: Tensor, places: Tensor | None) -> Context:
+        second = None if self._second is None else self._second(pixels)
+        return Context(pixels, None if places is None else places.to(pixels.device), second)
+
+    def _dense(self, states: list[Tensor], grid: tuple[int, int], context: Context) -> Tensor:
+        patches = (self.method.patches or LastBlock())(self._blocks, states, grid, context)
         return as_map(self._project(patches), grid)
+
+
+class _SecondBackbone:
+    """A method's second backbone, made when it is first needed; no part of the encoder's own parameters."""
+
+    def __init__(self, make: Callable[[torch.device], Callable[[Tensor], Tensor]]) -> None:
+        self._make = make
+        self._made: tuple[torch.device, Callable[[Tensor], Tensor]] | None = None
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Features `[B,...]` of normalised pixels `[B,3,H,W]`, without gradient."""
+        if self._made is None or self._made[0] != pixels.device:
+            self._made = pixels.device, self._make(pixels.device)
+        with torch.no_grad():
+            return self._made[1](pixels)

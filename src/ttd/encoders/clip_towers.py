@@ -5,7 +5,7 @@ Shapes: B images, h x w patches, L tokens, D width, C embedding channels, N text
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.openai_names import clip_to_hf, text_sizes, under, vision_sizes
+from ttd.encoders.identity import tower_identity
+from ttd.encoders.loading.openai_names import clip_to_hf, text_sizes, under, vision_sizes
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 
@@ -62,6 +63,18 @@ class CLIPTowers(Encoder):
         """
         return embed_clip_tokens(self._clip, token_ids.to(self.device))
 
+    def identity(self) -> dict[str, Any]:
+        """Besides what every model has: activation, heads and norms of both towers, and where text is pooled."""
+        config = self._clip.config
+        # transformers' old configs and OpenAI's code pool at the highest id, whatever end token they name.
+        text = config.text_config
+        pooled = "highest" if pools_at_highest(text) else text.eos_token_id
+        return {
+            **super().identity(),
+            "vision": tower_identity(config.vision_config),
+            "text": {**tower_identity(text), "pooled": pooled},
+        }
+
     @property
     def _clip(self) -> Any:
         return self.backbone
@@ -84,9 +97,7 @@ def build_clip(
         activation: "quick_gelu" (OpenAI) or "gelu".
         vision, text: what else is known of the towers, in the words of transformers' configs.
     """
-    state = {
-        name: t.detach().to(torch.float32, copy=True).contiguous() for name, t in clip_to_hf(tensors).items()
-    }
+    state = {name: t.detach().to(torch.float32, copy=True).contiguous() for name, t in clip_to_hf(tensors).items()}
     config = CLIPConfig(
         vision_config={**vision_sizes(under(tensors, "visual.")), "hidden_act": activation, **(vision or {})},
         text_config={**text_sizes(tensors), "hidden_act": activation, **(text or {})},
@@ -106,12 +117,33 @@ def build_clip(
     return model
 
 
-def embed_patches(clip: Any, pixels: Tensor) -> Tensor:
-    """Pixels `[B,3,H,W]` -> tokens `[B,1+h*w,D]` that enter block 0; positions resized bicubically."""
+def embed_patches(
+    clip: Any, pixels: Tensor, positions: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
+) -> Tensor:
+    """Pixels `[B,3,H,W]` -> tokens `[B,1+h*w,D]` that enter block 0.
+
+    Position embeddings are resized bicubically by size, or by `positions`, see `ttd.encoders.methods.Method`.
+    """
     vision = clip.vision_model
     pixels = pixels.to(vision.embeddings.patch_embedding.weight.dtype)
-    tokens: Tensor = vision.pre_layrnorm(vision.embeddings(pixels, interpolate_pos_encoding=True))
+    if positions is None:
+        embedded = vision.embeddings(pixels, interpolate_pos_encoding=True)
+    else:
+        embedded = _with_positions(vision.embeddings, pixels, positions)
+    tokens: Tensor = vision.pre_layrnorm(embedded)
     return tokens
+
+
+def _with_positions(embeddings: Any, pixels: Tensor, positions: Callable[[Tensor, tuple[int, int]], Tensor]) -> Tensor:
+    """`[B,1+h*w,D]` as transformers embeds patches, with position embeddings that `positions` resizes."""
+    patches = embeddings.patch_embedding(pixels)  # (B, D, h, w)
+    table = embeddings.position_embedding.weight  # (1 + s*s, D)
+    side = round((len(table) - 1) ** 0.5)
+    native = table[1:].T.reshape(1, -1, side, side)
+    grid = (patches.shape[-2], patches.shape[-1])
+    resized = positions(native, grid).to(patches.dtype).flatten(2).transpose(1, 2)  # (1, h*w, D)
+    start = (embeddings.class_embedding + table[0]).expand(len(patches), 1, -1)
+    return torch.cat([start, patches.flatten(2).transpose(1, 2) + resized], 1)
 
 
 def run_blocks(blocks: Any, tokens: Tensor) -> Tensor:
@@ -149,9 +181,14 @@ def embed_clip_tokens(clip: Any, token_ids: Tensor) -> Tensor:
     return pooled.float()
 
 
+def pools_at_highest(config: Any) -> bool:
+    """Whether a text config pools each text at its highest token id, not at the first end token."""
+    return config.eos_token_id in (LEGACY_END, config.vocab_size - 1)
+
+
 def _end_positions(token_ids: Tensor, config: Any) -> Tensor:
     """Where each row is pooled, `[N]`: the highest id, or the first end token if the config names another."""
-    if config.eos_token_id in (LEGACY_END, config.vocab_size - 1):
+    if pools_at_highest(config):
         return token_ids.argmax(-1)
     is_end: Tensor = token_ids == config.eos_token_id
     if not bool(is_end.any(-1).all()):

@@ -1,14 +1,4 @@
-"""The last vision block, changed so that every patch keeps its own meaning: MaskCLIP and its successors.
-
-Two switches span the published variants: what replaces attention, and whether the residual and the MLP stay.
-
-| preset    | attention                      | residual + MLP |
-|-----------|--------------------------------|----------------|
-| maskclip  | identity                       | kept           |
-| sclip     | softmax(q q') + softmax(k k')  | kept           |
-| clearclip | softmax(q q')                  | dropped        |
-| naclip    | softmax(k k' + Gaussian window)| dropped        |
-| values    | identity                       | dropped        |
+"""The last vision block: what its patches and its class token become, for methods that change its attention.
 
 Shapes: B images, L = 1 + h*w tokens (the class token first), D width, nh heads of hs = D / nh channels.
 The blocks are transformers' `CLIPEncoderLayer`s, adapted or not.
@@ -16,98 +6,49 @@ The blocks are transformers' `CLIPEncoderLayer`s, adapted or not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ttd.errors import InputError
 
-ATTENTIONS = ("identity", "qq", "kk", "qq+kk")
+def dense_patches(
+    block: Any,
+    tokens: Tensor,
+    grid: tuple[int, int],
+    attention: str = "identity",
+    gaussian_sigma: float | None = None,
+    residual_mlp: bool = True,
+) -> Tensor:
+    """Tokens `[B,1+h*w,D]` that enter the block -> its patches `[B,h*w,D]`; by default MaskCLIP's.
 
-
-@dataclass(frozen=True)
-class LastBlock:
-    """One variant of the last block: `LastBlock(...)(block, tokens, grid)` gives the patches' features.
-
-    Attributes:
-        attention: "identity", "qq", "kk" or "qq+kk"; the products are scaled by hs**-0.5 as in CLIP.
-        gaussian_sigma: width in patches of a Gaussian window added before the softmax; None for none.
-        residual_mlp: whether the block's two residual paths and its MLP stay.
+    The settings are those of `ttd.encoders.methods.LastBlock`.
     """
-
-    attention: str = "identity"
-    gaussian_sigma: float | None = None
-    residual_mlp: bool = True
-
-    def __post_init__(self) -> None:
-        if self.attention not in ATTENTIONS:
-            raise InputError(f"unknown attention {self.attention!r}: choose one of {', '.join(ATTENTIONS)}")
-        if self.gaussian_sigma is not None and (self.attention == "identity" or self.gaussian_sigma <= 0):
-            raise InputError(
-                "a Gaussian window needs a positive width and an attention other than 'identity'"
-            )
-
-    def __call__(self, block: Any, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Tokens `[B,1+h*w,D]` that enter the block -> its patches `[B,h*w,D]`, the class token left out."""
-        patches = tokens[:, 1:]
-        if self.attention == "identity":
-            attended: Tensor = block.self_attn.out_proj(block.self_attn.v_proj(block.layer_norm1(patches)))
-        else:
-            attended = self._attend(block.self_attn, block.layer_norm1(tokens), grid)[:, 1:]
-        if not self.residual_mlp:
-            return attended
-        y = patches + attended
-        out: Tensor = y + block.mlp(block.layer_norm2(y))
-        return out
-
-    @property
-    def uses_query(self) -> bool:
-        """Whether q takes part, so that gradients of the dense features reach it."""
-        return "qq" in self.attention
-
-    def _attend(self, attention: Any, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Self-self attention of normalised tokens `[B,L,D]` -> `[B,L,D]`; two terms are added."""
-        window = None
-        if self.gaussian_sigma is not None:
-            window = gaussian_window(grid, self.gaussian_sigma).to(x)
-        v = split_heads(attention.v_proj(x), attention.num_heads)
-        terms = []
-        for name in self.attention.split("+"):
-            project = attention.q_proj if name == "qq" else attention.k_proj
-            p = split_heads(project(x), attention.num_heads)  # (B, nh, L, hs)
-            terms.append(scaled_dot_product_attention(p, p, v, attn_mask=window))
-        out: Tensor = attention.out_proj(sum(terms[1:], terms[0]).transpose(1, 2).flatten(2))  # (B, L, D)
-        return out
+    patches = tokens[:, 1:]
+    if attention == "identity":
+        attended: Tensor = block.self_attn.out_proj(block.self_attn.v_proj(block.layer_norm1(patches)))
+    else:
+        x = block.layer_norm1(tokens)
+        attended = _self_attention(block.self_attn, x, grid, attention, gaussian_sigma)[:, 1:]
+    if not residual_mlp:
+        return attended
+    y = patches + attended
+    out: Tensor = y + block.mlp(block.layer_norm2(y))
+    return out
 
 
-PRESETS = {
-    "maskclip": LastBlock(),
-    "sclip": LastBlock("qq+kk"),
-    "clearclip": LastBlock("qq", residual_mlp=False),
-    "naclip": LastBlock("kk", gaussian_sigma=5.0, residual_mlp=False),
-    "values": LastBlock(residual_mlp=False),
-}
-
-
-DEFAULT = "maskclip"
-"""The paper's, and what a CLIP has where nothing names another."""
-
-
-def last_block(variant: str | LastBlock) -> LastBlock:
-    """The preset of that name, or the variant itself."""
-    if isinstance(variant, LastBlock):
-        return variant
-    if variant not in PRESETS:
-        raise InputError(f"unknown last-block variant {variant!r}: choose one of {', '.join(PRESETS)}")
-    return PRESETS[variant]
-
-
-def preset_name(block: LastBlock) -> str | None:
-    """The name under which a variant is a preset, None where it is none."""
-    return next((name for name, preset in PRESETS.items() if preset == block), None)
+def _self_attention(module: Any, x: Tensor, grid: tuple[int, int], attention: str, sigma: float | None) -> Tensor:
+    """Self-self attention of normalised tokens `[B,L,D]` -> `[B,L,D]`; two terms are added."""
+    window = None if sigma is None else gaussian_window(grid, sigma).to(x)
+    v = split_heads(module.v_proj(x), module.num_heads)
+    terms = []
+    for name in attention.split("+"):
+        project = module.q_proj if name == "qq" else module.k_proj
+        p = split_heads(project(x), module.num_heads)  # (B, nh, L, hs)
+        terms.append(scaled_dot_product_attention(p, p, v, attn_mask=window))
+    out: Tensor = module.out_proj(sum(terms[1:], terms[0]).transpose(1, 2).flatten(2))  # (B, L, D)
+    return out
 
 
 def class_token(block: Any, tokens: Tensor) -> Tensor:

@@ -11,21 +11,14 @@ from typing import Any
 import torch
 
 from ttd.device import find_device
-from ttd.encoders.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.base import Encoder
-from ttd.encoders.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
-from ttd.encoders.downloads import cache_folder, tcl_weights
-from ttd.encoders.folders import (
-    OPEN_CLIP_WEIGHTS,
-    Source,
-    read_card,
-    read_json,
-    read_vocabulary,
-    recognise,
-    weights_file,
-)
-from ttd.encoders.hub import hub_adapter, hub_model
-from ttd.encoders.last_block import PRESETS
+from ttd.encoders.families import Format, find_family
+from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
+from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
+from ttd.encoders.loading.downloads import cache_folder, released_weights
+from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, recognise
+from ttd.encoders.loading.hub import hub_adapter, hub_model
+from ttd.encoders.methods import find_method
 from ttd.errors import InputError, ModelError, OutOfMemory
 
 __all__ = ["known_models", "load_encoder"]
@@ -33,6 +26,7 @@ __all__ = ["known_models", "load_encoder"]
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MINI = _ASSETS / "mini"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_REFINER = Format("hf", model_type="sam_hq")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -41,7 +35,7 @@ def load_encoder(
     *,
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
-    variant: str | None = None,
+    method: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     merge: bool = True,
@@ -52,7 +46,7 @@ def load_encoder(
         name: a short name (see `known_models`), a folder or file, or a hub id ("google/siglip-...").
         adapter: an adapter's short name, folder, file or hub id.
         adapter_scale: how much of the adapter counts: 0 is the base exactly, 1 the adapter as trained.
-        variant: preset of the last vision block; None takes the model's own.
+        method: name of a method, see `ttd.encoders.methods`; None takes the model's own.
         device: None is CUDA where there is one, else MPS, else the CPU.
         dtype: "float32", "bfloat16", "float16", or torch's; None is float32.
         merge: add the adapter to the weights, which makes it free; False keeps its layers apart.
@@ -65,17 +59,18 @@ def load_encoder(
     place, precision = find_device(device), _dtype(dtype)
     if not 0 <= adapter_scale <= 1:
         raise InputError(f"adapter_scale must lie between 0 and 1, not {adapter_scale}")
-    _check_variant(variant)
+    if method is not None:
+        find_method(method)  # a name that is none is said before anything is loaded
     adapter_path = find_adapter(adapter) if adapter is not None else None
     source = find_model(name)
     if adapter_path is None:
-        encoder = build(source, variant)
+        encoder = build(source, method)
     elif adapter_path.is_file():
-        encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), variant)
+        encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), method)
     else:
-        # An adapter may have been trained with another variant than its base has by default.
+        # An adapter may have been trained with another method than its base has by default.
         card = read_card(adapter_path)
-        encoder = build(source, variant or (card.variant if card else None))
+        encoder = build(source, method or (card.method if card else None))
         attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge)
     try:
         return encoder.to(place, precision).eval().requires_grad_(False)
@@ -118,7 +113,7 @@ def find_adapter(name: str | Path) -> Path:
     raise _unknown(str(name), "adapter")
 
 
-def find_refiner(name: str | Path) -> Path:
+def find_sam(name: str | Path) -> Path:
     """The folder of a SAM-HQ model that a short name, path or hub id stands for, downloaded where need be."""
     entry = find_entry(str(name), "refiner")
     path = Path(name).expanduser()
@@ -126,7 +121,7 @@ def find_refiner(name: str | Path) -> Path:
         return path
     source = entry.source if entry else str(name)
     if _HUB_ID.fullmatch(source):
-        return hub_model(source, entry, kinds=("sam_hq",))
+        return hub_model(source, entry, [_REFINER])
     raise _unknown(str(name), "refiner")
 
 
@@ -135,8 +130,8 @@ def _from_catalogue(entry: ModelEntry) -> Source:
         if not MINI.is_dir():
             raise ModelError(f"the package's own model is missing from {MINI}: install the package again")
         return recognise(MINI)
-    if entry.kind == "tcl":
-        return recognise(tcl_weights(entry))
+    if entry.file is not None:
+        return recognise(released_weights(entry))
     return recognise(hub_model(entry.source, entry))
 
 
@@ -155,64 +150,33 @@ def _unknown(name: str, what: str) -> ModelError:
 # ---------------------------------------------------------------- building
 
 
-def build(source: Source, variant: str | None = None) -> Encoder:
+def build(source: Source, method: str | None = None) -> Encoder:
     """The encoder of a recognised model, on the CPU in float32, with what its card says.
 
     Raises:
         ModelError: the weights do not fit their configuration, or the card names what does not exist.
     """
-    card = source.card
-    chosen = variant or (card.variant if card else None)
-    _check_variant(chosen)
-    options: dict[str, Any] = {"variant": chosen} if chosen else {}
-    if chosen and source.kind != "clip":
-        raise ModelError(
-            f"{source.path} is a {source.kind} model, whose last block has one form: leave the variant out"
-        )
+    family, card = find_family(source.kind), source.card
+    chosen = method or (card.method if card else None)
+    if chosen and not family.encoder.takes_method:
+        raise ModelError(f"{source.path} is a {source.kind} model, whose last block has one form: leave the method out")
+    options: dict[str, Any] = {"method": chosen} if chosen else {}
     try:
-        encoder = _construct(source, options).float()
+        encoder = family.encoder.from_source(source, **options).float()
     except (pickle.UnpicklingError, EOFError) as error:
         raise ModelError(
             f"the weights of {source.path} are a damaged pickle or one that would run code: fetch them "
             "again, as model.safetensors if possible"
         ) from error
-    if card is not None:
-        encoder.vocabulary = read_vocabulary(_folder(source), card)
-        encoder.image_size = card.image_size or encoder.image_size
-        encoder.background = encoder.background if card.background is None else card.background
-    return encoder
-
-
-def _construct(source: Source, options: dict[str, Any]) -> Encoder:
-    if source.kind == "siglip":
-        from ttd.encoders.siglip import SigLIPEncoder
-
-        return SigLIPEncoder.from_pretrained(source.path)
-    if source.kind == "tcl":
-        from ttd.encoders.tcl import TCLEncoder
-
-        assert source.tensors is not None
-        return TCLEncoder.from_state_dict(source.tensors)
-    from ttd.encoders.clip import CLIPEncoder
-
-    if source.layout == "hf":
-        return CLIPEncoder.from_pretrained(source.path, **options)
-    if source.tensors is not None:
-        return CLIPEncoder.from_openai_state_dict(source.tensors, **options)
-    return CLIPEncoder.from_open_clip(*_open_clip_parts(source.path), **options)
-
-
-def _open_clip_parts(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    from ttd.encoders.checkpoints import read_tensors
-
-    weights = weights_file(folder, OPEN_CLIP_WEIGHTS)
-    assert weights is not None  # recognise() has looked
-    return read_json(folder / "open_clip_config.json"), read_tensors(weights)
+    if card is None:
+        return encoder
+    folder = source.path if source.path.is_dir() else source.path.parent
+    return encoder.configured(card.image_size, card.background, read_vocabulary(folder, card))
 
 
 def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:
-    """Add the authors' adapter to TCL's own parameters, whose names it is expected to share."""
-    if source.kind != "tcl" or source.tensors is None:
+    """Add a single-file adapter to the parameters of a model, whose names it is expected to share."""
+    if not find_family(source.kind).encoder.single_file_adapters or source.tensors is None:
         raise ModelError(
             f"{path} is a single file, as only TCL's adapters are: a {source.kind} model takes a PEFT folder "
             "(adapter_config.json with adapter_model.safetensors)"
@@ -221,16 +185,7 @@ def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:
     return Source(source.kind, source.layout, source.path, source.card, tensors)
 
 
-def _folder(source: Source) -> Path:
-    return source.path if source.path.is_dir() else source.path.parent
-
-
 # ---------------------------------------------------------------- options
-
-
-def _check_variant(variant: str | None) -> None:
-    if variant is not None and variant not in PRESETS:
-        raise ModelError(f"unknown variant: {variant}, known: {', '.join(PRESETS)}")
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -18,15 +18,27 @@ from torch import Tensor
 from torch.nn.functional import linear, normalize
 from transformers import SiglipModel
 
-from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.encoders.base import Encoder
 from ttd.encoders.clip_towers import as_map, run_blocks
-from ttd.encoders.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.families import Format, register_encoder
+from ttd.encoders.features import ImageFeatures
+from ttd.encoders.identity import tower_identity
+from ttd.encoders.loading.formats import Source
+from ttd.encoders.loading.pretrained import (
+    image_processor,
+    load_pretrained,
+    load_statistics,
+    load_tokenizer,
+    save_pretrained,
+)
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 
 HALF = (0.5, 0.5, 0.5)
 
 
+# SigLIP 2 of fixed resolution has the model type "siglip" too.
+@register_encoder("siglip", Format("hf", model_type="siglip", needs=("tokenizer.json", "spiece.model")))
 class SigLIPEncoder(Encoder):
     """SigLIP with dense features by identity attention in its pooling head.
 
@@ -38,8 +50,6 @@ class SigLIPEncoder(Encoder):
         mean, std: image statistics.
         background: default threshold of `segment` on min-max scaled maps.
     """
-
-    kind = "siglip"
 
     def __init__(
         self,
@@ -60,6 +70,11 @@ class SigLIPEncoder(Encoder):
         self.background = background
         self.patch_size, self.image_size = int(vision.patch_size), int(vision.image_size)
         self.max_tokens = int(text.max_position_embeddings)
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> SigLIPEncoder:
+        """Build the encoder of a transformers folder."""
+        return cls.from_pretrained(source.path, **options)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> SigLIPEncoder:
@@ -100,9 +115,7 @@ class SigLIPEncoder(Encoder):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         """Token ids `[N,max_tokens]` of the lower-cased texts, and which were cut."""
         if self.tokenizer is None:
-            raise ModelError(
-                "this SigLIP comes without a tokenizer: put its tokenizer files into the model's folder"
-            )
+            raise ModelError("this SigLIP comes without a tokenizer: put its tokenizer files into the model's folder")
         return tokenize(self.tokenizer, [text.lower() for text in texts], self.max_tokens, self.max_tokens)
 
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
@@ -110,11 +123,15 @@ class SigLIPEncoder(Encoder):
         if token_ids.shape[0] == 0:
             return torch.zeros(0, self.embedding_size, device=self.device)
         if token_ids.shape[1] != self.max_tokens:
-            raise InputError(
-                f"SigLIP's texts are padded to {self.max_tokens} tokens, not {token_ids.shape[1]}"
-            )
+            raise InputError(f"SigLIP's texts are padded to {self.max_tokens} tokens, not {token_ids.shape[1]}")
         pooled: Tensor = self._siglip.text_model(input_ids=token_ids.to(self.device)).pooler_output
         return pooled.float()
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers folder: model, tokenizer, image statistics."""
+        size = {"height": self.image_size, "width": self.image_size}
+        processor = image_processor("SiglipImageProcessor", self.mean, self.std, self.image_size, size)
+        save_pretrained(folder, self.backbone, self.tokenizer, processor)
 
     def lora_targets(self) -> list[str]:
         """q and v of both towers; the pooling head stays as it is."""
@@ -124,6 +141,16 @@ class SigLIPEncoder(Encoder):
             for i in range(len(getattr(self._siglip, tower).encoder.layers))
             for projection in ("q_proj", "v_proj")
         ]
+
+    def identity(self) -> dict[str, Any]:
+        """Besides what every model has: activation, heads and norms of both towers, and how texts are padded."""
+        config, tokenizer = self._siglip.config, self.tokenizer
+        return {
+            **super().identity(),
+            "vision": tower_identity(config.vision_config),
+            "text": tower_identity(config.text_config),
+            "padding": None if tokenizer is None else [tokenizer.pad_token_id, tokenizer.padding_side],
+        }
 
     @property
     def _siglip(self) -> Any:

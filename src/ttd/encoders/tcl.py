@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,18 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import CLIPModel
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from ttd.encoders import tcl_names
-from ttd.encoders.base import ImageFeatures, cosine_maps
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
-from ttd.encoders.last_block import PRESETS, class_token
-from ttd.encoders.openai_names import clip_to_openai, under
+from ttd.encoders.families import Format, register_encoder
+from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion, cosine_maps
+from ttd.encoders.last_block import class_token, dense_patches
+from ttd.encoders.loading import tcl_names
+from ttd.encoders.loading.checkpoints import write_tensors
+from ttd.encoders.loading.formats import Source
+from ttd.encoders.loading.openai_names import clip_to_openai, under
 from ttd.encoders.tcl_decoder import TCLDecoder
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import InputError, ModelError
-from ttd.refine import pamr as refine_with_pamr
+from ttd.refine.pamr import pamr as refine_with_pamr
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,6 +38,7 @@ CLIP_LOGIT_SCALE = math.log(100)  # where OpenAI's training ended; TCL's checkpo
 CLIP_WEIGHT = 0.3
 CLIP_CENTRE, CLIP_SHARPNESS = 0.25, 10.0
 ROUNDING = 1e-5
+WEIGHTS = "tcl.safetensors"
 
 
 class TCLBackbone(nn.Module):
@@ -56,28 +61,59 @@ class TCLBackbone(nn.Module):
         try:
             self.load_state_dict({**copies, **clip_state}, assign=True)
         except RuntimeError as error:
-            raise ModelError(
-                f"the checkpoint does not fit TCL: {str(error).splitlines()[-1].strip()}"
-            ) from error
+            raise ModelError(f"the checkpoint does not fit TCL: {str(error).splitlines()[-1].strip()}") from error
 
 
+@register_encoder(
+    "tcl",
+    Format("tcl", parameters=frozenset({"masker.sim2mask.w", "clip_image_encoder.clip_visual.conv1.weight"})),
+)
 class TCLEncoder(CLIPTowers):
     """TCL behind the encoders' contract; text comes from its CLIP, image statistics are ImageNet's.
 
     Pixels of any size are zero-padded, centred, to full patches; features and maps cover the padded image,
-    and `ImageFeatures` says where the picture lies in it.
+    and `ImageFeatures` says where the image lies in it. Its `extras`: "clip_dense", the frozen CLIP branch
+    `[B,C,h,w]`, L2-normalised, and "pixels", the padded input `[B,3,H,W]`, normalised, that PAMR looks at.
+
+    Args:
+        backbone: all parameters.
+        tokenizer: a transformers tokenizer; None if only token ids will be encoded.
+        background: default threshold of `segment`.
+        training_only: parameters of TCL's losses, which only the official format needs.
     """
 
-    kind = "tcl"
-    calibrated = True
+    averages = "maps"
+    refined_inside = ("pamr",)
+    trained_maps = ("raw", "calibrated")
+    pruning_size = 224  # the authors scored with TCL at this side
+    single_file_adapters = True
+    default_refinement = "pamr"
+    usual_templates = "tcl9"
+    # The authors' thresholds where they are not 0.40 (TTD's README).
+    backgrounds: ClassVar[Mapping[str, float]] = dict.fromkeys(
+        ("coco-object", "ade20k", "context59", "context60"), 0.45
+    )
 
-    def __init__(self, backbone: TCLBackbone, tokenizer: Any = None, *, background: float = 0.4) -> None:
+    def __init__(
+        self,
+        backbone: TCLBackbone,
+        tokenizer: Any = None,
+        *,
+        background: float = 0.4,
+        training_only: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self._describe_towers(tokenizer, IMAGENET_MEAN, IMAGENET_STD)
         self.image_size = 448
         self.background = background
-        self.training_only: dict[str, Tensor] = {}
+        self._training_only = dict(training_only or {})
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> TCLEncoder:
+        """Build the encoder of a file in the official names."""
+        assert source.tensors is not None  # the only format is a file
+        return cls.from_state_dict(source.tensors, **options)
 
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Tensor], **options: Any) -> TCLEncoder:
@@ -93,17 +129,11 @@ class TCLEncoder(CLIPTowers):
         clip = build_clip(clip_tensors)
         vocabulary = clip.config.text_config.vocab_size
         tokenizer = clip_tokenizer() if vocabulary == CLIP_VOCABULARY else None
-        encoder = cls(TCLBackbone(clip, head), **{"tokenizer": tokenizer, **options}).eval()
-        encoder.training_only = {
-            name: values.detach().clone()
-            for name, values in tensors.items()
-            if tcl_names.is_training_only(name)
-        }
+        losses = {name: values.detach().clone() for name, values in tensors.items() if tcl_names.is_training_only(name)}
+        encoder = cls(TCLBackbone(clip, head), **{"tokenizer": tokenizer, "training_only": losses, **options}).eval()
         unknown = sorted(set(tensors) - set(encoder.to_official_state_dict()))
         if unknown:
-            raise ModelError(
-                f"the checkpoint has parameters that TCL does not have: {', '.join(unknown[:3])}"
-            )
+            raise ModelError(f"the checkpoint has parameters that TCL does not have: {', '.join(unknown[:3])}")
         return encoder
 
     def to_official_state_dict(self) -> dict[str, Tensor]:
@@ -114,16 +144,18 @@ class TCLEncoder(CLIPTowers):
         """
         state = {name: values.detach() for name, values in self.backbone.state_dict().items()}
         if any("lora_" in name for name in state):
-            raise ModelError(
-                "an adapter is attached: merge it before writing the model in the official format"
-            )
+            raise ModelError("an adapter is attached: merge it before writing the model in the official format")
         openai = clip_to_openai(under(state, "clip."))
         del openai["logit_scale"]
         head = {name: values for name, values in state.items() if not name.startswith("clip.")}
         official = tcl_names.clip_part_to_official(openai)
         official |= tcl_names.head_to_official(head, self._first_trained)
-        official |= self.training_only
+        official |= self._training_only
         return {name: values.contiguous() for name, values in official.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write `tcl.safetensors` with the official names, in float32."""
+        write_tensors(self.to_official_state_dict(), folder / WEIGHTS)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]` of any size, with both branches; `dense` is at H/4 x W/4."""
@@ -131,15 +163,14 @@ class TCLEncoder(CLIPTowers):
         tokens, grid = self._shared_tokens(padded)
         layers = self._clip.vision_model.encoder.layers
         frozen = run_blocks(layers[self._first_trained : -1], tokens)
-        clip_patches = PRESETS["maskclip"](layers[-1], frozen, grid)
+        clip_patches = dense_patches(layers[-1], frozen, grid)
         return ImageFeatures(
             dense=self._decode(tokens, grid),
             pooled=self._project(class_token(layers[-1], frozen)),
             size=(pixels.shape[-2], pixels.shape[-1]),
             offset=offset,
             padded=(padded.shape[-2], padded.shape[-1]),
-            clip_dense=as_map(self._project(clip_patches), grid),
-            pixels=padded,
+            extras={"clip_dense": as_map(self._project(clip_patches), grid), "pixels": padded},
         )
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -153,16 +184,7 @@ class TCLEncoder(CLIPTowers):
         layers = self._clip.vision_model.encoder.layers
         return self._project(class_token(layers[-1], run_blocks(layers[self._first_trained : -1], tokens)))
 
-    def maps(
-        self,
-        features: ImageFeatures,
-        text: Tensor,
-        *,
-        joint: bool = False,
-        pamr: bool = False,
-        clip_weight: float = CLIP_WEIGHT,
-        threshold: float | None = None,
-    ) -> Tensor:
+    def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
         """Calibrated masks in 0..1, `[B,N,H/4,W/4]` over the padded image.
 
         `(1-k) * sigmoid(w * cos + b) + k * sigmoid((cos_clip - 0.25) * 10)`, PAMR before the mix; the second
@@ -171,35 +193,37 @@ class TCLEncoder(CLIPTowers):
         Args:
             features: B images.
             text: `[N,C]` or `[B,N,C]`, normalised here.
-            joint: changes nothing: calibrated masks are comparable as they are.
-            pamr: refine with PAMR at this resolution.
-            clip_weight: k in 0..1; 0 leaves the frozen branch out.
-            threshold: the background threshold, if these very masks are cut at it (one view, no averaging):
-                PAMR then leaves out texts whose mask stays below it whatever PAMR does.
+            question: `refine="pamr"` refines with PAMR at this resolution, with a `threshold` only those texts whose
+                mask may reach it whatever PAMR does; `clip_weight` is k, by default 0.3, and 0 leaves the frozen
+                branch out; `joint` changes nothing: calibrated masks are comparable as they are.
         """
+        clip_weight = CLIP_WEIGHT if question.clip_weight is None else question.clip_weight
         if not 0 <= clip_weight <= 1:
             raise InputError(f"clip_weight must lie in 0..1, not {clip_weight}")
-        sim = self.similarity(features, text)
-        mask = torch.sigmoid(self._network.mask_scale.float() * sim + self._network.mask_shift.float())
+        mask = self._calibrated(features, text)
         prior = self._clip_prior(features, text, mask) if clip_weight else None
-        if pamr:
-            needed = _can_reach(threshold, mask, prior, clip_weight)
+        if question.refine == "pamr":
+            needed = _can_reach(question.threshold, mask, prior, clip_weight)
             mask = mask.clone()
             mask[:, needed] = self._refine(features, mask[:, needed])
         return mask if prior is None else (1 - clip_weight) * mask + clip_weight * prior
 
-    def masks(
-        self, pixels: Tensor, text: Tensor, pamr: bool = False, clip_weight: float = CLIP_WEIGHT
-    ) -> Tensor:
+    def loss_maps(self, features: ImageFeatures, text: Tensor, which: str = "raw") -> Tensor:
+        """Cosines, or "calibrated": TCL's calibration of them, without its frozen branch, which is not trained."""
+        return self._calibrated(features, text) if which == "calibrated" else super().loss_maps(features, text, which)
+
+    def masks(self, pixels: Tensor, text: Tensor, pamr: bool = False, clip_weight: float = CLIP_WEIGHT) -> Tensor:
         """TCL's final masks at the pixels' own size, `[B,N,H,W]` in 0..1.
 
         Args:
             pixels: normalised, `[B,3,H,W]`, any size.
             text: `[N,C]` or `[B,N,C]`, normalised here.
-            pamr, clip_weight: as for `maps`.
+            pamr: refine with PAMR at the maps' resolution.
+            clip_weight: k in 0..1, see `maps`.
         """
         features = self.encode_image(pixels)
-        return features.enlarge(self.maps(features, text, pamr=pamr, clip_weight=clip_weight))
+        question = MapQuestion(refine="pamr" if pamr else "none", clip_weight=clip_weight)
+        return features.enlarge(self.maps(features, text, question))
 
     def lora_targets(self) -> list[str]:
         """q and v of the shared and the trained blocks and of the text tower, the decoder's convolutions.
@@ -248,30 +272,28 @@ class TCLEncoder(CLIPTowers):
         """The trained branch: tokens `[B,1+h*w,D]` -> dense features `[B,C,H/4,W/4]`."""
         network = self._network
         tokens = run_blocks(network.trained_blocks[:-1], tokens)
-        patches = PRESETS["maskclip"](network.trained_blocks[-1], tokens, grid)
+        patches = dense_patches(network.trained_blocks[-1], tokens, grid)
         decoded = network.decoder(as_map(patches, grid)).permute(0, 2, 3, 1)  # (B, H/4, W/4, D)
         embedded = network.image_projection(network.image_norm(decoded)).float()
         return normalize(embedded, dim=-1).permute(0, 3, 1, 2)
 
+    def _calibrated(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """The trained branch's masks in 0..1: `sigmoid(w * cos + b)`, `[B,N,H/4,W/4]`."""
+        sim = self.similarity(features, text)
+        return torch.sigmoid(self._network.mask_scale.float() * sim + self._network.mask_shift.float())
+
     def _clip_prior(self, features: ImageFeatures, text: Tensor, like: Tensor) -> Tensor:
         """The frozen branch's opinion in 0..1, at the masks' grid."""
-        if features.clip_dense is None:
-            raise InputError(
-                "these features lack the CLIP branch: encode the image with this encoder's encode_image"
-            )
-        sim = cosine_maps(features.clip_dense, text)
+        sim = cosine_maps(features.extra("clip_dense", "the CLIP branch"), text)
         prior = torch.sigmoid((sim - CLIP_CENTRE) * CLIP_SHARPNESS)
         return interpolate(prior, like.shape[-2:], mode="bilinear")
 
     def _refine(self, features: ImageFeatures, masks: Tensor) -> Tensor:
         """PAMR on the masks' own grid."""
-        if features.pixels is None:
-            raise InputError(
-                "these features lack the pixels: encode the image with this encoder's encode_image"
-            )
+        pixels = features.extra("pixels", "the pixels")
         if masks.shape[1] == 0:
             return masks
-        small = interpolate(features.pixels.float(), masks.shape[-2:], mode="bilinear", align_corners=True)
+        small = interpolate(pixels.float(), masks.shape[-2:], mode="bilinear", align_corners=True)
         return refine_with_pamr(small, masks)
 
 

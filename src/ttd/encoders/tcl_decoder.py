@@ -47,9 +47,7 @@ class TCLDecoder(nn.Module):
 
     def __init__(self, width: int, convs: list[int], kernel: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(
-            nn.ModuleList(GatedConv(width, kernel) for _ in range(count)) for count in convs
-        )
+        self.levels = nn.ModuleList(nn.ModuleList(GatedConv(width, kernel) for _ in range(count)) for count in convs)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B,D,h,w]` -> `[B,D,h*2**levels,w*2**levels]`."""

@@ -1,12 +1,13 @@
-"""Refinement: a picture and masks in, masks that follow the picture's edges out (PAMR, DenseCRF, SAM-HQ).
+"""Refinement: an image and maps in, maps that follow the image's edges out (PAMR, DenseCRF, SAM-HQ).
 
-The rooms load their own heavy libraries (pydensecrf, transformers, scipy) when they are first used.
+Heavy libraries (pydensecrf, transformers, scipy) load when they are first used.
 """
 
-# Bound here at once, not on first use: `pamr` and `crf` are functions in rooms of the same name, and
-# importing a room later would put the room in the function's place.
+# Bound here at once, not on first use: `pamr` and `crf` are functions in modules of the same name, and
+# importing a module later would put the module in the function's place.
+from ttd.refine.base import Refiner, find_refiner, refiner_names, register_refiner
 from ttd.refine.crf import crf
 from ttd.refine.pamr import pamr
 from ttd.refine.sam import SAMRefiner
 
-__all__ = ["SAMRefiner", "crf", "pamr"]
+__all__ = ["Refiner", "SAMRefiner", "crf", "find_refiner", "pamr", "refiner_names", "register_refiner"]

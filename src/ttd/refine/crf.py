@@ -11,13 +11,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from ttd.errors import InputError, missing_extra
+from ttd.refine.base import Refiner, register_refiner, working_image
 
 # The least probability of the unary term: log 0 would forbid a label for ever.
 _FLOOR = 1e-5
 _BOOLEAN = (0.1, 0.9)
+
+
+@register_refiner("crf")
+class CRFRefiner(Refiner):
+    """DenseCRF at the working size, with the defaults of `crf`."""
+
+    def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
+        """See `Refiner`.
+
+        With a background the result tells by how much a label's marginal exceeds the background's, laid around the
+        threshold: at the threshold both are equal, at 1 the label is certain, at 0 the background. One map at the
+        threshold 0.5 is its marginal.
+        """
+        from ttd.inference.resizing import resize
+
+        small = working_image(image)
+        if background is None and len(maps) == 1:
+            return torch.ones(1, small.height, small.width)
+        values = resize(maps, (small.height, small.width)).clamp(0, 1).cpu().numpy()
+        marginals = torch.from_numpy(crf(np.array(small), values, background=background))
+        if background is None:
+            return marginals
+        lead = marginals - (1 - marginals.sum(0, keepdim=True)).clamp(min=0)  # -1..1
+        return torch.where(lead < 0, background * (1 + lead), background + (1 - background) * lead)
 
 
 def crf(
@@ -73,9 +101,7 @@ def crf(
     return marginals[: len(maps)].copy()
 
 
-def unary_probabilities(
-    maps: NDArray[np.float32], background: float | None = 0.5
-) -> NDArray[np.float32]:
+def unary_probabilities(maps: NDArray[np.float32], background: float | None = 0.5) -> NDArray[np.float32]:
     """The distribution over labels that DenseCRF starts from.
 
     With a threshold t each map m is moved in log-odds so that t becomes one half:
@@ -102,15 +128,12 @@ def unary_probabilities(
     return result
 
 
-def _checked(
-    image: NDArray[np.uint8], maps: NDArray[Any], background: float | None
-) -> NDArray[np.float32]:
+def _checked(image: NDArray[np.uint8], maps: NDArray[Any], background: float | None) -> NDArray[np.float32]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(f"DenseCRF needs a uint8 picture [H,W,3], not {image.dtype} {list(image.shape)}.")
+        raise InputError(f"DenseCRF needs a uint8 image [H,W,3], not {image.dtype} {list(image.shape)}.")
     if maps.ndim != 3 or maps.shape[1:] != image.shape[:2]:
         raise InputError(
-            f"DenseCRF needs maps [N,{image.shape[0]},{image.shape[1]}] for this picture, "
-            f"not {list(maps.shape)}."
+            f"DenseCRF needs maps [N,{image.shape[0]},{image.shape[1]}] for this image, not {list(maps.shape)}."
         )
     least = 1 if background is not None else 2
     if len(maps) < least:

@@ -1,4 +1,4 @@
-"""PAMR, the pixel-adaptive mask refinement of 1-stage-wseg that TCL uses: masks follow the picture's edges.
+"""PAMR, the pixel-adaptive mask refinement of 1-stage-wseg that TCL uses: masks follow the image's edges.
 
 Every pixel has P = 8 * len(dilations) neighbours. Its new mask value is their average, weighted by how much
 they look like it, and this is repeated. One round is therefore a product of a sparse matrix [HW, HW] with P
@@ -10,12 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ttd.errors import InputError
+from ttd.refine.base import Refiner, register_refiner
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
+    from ttd.inference.options import Options
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
@@ -26,6 +33,41 @@ _CHANNELS_AT_ONCE = 64
 _PIXELS_AT_ONCE = 32768
 _PIXELS_COMPARED = 2048
 _KEPT_BYTES = 128 * 2**20
+
+
+@register_refiner("pamr")
+@dataclass(frozen=True)
+class PAMRRefiner(Refiner):
+    """PAMR on a quarter of the resolution at which the encoder sees the image, as in TCL.
+
+    Attributes:
+        size: the shorter side of the image as the encoder sees it, in pixels.
+        mean, std: the encoder's statistics of pixels.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def create(cls, encoder: Encoder, options: Options) -> PAMRRefiner:
+        """See `Refiner`."""
+        return cls(options.size or encoder.image_size, encoder.mean, encoder.std)
+
+    def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
+        """See `Refiner`; the maps are averages of their neighbours, so no threshold is needed."""
+        from ttd.images import prepare_pixels
+        from ttd.inference.options import prepared_size
+        from ttd.inference.resizing import resize
+
+        height, width = prepared_size((image.height, image.width), self.size, 4)
+        grid = (height // 4, width // 4)
+        small = prepare_pixels(image, grid, self.mean, self.std).to(maps.device)
+        return pamr(small[None], resize(maps, grid)[None])[0]
+
+    def refine_each(self, image: Image.Image, maps: Tensor, background: float) -> Tensor:
+        """See `Refiner`: no map knows of the others."""
+        return self.refine(image, maps, background)
 
 
 @dataclass(frozen=True)
@@ -45,12 +87,12 @@ def pamr(
     iterations: int = ITERATIONS,
     dilations: Sequence[int] = DILATIONS,
 ) -> Tensor:
-    """Refines soft masks with the pictures they belong to.
+    """Refines soft masks with the images they belong to.
 
     The weight of neighbour j for pixel i is the softmax over the P neighbours of the mean over channels of
     -|x_i - x_j| / (1e-8 + 0.1 * std_i), where std_i is the unbiased deviation over the 3x3 windows of all
     dilations. A round costs B * H * W * P * C multiplications. Beside the result, memory holds two blocks of
-    at most 64 channels and the matrix (8 * P bytes per pixel) of one picture; what of the matrix exceeds both
+    at most 64 channels and the matrix (8 * P bytes per pixel) of one image; what of the matrix exceeds both
     the masks' size and 128 MiB is computed anew in every round. No gradients.
 
     Args:
@@ -92,7 +134,7 @@ def _check(images: Tensor, masks: Tensor, iterations: int, dilations: Sequence[i
 
 
 def _refine(image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations: tuple[int, ...]) -> None:
-    """One picture [3,H,W] and its masks [C,h,w]; the result is written into out [C,H,W]."""
+    """One image [3,H,W] and its masks [C,h,w]; the result is written into out [C,H,W]."""
     height, width = image.shape[1:]
     budget = max(_KEPT_BYTES, 4 * len(mask) * height * width)
     kept: list[_Rows] = []

@@ -2,8 +2,8 @@
 
 Every connected part of a mask becomes a box and a mask prompt; what SAM-HQ draws for the parts of a class is
 united. The appendix leaves open how the mask is fed and who gets a pixel that two classes claim: here the
-mask is fed as constant logits, and the pixel goes to the prediction with the higher score. The picture is
-encoded once for all prompts. Coordinates are (x, y) in pixels of the picture, counted from the top-left
+mask is fed as constant logits, and the pixel goes to the prediction with the higher score. The image is
+encoded once for all prompts. Coordinates are (x, y) in pixels of the image, counted from the top-left
 pixel's centre.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ from torch import Tensor
 
 from ttd.device import find_device
 from ttd.errors import InputError, ModelError
+from ttd.refine.base import Refiner, register_refiner, working_image
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
+    from ttd.inference.options import Options
 
 DEFAULT_MODEL = "syscv-community/sam-hq-vit-base"
 
@@ -36,9 +41,9 @@ _PROMPTS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class SAMEmbedding:
-    """A picture as SAM-HQ sees it; made by `SAMRefiner.encode`, asked by `SAMRefiner.predict`."""
+    """An image as SAM-HQ sees it; made by `SAMRefiner.encode`, asked by `SAMRefiner.predict`."""
 
-    size: tuple[int, int]  # H, W of the picture
+    size: tuple[int, int]  # H, W of the image
     resized: tuple[int, int]  # its height and width in the top-left corner of the model's square input
     features: Tensor  # [1,C,g,g]
     early: Tensor  # [1,g,g,D], first block with global attention: the detail that the HQ token uses
@@ -48,19 +53,52 @@ class SAMEmbedding:
 class SAMPrediction:
     """Answers to P prompts."""
 
-    masks: NDArray[np.bool_]  # [P,H,W] at the picture's size
+    masks: NDArray[np.bool_]  # [P,H,W] at the image's size
     scores: NDArray[np.float32]  # [P], the model's own estimate of each mask's IoU
     logits: NDArray[np.float32]  # [P,4g,4g] of the square input: a mask prompt for the next question
 
 
-class SAMRefiner:
-    """Refines masks with a `transformers.SamHQModel`, and answers points, boxes and masks one by one."""
+@register_refiner("sam")
+class SAMRefiner(Refiner):
+    """Refines maps and masks with a `transformers.SamHQModel`, and answers points, boxes and masks one by one."""
 
     def __init__(self, model: Any) -> None:
         """Takes a `SamHQModel` as it is (device, dtype) and sets it to evaluation."""
         self.model = model.eval()
         self.side = int(model.config.vision_config.image_size)
         self.low_side = 4 * (self.side // int(model.config.vision_config.patch_size))
+
+    @classmethod
+    def create(cls, encoder: Encoder, options: Options) -> SAMRefiner:
+        """The SAM-HQ model that the options name, on the encoder's device."""
+        from ttd.encoders.registry import find_sam
+
+        return cls.from_pretrained(find_sam(options.sam_model or "sam-hq"), encoder.device)
+
+    def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
+        """See `Refiner`: masks of 0 and 1 at the working size.
+
+        Pixels that SAM-HQ gives to nobody become background; without a background they keep their label.
+        """
+        from ttd.inference.masks import pixel_labels
+
+        small = working_image(image)
+        labels = pixel_labels(maps, (small.height, small.width), background)
+        first = 0 if background is None else 1
+        numbers = np.arange(first, first + len(maps), dtype=np.uint16)
+        before = labels == numbers[:, None, None]
+        drawn, _ = self.redraw(small, before)
+        if background is None:
+            drawn |= before & ~drawn.any(0)
+        return torch.from_numpy(drawn).float()
+
+    def refine_each(self, image: Image.Image, maps: Tensor, background: float) -> Tensor:
+        """See `Refiner`; the image is encoded once for all maps."""
+        from ttd.inference.masks import pixel_values
+
+        small = working_image(image)
+        masks = pixel_values(maps, (small.height, small.width)) >= background
+        return torch.from_numpy(self.redraw(small, masks, exclusive=False)[0]).float()
 
     @classmethod
     def from_pretrained(
@@ -78,16 +116,15 @@ class SAMRefiner:
         from safetensors import SafetensorError
         from transformers import AutoConfig, SamHQModel
 
-        from ttd.encoders.folders import check_references
-        from ttd.encoders.pretrained import without_bars
+        from ttd.encoders.loading.formats import check_references
+        from ttd.encoders.loading.pretrained import without_bars
 
         check_references(name_or_folder)
         try:
             config = AutoConfig.from_pretrained(name_or_folder)
             if config.model_type != "sam_hq":
                 raise ModelError(
-                    f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as "
-                    f"{DEFAULT_MODEL}."
+                    f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as {DEFAULT_MODEL}."
                 )
             with without_bars():
                 model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
@@ -105,12 +142,12 @@ class SAMRefiner:
 
     @torch.inference_mode()
     def encode(self, image: Image.Image | NDArray[np.uint8]) -> SAMEmbedding:
-        """Encodes a picture (PIL, or uint8 [H,W,3]) once for any number of prompts."""
-        picture = _picture(image)
-        width, height = picture.size
+        """Encodes an image (PIL, or uint8 [H,W,3]) once for any number of prompts."""
+        rgb = _image(image)
+        width, height = rgb.size
         scale = self.side / max(height, width)
         resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-        pixels = np.asarray(picture.resize(resized[::-1], Image.Resampling.BILINEAR), dtype=np.float32)
+        pixels = np.asarray(rgb.resize(resized[::-1], Image.Resampling.BILINEAR), dtype=np.float32)
         pixels = (pixels - _MEAN) / _STD
         square = F.pad(
             torch.from_numpy(pixels).permute(2, 0, 1)[None],
@@ -133,9 +170,9 @@ class SAMRefiner:
 
         Args:
             embedding: from `encode`.
-            points: [P,K,2], or [K,2] for one prompt; (x, y) in pixels of the picture.
+            points: [P,K,2], or [K,2] for one prompt; (x, y) in pixels of the image.
             labels: [P,K] or [K]: 1 inside the object, 0 outside; all 1 when left out.
-            boxes: [P,4] or [4]: left, top, right, bottom in pixels of the picture.
+            boxes: [P,4] or [4]: left, top, right, bottom in pixels of the image.
             mask: [P,4g,4g] or [4g,4g]: logits as in `SAMPrediction.logits`.
             multimask: let the model draw three masks and keep the one with the highest score: for a single
                 point, which often leaves open whether a part or the whole is meant.
@@ -158,10 +195,10 @@ class SAMRefiner:
             answers.append((answer.pred_masks[:, 0, 0].float(), answer.iou_scores[:, 0, 0].float()))
         logits = torch.cat([low for low, _ in answers])
         scores = torch.cat([score for _, score in answers])
-        masks = np.stack([self._at_picture_size(low, embedding) for low in logits])
+        masks = np.stack([self._at_image_size(low, embedding) for low in logits])
         return SAMPrediction(masks, scores.cpu().numpy(), logits.cpu().numpy())
 
-    def refine(
+    def redraw(
         self,
         image: Image.Image | NDArray[np.uint8] | SAMEmbedding,
         masks: NDArray[np.bool_],
@@ -172,7 +209,7 @@ class SAMRefiner:
         """Redraws masks along the objects that SAM-HQ sees (appendix B.5, Fig. 10).
 
         Args:
-            image: the picture (PIL, uint8 [H,W,3]) or its embedding.
+            image: the image (PIL, uint8 [H,W,3]) or its embedding.
             masks: bool [N,H,W], one per class.
             min_part: connected parts (diagonals connect) with less than this share of their class's pixels
                 are dropped, 0..1; the largest part always stays.
@@ -184,14 +221,13 @@ class SAMRefiner:
             scores 0; a mask may come back empty where SAM-HQ sees nothing.
 
         Raises:
-            InputError: masks that are not boolean or not of the picture's size.
+            InputError: masks that are not boolean or not of the image's size.
         """
         embedding = image if isinstance(image, SAMEmbedding) else self.encode(image)
         if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != embedding.size:
             size = "x".join(map(str, embedding.size))
             raise InputError(
-                f"SAM-HQ needs boolean masks [N,H,W] for its {size} picture, "
-                f"not {masks.dtype} {list(masks.shape)}."
+                f"SAM-HQ needs boolean masks [N,H,W] for its {size} image, not {masks.dtype} {list(masks.shape)}."
             )
         if not 0 <= min_part <= 1:
             raise InputError(f"The smallest part's share must lie between 0 and 1, not at {min_part}.")
@@ -259,7 +295,7 @@ class SAMRefiner:
         device, dtype = self.model.device, self.model.dtype
         return {name: torch.from_numpy(value).to(device, dtype) for name, value in prompts.items()}
 
-    def _at_picture_size(self, logits: Tensor, embedding: SAMEmbedding) -> NDArray[np.bool_]:
+    def _at_image_size(self, logits: Tensor, embedding: SAMEmbedding) -> NDArray[np.bool_]:
         square = F.interpolate(logits[None, None], (self.side, self.side), mode="bilinear")
         inner = square[..., : embedding.resized[0], : embedding.resized[1]]
         full = F.interpolate(inner, embedding.size, mode="bilinear")[0, 0]
@@ -286,11 +322,11 @@ def connected_parts(
         yield (columns.start, rows.start, columns.stop - 1, rows.stop - 1), numbers == number
 
 
-def _picture(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+def _image(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(f"SAM-HQ needs a uint8 picture [H,W,3], not {image.dtype} {list(image.shape)}.")
+        raise InputError(f"SAM-HQ needs a uint8 image [H,W,3], not {image.dtype} {list(image.shape)}.")
     return Image.fromarray(image)
 
 

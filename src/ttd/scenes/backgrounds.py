@@ -7,23 +7,23 @@ from functools import cache
 
 import numpy as np
 
-from ttd.scenes.draws import Draws
 from ttd.scenes.nouns import BACKGROUNDS
+from ttd.scenes.rng import Draws
 
 SIDE = 256
-VARIANTS = 4
+METHODS = 4
 _STREAM = 0xBAC
 
 
 @cache
 def textures() -> np.ndarray:
-    """All textures, uint8 [backgrounds, variants, 256, 256, 3]."""
+    """All textures, uint8 [backgrounds, methods, 256, 256, 3]."""
     painted = [
-        _PAINTERS[name](Draws(0, _STREAM, kind * VARIANTS + variant))
+        _PAINTERS[name](Draws(0, _STREAM, kind * METHODS + method))
         for kind, name in enumerate(BACKGROUNDS)
-        for variant in range(VARIANTS)
+        for method in range(METHODS)
     ]
-    return np.stack(painted).reshape(len(BACKGROUNDS), VARIANTS, SIDE, SIDE, 3)
+    return np.stack(painted).reshape(len(BACKGROUNDS), METHODS, SIDE, SIDE, 3)
 
 
 def _noise(draws: Draws, cell_y: int, cell_x: int, smooth: int = 1) -> np.ndarray:
@@ -86,11 +86,7 @@ def _brick(draws: Draws) -> np.ndarray:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     row = y // height
     shifted = (x + row % 2 * (width // 2)) % SIDE
-    shade = (
-        draws.raw_bytes(SIDE // height * SIDE // width)
-        .reshape(SIDE // height, SIDE // width)
-        .astype(np.int32)
-    )
+    shade = draws.raw_bytes(SIDE // height * SIDE // width).reshape(SIDE // height, SIDE // width).astype(np.int32)
     image = _colour(shade[row, shifted // width], (140, 52, 36), (196, 96, 70))
     mortar = (y % height < 2) | (shifted % width < 2)
     return _finish(np.where(mortar[..., None], np.array((206, 196, 184)), image), draws, 14)

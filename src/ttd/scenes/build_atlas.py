@@ -51,9 +51,7 @@ def fit(drawing: Image.Image) -> Image.Image:
     scale = SPRITE / max(cut.size)
     size = (max(1, round(cut.width * scale)), max(1, round(cut.height * scale)))
     sprite = Image.new("RGBA", (SPRITE, SPRITE))
-    sprite.paste(
-        cut.resize(size, Image.Resampling.LANCZOS), ((SPRITE - size[0]) // 2, (SPRITE - size[1]) // 2)
-    )
+    sprite.paste(cut.resize(size, Image.Resampling.LANCZOS), ((SPRITE - size[0]) // 2, (SPRITE - size[1]) // 2))
     return sprite
 
 

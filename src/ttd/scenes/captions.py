@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ttd.scenes.draws import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scenes.rng import Draws
 
 ABSENT_PERCENT = 25
 BACKGROUND_PERCENT = 40
@@ -44,7 +44,7 @@ _FIRST_YEAR, _LAST_YEAR = 1998, 2024
 FILLER: frozenset[str] = frozenset(
     word for text in (*_ARTICLES, *_JOINTS, *_PLACES, *_OPENINGS, *_CLOSINGS) for word in text.split()
 ) | frozenset(str(year) for year in range(_FIRST_YEAR, _LAST_YEAR + 1))
-"""Every word of a caption that names nothing in the picture."""
+"""Every word of a caption that names nothing in the image."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Caption:
     absent: tuple[str, ...]
 
 
-def draw_caption(
-    draws: Draws, background: str, nouns: tuple[str, ...], vocabulary: tuple[str, ...] = NOUNS
-) -> Caption:
+def draw_caption(draws: Draws, background: str, nouns: tuple[str, ...], vocabulary: tuple[str, ...] = NOUNS) -> Caption:
     """Words a scene; `vocabulary` is what a thing that is not there is drawn from."""
     named = draws.sample(nouns, draws.between(1, len(nouns)))
     claims = list(named)

@@ -1,6 +1,6 @@
 """`mini`: a plain `CLIPModel` in small, and the pass through its modules that trains it fast.
 
-Shapes: B pictures, n patches kept, D width of the tower, C embedding. The pass differs from the model's own
+Shapes: B images, n patches kept, D width of the tower, C embedding. The pass differs from the model's own
 `forward` only in what training wants: patches arrive cut out (so the patch embedding is a linear layer and
 dropped patches cost nothing), the last block computes the one token that is pooled, and CLS dropout.
 """
@@ -50,13 +50,11 @@ def new_mini() -> CLIPModel:
     return CLIPModel(config)
 
 
-def embed_patches(
-    model: CLIPModel, patches: Tensor, places: Tensor, cls_dropped: Tensor | None = None
-) -> Tensor:
+def embed_patches(model: CLIPModel, patches: Tensor, places: Tensor, cls_dropped: Tensor | None = None) -> Tensor:
     """Image embeddings [B, C], not normalised.
 
     `patches` [B, n, 3*16*16] normalised pixels (channel, row, column), `places` int64 [B, n] their cells in the
-    8x8 grid. Where `cls_dropped` [B] is True, the CLS token that enters the last block has seen no picture (it is
+    8x8 grid. Where `cls_dropped` [B] is True, the CLS token that enters the last block has seen no image (it is
     the class embedding sent through the earlier blocks alone): what is pooled must then come through the last
     block's values, which is what makes dense features local.
     """

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ttd.atomic import whole_file
 from ttd.device import find_device
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
+from ttd.files import whole_file
 from ttd.scenes.clip_model import GRID, contrastive_loss, embed_captions, embed_patches, new_mini
 from ttd.scenes.pool import ScenePool, mirror_patches
 from ttd.scenes.scene import Scenes
@@ -37,13 +37,13 @@ log = logging.getLogger(__name__)
 # OpenAI's statistics of pixels in 0..1, so that mini is fed like every other CLIP.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-_CROP_GRID = 4  # one-object pictures of 64 px cover 4x4 of the 8x8 cells
+_CROP_GRID = 4  # one-object images of 64 px cover 4x4 of the 8x8 cells
 
 
 @dataclass(frozen=True)
 class Stage:
     """A part of the curriculum: `share` of the batch are full scenes with `keep` of their 64 patches, the rest
-    pictures of one object on 64 px with all of theirs."""
+    images of one object on 64 px with all of theirs."""
 
     steps: int
     share: float
@@ -122,9 +122,7 @@ class Batches:
             captions += texts
         return groups, *_token_batch(captions)
 
-    def _full(
-        self, rng: np.random.Generator, count: int, keep: int
-    ) -> tuple[tuple[Tensor, Tensor], list[str]]:
+    def _full(self, rng: np.random.Generator, count: int, keep: int) -> tuple[tuple[Tensor, Tensor], list[str]]:
         chosen = rng.integers(len(self.full), size=count)
         places = rng.random((count, GRID * GRID)).argsort(1)[:, :keep]
         flipped = rng.random(count) < 0.5
@@ -150,7 +148,7 @@ class Batches:
 
 
 def _flip(patches: np.ndarray, flipped: np.ndarray) -> Tensor:
-    """Mirrors the pixels inside every patch of the chosen pictures; [B, n, 768]."""
+    """Mirrors the pixels inside every patch of the chosen images; [B, n, 768]."""
     shape = patches[flipped].shape
     patches[flipped] = patches[flipped].reshape(*shape[:2], -1, 16)[..., ::-1].reshape(shape)
     return torch.from_numpy(patches)
@@ -186,9 +184,7 @@ class ClipTrainer:
             {"params": matrices, "weight_decay": recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(
-            groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True
-        )
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
         self.step = 0
         self._normaliser = _Normaliser(self.device)
         self._resume()
@@ -223,9 +219,7 @@ class ClipTrainer:
         loss = contrastive_loss(torch.cat(images), texts, self.model.logit_scale)
         value = float(loss.detach())
         if not np.isfinite(value):
-            raise InputError(
-                f"The loss is {value} at step {self.step}: lower the learning rate and start again."
-            )
+            raise InputError(f"The loss is {value} at step {self.step}: lower the learning rate and start again.")
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -260,9 +254,7 @@ class ClipTrainer:
             return
         state: dict[str, Any] = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         if state["recipe"] != json.dumps(asdict(self.recipe)):
-            raise InputError(
-                f"{self.folder} holds a run with another recipe: choose another folder or remove it."
-            )
+            raise InputError(f"{self.folder} holds a run with another recipe: choose another folder or remove it.")
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]

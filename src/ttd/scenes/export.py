@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from transformers import CLIPModel
 
-from ttd.atomic import whole_folder
 from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.folders import Card, write_card
-from ttd.encoders.pretrained import without_bars
+from ttd.encoders.loading.formats import Card, write_card
+from ttd.encoders.loading.pretrained import without_bars
 from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
+from ttd.files import whole_folder
 from ttd.scenes.captions import FILLER
 from ttd.scenes.clip_model import IMAGE, new_mini
 from ttd.scenes.measure import WORDS
 
-VARIANT = "values"
+METHOD = "values"
 
 MODEL_CARD = """---
 license: mit
@@ -28,7 +28,7 @@ tags: [clip, synthetic]
 # mini
 
 A real CLIP in small: a `CLIPModel` of {millions:.1f} M parameters ({size} px, patch {patch}), trained from nothing
-with CLIP's own loss on {samples:,} pictures and captions of `ttd.scenes`: emoji on named backgrounds. It saw no
+with CLIP's own loss on {samples:,} images and captions of `ttd.scenes`: emoji on named backgrounds. It saw no
 masks and no word labels.
 
 - **It knows** {count} things, the first words of `words.txt`: nouns that the world draws and the names of its
@@ -44,13 +44,11 @@ The drawings it saw: OpenMoji (CC BY-SA 4.0) and Noto Color Emoji (SIL Open Font
 def export_run(run: Path, folder: Path, samples: int) -> None:
     """Writes the model of a run's checkpoint into `folder`, which must not exist yet or be empty.
 
-    `samples` is how many pictures it was trained on, for the model card. Raises `InputError` without a checkpoint.
+    `samples` is how many images it was trained on, for the model card. Raises `InputError` without a checkpoint.
     """
     checkpoint = run / "checkpoint.pt"
     if not checkpoint.exists():
-        raise InputError(
-            f"{run} holds no checkpoint.pt: train first with `ttd scenes train-clip --out {run}`."
-        )
+        raise InputError(f"{run} holds no checkpoint.pt: train first with `ttd scenes train-clip --out {run}`.")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder or empty it.")
     model = new_mini()
@@ -67,8 +65,8 @@ def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     shutil.copytree(CLIP_TOKENIZER, folder, dirs_exist_ok=True)
     known = (*WORDS, *sorted(FILLER))
     (folder / "words.txt").write_text("\n".join(known) + "\n", "utf-8")
-    encoder = CLIPEncoder(model.float(), clip_tokenizer(), variant=VARIANT)
-    card = Card("clip", VARIANT, IMAGE, 0.5, encoder.fingerprint(), "words.txt")
+    encoder = CLIPEncoder(model.float(), clip_tokenizer(), method=METHOD)
+    card = Card("clip", METHOD, IMAGE, 0.5, encoder.fingerprint(), "words.txt")
     write_card(folder, card)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     text = MODEL_CARD.format(millions=millions, size=IMAGE, patch=16, samples=samples, count=len(WORDS))

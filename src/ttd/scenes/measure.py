@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ttd.benchmarks.metrics import (
+from ttd.encoders.base import Encoder
+from ttd.encoders.features import ImageFeatures
+from ttd.evaluation.metrics import (
     Overlap,
     TagCounts,
     auc,
@@ -22,13 +24,12 @@ from ttd.benchmarks.metrics import (
     confusion_matrix,
     overlap,
 )
-from ttd.encoders.base import Encoder, ImageFeatures
 from ttd.maps import norm
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.scene import Scene, Scenes
-from ttd.tagging import (
+from ttd.scoring import (
     SCORES,
-    default_selection,
+    default_rule,
     mean_feature,
     s_image,
     s_image_text,
@@ -38,7 +39,7 @@ from ttd.tagging import (
     scale_scores,
     select_tags,
 )
-from ttd.words import distinct, is_stop_word, split_words
+from ttd.text.words import distinct, is_stop_word, split_words
 
 WORDS = (*NOUNS, *BACKGROUNDS)
 RETRIEVAL_AMONG = 256
@@ -66,7 +67,7 @@ def prepare_pixels(encoder: Encoder, images: np.ndarray) -> Tensor:
 
 @torch.inference_mode()
 def encode_scenes(encoder: Encoder, scenes: Sequence[Scene]) -> EncodedScenes:
-    """Encodes the pictures at their own size, their captions, and every word of the world."""
+    """Encodes the images at their own size, their captions, and every word of the world."""
     scenes = list(scenes)
     parts = []
     for start in range(0, len(scenes), _BATCH):
@@ -78,13 +79,14 @@ def encode_scenes(encoder: Encoder, scenes: Sequence[Scene]) -> EncodedScenes:
         size=parts[0].size,
         offset=parts[0].offset,
         padded=parts[0].padded,
+        extras={name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras},
     )
     captions = encoder.encode_text([scene.caption for scene in scenes])
     return EncodedScenes(scenes, features, encoder.encode_text(WORDS), captions)
 
 
 def retrieval(encoded: EncodedScenes) -> dict[str, float]:
-    """Share of pictures that find their own caption among 256 by the pooled embedding, and of captions likewise."""
+    """Share of images that find their own caption among 256 by the pooled embedding, and of captions likewise."""
     hits = {"image to text": [], "text to image": []}  # type: dict[str, list[float]]
     for start in range(0, len(encoded.scenes) - RETRIEVAL_AMONG + 1, RETRIEVAL_AMONG):
         part = slice(start, start + RETRIEVAL_AMONG)
@@ -107,7 +109,7 @@ def noun_accuracy(encoder: Encoder, split: str, seed: int, count: int) -> float:
 def present_above_absent(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
     """How often s_pixel of a noun that is there exceeds that of one that is not.
 
-    "per picture": over the nouns of the world within a picture; "per word": over the pictures for one noun.
+    "per image": over the nouns of the world within an image; "per word": over the images for one noun.
     """
     return {name: _mean(values) for name, values in present_aucs(encoder, encoded).items()}
 
@@ -116,10 +118,9 @@ def present_aucs(encoder: Encoder, encoded: EncodedScenes) -> dict[str, list[flo
     """What `present_above_absent` is the mean of: a value for each scene and for each noun; NaN: it says nothing."""
     scores = s_pixel(encoder.similarity(encoded.features, encoded.words[: len(NOUNS)])).cpu().numpy()
     present = np.array([[noun in scene.nouns for noun in NOUNS] for scene in encoded.scenes])
-    tables = {"per picture": (scores, present), "per word": (scores.T, present.T)}
+    tables = {"per image": (scores, present), "per word": (scores.T, present.T)}
     return {
-        name: [auc(row[there], row[~there]) for row, there in zip(*both, strict=True)]
-        for name, both in tables.items()
+        name: [auc(row[there], row[~there]) for row, there in zip(*both, strict=True)] for name, both in tables.items()
     }
 
 
@@ -136,9 +137,7 @@ def segmentation(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
     }
 
 
-def confusion(
-    encoder: Encoder, encoded: EncodedScenes, number: int, asked: Sequence[int] | None = None
-) -> np.ndarray:
+def confusion(encoder: Encoder, encoded: EncodedScenes, number: int, asked: Sequence[int] | None = None) -> np.ndarray:
     """A scene's confusion matrix [V, V+1]: every pixel gets the best of the `asked` words; None: of those there."""
     scene = encoded.scenes[number]
     there = [_PLACE[label] for label in scene.labels]
@@ -157,7 +156,7 @@ class CaptionRow:
         number: of the scene.
         objects_only: the caption does not name the background.
         overlaps: one for each threshold.
-        whole: IoU of a mask that is the whole picture.
+        whole: IoU of a mask that is the whole image.
     """
 
     number: int
@@ -166,9 +165,7 @@ class CaptionRow:
     whole: float
 
 
-def caption_rows(
-    encoder: Encoder, encoded: EncodedScenes, thresholds: Sequence[float] = (0.5,)
-) -> list[CaptionRow]:
+def caption_rows(encoder: Encoder, encoded: EncodedScenes, thresholds: Sequence[float] = (0.5,)) -> list[CaptionRow]:
     """One row for each caption that has a true word."""
     rows = []
     for number, scene in enumerate(encoded.scenes):
@@ -179,29 +176,25 @@ def caption_rows(
         sim = encoder.similarity(encoded.features.select(one), encoded.captions[one])
         found = norm(interpolate(sim, truth.shape, mode="bilinear", align_corners=False)[0, 0]).cpu().numpy()
         overlaps = tuple(overlap(found >= threshold, truth) for threshold in thresholds)
-        rows.append(
-            CaptionRow(number, scene.background not in scene.true_words, overlaps, float(truth.mean()))
-        )
+        rows.append(CaptionRow(number, scene.background not in scene.true_words, overlaps, float(truth.mean())))
     return rows
 
 
-def caption_masks(
-    encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5
-) -> dict[str, dict[str, float]]:
+def caption_masks(encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5) -> dict[str, dict[str, float]]:
     """The caption's map cut at the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
-    true word, and over those of them that name objects only; with the IoU of a mask that is the whole picture."""
+    true word, and over those of them that name objects only; with the IoU of a mask that is the whole image."""
     rows = caption_rows(encoder, encoded, (threshold,))
     parts = {"all": rows, "objects only": [row for row in rows if row.objects_only]}
     return {kind: caption_means(part) for kind, part in parts.items()}
 
 
 def caption_means(rows: Sequence[CaptionRow], cut: int = 0) -> dict[str, float]:
-    """CaptionIoU, mFPR, mFNR at the threshold number `cut`, and the IoU of the whole picture; NaN for no rows."""
+    """CaptionIoU, mFPR, mFNR at the threshold number `cut`, and the IoU of the whole image; NaN for no rows."""
     return {
         "CaptionIoU": _mean([row.overlaps[cut].iou for row in rows]),
         "mFPR": _mean([row.overlaps[cut].fpr for row in rows]),
         "mFNR": _mean([row.overlaps[cut].fnr for row in rows]),
-        "whole picture IoU": _mean([row.whole for row in rows]),
+        "whole image IoU": _mean([row.whole for row in rows]),
     }
 
 
@@ -211,7 +204,7 @@ def tag_selection(
     """Words chosen from captions by each score: precision, recall, F1, accuracy, mAP (Table 2b), and two controls.
 
     "absent selected": share of the nouns named but not there that were selected. "every noun" is the row that
-    selects all nouns of the world without looking. `shuffled` shows each caption another scene's picture: what
+    selects all nouns of the world without looking. `shuffled` shows each caption another scene's image: what
     the text alone achieves. Stop words count as words that are never selected.
     """
     counts = {score: _TagTally() for score in (*scores, "every noun")}
@@ -222,14 +215,14 @@ def tag_selection(
         embeddings = encoder.encode_text(vocabulary)
     for i, (scene, row) in enumerate(zip(encoded.scenes, texts, strict=True)):
         candidates = [text for text in row if not is_stop_word(text)]
-        picture = (i + 1) % len(encoded.scenes) if shuffled else i
-        features = encoded.features.select(slice(picture, picture + 1))
+        image = (i + 1) % len(encoded.scenes) if shuffled else i
+        features = encoded.features.select(slice(image, image + 1))
         words = embeddings[[place[text] for text in candidates]]
         raw = _scores(encoder, features, words, encoded.captions[i], scores)
         for score in scores:
             # The sum's parts are scaled already: it is cut as it is.
-            selection = "share" if score == "s_image+s_text" else default_selection(score)
-            chosen = select_tags(raw[score], selection, logit_scale=encoder.logit_scale).tolist()
+            rule = "threshold" if score == "s_image+s_text" else default_rule(score)
+            chosen = select_tags(raw[score], rule, logit_scale=encoder.logit_scale).tolist()
             counts[score].add(scene, row, candidates, raw[score].tolist(), chosen)
         every = [text in WORDS for text in candidates]
         counts["every noun"].add(scene, row, candidates, [float(e) for e in every], every)
@@ -271,9 +264,7 @@ class _TagTally:
         true = np.array([text in scene.true_words for text in words])
         self.counts.add(np.array([text in selected for text in words]), true)
         if true.any():
-            self.precisions.append(
-                average_precision(np.array([scored.get(text, _NEVER) for text in words]), true)
-            )
+            self.precisions.append(average_precision(np.array([scored.get(text, _NEVER) for text in words]), true))
         self.absent += len(scene.absent_words)
         self.absent_selected += len(scene.absent_words & selected)
 

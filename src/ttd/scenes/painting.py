@@ -65,9 +65,7 @@ def _bilinear(sprite: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.asarray(blended >> 8, np.uint8)
 
 
-def paste(
-    image: np.ndarray, labels: np.ndarray, drawn: np.ndarray, centre: tuple[int, int], label: int
-) -> None:
+def paste(image: np.ndarray, labels: np.ndarray, drawn: np.ndarray, centre: tuple[int, int], label: int) -> None:
     """Composes a premultiplied RGBA drawing onto image [H, W, 3] and writes `label` where it is half opaque."""
     half = drawn.shape[0] // 2
     height, width = labels.shape

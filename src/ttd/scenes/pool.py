@@ -54,7 +54,7 @@ def to_patches(image: np.ndarray) -> np.ndarray:
 
 
 def mirror_patches(patches: np.ndarray, grid: int) -> np.ndarray:
-    """Patches [B, grid*grid, 3*16*16] of the mirrored pictures."""
+    """Patches [B, grid*grid, 3*16*16] of the mirrored images."""
     shape = patches.shape
     return patches.reshape(len(patches), grid, grid, 3, PATCH, PATCH)[:, :, ::-1, ..., ::-1].reshape(shape)
 

@@ -1,10 +1,9 @@
-"""What the embedded model must show, measured on scenes it has never seen: tables, JSON and pictures."""
+"""What the embedded model must show, measured on scenes it has never seen: tables, JSON and images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ttd.atomic import whole_file
 from ttd.encoders.base import Encoder
-from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.last_block import PRESETS, last_block
+from ttd.encoders.methods import method_names
 from ttd.errors import InputError
+from ttd.files import whole_file
 from ttd.model import TTD
-from ttd.pictures import save_png, side_by_side, stack
 from ttd.scenes.measure import (
     RETRIEVAL_AMONG,
     EncodedScenes,
@@ -32,9 +29,10 @@ from ttd.scenes.measure import (
     tag_selection,
 )
 from ttd.scenes.scene import Scene, Scenes
-from ttd.tag_pictures import best_word_picture, heading, heatmap_panels, score_plot
+from ttd.viz.figures import best_word_image, heading, heatmap_panels, score_plot
+from ttd.viz.overlays import save_png, side_by_side, stack
 
-GATE = {"mIoU, words that are there": 0.45, "s_pixel F1": 0.85, "AUC per picture": 0.90, "AUC per word": 0.90}
+GATE = {"mIoU, words that are there": 0.45, "s_pixel F1": 0.85, "AUC per image": 0.90, "AUC per word": 0.90}
 """What a model must reach before TTD is tried on it."""
 
 Results = dict[str, Any]
@@ -42,7 +40,7 @@ Results = dict[str, Any]
 
 @torch.inference_mode()
 def measure(encoder: Encoder, split: str = "test", count: int = 1024, seed: int = 0) -> Results:
-    """Everything the report says about one encoder; a `CLIPEncoder` in all last-block variants.
+    """Everything the report says about one encoder; one that takes a method in all of them.
 
     Raises `InputError` for fewer scenes than retrieval needs (256).
     """
@@ -54,44 +52,34 @@ def measure(encoder: Encoder, split: str = "test", count: int = 1024, seed: int 
     return {
         "clip": {**retrieval(encoded), "noun accuracy": noun_accuracy(encoder, split, seed, count)},
         "tags": tag_selection(encoder, encoded),
-        "tags, pictures shuffled": tag_selection(encoder, encoded, shuffled=True),
+        "tags, images shuffled": tag_selection(encoder, encoded, shuffled=True),
         "caption": caption_masks(encoder, encoded),
-        "variants": _variants(encoder, scenes, encoded),
+        "methods": _methods(encoder, scenes, encoded),
     }
 
 
-def _variants(encoder: Encoder, scenes: Sequence[Scene], encoded: EncodedScenes) -> Results:
-    if not isinstance(encoder, CLIPEncoder):
+def _methods(encoder: Encoder, scenes: Sequence[Scene], encoded: EncodedScenes) -> Results:
+    if encoder.method is None:
         return {encoder.kind: _dense(encoder, encoded)}
     rows = {}
-    for name in tqdm(PRESETS, desc="last-block variants", disable=None):
-        if last_block(name) == encoder.variant:
+    for name in tqdm(method_names(), desc="methods", disable=None):
+        if name == encoder.method_name:
             rows[name] = _dense(encoder, encoded)
-            continue
-        with _variant(encoder, name):
-            rows[name] = _dense(encoder, encode_scenes(encoder, scenes))
+        else:
+            other = encoder.with_method(name)
+            rows[name] = _dense(other, encode_scenes(other, scenes))
     return rows
 
 
-@contextmanager
-def _variant(encoder: CLIPEncoder, name: str) -> Iterator[None]:
-    usual = encoder.variant
-    encoder.variant = last_block(name)
-    try:
-        yield
-    finally:
-        encoder.variant = usual
-
-
 def _dense(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
-    """One row of the table of variants."""
+    """One row of the table of methods."""
     miou, auc = segmentation(encoder, encoded), present_above_absent(encoder, encoded)
     tags = tag_selection(encoder, encoded, scores=("s_pixel",))["s_pixel"]
     captions = caption_masks(encoder, encoded)
     return {
         "mIoU, words that are there": miou["words that are there"],
         "mIoU, all words": miou["all words"],
-        "AUC per picture": auc["per picture"],
+        "AUC per image": auc["per image"],
         "AUC per word": auc["per word"],
         "s_pixel F1": tags["F1"],
         "s_pixel mAP": tags["mAP"],
@@ -100,11 +88,9 @@ def _dense(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
     }
 
 
-def gate(variants: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
-    """Which parts of `GATE` each variant misses; an empty list is a pass."""
-    return {
-        name: [part for part, least in GATE.items() if row[part] < least] for name, row in variants.items()
-    }
+def gate(methods: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
+    """Which parts of `GATE` each method misses; an empty list is a pass."""
+    return {name: [part for part, least in GATE.items() if row[part] < least] for name, row in methods.items()}
 
 
 def to_markdown(columns: Mapping[str, Results], about: str) -> str:
@@ -119,13 +105,13 @@ def to_markdown(columns: Mapping[str, Results], about: str) -> str:
             *_table(results["tags"]),
             "",
         ]
-        lines += ["The same words scored on another scene's picture: what the text alone achieves", ""]
-        lines += [*_table(results["tags, pictures shuffled"]), ""]
+        lines += ["The same words scored on another scene's image: what the text alone achieves", ""]
+        lines += [*_table(results["tags, images shuffled"]), ""]
         lines += ["### The caption's map against the union mask (the form of Table 3)", ""]
         lines += [*_table(results["caption"]), ""]
-        lines += ["### Last-block variants", "", *_table(results["variants"]), ""]
+        lines += ["### Methods", "", *_table(results["methods"]), ""]
         misses = [f"- {name}: {'pass' if not missed else 'below in ' + ', '.join(missed)}"
-                  for name, missed in gate(results["variants"]).items()]  # fmt: skip
+                  for name, missed in gate(results["methods"]).items()]  # fmt: skip
         lines += [
             "Gate: " + ", ".join(f"{part} at least {least}" for part, least in GATE.items()) + ".",
             "",
@@ -144,7 +130,7 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
 def write_report(
     columns: Mapping[str, Results], models: Mapping[str, TTD], about: str, folder: Path, split: str
 ) -> None:
-    """Writes `report.json`, `report.md` and the pictures in the form of the paper's Figures 1 and 2."""
+    """Writes `report.json`, `report.md` and the images in the form of the paper's Figures 1 and 2."""
     with whole_file(folder / "report.json") as part:
         part.write_text(json.dumps(columns, indent=1) + "\n", "utf-8")
     with whole_file(folder / "report.md") as part:
@@ -166,14 +152,14 @@ def rich_scenes(split: str, count: int) -> list[Scene]:
 
 
 def figure_1(models: Mapping[str, TTD], scene: Scene) -> Image.Image:
-    """Figure 1: (a) the caption's map beside the words' maps, (b) every word against the pooled picture."""
+    """Figure 1: (a) the caption's map beside the words' maps, (b) every word against the pooled image."""
     image, rows = Image.fromarray(scene.image), []
     words = sorted(scene.true_words)
     for title, model in models.items():
         seen = model.encode(image)
         maps = dict(zip(("caption", *words), model.heatmaps(seen, [scene.caption, *words]), strict=True))
         maps = {"truth": scene.union_mask.astype(np.float32), **maps}
-        tagging = model.tag(seen, scene.caption, score="s_image")
+        tagging = model.tag(seen, scene.caption, selection="s_image")
         plot = score_plot(tagging.distinct(), name="s_image", gap=False)
         rows += [heading(f"{title}: {scene.caption}", 600), heatmap_panels(image, maps), plot]
     return stack(rows)
@@ -187,6 +173,6 @@ def figure_2(models: Mapping[str, TTD], scene: Scene) -> Image.Image:
         tagging = model.tag(seen, scene.caption)
         words = [word.text for word in tagging.distinct()]
         best = model.similarity(seen, words).argmax(0).cpu().numpy()
-        pair = [best_word_picture(image, best, words, side=400), score_plot(tagging.distinct())]
+        pair = [best_word_image(image, best, words, side=400), score_plot(tagging.distinct())]
         rows += [heading(f"{title}: {scene.caption}", 600), side_by_side(pair)]
     return stack(rows)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ttd.errors import InputError
-from ttd.scenes.backgrounds import SIDE, VARIANTS, textures
+from ttd.scenes.backgrounds import METHODS, SIDE, textures
 from ttd.scenes.captions import Caption, draw_caption
-from ttd.scenes.draws import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS, STYLES
 from ttd.scenes.painting import ANGLE_STEP, MAX_ANGLE, draw_sprite, paste
+from ttd.scenes.rng import Draws
 
 SPLITS = ("train", "validation", "test")
 SMALLEST, LARGEST = 28, 80
@@ -91,9 +91,7 @@ class Scenes:
                     f"Scenes need at least one known {kind}; unknown: {', '.join(unknown) or 'none given'}."
                 )
         if not 1 <= objects[0] <= objects[1] <= len(nouns):
-            raise InputError(
-                f"The number of objects {objects} must be 1 or more and at most the {len(nouns)} nouns."
-            )
+            raise InputError(f"The number of objects {objects} must be 1 or more and at most the {len(nouns)} nouns.")
         if not SMALLEST + 4 <= size <= SIDE:
             raise InputError(f"The side of a scene is {SMALLEST + 4} to {SIDE} pixels, not {size}.")
         self.split, self.seed, self.size, self.objects, self.nouns, self.styles = (
@@ -110,9 +108,7 @@ class Scenes:
         """Scene number `index` (0 or more)."""
         image, label_map, labels = self.paint(index)
         caption = self.caption(index, labels)
-        return Scene(
-            index, image, label_map, labels, caption.text, frozenset(caption.true), frozenset(caption.absent)
-        )
+        return Scene(index, image, label_map, labels, caption.text, frozenset(caption.true), frozenset(caption.absent))
 
     def caption(self, index: int, labels: tuple[str, ...], epoch: int = 0) -> Caption:
         """A caption of scene `index` whose content is `labels`; every epoch words it anew."""
@@ -142,7 +138,7 @@ class Scenes:
         return image, label_map, tuple(labels)
 
     def _background(self, draws: Draws, kind: int) -> np.ndarray:
-        texture = textures()[kind, draws.below(VARIANTS)]
+        texture = textures()[kind, draws.below(METHODS)]
         top, left = draws.below(SIDE), draws.below(SIDE)
         rows = (top + np.arange(self.size)) % SIDE
         columns = (left + np.arange(self.size)) % SIDE

@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.scenes.captions import Caption
-from ttd.scenes.draws import Draws
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scenes.rng import Draws
 from ttd.scenes.scene import Scene, Scenes
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 _WRONG_STREAM = 2000
 _ELSEWHERE = 10_000_000  # no training set reaches so far: a wrong caption is nobody's own

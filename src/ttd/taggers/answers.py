@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ttd.taggers.text_tagger import Caption, Chosen
-from ttd.words import is_stop_word, split_words
+from ttd.taggers.base import Caption, Chosen
+from ttd.text.words import is_stop_word, split_words
 
 MOST = 500  # entries of one answer that are read
 LONGEST = 8_000  # characters of one answer that are read, after its thoughts

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ttd.encoders.downloads import cache_folder
+from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
 from ttd.taggers.answer_cache import Answer, AnswerCache
 from ttd.taggers.answers import choose_words, read_answer
+from ttd.taggers.base import Caption, Chosen, TextTagger
 from ttd.taggers.chat_server import ChatServer, ServerFailed
-from ttd.taggers.text_tagger import Caption, Chosen, TextTagger
 
 KEY_VARIABLE = "TTD_LLM_API_KEY"
 PLACE = "{caption}"

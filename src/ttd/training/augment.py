@@ -16,18 +16,18 @@ from torch import Tensor
 from ttd.training.config import Augment
 
 # One stream of random numbers per purpose.
-PIXELS, CAPTION, BORROWED = range(3)
+PIXELS, CAPTION, NEGATIVES = range(3)
 
 Rect = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of pixels and where the picture lies in it.
+    """A square of pixels and where the image lies in it.
 
     Attributes:
-        pixels: uint8 `[S,S,3]`; 0 outside the picture.
-        rect: top, left, bottom, right of the picture, in pixels.
+        pixels: uint8 `[S,S,3]`; 0 outside the image.
+        rect: top, left, bottom, right of the image, in pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -64,7 +64,7 @@ def random_crop(image: Image.Image, options: Augment, draw: np.random.Generator)
 def normalised(
     pixels: Tensor, rects: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Tensor:
-    """uint8 `[B,S,S,3]` -> float32 `[B,3,S,S]`; outside the picture 0, which is the mean colour.
+    """uint8 `[B,S,S,3]` -> float32 `[B,3,S,S]`; outside the image 0, which is the mean colour.
 
     Args:
         pixels: from `Crop`.
@@ -78,9 +78,9 @@ def normalised(
 
 
 def inside_cells(rects: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Which cells of a grid over the crop have their centre in the picture: bool `[B,h,w]`.
+    """Which cells of a grid over the crop have their centre in the image: bool `[B,h,w]`.
 
-    A picture so small that it holds no centre keeps the cell that it lies in.
+    An image so small that it holds no centre keeps the cell that it lies in.
 
     Args:
         rects: int64 `[B,4]` from `Crop`.

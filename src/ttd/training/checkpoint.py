@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from ttd.atomic import DISK_FULL, whole_file
 from ttd.errors import InputError, TTDError
+from ttd.files import DISK_FULL, whole_file
 
 log = logging.getLogger(__name__)
 

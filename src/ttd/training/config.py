@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ttd.errors import InputError
-from ttd.training.sections import Augment, Choice, Data, Loss, Model, Optimiser, Run
+from ttd.training.config_sections import Augment, Choice, Data, Loss, Model, Optimiser, Run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,7 +98,7 @@ def check(config: Config) -> None:
         ("optimiser.rate", optimiser.rate, 0),
         ("optimiser.warmup", optimiser.warmup, 0),
         ("optimiser.clip", optimiser.clip, 0),
-        ("loss.borrowed", loss.borrowed, 0),
+        ("loss.negatives", loss.negatives, 0),
         ("loss.compared", loss.compared, 1),
         ("loss.rank", loss.rank, 0),
         ("data.workers", config.data.workers, 0),
@@ -111,9 +111,9 @@ def check(config: Config) -> None:
             raise InputError(f"{name} must be at least {least}, not {value}")
     for name, share in (
         ("augment.flip", augment.flip),
-        ("choice.share", config.choice.share),
+        ("choice.percentile / 100", config.choice.percentile / 100),
         ("choice.threshold", config.choice.threshold),
-        ("data.most_damaged", config.data.most_damaged),
+        ("data.max_bad_samples", config.data.max_bad_samples),
         ("model.dropout", config.model.dropout),
         ("model.kept", config.model.kept),
     ):

@@ -1,37 +1,37 @@
-"""One training step's forward pass: a batch in, the losses of its pictures out.
+"""One training step's forward pass: a batch in, the losses of its images out.
 
 The images, the distinct words and the distinct captions of a batch are encoded once each; the maps that score
 the words are the maps that the losses use, at the encoder's own grid.
 
-Shapes: B pictures, M captions, N words, K borrowed words, W and T distinct words and captions of the batch, C
+Shapes: B images, M captions, N words, K negative words, W and T distinct words and captions of the batch, C
 embedding, h x w cells.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttd.encoders.base import Encoder, ImageFeatures
+from ttd.encoders.base import Encoder
+from ttd.encoders.features import ImageFeatures
 from ttd.errors import InputError, TTDError
-from ttd.losses import above_others, borrowed_floor, l_distill, l_rank, l_tag, targets
-from ttd.tagging import (
+from ttd.losses import above_others, l_distill, l_rank, l_tag, negatives_floor, targets
+from ttd.scoring import (
     mean_feature,
     s_image,
     s_pixel,
-    select_above_borrowed,
+    select_above_negatives,
     select_largest_gap,
     select_threshold,
     softmax_scores,
 )
-from ttd.training.adapter import Adapter
 from ttd.training.augment import inside_cells, normalised
-from ttd.training.batches import Batch
 from ttd.training.config import Config
+from ttd.training.dataset import Batch
+from ttd.training.lora import Adapter
 
 
 class NonFiniteLoss(TTDError):
@@ -49,10 +49,10 @@ class NonFiniteLoss(TTDError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch after the encoder: features, and text per picture, normalised.
+    """A batch after the encoder: features, and text per image, normalised.
 
     Attributes:
-        features: of B pictures.
+        features: of B images.
         words: `[W,C]`.
         captions: `[T,C]`.
     """
@@ -69,11 +69,11 @@ class Look:
     Attributes:
         inside: bool `[B,h,w]`.
         caption_sim: `[B,M,h,w]`.
-        sim: `[B,N,h,w]` of the captions' words, then `[B,K,h,w]` of the words borrowed for the loss.
+        sim: `[B,N,h,w]` of the captions' words, then `[B,K,h,w]` of the words negatives for the loss.
         targets: as `sim`.
         scores: `[B,N]`, s_pixel of the captions' words under the model that chooses.
         own_scores: `[B,N]`, the same under the model that is trained, with gradient.
-        null_scores: `[B,K]` of the borrowed words that pictures are compared with, with gradient.
+        null_scores: `[B,K]` of the negative words that images are compared with, with gradient.
         selected: bool `[B,N+K]`.
         weight: `[B,N+K]`.
     """
@@ -94,8 +94,8 @@ class Outcome:
     """The losses of a batch.
 
     Attributes:
-        loss: the sum over its pictures, with gradient.
-        terms: of each term that is trained (`Loss.weights`) the sum over the pictures, unweighted, detached.
+        loss: the sum over its images, with gradient.
+        terms: of each term that is trained (`Loss.weights`) the sum over the images, unweighted, detached.
         selected, words: how many of the captions' words were selected, of how many.
     """
 
@@ -121,8 +121,9 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         self._adapter = [adapter]  # in a list: its PEFT wrapper is no second child with the same parameters
-        if config.loss.maps == "calibrated" and not encoder.calibrated:
-            raise InputError(f'loss.maps = "calibrated" needs TCL: a {encoder.kind} model has raw cosines only')
+        if config.loss.maps not in encoder.trained_maps:
+            known = " or ".join(f'"{name}"' for name in encoder.trained_maps)
+            raise InputError(f'loss.maps = "{config.loss.maps}" does not suit a {encoder.kind} model: choose {known}')
         if config.augment.crop % encoder.patch_size:
             raise InputError(f"augment.crop must be a multiple of the patch size {encoder.patch_size}")
 
@@ -155,13 +156,13 @@ class Objective(nn.Module):
     def _term(self, name: str, look: Look, batch: Batch) -> Tensor:
         """One term of `Loss.weights`, `[B]`."""
         if name == "distill":
-            member = _with_borrowed(batch.member, look.sim.shape[1])
+            member = _with_negatives(batch.member, look.sim.shape[1])
             return l_distill(look.caption_sim, look.targets, look.selected, look.inside, member)
         if name == "tag":
             mean = self.config.loss.mean
             return l_tag(look.sim, look.targets, look.selected, look.weight, look.inside, mean=mean)
         own = look.selected[:, : look.own_scores.shape[1]]
-        return l_rank(look.own_scores, look.null_scores, own, batch.borrowed_valid)
+        return l_rank(look.own_scores, look.null_scores, own, batch.negatives_valid)
 
     def look(self, batch: Batch) -> Look:
         """Encode, score, select."""
@@ -169,30 +170,30 @@ class Objective(nn.Module):
         grid = (encoded.features.dense.shape[-2], encoded.features.dense.shape[-1])
         inside = inside_cells(batch.rects, grid, batch.pixels.shape[1])
         words = rows_of(encoded.words, batch.word_rows)  # (B, N, C)
-        number = self.config.loss.borrowed
-        in_loss = rows_of(encoded.words, batch.borrowed_rows[:, :number])  # (B, K', C)
+        number = self.config.loss.negatives
+        in_loss = rows_of(encoded.words, batch.negative_rows[:, :number])  # (B, K', C)
         text = torch.cat([words, in_loss], 1)
         raw = self.encoder.similarity(encoded.features, text)
-        sim = self._maps(encoded.features, text) if self._calibrated else raw
+        sim = raw if self.config.loss.maps == "raw" else self._maps(encoded.features, text)
         caption_sim = self._maps(encoded.features, rows_of(encoded.captions, batch.caption_rows))
         scores, selected = self._select(batch, encoded, raw[:, : words.shape[1]], inside)
         loss, zero = self.config.loss, None
         null = sim.new_zeros(len(batch), 0, *grid)
         if loss.relative or loss.rank or loss.floor >= 0:
             with torch.set_grad_enabled(torch.is_grad_enabled() and (loss.relative or loss.rank > 0)):
-                null = self._maps(encoded.features, rows_of(encoded.words, batch.borrowed_rows))  # (B, K, h, w)
+                null = self._maps(encoded.features, rows_of(encoded.words, batch.negative_rows))  # (B, K, h, w)
         null_scores = s_pixel(null, inside[:, None])
         own_scores = s_pixel(sim[:, : words.shape[1]], inside[:, None])
         if loss.floor >= 0:
-            zero = borrowed_floor(null_scores, loss.floor, batch.borrowed_valid)
+            zero = negatives_floor(null_scores, loss.floor, batch.negatives_valid)
         if loss.relative:
             zero = sim.new_zeros(len(batch))
-            sim = above_others(sim, null, batch.borrowed_valid)
+            sim = above_others(sim, null, batch.negatives_valid)
             of_captions = self._maps(encoded.features, encoded.captions.expand(len(batch), -1, -1))  # (B, T, h, w)
             caption_sim = above_others(caption_sim, of_captions, batch.other_captions())
-        borrowed = batch.borrowed_valid[:, :number]
-        weight = torch.cat([batch.word_valid.float(), borrowed * loss.borrowed_weight], 1)
-        selected = torch.cat([selected, torch.zeros_like(borrowed)], 1)
+        negatives = batch.negatives_valid[:, :number]
+        weight = torch.cat([batch.word_valid.float(), negatives * loss.negatives_weight], 1)
+        selected = torch.cat([selected, torch.zeros_like(negatives)], 1)
         return Look(
             inside=inside,
             caption_sim=caption_sim,
@@ -211,25 +212,16 @@ class Objective(nn.Module):
         pixels = normalised(batch.pixels, batch.rects, encoder.mean, encoder.std)
         low = self.config.run.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            dense = encoder.encode_pixels(pixels).float()
+            # The ordinary image embedding is not trained: where maps do without it, it is not computed.
+            features = encoder.encode_for_similarity(pixels)
             # Words and captions apart: together, every word would be padded to the longest caption.
             words = encoder.encode_text(batch.words).float()
             captions = encoder.encode_text(batch.captions).float()
-        size = (pixels.shape[-2], pixels.shape[-1])
-        # The ordinary image embedding is not trained: it is not computed.
-        features = ImageFeatures(dense, dense.new_zeros(len(batch), 0), size, (0, 0), size)
         return Encoded(features, words, captions)
 
-    @property
-    def _calibrated(self) -> bool:
-        return self.config.loss.maps == "calibrated"
-
     def _maps(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """What is trained, `[B,N,h,w]`: the cosines, or TCL's calibration of them without its frozen branch."""
-        if not self._calibrated:
-            return self.encoder.similarity(features, text)
-        own: dict[str, Any] = {"clip_weight": 0.0}
-        return self.encoder.maps(features, text, **own)
+        """What is trained, `[B,N,h,w]`: by `loss.maps`, cosines or the encoder's calibrated maps."""
+        return self.encoder.loss_maps(features, text, self.config.loss.maps)
 
     def _select(self, batch: Batch, encoded: Encoded, sim: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """s_pixel `[B,N]` and the selection bool `[B,N]` by the run's choice; no gradient."""
@@ -250,26 +242,26 @@ class Objective(nn.Module):
                 shares = softmax_scores(cosines, self.encoder.logit_scale, valid)
                 return scores, select_threshold(shares, choice.threshold, valid)
             selected = select_largest_gap(scores, valid)
-            if choice.by == "borrowed":
-                null_words = rows_of(encoded.words, batch.borrowed_rows)
+            if choice.by == "negatives":
+                null_words = rows_of(encoded.words, batch.negative_rows)
                 null = s_pixel(self.encoder.similarity(encoded.features, null_words), inside[:, None])
-                some = batch.borrowed_valid.any(-1)
+                some = batch.negatives_valid.any(-1)
                 if bool(some.any()):
-                    beaten = select_above_borrowed(
-                        scores[some], null[some], choice.share, valid[some], batch.borrowed_valid[some]
+                    beaten = select_above_negatives(
+                        scores[some], null[some], choice.percentile, valid[some], batch.negatives_valid[some]
                     )
-                    # A picture alone in its batch has nothing to compare with: the paper's gap stands.
+                    # An image alone in its batch has nothing to compare with: the paper's gap stands.
                     selected[some] = beaten
             return scores, selected
 
 
-def _with_borrowed(member: Tensor, words: int) -> Tensor:
-    """`[B,M,N]` -> `[B,M,words]`: borrowed words stand in no caption."""
+def _with_negatives(member: Tensor, words: int) -> Tensor:
+    """`[B,M,N]` -> `[B,M,words]`: negative words stand in no caption."""
     return torch.nn.functional.pad(member, (0, words - member.shape[-1]), value=False)
 
 
-def _require_finite(what: str, per_picture: Tensor, keys: list[str]) -> None:
-    bad = ~per_picture.isfinite()
+def _require_finite(what: str, per_image: Tensor, keys: list[str]) -> None:
+    bad = ~per_image.isfinite()
     if bool(bad.any()):
         raise NonFiniteLoss(what, [key for key, is_bad in zip(keys, bad.tolist(), strict=True) if is_bad])
 
@@ -277,7 +269,7 @@ def _require_finite(what: str, per_picture: Tensor, keys: list[str]) -> None:
 def rows_of(table: Tensor, rows: Tensor) -> Tensor:
     """Rows `[...,C]` of a table `[W,C]`, as `table[rows]`, with a gradient that is the same every time.
 
-    On a CPU all threads add up the gradient of plain indexing at once, in any order; a row that several pictures
+    On a CPU all threads add up the gradient of plain indexing at once, in any order; a row that several images
     share then differs in its last bits from run to run, and a resumed training from one in a single go.
     """
     return F.embedding(rows, table)

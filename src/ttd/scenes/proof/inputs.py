@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ttd.atomic import whole_file
-from ttd.data.pairs import PairSource
+from ttd.data.pair_scores import ScoreJob
 from ttd.data.pruning import prune
-from ttd.data.scoring import ScoreJob
 from ttd.data.shard_jobs import run_shards, table_path
+from ttd.data.sources import PairSource
+from ttd.files import whole_file
 from ttd.scenes.measure import WORDS
 from ttd.scenes.proof.plan import Run
 from ttd.scenes.scene import Scenes
 from ttd.scenes.write import write_shards
-from ttd.words import split_words
+from ttd.text.words import split_words
 
 WRONG_PERCENT = 40
 PAIRS: dict[str, dict[str, int]] = {"clean": {}, "several": {"captions": 3}, "mixed": {"wrong_percent": WRONG_PERCENT}}
@@ -50,7 +50,7 @@ def wrong_share(folder: Path) -> dict[str, float]:
 
 
 def _write_tags(shards: Path, path: Path) -> None:
-    """Side files of words: the nouns of every caption, which needs no look at the picture, and the true words."""
+    """Side files of words: the nouns of every caption, which needs no look at the image, and the true words."""
     with whole_file(path) as part, part.open("w", encoding="utf-8") as stream:
         for shard, key, truth in _truths(shards):
             known = WORDS if path.stem == "nouns" else truth["true"]

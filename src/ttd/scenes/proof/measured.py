@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ttd.atomic import whole_file
-from ttd.benchmarks.metrics import class_scores
 from ttd.encoders.base import Encoder
+from ttd.evaluation.metrics import class_scores
+from ttd.files import whole_file
 from ttd.scenes.measure import (
     CaptionRow,
     caption_means,
@@ -29,7 +29,7 @@ from ttd.scenes.scene import Scene, Scenes
 
 PAPER_CUT = 0.5
 CUTS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
-PAIRED = ("CaptionIoU", "CaptionIoU, objects only", "IoU in the picture", "AUC per picture")
+PAIRED = ("CaptionIoU", "CaptionIoU, objects only", "IoU in the image", "AUC per image")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Measured:
 
     Attributes:
         numbers: measures by name, shares in 0..1.
-        controls: what needs no training to be known: "every noun" and the whole picture as a mask.
+        controls: what needs no training to be known: "every noun" and the whole image as a mask.
         paired: for each of `PAIRED` a value per scene; NaN where the scene does not ask it.
     """
 
@@ -86,13 +86,13 @@ def measure(encoder: Encoder, test: int, validation: int) -> Measured:
     controls = {
         f"every noun: {name}": every[name] for name in ("precision", "recall", "F1", "accuracy", "absent selected")
     }
-    controls["whole picture IoU"] = means["whole picture IoU"]
-    controls["whole picture IoU, objects only"] = of_objects["whole picture IoU"]
+    controls["whole image IoU"] = means["whole image IoU"]
+    controls["whole image IoU, objects only"] = of_objects["whole image IoU"]
     paired = (
         _by_scene(rows, test),
         _by_scene(objects, test),
         [class_scores(matrix).mean["mIoU"] for matrix in matrices],
-        aucs["per picture"],
+        aucs["per image"],
     )
     return Measured(numbers, controls, dict(zip(PAIRED, paired, strict=True)))
 
@@ -113,7 +113,7 @@ def chosen_cut(encoder: Encoder, validation: int) -> float:
 
 @torch.inference_mode()
 def validation_miou(encoder: Encoder, validation: int) -> float:
-    """mIoU among the words that are there, by which the last block's variant is chosen."""
+    """mIoU among the words that are there, by which the last block's method is chosen."""
     encoded = encode_scenes(encoder, _scenes("validation", validation))
     total = sum(confusion(encoder, encoded, number) for number in range(validation))
     return class_scores(np.asarray(total)).mean["mIoU"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 PAPERS_BLOCK = "maskclip"
 BEST = "best"
-"""Stands for the variant of the last block with the highest mIoU on validation scenes before training."""
+"""Stands for the method of the last block with the highest mIoU on validation scenes before training."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Run:
 
     Attributes:
         name: of its folders.
-        variant: of the last block, or `BEST`.
+        method: of the last block, or `BEST`.
         config: shipped config: the paper's recipe at the size of scenes, or ours.
         settings: what it changes, `section.name=value`.
         data: name of `ttd.scenes.proof.inputs.PAIRS`.
@@ -23,7 +23,7 @@ class Run:
     """
 
     name: str
-    variant: str = BEST
+    method: str = BEST
     config: str = "scenes-paper"
     settings: tuple[str, ...] = ()
     data: str = "clean"
@@ -38,9 +38,9 @@ RUNS = (
     Run("negatives-maskclip", PAPERS_BLOCK, config="scenes-negatives"),
     Run("only-tag", settings=("loss.distill=0",)),
     Run("only-distill", settings=("loss.tag=0",)),
-    Run("borrowed", settings=("loss.borrowed=2",)),
-    Run("borrowed-maskclip", PAPERS_BLOCK, settings=("loss.borrowed=2",)),
-    Run("borrowed-rule", settings=("loss.borrowed=2", "choice.by=borrowed")),
+    Run("two-negatives", settings=("loss.negatives=2",)),
+    Run("two-negatives-maskclip", PAPERS_BLOCK, settings=("loss.negatives=2",)),
+    Run("two-negatives-rule", settings=("loss.negatives=2", "choice.by=negatives")),
     Run("frozen", settings=("choice.model=frozen",)),
     Run("several", settings=("data.captions=together",), data="several"),
     Run("every-noun", settings=("choice.by=given",), tags="nouns.jsonl"),
@@ -57,7 +57,7 @@ Row = tuple[str, str]
 BASES = {"base": BEST, "base-maskclip": PAPERS_BLOCK}
 
 TAGS = ("precision", "recall", "F1", "accuracy", "mAP")
-HONEST = ("absent selected", "F1, shuffled", "AUC per picture", "AUC per word")
+HONEST = ("absent selected", "F1, shuffled", "AUC per image", "AUC per word")
 CAPTION = ("CaptionIoU", "mFPR", "mFNR", "CaptionIoU, objects only")
 CHOSEN = ("chosen threshold", "CaptionIoU, chosen threshold", "objects only, chosen threshold")
 MEMORY = ("image to text", "text to image", "noun accuracy")
@@ -67,7 +67,7 @@ IN_SHORT = (
     "CaptionIoU",
     "CaptionIoU, objects only",
     "mIoU",
-    "AUC per picture",
+    "AUC per image",
     "AUC per word",
 )
 
@@ -91,7 +91,7 @@ _MAIN = (
     ("MaskCLIP's block", "base-maskclip"),
     ("+ TTD", "ttd-maskclip"),
     ("+ `scenes-negatives`", "negatives-maskclip"),
-    ("best variant", "base"),
+    ("best method", "base"),
     ("+ TTD", "ttd"),
     ("+ `scenes-negatives`", "negatives"),
 )
@@ -105,12 +105,12 @@ TABLES = (
         _MAIN,
     ),
     Table(
-        "The two losses, best variant (Table 5a)",
+        "The two losses, best method (Table 5a)",
         IN_SHORT,
         (("nothing", "base"), ("only L_tag", "only-tag"), ("only L_distill", "only-distill"), ("both", "ttd")),
     ),
     Table(
-        "Who selects the words in training, best variant (Tables 5b and 8)",
+        "Who selects the words in training, best method (Tables 5b and 8)",
         IN_SHORT,
         (
             ("nothing", "base"),
@@ -121,7 +121,7 @@ TABLES = (
         ),
     ),
     Table(
-        "Pairs of which 40 % have another picture's caption, best variant (Table 7)",
+        "Pairs of which 40 % have another image's caption, best method (Table 7)",
         IN_SHORT,
         (
             ("nothing", "base"),
@@ -132,15 +132,15 @@ TABLES = (
         ),
     ),
     Table(
-        "Past the paper, best variant",
+        "Past the paper, best method",
         IN_SHORT,
         (
             ("nothing", "base"),
             ("TTD", "ttd"),
-            ("+ 2 borrowed words", "borrowed"),
-            ("+ 2 borrowed words, chosen by their rule", "borrowed-rule"),
+            ("+ 2 negative words", "two-negatives"),
+            ("+ 2 negative words, chosen by their rule", "two-negatives-rule"),
             ("chosen by the frozen base", "frozen"),
-            ("three captions of each picture together", "several"),
+            ("three captions of each image together", "several"),
             ("`scenes-negatives`", "negatives"),
         ),
     ),
@@ -150,7 +150,7 @@ TABLES = (
         (
             ("nothing", "base-maskclip"),
             ("TTD", "ttd-maskclip"),
-            ("+ 2 borrowed words", "borrowed-maskclip"),
+            ("+ 2 negative words", "two-negatives-maskclip"),
             ("`scenes-negatives`", "negatives-maskclip"),
         ),
     ),

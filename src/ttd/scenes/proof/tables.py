@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ttd.atomic import whole_file
+from ttd.files import whole_file
 from ttd.scenes.proof.inputs import wrong_share
 from ttd.scenes.proof.measured import PAIRED, Measured
 from ttd.scenes.proof.plan import BASES, RUNS, TABLES, Table
-from ttd.scenes.proof.work import best_variant, read
+from ttd.scenes.proof.work import best_method, read
 
-_BASE_OF = {variant: name for name, variant in BASES.items()}
+_BASE_OF = {method: name for name, method in BASES.items()}
 AIM = {
     "absent selected": -1,
     "CaptionIoU": 1,
     "CaptionIoU, objects only": 1,
     "mIoU": 1,
-    "AUC per picture": 1,
+    "AUC per image": 1,
     "AUC per word": 1,
 }
 
@@ -59,7 +59,7 @@ def to_markdown(folder: Path) -> str:
         lines += [f"## {table.title}", "", *_rows(folder, table), ""]
         if any(name == "mixed" for _, name in table.rows):
             lines += [*_pruned(folder), ""]
-    lines += ["## The aim: better in everything, best variant", "", *_aim(folder), ""]
+    lines += ["## The aim: better in everything, best method", "", *_aim(folder), ""]
     lines += ["## Paired differences to the same block before training", "", *_differences(folder), ""]
     return "\n".join(lines)
 
@@ -77,19 +77,19 @@ def write_tables(folder: Path) -> str:
 
 def _about(folder: Path, base: Measured) -> list[str]:
     size: dict[str, Any] = json.loads((folder / "proof.json").read_text("utf-8"))
-    best, variants = best_variant(folder)
+    best, methods = best_method(folder)
     control = base.controls
     precision, f1 = control["every noun: precision"], control["every noun: F1"]
-    whole, whole_objects = control["whole picture IoU"], control["whole picture IoU, objects only"]
-    found = ", ".join(f"{name} {value:.3f}" for name, value in variants.items())
+    whole, whole_objects = control["whole image IoU"], control["whole image IoU, objects only"]
+    found = ", ".join(f"{name} {value:.3f}" for name, value in methods.items())
     return [
-        f"`mini` ({size['base'][:8]}), {size['pairs']:,} training pairs, measured on {size['test']:,} test scenes.",
-        f"Chosen on {size['validation']:,} validation scenes: thresholds, and the last block's best variant by mIoU,",
+        f"`mini` ({size['base'][:10]}), {size['pairs']:,} training pairs, measured on {size['test']:,} test scenes.",
+        f"Chosen on {size['validation']:,} validation scenes: thresholds, and the last block's best method by mIoU,",
         f"**{best}** ({found}). Values are means over the seeds that are done, ± their standard deviation.",
         "",
         f"Controls: *every noun*, selected without looking, has precision {precision:.3f}, F1 {f1:.3f} and",
-        f"absent selected 1; the whole picture as the caption's mask has CaptionIoU {whole:.3f}, {whole_objects:.3f}",
-        "where it names objects only; *F1, shuffled* is what the text achieves on another picture; AUC .5 is chance.",
+        f"absent selected 1; the whole image as the caption's mask has CaptionIoU {whole:.3f}, {whole_objects:.3f}",
+        "where it names objects only; *F1, shuffled* is what the text achieves on another image; AUC .5 is chance.",
     ]
 
 
@@ -129,7 +129,7 @@ def _differences(folder: Path) -> list[str]:
     for run in RUNS:
         found = read(folder, run.name)
         if found:
-            before = read(folder, _BASE_OF[run.variant])[0].paired
+            before = read(folder, _BASE_OF[run.method])[0].paired
             cells = [_difference_cell(difference(before[name], [one.paired[name] for one in found])) for name in PAIRED]
             lines.append(f"| {run.name} | " + " | ".join(cells) + " |")
     return lines

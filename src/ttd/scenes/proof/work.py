@@ -17,13 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ttd.atomic import whole_file
 from ttd.errors import InputError, TTDError
+from ttd.files import whole_file
 from ttd.scenes.proof.inputs import prepare
 from ttd.scenes.proof.measured import Measured, measure, validation_miou
 from ttd.scenes.proof.plan import BASES, BEST, RUNS, Run
-from ttd.training.card import RESULTS, write_model_card
-from ttd.training.stopping import Stopped
+from ttd.training.export import RESULTS, write_model_card
+from ttd.training.signals import Stopped
 
 SEEDS = (0, 1, 2)
 MEASURED = "measured.json"
@@ -54,7 +54,7 @@ class Job:
     run: Run
     seed: int
     folder: Path
-    variant: str
+    method: str
     size: Size
 
     @property
@@ -79,9 +79,7 @@ def prove(
     _settle(folder, size)
     prepare(folder / "data", tuple(runs), size.pairs)
     best = _measure_bases(folder, size)
-    jobs = [
-        Job(run, seed, folder, best if run.variant == BEST else run.variant, size) for seed in seeds for run in runs
-    ]
+    jobs = [Job(run, seed, folder, best if run.method == BEST else run.method, size) for seed in seeds for run in runs]
     left = [job for job in jobs if not job.done]
     with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="runs", disable=None) as bar:
         _spread(left, workers, bar)
@@ -95,10 +93,10 @@ def read(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[Measured
     return [Measured.read(path) for path in paths if path.exists()]
 
 
-def best_variant(folder: Path) -> tuple[str, dict[str, float]]:
-    """The last block's variant with the highest mIoU on validation scenes, and that of all."""
-    variants: dict[str, float] = json.loads((folder / "variants.json").read_text("utf-8"))
-    return max(variants, key=lambda name: variants[name]), variants
+def best_method(folder: Path) -> tuple[str, dict[str, float]]:
+    """The last block's method with the highest mIoU on validation scenes, and that of all."""
+    methods: dict[str, float] = json.loads((folder / "methods.json").read_text("utf-8"))
+    return max(methods, key=lambda name: methods[name]), methods
 
 
 def train_and_measure(job: Job) -> None:
@@ -107,13 +105,13 @@ def train_and_measure(job: Job) -> None:
 
     import ttd
     from ttd.training.config import read_config
-    from ttd.training.loop import train  # loads PEFT and transformers
+    from ttd.training.trainer import train  # loads PEFT and transformers
 
     torch.set_num_threads(1)
     run, data = job.run, job.folder / "data"
     settings = [
         f"data.sources={json.dumps([str(data / run.data)])}",
-        f"model.variant={job.variant}",
+        f"model.method={job.method}",
         f"run.seed={job.seed}",
         "run.watch_every=0",
     ]
@@ -125,7 +123,7 @@ def train_and_measure(job: Job) -> None:
     if run.tags:
         settings.append(f"data.tags={json.dumps(str(data / run.tags))}")
     train(read_config(run.config, settings), job.out, command="ttd scenes prove", quiet=True)
-    model = ttd.load("mini", variant=job.variant, adapter=str(job.out))
+    model = ttd.load("mini", method=job.method, adapter=str(job.out))
     measured = measure(model.encoder, job.size.test, job.size.validation)
     with whole_file(job.out / RESULTS) as part:
         part.write_text(json.dumps({f"{job.size.test:,} test scenes": measured.numbers}, indent=1) + "\n", "utf-8")
@@ -148,19 +146,21 @@ def _settle(folder: Path, size: Size) -> None:
 
 
 def _measure_bases(folder: Path, size: Size) -> str:
-    """Measures the model before training; gives the variant that is best on validation scenes."""
+    """Measures the model before training; gives the method that is best on validation scenes."""
     import ttd
-    from ttd.encoders.last_block import PRESETS
+    from ttd.encoders.methods import method_names
 
-    path = folder / "variants.json"
+    path = folder / "methods.json"
     if not path.exists():
-        found = {name: validation_miou(ttd.load("mini", variant=name).encoder, size.validation) for name in PRESETS}
+        found = {
+            name: validation_miou(ttd.load("mini", method=name).encoder, size.validation) for name in method_names()
+        }
         with whole_file(path) as part:
             part.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    best, _ = best_variant(folder)
-    for name, variant in BASES.items():
+    best, _ = best_method(folder)
+    for name, method in BASES.items():
         if not (folder / f"{name}.json").exists():
-            encoder = ttd.load("mini", variant=best if variant == BEST else variant).encoder
+            encoder = ttd.load("mini", method=best if method == BEST else method).encoder
             measure(encoder, size.test, size.validation).write(folder / f"{name}.json")
     return best
 

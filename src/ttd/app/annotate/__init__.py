@@ -1,0 +1,1 @@
+"""The Annotate tab of the page."""

@@ -1,0 +1,200 @@
+// The Annotate tab: sends clicks and keys to the server, and draws at once what does not need the server.
+// gradio calls this with: element, trigger, props, watch. Every response replaces the HTML inside element.
+
+const DRAG = 6; // pixels of the screen beyond which a press is a drag, not a click
+const own = { mode: "point", outside: false, radius: 14, hidden: false, corner: null, drag: null };
+
+let tab = sessionStorage.getItem("ttd-annotate");
+if (!tab) {
+  tab = "tab-" + Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
+  sessionStorage.setItem("ttd-annotate", tab);
+}
+
+const board = () => element.querySelector(".ann");
+const stage = () => element.querySelector(".ann-stage");
+const reviewing = () => board()?.dataset.reviewing === "1";
+
+function send(action) {
+  board()?.classList.add("ann-busy");
+  trigger("submit", { ...action, tab, item: Number(board()?.dataset.item ?? -1) });
+}
+
+// The pixel of the image under the mouse, counted from the first pixel's centre.
+function spot(event) {
+  const box = stage().getBoundingClientRect();
+  const clamp = (value, most) => Math.min(Math.max(value, 0), most);
+  const width = Number(stage().dataset.width), height = Number(stage().dataset.height);
+  return {
+    x: clamp(((event.clientX - box.left) / box.width) * width - 0.5, width - 1),
+    y: clamp(((event.clientY - box.top) / box.height) * height - 0.5, height - 1),
+  };
+}
+
+const inside = (event) => own.outside === event.shiftKey;
+
+// State of the browser alone, drawn again after every response.
+function redraw() {
+  const ann = board();
+  if (!ann) return;
+  ann.classList.remove("ann-busy");
+  ann.classList.toggle("ann-hidden", own.hidden);
+  ann.dataset.mode = own.mode;
+  for (const button of ann.querySelectorAll("[data-mode]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.mode === own.mode));
+  }
+  ann.querySelector("[data-switch=outside]")?.setAttribute("aria-pressed", String(own.outside));
+  element.querySelector(".ann-rubber")?.remove();
+}
+
+function rubber(from, to) {
+  const area = stage();
+  let box = area.querySelector(".ann-rubber");
+  if (!box) {
+    box = document.createElement("i");
+    box.className = "ann-box ann-rubber";
+    area.appendChild(box);
+  }
+  const width = Number(area.dataset.width), height = Number(area.dataset.height);
+  box.style.left = `${(100 * Math.min(from.x, to.x)) / width}%`;
+  box.style.top = `${(100 * Math.min(from.y, to.y)) / height}%`;
+  box.style.width = `${(100 * (Math.abs(from.x - to.x) + 1)) / width}%`;
+  box.style.height = `${(100 * (Math.abs(from.y - to.y) + 1)) / height}%`;
+}
+
+function dab(event, drag) {
+  const here = spot(event), last = drag.spots[drag.spots.length - 1];
+  if (last && Math.hypot(here.x - last[0], here.y - last[1]) < drag.radius / 2) return;
+  if (drag.spots.length >= 2000) return;
+  drag.spots.push([here.x, here.y]);
+  const mark = document.createElement("i");
+  mark.className = drag.inside ? "ann-dab" : "ann-dab ann-erase";
+  const area = stage(), width = Number(area.dataset.width), height = Number(area.dataset.height);
+  mark.style.left = `${(100 * (here.x + 0.5)) / width}%`;
+  mark.style.top = `${(100 * (here.y + 0.5)) / height}%`;
+  mark.style.width = `${(200 * drag.radius) / width}%`;
+  area.appendChild(mark);
+}
+
+element.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0 || reviewing() || !event.target.closest(".ann-stage")) return;
+  event.preventDefault();
+  document.activeElement?.blur?.();
+  const from = spot(event);
+  const scale = Number(stage().dataset.width) / stage().getBoundingClientRect().width;
+  own.drag = { from, x: event.clientX, y: event.clientY, dragged: false, inside: inside(event) };
+  if (own.mode === "brush") {
+    Object.assign(own.drag, { spots: [], radius: own.radius * scale });
+    dab(event, own.drag);
+  }
+});
+
+document.addEventListener("pointermove", (event) => {
+  if (!stage()) return;
+  const drag = own.drag;
+  if (drag?.spots) return dab(event, drag);
+  if (drag) {
+    drag.dragged ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > DRAG;
+    if (drag.dragged) rubber(drag.from, spot(event));
+  } else if (own.corner) {
+    rubber(own.corner, spot(event));
+  }
+});
+
+document.addEventListener("pointerup", (event) => {
+  const drag = own.drag;
+  own.drag = null;
+  if (!drag || !stage()) return;
+  const to = spot(event);
+  if (drag.spots) {
+    send({ do: "stroke", spots: drag.spots, radius: drag.radius, inside: drag.inside });
+  } else if (drag.dragged) {
+    own.corner = null;
+    send({ do: "box", x: drag.from.x, y: drag.from.y, x2: to.x, y2: to.y });
+  } else if (own.mode === "box" && !own.corner) {
+    own.corner = drag.from;
+    rubber(drag.from, drag.from);
+  } else if (own.mode === "box") {
+    const corner = own.corner;
+    own.corner = null;
+    send({ do: "box", x: corner.x, y: corner.y, x2: drag.from.x, y2: drag.from.y });
+  } else {
+    send({ do: "point", x: drag.from.x, y: drag.from.y, inside: drag.inside });
+  }
+});
+
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button || button.disabled) return;
+  button.blur(); // otherwise the space bar and Enter would press it again
+  const { mode, switch: name, do: what, word, index } = button.dataset;
+  if (mode) setMode(mode);
+  else if (name) own.outside = !own.outside;
+  else if (what === "press") send({ do: what, word });
+  else if (what === "choose") send({ do: what, index: Number(index) });
+  else if (what === "caption") sendCaption();
+  else if (what) send({ do: what });
+  if (mode || name) redraw();
+});
+
+function sendCaption() {
+  send({ do: "caption", text: element.querySelector(".ann-typed input").value });
+}
+element.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing || !event.target.closest(".ann-typed input")) return;
+  event.preventDefault();
+  event.target.blur(); // so that the next key is a command again
+  sendCaption();
+});
+
+element.addEventListener("input", (event) => {
+  if (event.target.dataset.do !== "threshold") return;
+  event.target.parentElement.querySelector("output").textContent = Number(event.target.value).toFixed(2);
+});
+element.addEventListener("change", (event) => {
+  if (event.target.dataset.do === "threshold") send({ do: "threshold", value: Number(event.target.value) });
+});
+
+function setMode(mode) {
+  own.mode = mode;
+  own.corner = null;
+}
+
+const sending = (action) => () => send(action);
+const showing = (change) => () => { change(); redraw(); };
+const ANNOTATE = {
+  a: sending({ do: "accept" }), s: sending({ do: "skip" }), n: sending({ do: "next" }), p: sending({ do: "previous" }),
+  u: sending({ do: "undo" }), x: sending({ do: "drop" }), c: sending({ do: "clear" }), r: sending({ do: "again" }),
+  arrowright: sending({ do: "word" }), arrowleft: sending({ do: "word", back: true }),
+  d: showing(() => setMode("point")), b: showing(() => setMode("box")), f: showing(() => setMode("brush")),
+  o: showing(() => { own.outside = !own.outside; }), escape: showing(() => { own.corner = own.drag = null; }),
+  "+": showing(() => { own.radius = Math.min(own.radius * 1.3, 200); }),
+  "-": showing(() => { own.radius = Math.max(own.radius / 1.3, 2); }),
+};
+const REVIEW = {
+  k: sending({ do: "keep" }), x: sending({ do: "reject" }), p: sending({ do: "back" }), e: sending({ do: "edit" }),
+};
+const BOTH = { h: showing(() => { own.hidden = !own.hidden; }) };
+
+function onKey(event) {
+  if (!element.isConnected) return document.removeEventListener("keydown", onKey);
+  if (!board() || board().offsetParent === null || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable=true]")) return;
+  const key = event.key.toLowerCase();
+  let act = BOTH[key] ?? (reviewing() ? REVIEW : ANNOTATE)[key];
+  if (!reviewing() && /^[1-9]$/.test(key)) act = sending({ do: "choose", index: Number(key) - 1 });
+  if (!act || (event.repeat && !["+", "-", "u"].includes(key))) return;
+  event.preventDefault();
+  act();
+}
+document.addEventListener("keydown", onKey);
+
+let item = null;
+watch("value", () => {
+  if (board()?.dataset.item !== item) {
+    item = board()?.dataset.item;
+    own.corner = own.drag = null;
+  }
+  redraw();
+});
+
+setTimeout(() => send({ do: "open" }), 0);

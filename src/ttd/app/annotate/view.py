@@ -1,0 +1,301 @@
+"""The Annotate tab as HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from ttd.annotate.annotation_set import AnnotationSet, Progress
+from ttd.annotate.item import MAX_CHARACTERS, OpenItem
+from ttd.annotate.map_masks import Mask
+from ttd.annotate.prompts import Prompts
+from ttd.annotate.records import Record
+from ttd.app.annotate.actions import Tab
+from ttd.app.html import css_colour, escaped, img, notice
+from ttd.inference.masks import nearest
+from ttd.text.words import is_stop_word, split_words
+from ttd.viz.colours import class_colours
+from ttd.viz.overlays import bounded
+
+SIDE = 900  # pixels of the longer side as it is shown
+_MIN_SIDE = 600  # the same for the masks of smaller images
+_FILL, _FILL_ACTIVE = 80, 120  # opacity of the colours, of 255
+
+KEYS = (
+    ("A", "accept"), ("S", "skip"), ("N P", "next, previous"), ("U", "undo"), ("← →", "word"), ("1-9", "n-th word"),
+    ("X", "drop word"), ("D B F", "dots, box, free hand"), ("O", "outside"), ("C", "clear"), ("R", "propose again"),
+    ("H", "hide masks"), ("+ −", "brush"), ("Esc", "forget corner"),
+)  # fmt: skip
+REVIEW_KEYS = (("K", "keep"), ("X", "reject"), ("P", "one back"), ("E", "change it"), ("H", "hide masks"))
+
+
+class TabView:
+    """What one tab shows.
+
+    Args:
+        annotations: the set that is annotated.
+        tab: its state, which `Actions` changes.
+    """
+
+    def __init__(self, annotations: AnnotationSet, tab: Tab) -> None:
+        self._annotations, self._tab = annotations, tab
+        self._responses = itertools.count(1)
+        self._image: tuple[OpenItem, str] | None = None
+
+    def html(self) -> str:
+        """The whole tab; with a new number each time, so that the page's script notices an equal response, too."""
+        tab = self._tab
+        inner = _review(self._annotations, tab.record) if tab.reviewing else self._annotate(tab.opened)
+        item = tab.opened.item.number if tab.opened and not tab.reviewing else -1
+        message = notice(tab.message, "error" if tab.failed else "info") if tab.message else ""
+        return (
+            f'<div class="ann" data-response="{next(self._responses)}" data-item="{item}" '
+            f'data-reviewing="{int(tab.reviewing)}">{_head(self._annotations.progress(), tab)}'
+            f'<div class="ann-message">{message}</div>{inner}</div>'
+        )
+
+    def _annotate(self, opened: OpenItem | None) -> str:
+        if opened is None:
+            return (
+                '<p class="ann-done">Nothing is left to annotate. <button data-do="previous">Previous (P)</button></p>'
+            )
+        if self._image is None or self._image[0] is not opened:
+            # Made once for an item: it is the largest part of every response.
+            self._image = opened, img(bounded(opened.image, SIDE), opened.content.caption, "ann-image")
+        return _annotate(opened, self._image[1])
+
+
+def _head(progress: Progress, tab: Tab) -> str:
+    """The two passes and the progress."""
+    done = progress.accepted + progress.skipped
+    passes = "".join(
+        f'<button data-do="{name}" aria-pressed="{str(on).lower()}">{label}</button>'
+        for name, label, on in (
+            ("annotate", "Annotate", not tab.reviewing),
+            ("review", "Second pass", tab.reviewing),
+        )
+    )
+    position = f"item {tab.opened.item.number + 1} of {progress.total}" if tab.opened and not tab.reviewing else ""
+    counts = f"{progress.accepted} accepted, {progress.skipped} skipped, {progress.left} left"
+    if progress.kept or progress.rejected:
+        counts += f"; {progress.kept} kept, {progress.rejected} rejected"
+    return (
+        f'<div class="ann-head"><span class="ann-passes">{passes}</span><b>{position}</b>'
+        f'<progress max="{progress.total}" value="{done}"></progress><span class="ann-counts">{counts}</span></div>'
+    )
+
+
+def _annotate(opened: OpenItem, image: str) -> str:
+    """The caption, the image (given as HTML) with the masks, and the panel beside it."""
+    colours, masks = word_colours(opened.words), opened.masks()
+    stage = _stage(image, opened.image.size, masks, colours, opened.active, opened.prompts)
+    state = {"accepted": "accepted before", "skipped": "skipped before"}.get(opened.status, "")
+    panel = (
+        f"{_chosen(opened, masks, colours)}{_tools(opened)}"
+        f'<div class="ann-decide"><button data-do="accept" class="ann-main">Accept <kbd>A</kbd></button>'
+        f'<button data-do="skip">Skip <kbd>S</kbd></button><button data-do="undo" {_off(not opened.steps)}>Undo '
+        f'<kbd>U</kbd></button><button data-do="previous">‹ <kbd>P</kbd></button>'
+        f'<button data-do="next"><kbd>N</kbd> ›</button></div>{_keys(KEYS)}'
+    )
+    note = f'<span class="ann-state">{state}</span>' if state else ""
+    return (
+        f'{_caption_field(opened)}<div class="ann-caption">{_caption(opened, colours)}{note}</div>'
+        f'<div class="ann-columns">{stage}<div class="ann-panel">{panel}</div></div>'
+    )
+
+
+def _caption_field(opened: OpenItem) -> str:
+    """The field for the caption of an image that has none in the data; empty for others."""
+    if not opened.content.typed:
+        return ""
+    caption = escaped(opened.content.caption)
+    return (
+        f'<div class="ann-typed"><input type="text" maxlength="{MAX_CHARACTERS}" value="{caption}" '
+        'aria-label="Caption" placeholder="This image has no caption: type what it shows">'
+        '<button data-do="caption">Take it <kbd>Enter</kbd></button></div>'
+    )
+
+
+def _caption(opened: OpenItem, colours: Mapping[str, str]) -> str:
+    """The caption's words as buttons; punctuation as text."""
+    parts, selectable, chosen = [], set(opened.words), set(opened.true)
+    for token in opened.tokens:
+        word = token.text.lower()
+        if word not in selectable:
+            parts.append(f'<span class="ann-mark">{escaped(token.text)}</span>')
+            continue
+        kind = "ann-word" + (" ann-chosen" if word in chosen else "") + (" ann-active" if word == opened.active else "")
+        kind += " ann-small" if is_stop_word(word) else ""
+        parts.append(
+            f'<button class="{kind}" data-do="press" data-word="{escaped(word)}" style="--word:{colours[word]}" '
+            f'aria-pressed="{str(word in chosen).lower()}">{escaped(token.text)}</button>'
+        )
+    return " ".join(parts)
+
+
+def _chosen(opened: OpenItem, masks: Mapping[str, Mask], colours: Mapping[str, str]) -> str:
+    """A row for each chosen word: its colour, and its mask's percentage of the image."""
+    rows = []
+    for index, word in enumerate(opened.true):
+        kind = ' class="ann-active"' if word == opened.active else ""
+        area = f"{masks[word].mean():.0%}" if masks[word].any() else "no pixel"
+        rows.append(
+            f'<li{kind}><button data-do="choose" data-index="{index}"><i style="background:{colours[word]}"></i>'
+            f"<b>{escaped(word)}</b><span>{area}</span></button></li>"
+        )
+    if not rows:
+        return '<p class="ttd-hint">Click the words above that are truly in the image.</p>'
+    return f'<ol class="ann-list">{"".join(rows)}</ol>'
+
+
+def _tools(opened: OpenItem) -> str:
+    """The modes of a click on the image, and the threshold; the page's script marks the mode that is on."""
+    source = (
+        "SAM-HQ draws the masks."
+        if opened.mask_source == "sam-hq"
+        else "Masks are the model's maps above the threshold."
+    )
+    slider = (
+        f'<label class="ann-threshold">Threshold of the map <output>{opened.threshold:.2f}</output>'
+        f'<input type="range" min="0" max="1" step="0.01" value="{opened.threshold:.2f}" data-do="threshold" '
+        f"{_off(not opened.active)}>"
+        "</label>"
+    )
+    return (
+        '<div class="ann-tools"><span class="ann-group"><button data-mode="point">Dots <kbd>D</kbd></button>'
+        '<button data-mode="box">Box <kbd>B</kbd></button>'
+        '<button data-mode="brush">Free hand <kbd>F</kbd></button></span>'
+        '<button data-switch="outside" aria-pressed="false">Outside <kbd>O</kbd></button>'
+        f'<span class="ann-group"><button data-do="clear" {_off(not opened.active)}>Clear <kbd>C</kbd></button>'
+        f'<button data-do="again" {_off(not opened.active)}>Again <kbd>R</kbd></button></span></div>{slider}'
+        f'<p class="ttd-hint">{source} Click: inside; shift-click: outside; drag: a box.</p>'
+    )
+
+
+def _review(annotations: AnnotationSet, record: Record | None) -> str:
+    if record is None:
+        return ""
+    words = tuple(dict.fromkeys(record.words))
+    colours = word_colours(words)
+    image = annotations.image_of(record)
+    shown = img(bounded(image, SIDE), record.caption, "ann-image")
+    stage = _stage(shown, image.size, record.masks, colours, None, Prompts())
+    spans = []
+    for token in split_words(record.caption):
+        word = token.text.lower()
+        kind = "ann-word ann-chosen" if word in record.true else "ann-word ann-small"
+        spans.append(f'<span class="{kind}" style="--word:{colours.get(word, "#888888")}">{escaped(token.text)}</span>')
+    panel = (
+        f'<p class="ttd-hint">{escaped(record.id)}, {record.mask_source}, {record.time[:10]}</p>'
+        '<div class="ann-decide"><button data-do="keep" class="ann-main">Keep <kbd>K</kbd></button>'
+        '<button data-do="reject">Reject <kbd>X</kbd></button><button data-do="back">‹ Back <kbd>P</kbd></button>'
+        f'<button data-do="edit">Change it <kbd>E</kbd></button></div>{_keys(REVIEW_KEYS)}'
+    )
+    return (
+        f'<div class="ann-caption">{" ".join(spans)}</div>'
+        f'<div class="ann-columns">{stage}<div class="ann-panel">{panel}</div></div>'
+    )
+
+
+def _stage(
+    shown: str,
+    size: tuple[int, int],
+    masks: Mapping[str, Mask],
+    colours: Mapping[str, str],
+    active: str | None,
+    prompts: Prompts,
+) -> str:
+    """The image (given as HTML), the masks over it, the words on their masks, the active word's points and boxes."""
+    width, height = size
+    # The masks of a small image are enlarged: otherwise their edges would cover it.
+    factor = min(max(1.0, _MIN_SIDE / max(size)), SIDE / max(size))
+    layer = _layer(masks, colours, active, (max(1, round(height * factor)), max(1, round(width * factor))))
+    labels = "".join(_label(word, mask, colours[word], word == active) for word, mask in masks.items() if mask.any())
+    return (
+        f'<div class="ann-stage" data-width="{width}" data-height="{height}" style="aspect-ratio:{width}/{height};'
+        f'--ratio:{width / height:.4f}">{shown}{layer}{labels}'
+        f"{_marks(prompts, width, height)}</div>"
+    )
+
+
+def _layer(masks: Mapping[str, Mask], colours: Mapping[str, str], active: str | None, size: tuple[int, int]) -> str:
+    """An image of the masks: number n of the palette is the n-th word's area, 128 + n its edge."""
+    order = sorted(masks, key=lambda word: word == active)  # the active word is drawn last
+    numbers = {word: 1 + index % 127 for index, word in enumerate(masks)}
+    drawn = np.zeros(size, np.uint8)
+    for word in order:
+        small = nearest(masks[word].astype(np.uint16), size) > 0
+        drawn[small] = numbers[word]
+        drawn[small & ~_shrunk(small, 3 if word == active else 2)] = 128 + numbers[word]
+    palette, opacity = np.zeros((256, 3), np.uint8), bytearray(256)
+    for word, number in numbers.items():
+        palette[[number, 128 + number]] = [int(colours[word][at : at + 2], 16) for at in (1, 3, 5)]
+        opacity[number], opacity[128 + number] = _FILL_ACTIVE if word == active else _FILL, 255
+    layer = Image.fromarray(drawn)
+    layer.putpalette(palette.tobytes())
+    data = io.BytesIO()
+    layer.save(data, "PNG", transparency=bytes(opacity), compress_level=3)
+    source = base64.b64encode(data.getvalue()).decode("ascii")
+    return f'<img class="ann-layer" alt="" src="data:image/png;base64,{source}">'
+
+
+def _shrunk(mask: Mask, width: int) -> Mask:
+    """The mask without its outermost pixels, `width` of them."""
+    for _ in range(width):
+        padded = np.pad(mask, 1, mode="edge")
+        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask
+
+
+def _label(word: str, mask: Mask, colour: str, active: bool) -> str:
+    """The word at the pixel of its mask that is nearest to the mask's centroid."""
+    step = max(1, max(mask.shape) // 200)
+    rows, columns = np.nonzero(mask[::step, ::step])
+    if not len(rows):
+        rows, columns = np.nonzero(mask)
+        step = 1
+    best = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
+    left = _percent(int(columns[best]) * step + 0.5, mask.shape[1])
+    top = _percent(int(rows[best]) * step + 0.5, mask.shape[0])
+    kind = "ttd-sign ann-sign" + (" ann-on" if active else "")
+    return f'<span class="{kind}" style="left:{left};top:{top};border-color:{colour}">{escaped(word)}</span>'
+
+
+def _marks(prompts: Prompts, width: int, height: int) -> str:
+    """Points as a plus (inside) or a cross (outside), boxes as dashed frames."""
+    parts = []
+    for box in prompts.boxes:
+        parts.append(
+            f'<i class="ann-box" style="left:{_percent(box.left, width)};top:{_percent(box.top, height)};'
+            f"width:{_percent(box.right - box.left + 1, width)};"
+            f'height:{_percent(box.bottom - box.top + 1, height)}"></i>'
+        )
+    for point in prompts.points:
+        kind, sign = ("ann-in", "+") if point.inside else ("ann-out", "×")
+        left, top = _percent(point.x + 0.5, width), _percent(point.y + 0.5, height)
+        parts.append(f'<i class="ann-point {kind}" style="left:{left};top:{top}">{sign}</i>')
+    return "".join(parts)
+
+
+def word_colours(words: Sequence[str]) -> dict[str, str]:
+    """A colour for each of a caption's words, chosen or not; the strongest ones for words that are not stop words."""
+    order = sorted(words, key=is_stop_word)
+    return {word: css_colour(colour) for word, colour in zip(order, class_colours(len(order)), strict=True)}
+
+
+def _keys(keys: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<span><kbd>{escaped(key)}</kbd> {escaped(meaning)}</span>" for key, meaning in keys)
+    return f'<div class="ann-keys">{rows}</div>'
+
+
+def _off(off: bool) -> str:
+    return "disabled" if off else ""
+
+
+def _percent(value: float, whole: int) -> str:
+    return f"{100 * value / whole:.2f}%"

@@ -1,0 +1,222 @@
+"""A list of images with captions: CSV, TSV, JSONL, or COCO captions JSON.
+
+Captions of one image are kept together, also where they stand on several lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttd.data.bad_samples import BROKEN_JSON, MISSING_CAPTION, MISSING_IMAGE, BadSample
+from ttd.data.captions import NoCaption, from_record, usable
+from ttd.data.coco_json import read_coco_json
+from ttd.data.rows import field_names, read_rows
+from ttd.data.shard import MOST_BYTES, shard_name
+from ttd.errors import InputError
+from ttd.safe_paths import file_below
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IMAGE_NAMES = ("image", "file_name", "filename", "filepath", "file", "path", "img")
+
+
+@dataclass(frozen=True)
+class ListedLine:
+    """A line about an image that has an id or tags, for the commands that work on one line after the other.
+
+    Attributes:
+        id: as written, None where there is none.
+        captions: possibly none, or why they cannot be used.
+        tags: words to be asked about, possibly none, or why they cannot be used.
+    """
+
+    id: str | None
+    captions: tuple[str, ...] | NoCaption
+    tags: tuple[str, ...] | NoCaption
+
+
+class CaptionsFile:
+    """See `ttd.data.shard.Shard`; a key is the image's path as the file has it.
+
+    Args:
+        path: the captions file.
+        images: the folder that the images' paths start from; None: the captions file's own.
+        own_list: whether it is a list that is worked off line by line: ids and tags of its lines are kept, and images
+            may lie anywhere. Else images outside of that folder count as missing, for a file that was handed on
+            must not choose among this machine's files what is copied into a data set.
+
+    Raises:
+        InputError: the file is not a captions file, or names no image in `images`.
+    """
+
+    damage: BadSample | None = None
+
+    def __init__(self, path: Path, images: Path | None = None, *, own_list: bool = False) -> None:
+        self.path = path
+        self.name = shard_name(path)
+        self.images = images or path.parent
+        self.size = path.stat().st_size
+        self._own_list = own_list
+        self._captions: dict[str, list[str] | NoCaption] = {}
+        self._lines: dict[str, list[ListedLine]] = {}
+        for image, texts, line in _coco(path) if path.suffix.lower() == ".json" else _listed(path):
+            self._add(image, texts)
+            if line is not None and own_list:
+                self._lines.setdefault(image, []).append(line)
+        if not self._captions:
+            raise InputError(f"{path} names no image: each line needs an image and a caption")
+        self._keys = list(self._captions)
+        if not own_list and not any(file_below(self.images, key) for key in self._keys):
+            raise InputError(
+                f"{path}: the image {self._keys[0]!r} and all others lie outside {self.images}: name the folder that "
+                "holds them (--images), and write their paths from there or in full"
+            )
+
+    def __len__(self) -> int:
+        """Images."""
+        return len(self._keys)
+
+    def keys(self) -> pa.Array:
+        """All images' paths, in the order of the file."""
+        import pyarrow as pa
+
+        return pa.array(self._keys, pa.string())
+
+    def key(self, row: int) -> str:
+        """An image's path."""
+        return self._keys[row]
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """At least one caption."""
+        texts = self._captions[self._keys[row]]
+        return self.checked(row, texts if isinstance(texts, NoCaption) else tuple(texts))
+
+    def lines(self, row: int) -> list[ListedLine]:
+        """The lines about an image where they have ids or tags of their own, else none."""
+        return self._lines.get(self._keys[row], [])
+
+    def checked(self, row: int, texts: tuple[str, ...] | NoCaption) -> tuple[str, ...]:
+        """Captions or tags of an image, each once; raises `BadSample` where they cannot be used."""
+        try:
+            if isinstance(texts, NoCaption):
+                raise texts
+            return usable(dict.fromkeys(texts))
+        except NoCaption as error:
+            raise BadSample(error.reason, self.name, self._keys[row], error.detail) from None
+
+    def file(self, row: int) -> Path | None:
+        """The image's file; None where its path leads out of `images`."""
+        key = self._keys[row]
+        return self.images / key if self._own_list else file_below(self.images, key)
+
+    def image_bytes(self, row: int) -> bytes:
+        """The encoded image."""
+        key = self._keys[row]
+        image = self.file(row)
+        if image is None:
+            raise BadSample(MISSING_IMAGE, self.name, key, f"its path leads out of {self.images}")
+        try:
+            with image.open("rb") as file:
+                return file.read(MOST_BYTES)
+        except (OSError, ValueError) as error:
+            detail = getattr(error, "strerror", None) or str(error)
+            raise BadSample(MISSING_IMAGE, self.name, key, detail) from None
+
+    def record(self, row: int) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def tags(self, row: int) -> tuple[tuple[str, ...], ...]:
+        """None are read from captions files."""
+        raise InputError(f"{self.path} carries no words for its captions: name a file or folder of words with --tags")
+
+    def _add(self, image: str, texts: list[str] | NoCaption) -> None:
+        known = self._captions.setdefault(image, texts)
+        if known is texts or isinstance(texts, NoCaption):
+            return
+        if isinstance(known, NoCaption):
+            self._captions[image] = texts
+        else:
+            known += texts
+
+
+def looks_like_captions(path: Path) -> bool:
+    """Whether a file of a folder begins like a list of images: a header or first object that names an image.
+
+    Results of this package's own commands, which name images too, do not count.
+    """
+    if path.suffix.lower() == ".json":
+        try:
+            with path.open("rb") as file:
+                beginning = file.read(1 << 16)
+        except OSError:
+            return False
+        return b'"images"' in beginning or b'"annotations"' in beginning
+    try:
+        names = field_names(path)
+    except (InputError, OSError, csv.Error):
+        return False
+    return not names.isdisjoint(IMAGE_NAMES) and not {"id", "image", "model"} <= names
+
+
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half characters that stand for no byte of the file
+_Found = tuple[str, "list[str] | NoCaption", ListedLine | None]
+
+
+def _coco(path: Path) -> Iterator[_Found]:
+    """`images` with id and file_name, `annotations` with image_id and caption."""
+    advice = 'a COCO captions file has "images" and "annotations" with captions: convert it, or give CSV or JSONL'
+    content = read_coco_json(path, ("images", "annotations"), advice)
+    try:
+        names = {image["id"]: _key(str(image["file_name"])) for image in content["images"]}
+        found: dict[Any, list[str]] = {number: [] for number in names}
+        for annotation in content["annotations"]:
+            found[annotation["image_id"]].append(str(annotation["caption"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}); {advice}") from None
+    for number, name in names.items():
+        yield name, found[number] if found[number] else NoCaption(MISSING_CAPTION), None
+
+
+def _listed(path: Path) -> Iterator[_Found]:
+    """One image per line; lines of one image add up."""
+    # Read with surrogate escapes, so that a line in another encoding costs only its own image.
+    for number, row in read_rows(path, "surrogateescape"):
+        record = {name.strip().lower(): value for name, value in row.items()}
+        image = next((record[name] for name in IMAGE_NAMES if record.get(name)), None)
+        if not isinstance(image, str):
+            raise InputError(
+                f"{path}, line {number} names no image: give it one of the fields {', '.join(IMAGE_NAMES)}"
+            )
+        try:
+            texts: list[str] | NoCaption = list(from_record(record))
+        except NoCaption as error:
+            texts = error
+        yield _key(image), texts, _line(record, texts)
+
+
+def _line(record: dict[str, Any], texts: list[str] | NoCaption) -> ListedLine | None:
+    """What only the commands that work line by line ask for; None where there is nothing of that."""
+    name, tags = record.get("id"), record.get("tags")
+    if name in (None, "") and not tags:
+        return None
+    words = re.split("[;,]", tags) if isinstance(tags, str) else tags or []
+    captions = texts if isinstance(texts, NoCaption) else tuple(texts)
+    return ListedLine(None if name in (None, "") else str(name), captions, _words(words))
+
+
+def _words(words: Any) -> tuple[str, ...] | NoCaption:
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return NoCaption(BROKEN_JSON, '"tags" is not a list of texts')
+    return tuple(word.strip() for word in words if word.strip())
+
+
+def _key(image: str) -> str:
+    """An image's path as Unicode, with replacement marks for what is none."""
+    return _NO_BYTE.sub("\ufffd", image).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

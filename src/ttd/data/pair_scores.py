@@ -1,0 +1,121 @@
+"""Score pairs: the cosine of the pooled image embedding and the caption's (paper, appendix on pruning)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ttd.data.bad_samples import BadSample
+from ttd.data.shard_jobs import ShardJob, read_ahead
+from ttd.data.sources import PairSource
+from ttd.data.tables import SCORES
+from ttd.device import inference
+from ttd.encoders.base import Encoder
+from ttd.errors import InputError, ModelError
+from ttd.images import prepare_pixels
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    key: str
+    pixels: Tensor  # [3,S,S]
+    captions: tuple[str, ...]
+
+
+class ScoreJob(ShardJob):
+    """Scores of all pairs of a shard: Parquet columns shard, key, score (float32, -1..1).
+
+    An image is resized until its shorter side is `size` (bicubic) and cut to the square in its middle, as
+    CLIP was trained. The score of an image with several captions is the mean of their cosines.
+
+    Args:
+        encoder: in evaluation mode.
+        size: side in pixels, a multiple of the patch size; None: the encoder's own `pruning_size`.
+        flip: the mean of the cosines of the image and of its mirror image.
+        batch: images that are encoded at once.
+        threads: that read and decode images.
+        settings: more of what decides the results (an adapter, the number format).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        size: int | None = None,
+        flip: bool = True,
+        batch: int = 64,
+        threads: int = 4,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.size = size or encoder.pruning_size
+        if self.size % encoder.patch_size:
+            raise InputError(
+                f"a side of {self.size} pixels is no multiple of this encoder's patches of "
+                f"{encoder.patch_size}: choose another size"
+            )
+        self.flip = flip
+        self.batch = batch
+        self.threads = threads
+        self.settings = {
+            **(settings or {}),
+            "base": encoder.fingerprint(),
+            "size": self.size,
+            "flip": flip,
+        }
+
+    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
+        """See `ShardJob`."""
+        keys: list[str] = []
+        scores: list[float] = []
+        names: list[str] = []
+        for read in read_ahead(lambda i: self._prepare(source, i), indices, self.batch, self.threads):
+            batch = []
+            for one in read:
+                if isinstance(one, BadSample):
+                    skip(one)
+                else:
+                    batch.append(one)
+            if batch:
+                keys += [prepared.key for _, prepared in batch]
+                names += [name for name, _ in batch]
+                scores += self.score([p.pixels for _, p in batch], [p.captions for _, p in batch]).tolist()
+        return pa.table([names, keys, scores], schema=SCORES)
+
+    @inference
+    def score(self, pixels: list[Tensor], captions: list[tuple[str, ...]]) -> Tensor:
+        """Scores `[B]` of normalised images `[3,S,S]` with one or more captions each."""
+        images = torch.stack(pixels).to(self.encoder.device)
+        every = [caption for several in captions for caption in several]
+        text = self.encoder.encode_text(every)
+        self.cut_captions += sum(self.encoder.truncated_texts(every))
+        counts = torch.tensor([len(several) for several in captions], device=text.device)
+        owner = torch.repeat_interleave(torch.arange(len(captions), device=text.device), counts)
+        views = [images, images.flip(-1)] if self.flip else [images]
+        pooled = torch.stack([self.encoder.encode_pooled(view) for view in views]).mean(0)  # [B,C]
+        cosines = (pooled[owner] * text).sum(-1)
+        scores = torch.zeros(len(captions), device=text.device).index_add_(0, owner, cosines) / counts
+        if not bool(torch.isfinite(scores).all()):
+            raise ModelError("a score is not finite: load the model with --dtype float32 or bfloat16")
+        return scores.cpu()
+
+    def _prepare(self, source: PairSource, index: int) -> tuple[str, _Prepared]:
+        pair = source[index]
+        pixels = prepare_pixels(
+            centre_square(pair.image, self.size), (self.size, self.size), self.encoder.mean, self.encoder.std
+        )
+        return pair.shard, _Prepared(pair.key, pixels, pair.captions)
+
+
+def centre_square(image: Image.Image, side: int) -> Image.Image:
+    """Resize the shorter side to `side` (bicubic) and cut out the middle: an RGB image of side x side."""
+    short = min(image.size)
+    left, top = (image.width - short) / 2, (image.height - short) / 2
+    box = (left, top, left + short, top + short)
+    return image.resize((side, side), Image.Resampling.BICUBIC, box=box)

@@ -1,0 +1,1 @@
+"""Models and adapters from files, folders and hubs."""

@@ -1,0 +1,237 @@
+"""Adapters: PEFT folders onto an encoder's backbone, and the authors' single file onto TCL's parameters.
+
+An adapter is a small change that belongs to one base. Everything about it is compared with the base before
+anything is changed, so an adapter for another model is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ttd.encoders.base import Encoder
+from ttd.encoders.identity import OUTDATED, is_outdated
+from ttd.encoders.loading.checkpoints import read_tensors
+from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, check_safetensors, read_card, read_json, weights_file
+from ttd.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+CONFIG = "adapter_config.json"
+REMEDY = "load it with the model that it was trained on"
+_PEFT_PREFIX = "base_model.model."
+_PEFT_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(\.\w+)?\.weight")
+_FACTOR = re.compile(r"(?P<module>.+?)[._]lora_(?P<factor>[AB])(\.default)?(\.weight)?", re.IGNORECASE)
+_WRAPPERS = ("module.", "model.", "base_model.model.", "base_model.")
+
+# ---------------------------------------------------------------- PEFT folders
+
+
+def attach_adapter(encoder: Encoder, folder: str | Path, *, scale: float = 1.0, merge: bool = True) -> None:
+    """Attach a PEFT LoRA folder to `encoder.backbone`, in place.
+
+    Args:
+        encoder: in float32, with no adapter so far.
+        folder: holds `adapter_config.json`, `adapter_model.safetensors` and, optionally, `ttd.json`.
+        scale: in 0..1; multiplies the LoRA update. 0 leaves the base untouched.
+        merge: add the update to the weights; otherwise LoRA layers stay in the backbone.
+
+    Raises:
+        ModelError: a file is missing or damaged, the adapter is no LoRA, or it belongs to another base.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    _check_base(encoder, folder)
+    weights = weights_file(folder, ADAPTER_WEIGHTS)
+    if weights is None:
+        raise ModelError(f"{folder} has {CONFIG} but no {ADAPTER_WEIGHTS[0]}: copy it beside it")
+    check_safetensors(weights)
+    tensors = read_tensors(weights)
+    _check_shapes(encoder.backbone, tensors, folder)
+    if 0 < scale < 1 and (config.get("use_dora") or config.get("modules_to_save") or _beyond_lora(tensors)):
+        raise ModelError(f"{folder} changes more than low-rank layers: the scale must be 0 or 1")
+    if scale > 0:
+        _inject(encoder, folder, tensors, scale, merge)
+
+
+def with_layers(backbone: nn.Module, config: Any) -> Any:
+    """PEFT's model around `backbone`, whose layers it changes in place, from a `LoraConfig`."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        return PeftModel(backbone, config)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir() or not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder} is no adapter: {CONFIG} and {ADAPTER_WEIGHTS[0]} are needed in it")
+    config = read_json(folder / CONFIG)
+    if config.get("peft_type") != "LORA":
+        found = config.get("peft_type")
+        raise ModelError(f"{folder / CONFIG} is of type {found!r}: only LORA can be attached")
+    if config.get("megatron_config"):
+        raise ModelError(f"{folder / CONFIG} names code that would have to be run (megatron_core): remove that entry")
+    return config
+
+
+def _check_base(encoder: Encoder, folder: Path) -> None:
+    card = read_card(folder)
+    if card is None:
+        return
+    base = f' ("{card.base}")' if card.base else ""
+    if card.kind != encoder.kind:
+        raise ModelError(
+            f"the adapter {folder} belongs to a {card.kind} model{base}, not to this {encoder.kind} model: {REMEDY}"
+        )
+    if is_outdated(card.fingerprint):
+        raise ModelError(
+            f"{folder / CARD} cannot show whether the adapter belongs to this model: {OUTDATED}; train it again, or "
+            "write the fingerprint anew with tools/restamp.py of ttd's sources"
+        )
+    if card.fingerprint is not None and card.fingerprint != encoder.fingerprint():
+        raise ModelError(
+            f"the adapter {folder} was trained on another base{base}, as the fingerprint in its {CARD} shows: {REMEDY}"
+        )
+
+
+def _check_shapes(backbone: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise where a LoRA factor's module is not in the backbone or has other sizes."""
+    modules = dict(backbone.named_modules())
+    matches = {name: _PEFT_FACTOR.fullmatch(name.removeprefix(_PEFT_PREFIX)) for name in tensors}
+    if not any(matches.values()):
+        raise ModelError(f"{folder} holds no LoRA parameters: it is damaged, or no adapter")
+    for name, match in matches.items():
+        if match is None:
+            continue
+        weight = getattr(modules.get(match["module"]), "weight", None)
+        if not isinstance(weight, Tensor):
+            raise ModelError(
+                f"the adapter {folder} changes {match['module']}, which this model does not have: {REMEDY}"
+            )
+        axis = 1 if match["factor"] == "A" else 0
+        if tensors[name].ndim < 2 or tensors[name].shape[axis] != weight.shape[axis]:
+            raise ModelError(
+                f"the adapter {folder} does not fit: {match['module']} is {list(weight.shape)} here, but its "
+                f"lora_{match['factor']} is {list(tensors[name].shape)}: {REMEDY}"
+            )
+
+
+def _beyond_lora(tensors: Mapping[str, Tensor]) -> bool:
+    return any(not _PEFT_FACTOR.fullmatch(name.removeprefix(_PEFT_PREFIX)) for name in tensors)
+
+
+def _inject(encoder: Encoder, folder: Path, tensors: dict[str, Tensor], scale: float, merge: bool) -> None:
+    from peft import LoraConfig, set_peft_model_state_dict
+    from peft.tuners.lora import LoraLayer
+
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        model = with_layers(encoder.backbone, config)
+        outcome = set_peft_model_state_dict(model, tensors)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the adapter {folder} cannot be attached to this model: {error}") from error
+    missing = [name for name in outcome.missing_keys if "lora_" in name]
+    if missing or outcome.unexpected_keys:
+        name = next(iter([*missing, *outcome.unexpected_keys]))
+        raise ModelError(f"the adapter {folder} is incomplete or does not match its {CONFIG}: see {name}")
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(scale)
+    if merge:
+        model.merge_and_unload()
+
+
+# ---------------------------------------------------------------- the authors' file
+
+
+def read_adapter_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a single-file adapter, without the wrappers that training puts before their names."""
+    check_safetensors(path)
+    return {_unwrapped(name): tensor for name, tensor in read_tensors(path).items()}
+
+
+def add_to_tensors(
+    base: Mapping[str, Tensor],
+    adapter: Mapping[str, Tensor],
+    *,
+    scale: float = 1.0,
+    label: str = "the adapter",
+) -> dict[str, Tensor]:
+    """Add an adapter of unknown making to a model's parameters: `base + scale * change`.
+
+    The format of the authors' `TCL+TTD.pt` is unpublished, so only what is unmistakable is accepted: a
+    parameter under the base's own name and shape replaces it, and a pair `X.lora_A [r,in]`,
+    `X.lora_B [out,r]` adds `B A` (times alpha / r where an `X.alpha` is given) to `X` or `X.weight`,
+    convolutions being filled in row order.
+
+    Returns:
+        A new dict with the base's names.
+
+    Raises:
+        ModelError: names what does not fit; nothing is left out silently.
+    """
+    changed, unused = dict(base), dict(adapter)
+    pairs = _factor_pairs(adapter)
+    for module, (a, b) in pairs.items():
+        target = _target(base, module, adapter[a], adapter[b])
+        if target is None:
+            continue
+        alpha = unused.pop(f"{module}.alpha", None)
+        factor = scale * (float(alpha) / adapter[a].shape[0] if alpha is not None else 1.0)
+        update = (adapter[b].float() @ adapter[a].float()).reshape(base[target].shape)
+        changed[target] = (base[target].float() + factor * update).to(base[target].dtype)
+        del unused[a], unused[b]
+    for name, tensor in list(unused.items()):
+        if name in base and base[name].shape == tensor.shape:
+            changed[name] = torch.lerp(base[name].float(), tensor.float(), scale).to(base[name].dtype)
+            del unused[name]
+    if unused or not adapter:
+        raise ModelError(_misfit(label, unused, len(adapter)))
+    if pairs and not any(name.endswith(".alpha") for name in adapter):
+        log.warning("%s does not say how its low-rank updates are scaled: alpha / r = 1 is assumed", label)
+    return changed
+
+
+def _unwrapped(name: str) -> str:
+    while prefix := next((p for p in _WRAPPERS if name.startswith(p)), None):
+        name = name[len(prefix) :]
+    return name
+
+
+def _factor_pairs(adapter: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
+    """Module -> the names of its factors A and B, where both are there."""
+    found: dict[str, dict[str, str]] = {}
+    for name in adapter:
+        if match := _FACTOR.fullmatch(name):
+            found.setdefault(match["module"], {})[match["factor"].upper()] = name
+    return {module: (both["A"], both["B"]) for module, both in found.items() if len(both) == 2}
+
+
+def _target(base: Mapping[str, Tensor], module: str, a: Tensor, b: Tensor) -> str | None:
+    """The parameter that a pair changes: the one of that name whose shape its product fills."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+        return None
+    shape, size = b.shape[:1], b.shape[0] * a.shape[1]
+    for name in (module, f"{module}.weight"):
+        if name in base and base[name].shape[:1] == shape and base[name].numel() == size:
+            return name
+    return None
+
+
+def _misfit(label: str, unused: Mapping[str, Tensor], total: int) -> str:
+    if not total:
+        return f"{label} holds no tensors: it is no adapter"
+    shown = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(unused.items())[:3])
+    return (
+        f"{label}: {len(unused)} of its {total} parameters fit nothing in this model, such as {shown}; its "
+        "format is not known here, so use it with the program that wrote it"
+    )

@@ -1,0 +1,164 @@
+"""The table of models and adapters that have a short name.
+
+A new model of a known format is one more row; nothing else has to change. Sizes are bytes of the weights
+file, rounded as the publishers show them. Hashes and licences stand here only where they were read on the
+publisher's page; a revision is pinned wherever a hash is given, so that both speak of the same file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MODEL_PAGE = "see the model's page"
+
+TCL_URL = "https://github.com/kakaobrain/tcl/releases/download/v1.0.0/tcl.pth"
+TTD_ADAPTER_URL = "https://drive.google.com/file/d/1_H_OMaPncJ4uzAFSn9Cms6LBzk_oYZCR/view"
+
+
+IN_PACKAGE = "in the package"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One row of the catalogue.
+
+    Attributes:
+        name: the short name that `load` takes.
+        kind: of the encoder ("clip", "siglip", "tcl"), or "sam_hq" for what refines masks.
+        source: a hub id (`org/name`), a URL, or "in the package".
+        size: bytes of the weights, None where unknown.
+        licence: the publisher's licence of the weights.
+        sha256: of the weights file, None where no published hash was seen.
+        what: "model", "adapter" or "refiner".
+        base: for an adapter, the short name of the model that it belongs to.
+        revision: the hub commit that `sha256` belongs to.
+        file: the file name under which a release is kept in the cache.
+        notes: one line for people.
+    """
+
+    name: str
+    kind: str
+    source: str
+    size: int | None
+    licence: str
+    sha256: str | None = None
+    what: str = "model"
+    base: str | None = None
+    revision: str | None = None
+    file: str | None = None
+    notes: str = ""
+
+    @property
+    def hub_id(self) -> str | None:
+        """`org/name` on a hub, None for what comes from elsewhere."""
+        return None if self.source == IN_PACKAGE or "://" in self.source else self.source
+
+
+CATALOGUE: tuple[ModelEntry, ...] = (
+    ModelEntry("mini", "clip", IN_PACKAGE, 17_478_106, "MIT", notes="needs no download; drawn scenes only"),
+    ModelEntry(
+        "mini+ttd",
+        "clip",
+        IN_PACKAGE,
+        151_640,
+        "MIT",
+        what="adapter",
+        base="mini",
+        notes="the paper's recipe",
+    ),
+    ModelEntry(
+        "mini+negatives",
+        "clip",
+        IN_PACKAGE,
+        151_640,
+        "MIT",
+        what="adapter",
+        base="mini",
+        notes="our own recipe, not the paper's",
+    ),
+    ModelEntry("clip-vit-b32", "clip", "openai/clip-vit-base-patch32", 605_000_000, MODEL_PAGE),
+    ModelEntry(
+        "clip-vit-b16",
+        "clip",
+        "openai/clip-vit-base-patch16",
+        599_000_000,
+        MODEL_PAGE,
+        notes="the base of the paper's MaskCLIP",
+    ),
+    ModelEntry("clip-vit-l14", "clip", "openai/clip-vit-large-patch14", 1_710_000_000, MODEL_PAGE),
+    ModelEntry(
+        "clip-vit-l14-336",
+        "clip",
+        "openai/clip-vit-large-patch14-336",
+        1_710_000_000,
+        MODEL_PAGE,
+        notes="native side 336 pixels",
+    ),
+    ModelEntry(
+        "openclip-vit-b32",
+        "clip",
+        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        605_000_000,
+        MODEL_PAGE,
+        notes="trained on LAION-2B",
+    ),
+    ModelEntry(
+        "openclip-vit-b16",
+        "clip",
+        "laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+        599_000_000,
+        "MIT",
+        sha256="3f25d29d3cc74e1d25d47e0593b4dd0864ced1e9b4d8e486a247ca4502f227f1",
+        revision="7288da5a0d6f0b51c4a2b27c624837a9236d0112",
+        notes="trained on LAION-2B",
+    ),
+    ModelEntry("siglip-base-patch16-224", "siglip", "google/siglip-base-patch16-224", 813_000_000, "Apache-2.0"),
+    ModelEntry("siglip-base-patch16-384", "siglip", "google/siglip-base-patch16-384", 814_000_000, "Apache-2.0"),
+    ModelEntry(
+        "siglip2-base-patch16-224",
+        "siglip",
+        "google/siglip2-base-patch16-224",
+        1_500_000_000,
+        MODEL_PAGE,
+        notes="many languages",
+    ),
+    ModelEntry(
+        "tcl",
+        "tcl",
+        TCL_URL,
+        713_000_000,
+        "MIT",
+        file="tcl.pth",
+        notes="size computed: 178.3 M parameters in float32",
+    ),
+    ModelEntry(
+        "tcl+ttd",
+        "tcl",
+        TTD_ADAPTER_URL,
+        None,
+        "not stated",
+        what="adapter",
+        base="tcl",
+        file="TCL+TTD.pt",
+        notes="the authors' adapter: unpublished format, to be fetched by hand",
+    ),
+    ModelEntry(
+        "sam-hq",
+        "sam_hq",
+        "syscv-community/sam-hq-vit-base",
+        379_000_000,
+        MODEL_PAGE,
+        what="refiner",
+        notes="for --refine sam; size computed: 94.8 M parameters in float32",
+    ),
+)
+
+
+def known_models() -> list[ModelEntry]:
+    """All models and adapters that have a short name, in the order of the catalogue."""
+    return list(CATALOGUE)
+
+
+def find_entry(name: str, what: str = "model") -> ModelEntry | None:
+    """The row with this short name, ignoring case; None where there is none."""
+    return next((e for e in CATALOGUE if e.name == name.lower() and e.what == what), None)

@@ -1,0 +1,222 @@
+"""Methods (`--method`): how the blocks of a CLIP's vision tower become dense features and maps, by name.
+
+A method is one `Method` with up to three hooks and one `register_method(...)`, here or in another package, which names
+its module in its entry points:
+
+    [project.entry-points."ttd.methods"]
+    mine = "my_method"
+
+The package's own five change the last block alone, by two switches: what replaces attention, and whether the residual
+and the MLP stay.
+
+| method    | attention                      | residual + MLP |
+|-----------|--------------------------------|----------------|
+| maskclip  | identity                       | kept           |
+| sclip     | softmax(q q') + softmax(k k')  | kept           |
+| clearclip | softmax(q q')                  | dropped        |
+| naclip    | softmax(k k' + Gaussian window)| dropped        |
+| values    | identity                       | dropped        |
+
+Shapes: B images, h x w patches, L = 1 + h*w tokens (the class token first), D width, C embedding channels, N texts.
+Needs no torch, so that the command line's help may list the names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttd.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+GROUP = "ttd.methods"
+DEFAULT = "maskclip"
+ATTENTIONS = ("identity", "qq", "kk", "qq+kk")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a hook may look at besides the features.
+
+    Attributes:
+        pixels: `[B,3,H,W]`, normalised: of the windows that are encoded.
+        places: where they lie, int64 `[B,5]`: top, left, height and width of the whole image in its pixels, and 1 where
+            the window is mirrored; None where nobody says (training): each is a whole image.
+        second: features of the method's second backbone, `[B,...]`; None where it names none.
+    """
+
+    pixels: Tensor
+    places: Tensor | None = None
+    second: Tensor | None = None
+
+
+PatchesHook = Callable[["Sequence[Any]", "Sequence[Tensor]", "tuple[int, int]", Context], "Tensor"]
+SimilarityHook = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
+FinishHook = Callable[["Tensor", Context], "Tensor"]
+
+
+@dataclass(frozen=True)
+class LastBlock:
+    """`patches` of a method that changes the last block alone.
+
+    Attributes:
+        attention: "identity", "qq", "kk" or "qq+kk"; the products are scaled by hs**-0.5 as in CLIP.
+        gaussian_sigma: width in patches of a Gaussian window added before the softmax; None for none.
+        residual_mlp: whether the block's two residual paths and its MLP stay.
+    """
+
+    attention: str = "identity"
+    gaussian_sigma: float | None = None
+    residual_mlp: bool = True
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTIONS:
+            raise InputError(f"unknown attention {self.attention!r}: choose one of {', '.join(ATTENTIONS)}")
+        if self.gaussian_sigma is not None and (self.attention == "identity" or self.gaussian_sigma <= 0):
+            raise InputError("a Gaussian window needs a positive width and an attention other than 'identity'")
+
+    def __call__(
+        self, blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[int, int], context: Context
+    ) -> Tensor:
+        """The patches `[B,h*w,D]`, see `Method.patches`."""
+        from ttd.encoders.last_block import dense_patches
+
+        return dense_patches(
+            blocks[-1], hidden_states[-1], grid, self.attention, self.gaussian_sigma, self.residual_mlp
+        )
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of `--method`.
+
+    Attributes:
+        name: lower case, for `--method` and cards.
+        source: where it was published, for people.
+        patches: `patches(blocks, hidden_states, grid, context)` -> `[B,h*w,D]`, what the projection into the shared
+            space gets. `blocks` are the tower's (transformers' `CLIPEncoderLayer`, adapted or not), `hidden_states[-1]`
+            is what enters the last one, `[B,1+h*w,D]`, and `grid` is (h, w). None: MaskCLIP's.
+        similarity: `similarity(dense [B,C,h,w], pooled [B,C], text [N,C] or [B,N,C])` -> `[B,N,h,w]`, all normalised.
+            None: cosines.
+        finish: `finish(logits [B,N,h,w], context)` -> `[B,N,h',w']` of each window, before windows, scales and
+            mirrorings are averaged. None: as they are.
+        protocol: the name of the protocol that questions without one start from.
+        positions: how position embeddings fit another grid: `positions([1,D,s,s], (h, w))` -> `[1,D,h,w]`.
+            None: bicubically, by size.
+        second_backbone: makes the second backbone, `second_backbone(device)` -> a callable from normalised pixels
+            `[B,3,H,W]` to features `[B,...]`; called when it is first needed. It is frozen.
+        every_state: whether `hidden_states` are what enters each of the blocks, not the last one alone.
+        uses_query: whether the last block's q takes part in `patches`, so that training reaches it.
+    """
+
+    name: str
+    source: str
+    patches: PatchesHook | None = None
+    similarity: SimilarityHook | None = None
+    finish: FinishHook | None = None
+    protocol: str = "default"
+    positions: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
+    second_backbone: Callable[[torch.device], Callable[[Tensor], Tensor]] | None = None
+    every_state: bool = False
+    uses_query: bool = True
+
+    def key(self) -> str:
+        """Another text where other features are to be expected: a hook's settings, or its module's file, changed.
+
+        Raises:
+            InputError: a hook's code cannot be found, or a second backbone takes part, whose weights nobody knows.
+        """
+        if self.second_backbone is not None:
+            raise InputError(f"features of the method {self.name!r} cannot be kept: its second backbone may change")
+        hooks = [_described(hook) for hook in (self.patches, self.positions)]
+        return repr((self.name, hooks, self.every_state))
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register_method(method: Method) -> Method:
+    """Make a method known by its name; gives it back.
+
+    Raises:
+        InputError: the name is taken or no name.
+    """
+    if not re.fullmatch("[a-z][a-z0-9_-]*", method.name):
+        raise InputError(f"{method.name!r} is not a method's name: use lower case letters, digits, - and _")
+    taken = _METHODS.get(method.name)
+    if taken is not None and (taken.source != method.source or method.name in _OWN):
+        raise InputError(f"the method {method.name!r} is registered already: choose another name")
+    _METHODS[method.name] = method
+    return method
+
+
+def method_names() -> tuple[str, ...]:
+    """The names registered so far; other packages' methods load with `known_methods`."""
+    return tuple(_METHODS)
+
+
+def known_methods() -> tuple[Method, ...]:
+    """Every method, also those of other packages."""
+    _load_installed()
+    return tuple(_METHODS.values())
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if name not in _METHODS:
+        failed = "".join(f"; {one} is installed but cannot be loaded: {why}" for one, why in _load_installed().items())
+        if name not in _METHODS:
+            raise ModelError(f"unknown method: {name}, known: {', '.join(_METHODS)}{failed}")
+    return _METHODS[name]
+
+
+@cache
+def _load_installed() -> dict[str, str]:
+    """Import what other packages name in their entry points, once; gives the names that failed, and why."""
+    from ttd.encoders.families import load_entry_points
+
+    return load_entry_points(GROUP)
+
+
+def _described(hook: Any) -> str:
+    if hook is None or is_dataclass(hook):
+        return repr(hook)
+    try:
+        file = inspect.getsourcefile(hook)
+    except TypeError:
+        file = None
+    if file is None or not Path(file).is_file():
+        raise InputError(f"the code of {hook!r} is in no file: define it in a module")
+    return f"{hook.__module__}.{hook.__qualname__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
+
+
+_OWN = ("maskclip", "sclip", "clearclip", "naclip", "values")
+for _method in (
+    Method("maskclip", "Zhou et al., ECCV 2022; as in TCL and TTD", LastBlock(), uses_query=False),
+    Method("sclip", "Wang et al., ECCV 2024", LastBlock("qq+kk")),
+    Method("clearclip", "Lan et al., ECCV 2024", LastBlock("qq", residual_mlp=False)),
+    Method(
+        "naclip",
+        "Hajimiri et al., WACV 2025",
+        LastBlock("kk", gaussian_sigma=5.0, residual_mlp=False),
+        uses_query=False,
+    ),
+    Method("values", "the last block's values, projected", LastBlock(residual_mlp=False), uses_query=False),
+):
+    register_method(_method)

@@ -1,0 +1,1 @@
+"""Data sets: where their files lie and what they mean."""

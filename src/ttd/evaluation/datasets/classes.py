@@ -1,0 +1,147 @@
+"""Class lists in plain text files, which a user can copy and change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from ttd.errors import InputError
+from ttd.evaluation.metrics import IGNORED
+from ttd.results import Segmentation
+
+
+def read_lines(path: Path, advice: str) -> list[str]:
+    """The lines of a text file in UTF-8, without the mark with which some editors begin it.
+
+    Raises:
+        InputError: missing, a folder, or no UTF-8; ends with `advice`, what to do.
+    """
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: {advice}") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"{path} is no text file in UTF-8: {advice}") from None
+
+
+def read_numbers(name: str | Path) -> dict[int, str]:
+    """Number -> name, from the package's `assets/labels` by name or from any file; lines with `#` are comments.
+
+    Raises:
+        InputError: missing, no text, or a line of another form.
+    """
+    own = files("ttd").joinpath(f"assets/labels/{name}.txt")
+    try:
+        text = own.read_text("utf-8") if isinstance(name, str) and own.is_file() else Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{name} cannot be read: give a text file with lines of `number: name`") from None
+    found: dict[int, str] = {}
+    for row, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        number, colon, title = line.partition(":")
+        try:
+            key = int(number)
+        except ValueError:
+            colon = ""
+        if not colon or not title.strip():
+            raise InputError(f"line {row} of {name} is not of the form `number: name`: correct it")
+        found[key] = title.strip()
+    if not found:
+        raise InputError(f"{name} names no number: write lines of `number: name`")
+    return found
+
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a data set in the order of its labels.
+
+    Attributes:
+        names: one tuple per class: the name, then synonyms.
+        background: whether the first class is what no other class is.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    background: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def titles(self) -> list[str]:
+        """The first name of every class."""
+        return [names[0] for names in self.names]
+
+    def texts(self, synonyms: bool = False) -> list[str]:
+        """What a model is asked for: every class's name (or all its names), without the background."""
+        return [text for text, _ in self._asked(synonyms)]
+
+    def labels(self, found: Segmentation, synonyms: bool = False) -> np.ndarray:
+        """A model's answer to `texts` as the data set's labels, int64 [H,W]; `len(self)` where it says nothing."""
+        numbers = [number for _, number in self._asked(synonyms)]
+        if found.background is not None:
+            numbers.insert(0, 0 if self.background else len(self))
+        return np.array(numbers, np.int64)[found.label_map]
+
+    def _asked(self, synonyms: bool) -> list[tuple[str, int]]:
+        first = 1 if self.background else 0
+        return [
+            (text, number)
+            for number, names in enumerate(self.names)
+            if number >= first
+            for text in (names if synonyms else names[:1])
+        ]
+
+
+def read_classes(name: str | Path) -> ClassList:
+    """The class list of a benchmark by name, or any file: a class per line, `name; synonym; synonym`.
+
+    Lines that begin with `#` are comments. The first class may be `background`.
+
+    Raises:
+        InputError: missing, empty, a class twice, more classes than a label map of 8 bits holds.
+    """
+    own = files("ttd").joinpath(f"assets/classes/{name}.txt")
+    if isinstance(name, str) and own.is_file():
+        return _parse(own.read_text("utf-8").splitlines(), str(name))
+    return _parse(read_lines(Path(name), "give a text file with one class per line"), str(name))
+
+
+def own_classes(name: str, instead: str | Path | None) -> ClassList:
+    """The class list of a benchmark, or a user's in its place.
+
+    Raises:
+        InputError: the user's does not have the same number of classes.
+    """
+    own = read_classes(name)
+    if instead is None:
+        return own
+    theirs = read_classes(instead)
+    if (len(theirs), theirs.background) != (len(own), own.background):
+        raise InputError(f"{instead} must list {len(own)} classes in the order of `ttd`'s own {name}.txt")
+    return theirs
+
+
+def _parse(lines: Iterable[str], name: str) -> ClassList:
+    rows = [line.strip() for line in lines]
+    classes = tuple(
+        tuple(part.strip() for part in row.split(";") if part.strip())
+        for row in rows
+        if row and not row.startswith("#")
+    )
+    titles = [names[0] if names else "" for names in classes]
+    background = bool(titles) and titles[0].lower() == BACKGROUND
+    if len(titles) - background < 1 or "" in titles:
+        raise InputError(f"the class list {name} names no class: write one per line")
+    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+        raise InputError(f"the class list {name} has {twice[0]!r} twice: every class needs its own name")
+    if len(titles) >= IGNORED:
+        raise InputError(f"the class list {name} has {len(titles)} classes: label maps hold at most {IGNORED - 1}")
+    return ClassList(classes, background)

@@ -1,0 +1,156 @@
+"""COCO's annotations: captions, and a mask for each category of an image, from instances or the panoptic set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ttd.data.coco_json import read_coco_json
+from ttd.errors import InputError
+from ttd.safe_paths import check_path
+
+
+class CocoMasks:
+    """Masks by category name of the images of one annotations file.
+
+    Args:
+        path: `instances_*.json` or `panoptic_*.json`.
+        segments: the folder of the panoptic PNG files; None: beside the JSON file, with its name.
+    """
+
+    def __init__(self, path: Path, segments: Path | None = None) -> None:
+        content = read_coco_json(path, ("images", "annotations", "categories"))
+        self._found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        with _complete(path):
+            self._names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+            self._sizes = {int(i["id"]): (int(i["height"]), int(i["width"])) for i in content["images"]}
+            self.images = {int(i["id"]): check_path(i["file_name"], path, "file_name") for i in content["images"]}
+            for annotation in content["annotations"]:
+                self._found[int(annotation["image_id"])].append(annotation)
+                if "segments_info" in annotation:
+                    check_path(annotation["file_name"], path, "file_name")
+        self.categories = frozenset(self._names.values())
+        self._segments = segments or path.with_suffix("")
+
+    def masks(self, image: int) -> dict[str, np.ndarray]:
+        """Category name -> bool [H,W]; raises `InputError` where a segmentation is unusable."""
+        found: dict[str, np.ndarray] = {}
+        for annotation in self._found[image]:
+            for category, mask in self._parts(annotation, self._sizes[image]):
+                name = self._names[category]
+                found[name] = found[name] | mask if name in found else mask
+        return {name: mask for name, mask in found.items() if mask.any()}
+
+    def label_map(self, image: int, categories: Sequence[str]) -> np.ndarray:
+        """Instances as numbers, uint8 [H,W]: 0 is background, n the n-th of `categories`; a smaller object covers
+        a larger one, and crowds lie below all.
+        """
+        labels = np.zeros(self._sizes[image], np.uint8)
+        for annotation in sorted(self._found[image], key=_crowds_first_then_large):
+            for category, mask in self._parts(annotation, self._sizes[image]):
+                labels[mask] = 1 + categories.index(self._names[category])
+        return labels
+
+    def _parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
+        """Categories and their masks; raises `InputError` where one is damaged or has another size than the image."""
+        try:
+            parts = self._read_parts(annotation, size)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            raise InputError(f"annotation {annotation.get('id')} is damaged: get the file again") from None
+        if any(mask.shape != size or category not in self._names for category, mask in parts):
+            raise InputError(f"annotation {annotation.get('id')} does not fit the image and its categories")
+        return parts
+
+    def _read_parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
+        if "segments_info" not in annotation:
+            return [(int(annotation["category_id"]), instance_mask(annotation["segmentation"], size))]
+        path = self._segments / str(annotation["file_name"])
+        try:
+            colours = np.asarray(Image.open(path).convert("RGB")).astype(np.int64)
+        except OSError:
+            raise InputError(f"{path} is missing or damaged: get the panoptic PNG files again") from None
+        numbers = colours @ np.array([1, 256, 65536])
+        return [(int(s["category_id"]), numbers == int(s["id"])) for s in annotation["segments_info"]]
+
+
+def _crowds_first_then_large(annotation: dict[str, Any]) -> tuple[int, float]:
+    try:
+        return -int(annotation.get("iscrowd", 0)), -float(annotation["area"])
+    except (LookupError, TypeError, ValueError):
+        raise InputError(
+            f"annotation {annotation.get('id')} does not say how large it is (area): get the file again"
+        ) from None
+
+
+def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
+    """Image -> (id, caption) in the order of ids, from `captions_*.json`."""
+    found: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    rows = read_coco_json(path, ("annotations",))["annotations"]
+    with _complete(path):
+        for row in rows:
+            found[int(row["image_id"])].append((int(row["id"]), str(row["caption"])))
+    return {image: sorted(rows) for image, rows in sorted(found.items())}
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    """Turns what a missing entry of `path` raises into a sentence."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not the COCO file that is expected here (at {error}): check its name") from None
+
+
+def instance_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """Polygons, or run lengths (plain or packed), as a mask: bool [H,W].
+
+    At a polygon's edges a pixel may differ from COCO's own tool, which rounds in another way.
+    """
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        runs = np.array(unpack_runs(counts) if isinstance(counts, str) else counts, np.int64)
+        if runs.sum() != size[0] * size[1]:
+            raise InputError("run lengths do not fill the image: get the annotations again")
+        values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+        return values.reshape(size[1], size[0]).T  # COCO counts down the columns
+    mask = np.zeros(size, bool)
+    for polygon in segmentation:
+        mask |= polygon_mask(np.array(polygon, np.float64).reshape(-1, 2), size)
+    return mask
+
+
+def polygon_mask(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centre lies in a polygon (even-odd rule): bool [H,W] from float (x, y) corners [N,2]."""
+    height, width = size
+    toggles = np.zeros((height, width + 1), np.int64)
+    for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        # Rows whose centre r + 0.5 lies between the edge's ends; right of where the edge crosses, in becomes out.
+        first, last = (int(np.clip(np.ceil(y - 0.5), 0, height)) for y in sorted((y1, y2)))
+        if first < last:
+            rows = np.arange(first, last)
+            crossing = x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1)
+            toggles[rows, np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)] += 1
+    return np.asarray(toggles.cumsum(axis=1)[:, :width] % 2 == 1)
+
+
+def unpack_runs(packed: str) -> list[int]:
+    """COCO's packed run lengths: 5 bits per character, from the third run on the difference to the last but one."""
+    runs: list[int] = []
+    at = 0
+    while at < len(packed):
+        value, shift, more = 0, 0, True
+        while more:
+            bits = ord(packed[at]) - 48
+            value |= (bits & 31) << shift
+            more = bool(bits & 32)
+            at, shift = at + 1, shift + 5
+            if not more and bits & 16:
+                value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+    return runs

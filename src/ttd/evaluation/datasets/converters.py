@@ -1,0 +1,276 @@
+"""Derived label maps, one PNG file per image, made from the official annotations of Cityscapes, COCO and PASCAL
+Context."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from ttd.errors import InputError
+from ttd.evaluation.datasets.classes import read_classes, read_numbers
+from ttd.evaluation.datasets.coco import CocoMasks
+from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, coco_stuff_ids, read_labels
+from ttd.evaluation.metrics import IGNORED
+from ttd.files import whole_file
+from ttd.images import MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class MapJob:
+    """One label map to make.
+
+    Attributes:
+        name: of the image, for messages.
+        out: the PNG file.
+        make: gives the labels, uint8 [H,W]; raises `InputError` where the annotation cannot be used.
+    """
+
+    name: str
+    out: Path
+    make: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of the jobs: files made now, files that were there, and name and reason of the skipped ones."""
+
+    made: int
+    kept: int
+    skipped: list[tuple[str, str]]
+
+
+def make_maps(jobs: Sequence[MapJob]) -> Made:
+    """Writes every label map that is not there yet; each file appears whole, so a run can be killed and repeated."""
+    made = kept = 0
+    skipped: list[tuple[str, str]] = []
+    for job in tqdm(jobs, desc="label maps", disable=None):
+        if job.out.is_file():
+            kept += 1
+            continue
+        try:
+            labels = job.make()
+        except InputError as error:
+            skipped.append((job.name, str(error)))
+            continue
+        with whole_file(job.out) as part:
+            Image.fromarray(labels.astype(np.uint8)).save(part, format="PNG")
+        made += 1
+    return Made(made, kept, skipped)
+
+
+def annotation_files(folder: Path, pattern: str, what: str) -> list[Path]:
+    """The files of a folder and its folders, ordered by path.
+
+    Raises:
+        InputError: `folder` is none, or holds none of them.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: --annotations must be the one that holds {what}")
+    if not (found := sorted(folder.rglob(pattern))):
+        raise InputError(f"{folder} holds no {pattern}: --annotations must be the folder that holds {what}")
+    return found
+
+
+_CLASSES = 19
+_IDS, _POLYGONS, _MADE = "_labelIds.png", "_polygons.json", "_labelTrainIds.png"
+
+
+def train_id_maps(source: Path, folder: Path) -> list[MapJob]:
+    """`*_gtFine_labelTrainIds.png` under `folder` for every frame under `source`: 0 to 18, 255 does not count.
+
+    A frame is read from its `_gtFine_labelIds.png`, without one from its `_gtFine_polygons.json`.
+    """
+    jobs = []
+    for path in annotation_files(source, "*_gtFine_*", "gtFine's files (the folder of a split, or of one city)"):
+        frame = path.name.removesuffix(_IDS).removesuffix(_POLYGONS)
+        if path.name.endswith(_IDS):
+            make = partial(_from_ids, path)
+        elif path.name.endswith(_POLYGONS) and not path.with_name(frame + _IDS).is_file():
+            make = partial(from_polygons, path)
+        else:
+            continue
+        jobs.append(MapJob(frame, folder / path.relative_to(source).with_name(frame + _MADE), make))
+    if not jobs:
+        raise InputError(f"{source} holds no *_gtFine{_IDS} and no *_gtFine{_POLYGONS}: get gtFine_trainvaltest again")
+    return jobs
+
+
+def _from_ids(path: Path) -> np.ndarray:
+    return apply_rule(read_labels(path), cityscapes_ids(_CLASSES), path)
+
+
+def from_polygons(path: Path) -> np.ndarray:
+    """The labels of one polygons file, uint8 [H,W].
+
+    Raises:
+        InputError: damaged, or it names a label that Cityscapes does not have.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        size, objects = (int(content["imgWidth"]), int(content["imgHeight"])), content["objects"]
+        if not 0 < size[0] * size[1] <= MAX_PIXELS:
+            raise ValueError
+        image = Image.new("L", size, IGNORED)
+        draw = ImageDraw.Draw(image)
+        for thing in objects:
+            label = None if thing.get("deleted") else _label(str(thing["label"]), path)
+            if label is not None:
+                draw.polygon(_corners(thing["polygon"]), fill=label)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is no polygons file of Cityscapes, or damaged: get it again") from None
+    return np.asarray(image)
+
+
+def _corners(polygon: Any) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in polygon]
+
+
+def _label(name: str, path: Path) -> int | None:
+    """The train id of a name, 255 where it is not evaluated; None where it is not drawn."""
+    names = _numbers()
+    known = name if name in names else name.removesuffix("group")
+    if known not in names:
+        raise InputError(f"{path} names the label {name!r}, which Cityscapes does not have")
+    number = names[known]
+    return None if number < 0 else int(cityscapes_ids(_CLASSES)[number])
+
+
+@cache
+def _numbers() -> dict[str, int]:
+    return {name: number for number, name in read_numbers("cityscapes").items()}
+
+
+def object_maps(masks: CocoMasks, folder: Path) -> list[MapJob]:
+    """`NAME_instanceTrainIds.png` in `folder` for every image: 0 is background, 1 to 80 are the objects.
+
+    Raises:
+        InputError: the categories are not COCO's 80 objects.
+    """
+    categories = read_classes("coco-object").titles[1:]
+    if stray := sorted(masks.categories - set(categories)):
+        raise InputError(f"{stray[0]!r} is none of COCO's 80 objects: give instances_*.json, not the panoptic set")
+    return [
+        MapJob(name, folder / f"{Path(name).stem}_instanceTrainIds.png", partial(masks.label_map, image, categories))
+        for image, name in masks.images.items()
+    ]
+
+
+def stuff_maps(source: Path, folder: Path) -> list[MapJob]:
+    """`ID_labelTrainIds.png` in `folder` for every `ID.png` of `stuffthingmaps`: 0 to 170, 255 does not count.
+
+    Source of the ids 0 to 181 and 255: the README and labels.txt of github.com/nightrome/cocostuff.
+    """
+    table = coco_stuff_ids(len(read_classes("coco-stuff")))
+
+    def make(path: Path) -> np.ndarray:
+        return apply_rule(read_labels(path), table, path)
+
+    files = [path for path in annotation_files(source, "*.png", "stuffthingmaps' PNG files (val2017)")
+             if not path.name.endswith("TrainIds.png")]  # fmt: skip
+    if not files:
+        raise InputError(f"{source} holds derived maps only: give the folder of the original stuffthingmaps")
+    return [
+        MapJob(path.name, folder / path.relative_to(source).with_name(f"{path.stem}_labelTrainIds.png"),
+               partial(make, path))
+        for path in files
+    ]  # fmt: skip
+
+
+_MATRIX = "LabelMap"
+_UNKNOWN = 255
+_NUMBERS = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "double", "single")
+# The page's own 59_labels.txt calls three classes by other names than its labels.txt.
+_OTHER_NAMES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
+
+
+def context_maps(source: Path, folder: Path, labels: str | Path = "context459") -> list[MapJob]:
+    """`ID.png` in `folder` for every `ID.mat` (or, without any, every `ID.png`) under `source`: 0 is background, 1 to
+    59 are the classes of `context60` in its order.
+
+    Args:
+        source: holds the annotations.
+        folder: for `SegmentationClassContext`.
+        labels: what the stored numbers mean, see `read_numbers`.
+    """
+    table = class_table(read_numbers(labels))
+    pattern = "*.mat" if any(source.rglob("*.mat")) else "*.png"
+    found = annotation_files(source, pattern, "PASCAL Context's .mat files (trainval) or label images")
+    read = read_label_map if pattern == "*.mat" else read_labels
+
+    def make(path: Path) -> np.ndarray:
+        return to_classes(read(path), table, path)
+
+    return [MapJob(path.stem, folder / f"{path.stem}.png", partial(make, path)) for path in found]
+
+
+def class_table(names: dict[int, str]) -> np.ndarray:
+    """Stored number -> class of `context60`, uint8; 255 for numbers that mean nothing, 0 for what is background.
+
+    Raises:
+        InputError: one of the 59 classes has no number.
+    """
+    wanted = {_plain(title): number for number, title in enumerate(read_classes("context60").titles) if number}
+    table = np.full(max(names) + 1, _UNKNOWN, np.uint8)
+    table[0] = 0
+    for number, name in names.items():
+        if number > 0:
+            plain = _plain(name)
+            table[number] = wanted.get(_OTHER_NAMES.get(plain, plain), 0)
+    if missing := sorted(set(wanted.values()) - set(table.tolist())):
+        title = read_classes("context60").titles[missing[0]]
+        raise InputError(f"the list of labels has no {title!r}: give PASCAL Context's labels.txt")
+    return table
+
+
+def to_classes(values: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
+    """Classes, uint8 [H,W], of stored numbers [H,W]; raises `InputError` at a number that means nothing."""
+    if values.size and (values.min() < 0 or values.max() >= len(table)):
+        raise InputError(f"{path} holds numbers {values.min()} to {values.max()}, the list of labels ends at "
+                         f"{len(table) - 1}: give the list that belongs to it (--labels)")  # fmt: skip
+    classes = table[values]
+    if (classes == _UNKNOWN).any():
+        stray = int(values[classes == _UNKNOWN][0])
+        raise InputError(f"{path} holds the number {stray}, which the list of labels does not name")
+    return np.asarray(classes)
+
+
+def read_label_map(path: Path) -> np.ndarray:
+    """The matrix `LabelMap` of a MATLAB file (version 5 to 7.2), int64 [H,W].
+
+    Raises:
+        InputError: missing, damaged, another version, no such matrix of whole numbers.
+    """
+    from scipy.io import loadmat, whosmat
+
+    try:
+        with path.open("rb") as stream:
+            shape, kind = {name: (shape, kind) for name, shape, kind in whosmat(stream)}.get(_MATRIX, ((), ""))
+            # Checked before the matrix is read: a header may claim anything.
+            if kind not in _NUMBERS or len(shape) != 2 or not 0 < shape[0] * shape[1] <= MAX_PIXELS:
+                raise InputError(f"{path} has no matrix {_MATRIX} of numbers: it is none of PASCAL Context's files")
+            stream.seek(0)
+            values = np.asarray(loadmat(stream, variable_names=[_MATRIX])[_MATRIX])
+    except InputError:
+        raise
+    # The reader raises anything on damaged files: ValueError, TypeError, zlib.error, NotImplementedError ...
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is damaged or no MATLAB file of version 5 to 7.2 ({reason}): get it again") from error
+    whole = values.astype(np.int64)
+    if (whole != values).any():
+        raise InputError(f"{path}: {_MATRIX} must hold whole numbers")
+    return whole
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())

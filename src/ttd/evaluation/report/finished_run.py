@@ -1,0 +1,127 @@
+"""A finished run of `ttd eval`, read back: its numbers and tables, its data and its model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttd.data.rows import csv_rows
+from ttd.encoders.identity import OUTDATED, is_outdated
+from ttd.errors import InputError
+from ttd.evaluation.benchmark import Benchmark
+from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.safe_paths import check_name
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
+    from ttd.model import TTD
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What `ttd eval --out FOLDER` left.
+
+    Attributes:
+        folder: of the run.
+        title: model, adapter and folder, for people.
+        results: the content of `results.json`.
+    """
+
+    folder: Path
+    title: str
+    results: Mapping[str, Any]
+
+    @property
+    def benchmark_name(self) -> str:
+        """As for `ttd eval`."""
+        return str(self.results["benchmark"])
+
+    @property
+    def data(self) -> str:
+        """Fingerprint of the data: runs with the same one measured the same items."""
+        return str(self.results["settings"]["data"]["fingerprint"])
+
+    @property
+    def protocol(self) -> str:
+        """The protocol, by its name for `ttd eval`."""
+        return str(self.results["settings"]["protocol"])
+
+    @property
+    def sweep(self) -> Path | None:
+        """The plot of all thresholds, where the run has one."""
+        path = self.folder / "sweep.png"
+        return path if path.is_file() else None
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """The rows of `NAME.csv`, none where there is no such file."""
+        path = self.folder / f"{name}.csv"
+        if not path.is_file():
+            return []
+        return [row for _, row in csv_rows(path)]
+
+    def benchmark(self, encoder: Encoder | None = None) -> Benchmark:
+        """The data with the run's protocol, as it is put to this encoder.
+
+        Raises:
+            InputError: the data is gone or has changed since.
+        """
+        if "choices" not in self.results:
+            raise InputError(f"{self.folder} was written by an earlier version: run `ttd eval` again for images")
+        settings = self.results["settings"]
+        try:
+            # What taggers of the text chose stands in the measurements: nobody is asked again.
+            choices = Choices(**{**self.results["choices"], "taggers": ()})
+        except TypeError:
+            raise InputError(f"{self.folder} was written by another version: run `ttd eval` again") from None
+        found = open_benchmark(self.benchmark_name, Path(settings["data"]["root"]), choices, encoder)
+        if found.fingerprint() != self.data:
+            raise InputError(f"the data in {found.root} has changed since {self.folder} was measured: measure again")
+        return found
+
+    def reopen(self, device: str | None = None) -> tuple[TTD, Benchmark]:
+        """The model that was measured, and the benchmark as it was put to it.
+
+        Raises:
+            ModelError: the model or adapter is gone.
+            InputError: another model is found under its name, or the data has changed.
+        """
+        import ttd
+
+        model = self.results["settings"]["model"]
+        loaded = ttd.load(
+            model["name"],
+            adapter=model["adapter"],
+            adapter_scale=1.0 if model["adapter_scale"] is None else model["adapter_scale"],
+            method=model["method"],
+            dtype=model["dtype"],
+            device=device,
+        )
+        if is_outdated(model["fingerprint"]):
+            raise InputError(f"{self.folder} cannot be compared with a model: {OUTDATED}; measure again")
+        if loaded.encoder.fingerprint() != model["fingerprint"]:
+            raise InputError(f"{model['name']} is not the model any more that {self.folder} measured: measure again")
+        return loaded, self.benchmark(loaded.encoder)
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """The run in a folder.
+
+    Raises:
+        InputError: the folder holds no finished run.
+    """
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_bytes())
+        model = results["settings"]["model"]
+        title = str(model["name"]) + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
+        if not isinstance(results["numbers"], dict):
+            raise TypeError
+        check_name(results["benchmark"], path, "benchmark")  # names the page of its images
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no results.json: give folders that `ttd eval --out` wrote") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no result of `ttd eval`: run it again") from None
+    return FinishedRun(folder, f"{title} [{folder.resolve().name}]", results)

@@ -1,0 +1,1 @@
+"""What is measured: tags, masks, classes, expressions, bias."""

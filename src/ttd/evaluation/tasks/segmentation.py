@@ -1,0 +1,161 @@
+"""Open-vocabulary segmentation: every pixel gets a class by its name (Table 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ttd.errors import InputError
+from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
+from ttd.evaluation.datasets.labels import RULES, apply_rule, read_labels
+from ttd.evaluation.datasets.layouts import DATA_SETS, OWN, find_samples
+from ttd.evaluation.metrics import class_scores, confusion_matrix
+from ttd.evaluation.report.panels import Shown, class_panel, photo_panel
+from ttd.images import read_image
+from ttd.inference.options import Options
+from ttd.inference.protocols import unrefined_first
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ttd.model import TTD
+
+
+class ClassSegmentation(Benchmark):
+    """Label maps against a model's labels, at the size of the label maps.
+
+    Args:
+        name: of the benchmark.
+        root: of the data.
+        samples: images, each with its label file.
+        classes: what the labels mean.
+        rule: from stored values to classes, see `ttd.evaluation.datasets.labels`.
+        options: for `TTD.segment`.
+        synonyms: ask for all names of a class; the best of them counts.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        samples: Sequence[Sample],
+        classes: ClassList,
+        rule: str,
+        options: Options,
+        synonyms: bool = False,
+    ) -> None:
+        self.name, self.root, self.options = name, root, {"masks": options}
+        self.classes, self.rule, self.synonyms = classes, rule, synonyms
+        self._samples = list(samples)
+        self._table = RULES[rule](len(classes))
+        self._texts = classes.texts(synonyms)
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """One for each label file."""
+        return self._samples
+
+    def settings(self) -> dict[str, Any]:
+        """Classes, their texts, the labels' rule."""
+        return {"classes": self.classes.titles, "texts": self._texts, "labels": self.rule, "synonyms": self.synonyms}
+
+    def measure(self, model: TTD, number: int) -> Record:
+        """The image's confusion matrix, as [true class, predicted class, pixels] where there are pixels."""
+        image, truth = self._read(number)
+        predicted = self._labels(model, image, self.options["masks"])
+        counts = confusion_matrix(predicted, truth, len(self.classes))
+        return {"confusion": [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]}
+
+    def quality(self, record: Record) -> dict[str, float]:
+        """The mean IoU over the classes that are in this image or were predicted there."""
+        tally = self.tally()
+        tally.add(record)
+        return {"IoU": class_scores(tally.counts).mean["mIoU"]}
+
+    def show(self, model: TTD, number: int, record: Record) -> Shown:
+        """The image, the true classes, those found, and the refined ones where the options ask for it."""
+        image, truth = self._read(number)
+        kinds = unrefined_first(self.options["masks"], model.encoder)
+        maps = {"truth": truth, **{name: self._labels(model, image, options) for name, options in kinds.items()}}
+        panels = [
+            class_panel(name, image, labels, self.classes.titles, background=self.classes.background)
+            for name, labels in maps.items()
+        ]
+        return Shown((photo_panel("image", image), panels[0]), tuple(panels[1:]))
+
+    def _labels(self, model: TTD, image: Image.Image, options: Options) -> np.ndarray:
+        found = model.segment(image, self._texts, options)
+        return self.classes.labels(found, self.synonyms)
+
+    def _read(self, number: int) -> tuple[Image.Image, np.ndarray]:
+        """The image and its true classes [H,W]."""
+        sample = self._samples[number]
+        image = read_image(sample.image)
+        path = sample.truth[0]
+        truth = apply_rule(read_labels(path), self._table, path)
+        if truth.shape != (image.height, image.width):
+            raise InputError(
+                f"{path} is {truth.shape[1]}x{truth.shape[0]} pixels, the image {image.width}x{image.height}: "
+                "they must have the same size"
+            )
+        return image, truth
+
+    def tally(self) -> _ConfusionTally:
+        """One matrix for the whole set."""
+        return _ConfusionTally(self.classes)
+
+
+class _ConfusionTally(Tally):
+    def __init__(self, classes: ClassList) -> None:
+        self.titles = classes.titles
+        self.counts = np.zeros((len(classes), len(classes) + 1), np.int64)
+
+    def add(self, record: Record) -> None:
+        for true, predicted, pixels in record["confusion"]:
+            self.counts[true, predicted] += pixels
+
+    def result(self) -> Result:
+        scores = class_scores(self.counts)
+        rows = [
+            {
+                "class": title,
+                "IoU": float(scores.iou[k]),
+                "FPR": float(scores.fpr[k]),
+                "FNR": float(scores.fnr[k]),
+                "true pixels": int(self.counts[k].sum()),
+                "predicted pixels": int(self.counts[:, k].sum()),
+            }
+            for k, title in enumerate(self.titles)
+        ]
+        total = int(self.counts.sum())
+        right = int(np.diagonal(self.counts).sum())
+        numbers = {**scores.mean, "pixel accuracy": right / total if total else float("nan")}
+        absent = sum(bool(np.isnan(iou)) for iou in scores.iou)
+        where = f"{absent} of the {len(self.titles)} classes"
+        notes = (f"Neither there nor predicted, so not in the means: {where}.",) if absent else ()
+        return Result(numbers, {"per_class": rows}, notes)
+
+
+def open_data_set(
+    name: str, root: Path, options: Options, classes: str | Path | None = None, synonyms: bool = False
+) -> ClassSegmentation:
+    """A named data set, or "folder": images/ and labels/ (PNG of class numbers) with classes.txt.
+
+    Args:
+        name: of `DATA_SETS`, or "folder".
+        root: where it lies.
+        options: for `TTD.segment`.
+        classes: another class list than the data set's own, with the same number of classes.
+        synonyms: ask for all names of a class.
+    """
+    if name == "folder":
+        own = read_classes(classes if classes is not None else root / "classes.txt")
+        samples, layout = find_samples(root, ("",), OWN)
+    else:
+        own = own_classes(name, classes)
+        samples, layout = find_samples(root, DATA_SETS[name].folders, DATA_SETS[name].layouts)
+    return ClassSegmentation(name, root, samples, own, layout.rule, options, synonyms)

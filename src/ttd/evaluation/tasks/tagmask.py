@@ -1,0 +1,291 @@
+"""The benchmark `tagmask`: which words of a caption a model selects (Tables 2, 8, 9), and what its mask of the
+whole caption covers (Table 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ttd.errors import InputError
+from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
+from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
+from ttd.evaluation.report.panels import MarkedWords, Shown, heat_panel, marked, outcome_panel, photo_panel
+from ttd.evaluation.tasks.score_table import PresentAboveAbsent
+from ttd.evaluation.tasks.tag_tables import Decided, Sweep, TagRow, TextTags, decide, decided
+from ttd.images import read_image
+from ttd.inference.options import Options
+from ttd.inference.protocols import unrefined_first
+from ttd.negatives import digest
+from ttd.scoring import SCORES
+from ttd.tagger import Selection
+from ttd.text.words import is_stop_word
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ttd.inference.views import EncodedImage
+    from ttd.model import TTD
+    from ttd.taggers.base import TextTagger
+
+PARTS = ("tags", "masks")
+EVERY_NOUN = "every noun"
+SHUFFLED = " (shuffled)"
+
+
+class TagMask(Benchmark):
+    """Tag selection and caption masks on one set."""
+
+    name = "tagmask"
+
+    def __init__(
+        self,
+        data: TagMaskSet,
+        tag_options: Options,
+        mask_options: Options,
+        *,
+        parts: Sequence[str] = PARTS,
+        scores: Sequence[str] = SCORES,
+        stop_words: bool = False,
+        shuffled: bool = True,
+        taggers: Sequence[TextTagger] = (),
+        percentiles: Sequence[float] = (),
+        negatives: Sequence[str] | None = None,
+    ) -> None:
+        """Chooses what to measure.
+
+        Args:
+            data: the set.
+            tag_options, mask_options: for scoring words, and for the caption's mask.
+            parts: "tags", "masks" or both.
+            scores: which of `ttd.scoring.SCORES` to compare.
+            stop_words: score stop words like other words; else they count as words that are never selected.
+            shuffled: also score each image with the next image's caption: what the text alone achieves.
+            taggers: of the text, see `ttd.taggers`.
+            percentiles: also s_pixel with the rule "negatives", a row for each of these percentiles.
+            negatives: the words to compare with, as for `ttd.Selection`.
+        """
+        self.data = data
+        self.root = data.root
+        self.options = {"tags": tag_options, "masks": mask_options}
+        self.tag_options, self.mask_options = tag_options, mask_options
+        self.parts, self.scores = tuple(parts), tuple(scores)
+        self.stop_words, self.shuffled = stop_words, shuffled
+        self.text = TextTags(taggers if "tags" in self.parts else (), data.rows)
+        self.percentiles = {f"s_pixel, negatives {value:g}": value for value in percentiles}
+        self.negatives = None if negatives is None else tuple(negatives)
+        if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
+            raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """One for each captioned image."""
+        return [row.sample for row in self.data.rows]
+
+    def settings(self) -> dict[str, Any]:
+        """Parts, scores, stop words, controls."""
+        return {
+            "parts": list(self.parts),
+            "scores": list(self.scores),
+            "score_stop_words": self.stop_words,
+            "shuffled": self.shuffled,
+            "vocabulary": len(self.data.vocabulary),
+            "taggers": [tagger.settings for tagger in self.text.taggers],
+            "percentiles": list(self.percentiles.values()),
+            "negatives": digest(self.negatives) if self.percentiles else None,
+        }
+
+    def prepare(self, numbers: Sequence[int]) -> None:
+        """Asks the taggers of the text about many captions at once."""
+        self.text.prepare(numbers)
+
+    def measure(self, model: TTD, number: int) -> Record:
+        """Scores of the caption's words, of the next caption's, of the vocabulary; pixel counts of the mask."""
+        row = self.data.rows[number]
+        image = read_image(row.sample.image)
+        record: Record = {}
+        if "masks" in self.parts and row.sample.truth:
+            truth = _mask(row, image)
+            found = mask_counts(model.caption_mask(image, row.caption, options=self.mask_options), truth)
+            record["mask"] = [found.hit, found.wrong, found.missed, truth.size]
+        if "tags" in self.parts:
+            encoded = model.encode(image, self.tag_options)
+            record["tags"] = self._tags(model, encoded, row)
+            record["taggers"] = self.text.fetch(number)
+            if self.shuffled and len(self.data.rows) > 1:
+                record["shuffled"] = self._tags(model, encoded, self.data.rows[(number + 1) % len(self.data.rows)])
+            if row.present is not None and self.data.vocabulary:
+                words = self.data.vocabulary
+                scored = model.tag(encoded, None, tags=words).words
+                record["vocabulary"] = [word.score for word in scored]
+        return record
+
+    def quality(self, record: Record) -> dict[str, float]:
+        """IoU of the caption's mask, F1 of its words by the first score."""
+        found = {}
+        if "mask" in record:
+            found["IoU"] = MaskCounts(*record["mask"][:3]).overlap.iou
+        if "tags" in record:
+            counts = TagCounts()
+            first = _decided(record["tags"], self.scores[0])
+            counts.add(first.selected, first.true)
+            found["F1"] = counts.scores["F1"]
+        return found
+
+    def show(self, model: TTD, number: int, record: Record) -> Shown:
+        """The image, the true mask, the caption's map and mask (refined too), the words of every tagger."""
+        row = self.data.rows[number]
+        image = read_image(row.sample.image)
+        words = tuple(self._marked(record)) if "tags" in record else ()
+        if "mask" not in record:
+            return Shown((photo_panel("image", image),), (), words)
+        truth = _mask(row, image)
+        heat = model.caption_map(image, row.caption, replace(self.mask_options, refine="none"))
+        panels = [heat_panel("caption's map", image, heat)]
+        for title, options in unrefined_first(self.mask_options, model.encoder).items():
+            found = model.caption_mask(image, row.caption, options=options)
+            panels.append(outcome_panel(title, image, found, truth))
+        return Shown((photo_panel("image", image), outcome_panel("truth", image, truth, truth)), tuple(panels), words)
+
+    def _marked(self, record: Record) -> Iterator[MarkedWords]:
+        tags = record["tags"]
+        for score in (*self.scores, *self.percentiles):
+            one = _decided(tags, score)
+            yield marked(score, one.words, one.selected.tolist(), one.true.tolist())
+        for name, found in record["taggers"].items():
+            one = decided(tags, found)
+            yield marked(name, one.words, one.selected.tolist(), one.true.tolist())
+
+    def _tags(self, model: TTD, encoded: EncodedImage, row: TagMaskRow) -> Record:
+        """Words and truth of a caption; for each score the distinct candidates' scores and decisions."""
+        asked = [w for w in dict.fromkeys(row.words) if self.stop_words or not is_stop_word(w)]
+        decisions: dict[str, Any] = {}
+        for score in self.scores:
+            found = model.tag(encoded, row.caption, tags=asked, selection=score).words if asked else ()
+            decisions[score] = [[word.score, word.selected] for word in found]
+        if self.percentiles and asked:
+            rule = Selection(rule="negatives", negatives=self.negatives)
+            compared = model.tag(encoded, row.caption, tags=asked, selection=rule).words
+            for name, percentile in self.percentiles.items():
+                decisions[name] = [[w.score, w.percentile is not None and w.percentile >= percentile] for w in compared]
+        decisions |= {name: [] for name in self.percentiles if name not in decisions}
+        return {
+            "words": list(row.words),
+            "true": [word in row.true for word in row.words],
+            "asked": asked,
+            "decisions": decisions,
+        }
+
+    def tally(self) -> _TagMaskTally:
+        """Tables of both parts."""
+        return _TagMaskTally(self.data, self.scores, tuple(self.percentiles), self.text.names)
+
+
+def _decided(tags: Record, score: str) -> Decided:
+    pairs = [(value, bool(kept)) for value, kept in tags["decisions"][score]]
+    return decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True)))
+
+
+def _mask(row: TagMaskRow, image: Image.Image) -> np.ndarray:
+    """The true mask, bool [H,W]; raises `InputError` where it has not the image's size."""
+    truth = row.mask()
+    if truth.shape != (image.height, image.width):
+        raise InputError(
+            f"the mask is {truth.shape[1]}x{truth.shape[0]} pixels, the image {image.width}x"
+            f"{image.height}: they must have the same size"
+        )
+    return truth
+
+
+class _TagMaskTally(Tally):
+    def __init__(
+        self, data: TagMaskSet, scores: Sequence[str], compared: Sequence[str], taggers: Sequence[str]
+    ) -> None:
+        self.nouns_known = any(row.nouns for row in data.rows)
+        self.words = data.vocabulary
+        self.rows_by_id = {row.sample.id: row for row in data.rows}
+        self.next_row = {row.sample.id: data.rows[(i + 1) % len(data.rows)] for i, row in enumerate(data.rows)}
+        self.tables = {name: TagRow() for name in (*scores, *compared)}
+        self.shuffled = {name: TagRow() for name in (*scores, *compared)}
+        self.every_noun = TagRow()
+        self.taggers = {name: TagRow() for name in taggers}
+        self.silent = dict.fromkeys(taggers, 0)
+        self.sweep = Sweep([score for score in scores if score != "s_pixel"])
+        self.masks: list[tuple[str, MaskCounts, int]] = []
+        self.present_above_absent = PresentAboveAbsent()
+
+    def add(self, record: Record) -> None:
+        row = self.rows_by_id[record["id"]]
+        if "mask" in record:
+            *counts, pixels = record["mask"]
+            self.masks.append((record["id"], MaskCounts(*counts), pixels))
+        if "tags" in record:
+            self._add_tags(record["tags"], row, self.tables)
+            nouns = dict.fromkeys(row.nouns, (1.0, True))
+            tags = record["tags"]
+            self.every_noun.add(decide(tags["words"], tags["true"], nouns), *self._controls(tags["words"], tags, row))
+            for name, found in record["taggers"].items():
+                one = decided(tags, found)
+                self.taggers[name].add(one, *self._controls(one.words, tags, row))
+                self.silent[name] += found is None
+            self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
+        if "shuffled" in record:
+            # The truth stays the caption's own: what would be found without looking at its image.
+            self._add_tags(record["shuffled"], self.next_row[record["id"]], self.shuffled)
+        if "vocabulary" in record:
+            present = np.array([word in (row.present or ()) for word in self.words])
+            self.present_above_absent.add(np.array(record["vocabulary"], np.float32), present)
+
+    def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
+        controls = self._controls(tags["words"], tags, row)
+        for name, table in tables.items():
+            table.add(_decided(tags, name), *controls)
+
+    def _controls(self, words: Sequence[str], tags: Record, row: TagMaskRow) -> tuple[np.ndarray, np.ndarray | None]:
+        """Which words are nouns that are known not to be in the image, and which of the candidates name nothing."""
+        absent = row.nouns - row.true - (row.present or frozenset())
+        filler = set(tags["asked"]) - row.nouns - row.true if self.nouns_known else set()
+        missing, idle = (np.array([w in kind for w in words], bool) for kind in (absent, filler))
+        return missing, idle if self.nouns_known else None
+
+    def result(self) -> Result:
+        numbers: dict[str, float] = {}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        notes = ["Published rows are about the authors' CC3M-TagMask."]
+        notes += ["Words are counted at every occurrence; stop words that were not scored count as never selected."]
+        if self.tables and next(iter(self.tables.values())).precisions:
+            rows["tags"] = self._tag_rows()
+            for row in rows["tags"]:
+                numbers |= {f"{row['tagger']}: {name}": row[name] for name in row if name != "tagger"}
+            rows["sweep"] = self.sweep.rows()
+        if self.present_above_absent:
+            numbers |= self.present_above_absent.numbers
+        elif rows:
+            notes.append("No AUC: the set does not say which words of a vocabulary are in each image.")
+        if rows and not self.nouns_known:
+            notes.append("Without vocabulary.txt it is not known which named things are absent.")
+        silent = {name: count for name, count in self.silent.items() if count}
+        notes += [f"{name} gave no readable answer to {n} captions: nothing selected." for name, n in silent.items()]
+        if self.masks:
+            masks = [(name, counts.overlap, counts, pixels) for name, counts, pixels in self.masks]
+            rows["captions"] = [
+                {"id": name, "CaptionIoU": o.iou, "FPR": o.fpr, "FNR": o.fnr} for name, o, _, _ in masks
+            ]
+            numbers["CaptionIoU"] = float(np.mean([o.iou for _, o, _, _ in masks]))
+            numbers["mFPR"] = float(np.mean([o.fpr for _, o, _, _ in masks]))
+            numbers["mFNR"] = float(np.mean([o.fnr for _, o, _, _ in masks]))
+            whole = [(counts.hit + counts.missed) / pixels for _, _, counts, pixels in masks]
+            numbers["whole image IoU"] = float(np.mean(whole))
+            notes.append(f"Masks of {len(masks)} captions.")
+        return Result(numbers, rows, tuple(notes))
+
+    def _tag_rows(self) -> list[dict[str, Any]]:
+        tables = {**self.tables, **self.taggers}
+        if self.nouns_known:
+            tables[EVERY_NOUN] = self.every_noun
+        tables |= {f"{name}{SHUFFLED}": table for name, table in self.shuffled.items() if table.precisions}
+        return [{"tagger": name, **table.numbers} for name, table in tables.items()]

@@ -1,0 +1,1 @@
+"""From an image and texts to maps, masks and labels: options, views, resizing, features."""

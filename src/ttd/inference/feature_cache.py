@@ -1,0 +1,145 @@
+"""A folder of encoded images: another threshold, refinement or class list asks the same features again.
+
+What is read back is what was encoded, to the last bit. An image's entry is named by a digest of all that decides
+its features: every parameter of the encoder (so also a merged adapter) with its structure, number format, kind of
+device and torch's version, how the image is looked at, and the image's pixels. An entry is a folder of one
+safetensors file for each view and, written last, `views.json`, which says where the views lie and holds a checksum
+of each file: an entry that is incomplete or damaged is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load, save
+
+from ttd.encoders.base import Encoder
+from ttd.encoders.features import ImageFeatures
+from ttd.files import whole_file
+from ttd.inference.options import Options
+from ttd.inference.views import Axis, View, encode_views, prepare
+
+_TENSORS = ("dense", "pooled")
+_EXTRA = "extras."  # before the names of what this encoder keeps besides
+_SIZES = ("size", "offset", "padded")
+
+
+class FeatureCache:
+    """Features of one encoder, whose weights must not change meanwhile.
+
+    Args:
+        folder: made where it is missing; several encoders and processes may share it. It only grows: a view takes
+            4 * channels * cells bytes, so a 448-pixel window of a ViT-B/16 1.6 MB.
+        encoder: makes what is not there yet.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder) -> None:
+        self.folder, self.encoder = folder, encoder
+        self._encoder_key = encoder_key(encoder)
+
+    def views(self, image: Image.Image, options: Options) -> CachedViews:
+        """The views of an RGB image, from the folder or encoded and kept there when they are gone through."""
+        look = {**options.view, "size": options.size or self.encoder.image_size}
+        digest = hashlib.sha256(json.dumps([self._encoder_key, look, image.size]).encode())
+        digest.update(image.tobytes())
+        name = digest.hexdigest()
+        return CachedViews(self.encoder, image, options, self.folder / name[:2] / name)
+
+
+class CachedViews:
+    """Views of one image that are read, or else encoded, whenever they are iterated: a few at a time."""
+
+    def __init__(self, encoder: Encoder, image: Image.Image, options: Options, entry: Path) -> None:
+        self._encoder, self._image, self._options, self._entry = encoder, image, options, entry
+
+    def __iter__(self) -> Iterator[View]:
+        given = 0
+        for record in self._listed():
+            view = self._read(given, record)
+            if view is None:
+                break
+            yield view
+            given += 1
+        else:
+            if given:
+                return
+        for number, view in enumerate(self._encode()):
+            if number >= given:
+                yield view
+
+    def _encode(self) -> Iterator[View]:
+        """All views, fresh; kept once the last one is there."""
+        pixels = [scaled[None] for scaled in prepare(self._image, self._encoder, self._options)]
+        records = []
+        for number, view in enumerate(encode_views(self._encoder, pixels, self._options)):
+            tensors = {name: getattr(view.features, name) for name in _TENSORS}
+            tensors |= {_EXTRA + name: tensor for name, tensor in view.features.extras.items()}
+            # Views share a batch's memory: clones, so that each file holds its own view alone.
+            content = save({name: t.clone().contiguous().cpu() for name, t in tensors.items()})
+            with whole_file(self._file(number)) as part:
+                part.write_bytes(content)
+            sizes = {name: getattr(view.features, name) for name in _SIZES}
+            place = {"rows": asdict(view.rows), "columns": asdict(view.columns), "weight": view.weight}
+            records.append({"checksum": zlib.crc32(content), **sizes, **place})
+            yield view
+        text = json.dumps(records)
+        with whole_file(self._entry / "views.json") as part:
+            part.write_text(f"{zlib.crc32(text.encode())}\n{text}\n", "utf-8")
+
+    def _listed(self) -> list[dict[str, Any]]:
+        """What `views.json` says of each view; nothing where it is missing or damaged."""
+        try:
+            checksum, text = (self._entry / "views.json").read_text("utf-8").splitlines()
+            records: list[dict[str, Any]] = json.loads(text) if int(checksum) == zlib.crc32(text.encode()) else []
+        except (FileNotFoundError, ValueError):
+            return []
+        return records
+
+    def _read(self, number: int, record: dict[str, Any]) -> View | None:
+        """The view of a file; None where the file is missing or damaged."""
+        try:
+            content = self._file(number).read_bytes()
+        except FileNotFoundError:
+            return None
+        if zlib.crc32(content) != record["checksum"]:
+            return None
+        tensors: dict[str, Any] = {name: t.to(self._encoder.device) for name, t in load(content).items()}
+        extras = {name[len(_EXTRA) :]: tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)}
+        sizes: dict[str, Any] = {name: tuple(record[name]) for name in _SIZES}
+        rows, columns = (_axis(record[name]) for name in ("rows", "columns"))
+        return View(ImageFeatures(**tensors, **sizes, extras=extras), rows, columns, record["weight"])
+
+    def _file(self, number: int) -> Path:
+        return self._entry / f"{number:04d}.safetensors"
+
+
+def encoder_key(encoder: Encoder) -> str:
+    """SHA-256 over all that decides an encoder's features: parameters to the last bit, structure, surroundings."""
+    config: Any = getattr(encoder.backbone, "config", None)
+    facts = [
+        repr(encoder),
+        "" if encoder.method is None else encoder.method.key(),
+        repr(config.to_dict()) if hasattr(config, "to_dict") else "",
+        # Adapter layers that are not merged keep their strength outside of the parameters.
+        repr([getattr(module, "scaling", None) for module in encoder.modules()]),
+        repr((encoder.kind, encoder.mean, encoder.std, encoder.patch_size)),
+        encoder.device.type,
+        torch.__version__,
+    ]
+    digest = hashlib.sha256("\n".join(facts).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _axis(values: dict[str, Any]) -> Axis:
+    return Axis(**{**values, "starts": tuple(values["starts"])})

@@ -1,0 +1,108 @@
+"""Bilinear sampling of maps, one axis at a time, at any positions: what views are put together with.
+
+Positions are counted as in `torch.nn.functional.interpolate(align_corners=False)`: cell i has its centre at
+i + 0.5, and beyond the outer centres a map goes on as it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# Values of one tile, whatever the image's size and the number of maps. At 4 MB in float32 a tile stays in
+# the processor's cache: twice as fast as 64 MB.
+_TILE_VALUES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where along an axis T samples are taken from cells, and what each counts.
+
+    Attributes:
+        low, high: int64 `[T]`, the two neighbouring cells.
+        fraction: float32 `[T]` in 0..1, the share of `high`.
+        weight: float32 `[T]`, multiplies the sample.
+    """
+
+    low: Tensor
+    high: Tensor
+    fraction: Tensor
+    weight: Tensor
+
+    @classmethod
+    def at(cls, positions: Tensor, cells: int, weight: Tensor | None = None) -> Sampling:
+        """Sample `cells` cells at float64 positions `[T]` in 0..cells."""
+        # Rounded, so that a cell's own centre is taken exactly.
+        index = (positions - 0.5).round(decimals=6).clamp(0, cells - 1)
+        low = index.floor()
+        ones = torch.ones_like(index) if weight is None else weight
+        return cls(
+            low=low.long(),
+            high=(low.long() + 1).clamp(max=cells - 1),
+            fraction=(index - low).float(),
+            weight=ones.float(),
+        )
+
+    def cell_weights(self, cells: int) -> Tensor:
+        """How much each cell counts in the mean over all samples: float32 `[cells]`."""
+        total = torch.zeros(cells, device=self.weight.device)
+        total.index_add_(0, self.low, self.weight * (1 - self.fraction))
+        total.index_add_(0, self.high, self.weight * self.fraction)
+        return total / len(self.weight)
+
+    def to(self, device: torch.device) -> Sampling:
+        """Move to a device."""
+        return Sampling(*(t.to(device) for t in (self.low, self.high, self.fraction, self.weight)))
+
+
+def sample(maps: Tensor, rows: Sampling, columns: Sampling) -> Tensor:
+    """Sample maps `[...,h,w]` at the grid of rows and columns: `[...,T_rows,T_columns]`."""
+    down = _between(maps, rows) * rows.weight[:, None]
+    # Turned, because whole rows are picked several times faster than single values.
+    across = _between(down.mT.contiguous(), columns) * columns.weight[:, None]
+    return across.mT.contiguous()
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of `[...,h,w]` to (H, W), corners not aligned, without antialiasing."""
+    height, width = size
+    rows = _stretch(maps.shape[-2], height, 0, height).to(maps.device)
+    columns = _stretch(maps.shape[-1], width, 0, width).to(maps.device)
+    return sample(maps, rows, columns)
+
+
+def tiles(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """`resize` piece by piece: rows, columns and values `[N,rows,columns]`, in bounded memory.
+
+    Args:
+        maps: `[N,h,w]`.
+        size: (H, W) of the whole.
+    """
+    height, width = size
+    down = max(1, min(height, _TILE_VALUES // len(maps)))
+    across = max(1, min(width, _TILE_VALUES // (len(maps) * down)))
+    for top in range(0, height, down):
+        bottom = min(top + down, height)
+        rows = _stretch(maps.shape[-2], height, top, bottom).to(maps.device)
+        for left in range(0, width, across):
+            right = min(left + across, width)
+            columns = _stretch(maps.shape[-1], width, left, right)
+            first, last = int(columns.low[0]), int(columns.high[-1])
+            columns = replace(columns, low=columns.low - first, high=columns.high - first).to(maps.device)
+            # As `sample` without its weights; the values stay turned, which their readers do not mind.
+            part = _between(maps[..., first : last + 1], rows)
+            yield slice(top, bottom), slice(left, right), _between(part.mT.contiguous(), columns).mT
+
+
+def _between(maps: Tensor, rows: Sampling) -> Tensor:
+    """The rows of `[...,h,w]` at the sampled positions: `[...,T,w]`."""
+    low, high = maps.index_select(-2, rows.low), maps.index_select(-2, rows.high)
+    return torch.lerp(low, high, rows.fraction[:, None])
+
+
+def _stretch(cells: int, full: int, start: int, stop: int) -> Sampling:
+    """The samples start..stop of `full` ones spread evenly over `cells` cells."""
+    return Sampling.at((torch.arange(start, stop, dtype=torch.float64) + 0.5) * (cells / full), cells)

@@ -1,0 +1,247 @@
+"""An image seen several times (scales, mirrored, sliding window), encoded once, put together per question.
+
+A view is one window of one scale, mirrored or not. What is asked of each view (cosines, maps) is laid onto
+one canvas, the grid of the finest scale over the whole image: windows are averaged where they overlap,
+then all scales and mirrorings count the same. Padding lies outside the canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ttd.encoders.base import Encoder
+from ttd.encoders.features import ImageFeatures
+from ttd.images import prepare_pixels
+from ttd.inference.options import Options, prepared_size
+from ttd.inference.resizing import Sampling, sample
+from ttd.scoring import mean_feature
+
+# Windows that are encoded at once: at 448 pixels a ViT-B/16 needs about 60 MB for each.
+WINDOWS_PER_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where a window lies along one axis of a resized image, in pixels.
+
+    Attributes:
+        full: length of the image.
+        starts: where each of the windows along this axis begins.
+        start, length: this window.
+        mirrored: the image was mirrored along this axis before.
+    """
+
+    full: int
+    starts: tuple[int, ...]
+    start: int
+    length: int
+    mirrored: bool = False
+
+    def sampling(self, cells: int, targets: int, offset: int, padded: int) -> Sampling:
+        """How `targets` canvas cells over the whole image sample the window's `cells` cells.
+
+        Args:
+            cells: of the window's map, which covers `padded` pixels.
+            targets: cells of the canvas.
+            offset: pixels of padding before the window.
+            padded: the window's length with padding.
+        """
+        centres = (torch.arange(targets, dtype=torch.float64) + 0.5) * (self.full / targets)
+        if self.mirrored:
+            centres = self.full - centres
+        covers = sum(((centres >= s) & (centres < s + self.length)).double() for s in self.starts)
+        mine = (centres >= self.start) & (centres < self.start + self.length)
+        positions = (centres - self.start + offset) * (cells / padded)
+        return Sampling.at(positions, cells, mine / covers)
+
+
+@dataclass(frozen=True)
+class View:
+    """One window of one scale, mirrored or not, of B images of one prepared size.
+
+    Attributes:
+        features: of the B windows.
+        rows, columns: where the window lies.
+        weight: what this scale and mirroring counts; all of them together count 1.
+    """
+
+    features: ImageFeatures
+    rows: Axis
+    columns: Axis
+    weight: float
+
+    def canvas(self, maps: Tensor) -> tuple[int, int]:
+        """The grid over the whole image with cells of the size that the window's maps `[...,h,w]` have."""
+        sizes = []
+        for axis, cells, padded in zip((self.rows, self.columns), maps.shape[-2:], self.features.padded, strict=True):
+            sizes.append(max(1, -(-axis.full * cells // padded)))
+        return sizes[0], sizes[1]
+
+    def lay(self, maps: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """This view's share `[...,hc,wc]` of the canvas, from its maps `[...,h,w]`."""
+        rows, columns = self._samplings(maps, canvas)
+        return sample(maps, rows, columns) * self.weight
+
+    def cell_weights(self, maps: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """What each of this view's cells counts in the mean over the canvas: `[h,w]`."""
+        rows, columns = self._samplings(maps, canvas)
+        down, across = rows.cell_weights(maps.shape[-2]), columns.cell_weights(maps.shape[-1])
+        return down[:, None] * across[None, :] * self.weight
+
+    def _samplings(self, maps: Tensor, canvas: tuple[int, int]) -> tuple[Sampling, Sampling]:
+        features = self.features
+        rows, columns = (
+            axis.sampling(cells, targets, offset, padded).to(maps.device)
+            for axis, cells, targets, offset, padded in zip(
+                (self.rows, self.columns),
+                maps.shape[-2:],
+                canvas,
+                features.offset,
+                features.padded,
+                strict=True,
+            )
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image whose views are encoded: pass it in place of an image, as often as you like.
+
+    Attributes:
+        image: upright RGB, at its own size.
+        views: finest scale first.
+        options: how it was looked at; questions start from these.
+        encoder: the encoder that made it.
+    """
+
+    image: Image.Image
+    views: Iterable[View]
+    options: Options
+    encoder: Encoder
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.image.height, self.image.width
+
+    @property
+    def pooled(self) -> Tensor:
+        """The encoder's ordinary image embedding `[C]`, of the first (finest) view."""
+        return next(iter(self.views)).features.pooled[0]
+
+
+class ViewsOnDemand:
+    """Views that are encoded anew whenever they are iterated, so that only a few are in memory at a time."""
+
+    def __init__(self, encoder: Encoder, pixels: Sequence[Tensor], options: Options) -> None:
+        self._encoder = encoder
+        self._pixels = pixels
+        self._options = options
+
+    def __iter__(self) -> Iterator[View]:
+        return encode_views(self._encoder, self._pixels, self._options)
+
+
+def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tensor]:
+    """An image's normalised pixels `[3,H,W]` for each scale, the finest first."""
+    size = options.size or encoder.image_size
+    shape = (image.height, image.width)
+    return [
+        prepare_pixels(image, prepared_size(shape, size, encoder.patch_size, scale), encoder.mean, encoder.std)
+        for scale in sorted(options.scales, reverse=True)
+    ]
+
+
+def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -> Iterator[View]:
+    """Encode every view of B images.
+
+    Args:
+        encoder: in evaluation mode.
+        pixels: `[B,3,H,W]` for each scale, the finest first; the images share all shapes.
+        options: `flip`, `window`, `stride`.
+    """
+    mirrorings = (False, True) if options.flip else (False,)
+    weight = 1 / (len(pixels) * len(mirrorings))
+    for scaled in pixels:
+        batch = scaled.shape[0]
+        places = []
+        for mirrored in mirrorings:
+            for rows in _windows(scaled.shape[-2], encoder, options):
+                for columns in _windows(scaled.shape[-1], encoder, options, mirrored):
+                    places.append((rows, columns))
+        step = max(1, WINDOWS_PER_BATCH // batch)
+        for first in range(0, len(places), step):
+            chunk = places[first : first + step]
+            crops = torch.cat([_crop(scaled, *place) for place in chunk])
+            where = torch.tensor([_place(*place) for place in chunk for _ in range(batch)])
+            features = encoder.encode_windows(crops.to(encoder.device), where)
+            for i, (rows, columns) in enumerate(chunk):
+                yield View(features.select(slice(i * batch, (i + 1) * batch)), rows, columns, weight)
+
+
+def average(views: Iterable[View], ask: Callable[[ImageFeatures], Tensor]) -> Tensor:
+    """Ask every view for maps `[B,N,h,w]` and average them on the canvas of the finest: `[B,N,hc,wc]`."""
+    total: Tensor | None = None
+    canvas = (0, 0)
+    for view in views:
+        maps = ask(view.features)
+        if total is None:
+            canvas = view.canvas(maps)
+            total = view.lay(maps, canvas)
+        else:
+            total += view.lay(maps, canvas)
+    assert total is not None
+    return total
+
+
+def average_feature(views: Iterable[View]) -> Tensor:
+    """The mean of the dense features over the canvas: `[B,C]`, not normalised; see `mean_feature`."""
+    total: Tensor | None = None
+    canvas = (0, 0)
+    for view in views:
+        dense = view.features.dense
+        canvas = canvas if total is not None else view.canvas(dense)
+        weight = view.cell_weights(dense, canvas)
+        share = mean_feature(dense, weight) * weight.sum()
+        total = share if total is None else total + share
+    assert total is not None
+    return total
+
+
+def _windows(full: int, encoder: Encoder, options: Options, mirrored: bool = False) -> list[Axis]:
+    """The windows along one axis: every `stride` pixels, the last one pushed back to end with the image."""
+    if options.window is None:
+        return [Axis(full, (0,), 0, full, mirrored)]
+    patch = encoder.patch_size
+    window = min(full, _multiple(options.window, patch))
+    stride = min(window, _multiple(options.stride or options.window // 2, patch))
+    count = -(-max(full - window, 0) // stride) + 1
+    starts = tuple(min(i * stride, full - window) for i in range(count))
+    return [Axis(full, starts, start, window, mirrored) for start in starts]
+
+
+def _multiple(pixels: int, patch: int) -> int:
+    return max(1, round(pixels / patch)) * patch
+
+
+def _left(columns: Axis) -> int:
+    """Where a window begins in the image as it is; `start` counts in the mirrored one."""
+    return columns.full - columns.start - columns.length if columns.mirrored else columns.start
+
+
+def _place(rows: Axis, columns: Axis) -> tuple[int, int, int, int, int]:
+    """A window's top and left in the image as it is, the image's height and width, and whether it is mirrored."""
+    return rows.start, _left(columns), rows.full, columns.full, int(columns.mirrored)
+
+
+def _crop(pixels: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """The window of `[B,3,H,W]`, from the mirrored image where asked."""
+    left = _left(columns)
+    window = pixels[..., rows.start : rows.start + rows.length, left : left + columns.length]
+    return window.flip(-1) if columns.mirrored else window

@@ -1,0 +1,306 @@
+"""A batch of captions scored against a batch of images: words in, `Tagging` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ttd.encoders.base import Encoder
+from ttd.errors import InputError
+from ttd.inference.views import View, average, average_feature
+from ttd.negatives import PERCENTILE, NegativeWords
+from ttd.results import TaggedWord, Tagging
+from ttd.scoring import (
+    RULES,
+    SCORES,
+    check_percentile,
+    default_rule,
+    percentiles,
+    s_image,
+    s_image_text,
+    s_pixel,
+    s_seg,
+    s_text,
+    scale_scores,
+    select_largest_gap,
+    select_threshold,
+)
+from ttd.text.embeddings import shortened
+from ttd.text.words import Word, distinct, split_words
+
+# Cosine maps of this many words are held at a time (s_pixel), however long the caption is; a caption's words
+# and the most that it may borrow fit.
+WORDS_AT_ONCE = 640
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How words are scored, and which of them count as tags of the image.
+
+    Attributes:
+        score: one of `ttd.scoring.SCORES`; the paper's is "s_pixel".
+        rule: one of `ttd.scoring.RULES`: "gap" (the paper's for "s_pixel"), a threshold on "softmax" or "min-max"
+            scaled scores, or on the scores as they are ("threshold"), or "negatives": what exceeds words that were not
+            said of the image (not in the paper; for "s_pixel"). "": the paper's for this score.
+        threshold: for all rules but "gap" and "negatives".
+        percentile: for "negatives", 0..100: of the negative words' scores, which a word must exceed.
+        negatives: for "negatives": the words to compare with, without those that are akin to the caption's own;
+            None: the package's list of visible things. See `ttd.negatives`.
+
+    Raises:
+        InputError: an unknown name, or a value out of range.
+    """
+
+    score: str = "s_pixel"
+    rule: str = ""
+    threshold: float = 0.5
+    percentile: float = PERCENTILE
+    negatives: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        usual = default_rule(self.score)
+        if self.rule and self.rule not in RULES:
+            raise InputError(f"unknown selection {self.rule!r}: choose from {', '.join(RULES)}")
+        object.__setattr__(self, "rule", self.rule or usual)
+        if self.rule == "negatives" and self.score != "s_pixel":
+            raise InputError(f'the rule "negatives" compares s_pixel, not {self.score}: leave one of them out')
+        check_percentile(self.percentile)
+        if self.negatives is not None:
+            if self.rule != "negatives":
+                raise InputError('negative words are for the rule "negatives"')
+            if isinstance(self.negatives, str):
+                raise InputError("negatives must be a list of words")
+            object.__setattr__(self, "negatives", tuple(self.negatives))
+
+    @property
+    def needs_caption(self) -> bool:
+        """Whether the whole caption's embedding enters the score."""
+        return self.score in ("s_text", "s_image+s_text")
+
+    def select(self, scores: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The selection among scores `[...,N]` that `score_words` made; for "negatives" among percentiles."""
+        if self.rule == "gap":
+            return select_largest_gap(scores, valid)
+        if self.rule == "negatives":
+            selected = scores >= self.percentile
+            return selected if valid is None else selected & valid
+        return select_threshold(scores, self.threshold, valid)
+
+
+def find_selection(given: Selection | str | None) -> Selection:
+    """A selection as it is, or by the name of a score or a rule; None is the paper's.
+
+    Raises:
+        InputError: no score and no rule has this name.
+    """
+    if isinstance(given, Selection):
+        return given
+    return Selection(score=given) if given in SCORES else Selection(rule=given or "")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Captions' words against negative ones.
+
+    Attributes:
+        percentile: `[B,N]`, 0..100: how many in a hundred negative words each word exceeds.
+        count: `[B]`, how many negative words each image has.
+        cut: the score that a word must exceed to be selected, by image; None where none is needed.
+    """
+
+    percentile: Tensor
+    count: list[int]
+    cut: list[float | None]
+
+
+def candidates(caption: str | None, tags: Sequence[str] | None, stop_words: bool) -> list[Word]:
+    """The caller's own tags (several words each, if they like), or else the caption's words.
+
+    Raises:
+        InputError: nothing is left to score.
+    """
+    if tags is not None:
+        words = [Word(tag.strip(), i, -1, -1) for i, tag in enumerate(tags)]
+        if not words or not all(word.text for word in words):
+            raise InputError("tags: give at least one, none of them empty")
+        return words
+    if caption is None or not caption.strip():
+        raise InputError("the caption is empty: write what the image shows")
+    words = split_words(caption, stop_words=stop_words)
+    if not words:
+        raise InputError(
+            f"no words are left of the caption {shortened(caption)!r} without stop words and punctuation: "
+            "name a thing, or keep stop words"
+        )
+    return words
+
+
+def score_words(
+    encoder: Encoder,
+    views: Iterable[View],
+    text: Tensor,
+    rule: Selection,
+    *,
+    caption: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """The scores that the rule's selection looks at, `[B,N]`.
+
+    s_pixel and s_seg go over the cells of the finest view's grid (averaged over all views), not over pixels.
+
+    Args:
+        encoder: made the views.
+        views: of B images.
+        text: `[N,C]` for all images or `[B,N,C]`.
+        rule: which score, and which scaling its selection needs.
+        caption: `[B,C]`, where `rule.needs_caption`.
+        valid: bool `[B,N]`.
+    """
+    if rule.score == "s_pixel":
+        return scale_scores(_best_cells(encoder, views, text), rule.rule, encoder.logit_scale, valid)
+    if rule.score == "s_seg":
+        sim = average(views, lambda features: encoder.similarity(features, text))
+        return scale_scores(s_seg(sim, valid), rule.rule, encoder.logit_scale, valid)
+    parts = []
+    if rule.score != "s_text":
+        parts.append(s_image(average_feature(views), text))
+    if rule.needs_caption:
+        assert caption is not None
+        parts.append(s_text(caption, text))
+    parts = [scale_scores(part, rule.rule, encoder.logit_scale, valid) for part in parts]
+    return s_image_text(*parts) if len(parts) == 2 else parts[0]
+
+
+def tag_batch(
+    encoder: Encoder,
+    views: Iterable[View],
+    captions: Sequence[str | None],
+    words: Sequence[list[Word]],
+    rule: Selection,
+    encode_text: Callable[[list[str]], Tensor],
+    negatives: NegativeWords | None = None,
+) -> list[Tagging]:
+    """Tag B images; every distinct word of the batch is encoded once, by `encode_text`.
+
+    `negatives` is needed where the rule is "negatives".
+    """
+    per_caption = [distinct(word.text for word in found) for found in words]
+    every, _ = distinct(text for texts, _ in per_caption for text in texts)
+    row = {text: i for i, text in enumerate(every)}
+    longest = max(len(texts) for texts, _ in per_caption)
+    rows = torch.tensor([[row[t] for t in texts] + [0] * (longest - len(texts)) for texts, _ in per_caption])
+    valid = torch.tensor([[True] * len(texts) + [False] * (longest - len(texts)) for texts, _ in per_caption])
+    valid = valid.to(encoder.device)
+    text = encode_text(every)[rows.to(encoder.device)]  # (B, N, C)
+    caption = encode_text([c or "" for c in captions]) if rule.needs_caption else None
+    if negatives is None:
+        scores, compared = score_words(encoder, views, text, rule, caption=caption, valid=valid), None
+        selected = rule.select(scores, valid)
+    else:
+        own = [[*_words(c), *(word.text for word in found)] for c, found in zip(captions, words, strict=True)]
+        may = torch.tensor([negatives.others(row) for row in own], device=encoder.device)  # (B, K)
+        _check_some(may, captions)
+        scores, compared = compare(encoder, views, text, encode_text(negatives.texts), rule, valid, may)
+        selected = rule.select(compared.percentile, valid)
+    return [
+        _tagging(captions[i], words[i], per_caption[i][1], scores[i], selected[i], rule, compared, i)
+        for i in range(len(captions))
+    ]
+
+
+def compare(
+    encoder: Encoder,
+    views: Iterable[View],
+    text: Tensor,
+    negatives: Tensor,
+    rule: Selection,
+    valid: Tensor | None = None,
+    negatives_valid: Tensor | None = None,
+) -> tuple[Tensor, Compared]:
+    """Score words and negative words by s_pixel in one look at the views.
+
+    Args:
+        encoder, views, rule: as for `score_words`.
+        text: `[N,C]` or `[B,N,C]`.
+        negatives: `[K,C]`.
+        valid: bool `[B,N]`.
+        negatives_valid: bool `[B,K]`, False where an image must not be compared with a word.
+
+    Returns:
+        the words' scores `[B,N]`, and how they compare.
+    """
+    number = text.shape[-2]
+    null = negatives.expand(*text.shape[:-2], *negatives.shape)
+    both = score_words(encoder, views, torch.cat([text, null], -2), rule)
+    scores, others = both[:, :number], both[:, number:]
+    there = torch.ones_like(others, dtype=torch.bool) if negatives_valid is None else negatives_valid
+    ranks = percentiles(scores, others, valid, there)
+    counts = there.sum(-1).tolist()
+    cuts = [_cut(row[may], rule.percentile) for row, may in zip(others, there, strict=True)]
+    return scores, Compared(ranks, counts, cuts)
+
+
+def _cut(null: Tensor, percentile: float) -> float | None:
+    """The highest of the scores `[K]` that a word must exceed to reach that percentile of them."""
+    reached = 100 * torch.arange(len(null) + 1, device=null.device).float() / len(null)
+    needed = int((reached >= percentile).int().argmax())
+    return float(null.sort().values[needed - 1]) if needed else None
+
+
+def _words(caption: str | None) -> list[str]:
+    return [word.text for word in split_words(caption or "")]
+
+
+def _check_some(may: Tensor, captions: Sequence[str | None]) -> None:
+    for caption, some in zip(captions, may.any(-1).tolist(), strict=True):
+        if not some:
+            raise InputError(
+                f"every negative word is one of the caption's own, or akin to one ({shortened(caption or '')!r}): "
+                "give others to compare with"
+            )
+
+
+def _best_cells(encoder: Encoder, views: Iterable[View], text: Tensor) -> Tensor:
+    """s_pixel of any number of words, a part of them at a time."""
+    parts = torch.split(text, WORDS_AT_ONCE, dim=-2)
+    if len(parts) > 1:
+        views = tuple(views)  # asked several times, so encoded once and kept
+    scores = []
+    for part in parts:
+        sim = average(views, lambda features, part=part: encoder.similarity(features, part))  # type: ignore[misc]
+        scores.append(s_pixel(sim))
+    return torch.cat(scores, -1)
+
+
+def _tagging(
+    caption: str | None,
+    words: list[Word],
+    places: list[int],
+    scores: Tensor,
+    selected: Tensor,
+    rule: Selection,
+    compared: Compared | None,
+    row: int,
+) -> Tagging:
+    """One image's record; `scores` and `selected` `[N]` of its distinct words, `row` its place in `compared`."""
+    values, kept = scores.tolist(), selected.tolist()
+    ranks = [None] * len(values) if compared is None else compared.percentile[row].tolist()
+    tagged = tuple(
+        TaggedWord(
+            text=word.text,
+            index=word.index,
+            start=None if word.start < 0 else word.start,
+            end=None if word.end < 0 else word.end,
+            score=values[place],
+            selected=kept[place],
+            percentile=ranks[place],
+        )
+        for word, place in zip(words, places, strict=True)
+    )
+    if compared is not None:
+        found = Tagging(caption, tagged, rule.score, rule.rule, compared.cut[row])
+        return replace(found, percentile=rule.percentile, negatives=compared.count[row])
+    return Tagging(caption, tagged, rule.score, rule.rule, None if rule.rule == "gap" else rule.threshold)

@@ -1,0 +1,1 @@
+"""The text side: words of a caption, prompt templates, embeddings."""

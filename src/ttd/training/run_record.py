@@ -1,0 +1,104 @@
+"""`run.json`: what a run was made of, and whether the same command goes on with it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ttd._version import __version__
+from ttd.encoders.identity import OUTDATED, is_outdated
+from ttd.errors import InputError
+from ttd.files import whole_file
+from ttd.training.config import Config
+
+RECORD = "run.json"
+# What may change between two starts of one run, because it does not change the result.
+_FREE = {
+    "model": {"method"},  # the block that it stands for is compared
+    "data": {"workers", "max_bad_samples"},
+    "run": {
+        "device",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "log_every",
+        "watch_every",
+        "watch_samples",
+        "tensorboard",
+        "gradient_checkpointing",
+        "compile",
+    },
+}
+
+
+def settle_record(folder: Path, config: Config, facts: dict[str, Any], *, write: bool) -> None:
+    """Write `run.json`, or make sure that the one that is there is of the same run.
+
+    Args:
+        folder: of the run.
+        config: resolved.
+        facts: "base", "data" (fingerprints), "method" (the last block that is trained, None where there is one form
+            only), "pairs", "command" and what else is worth knowing.
+        write: whether this process writes.
+
+    Raises:
+        InputError: the folder holds a run with other settings, another base, another last block or other data.
+    """
+    before = read_record(folder)
+    if before is not None:
+        _compare(folder, before, config, facts)
+    if write:
+        record = {
+            **facts,
+            "seed": config.run.seed,
+            "versions": versions(),
+            "config": config.to_dict(),
+        }
+        with whole_file(folder / RECORD) as part:
+            part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The content of `run.json`, None where there is none."""
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: remove it to start anew, or restore it") from error
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise InputError(f"{path} belongs to something else than a training run: choose another folder")
+    return record
+
+
+def versions() -> dict[str, str]:
+    """Of everything that takes part."""
+    packages = ("torch", "transformers", "peft", "numpy", "pillow")
+    return {"ttd": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _compare(folder: Path, before: dict[str, Any], config: Config, facts: dict[str, Any]) -> None:
+    if is_outdated(before.get("base")):
+        raise InputError(f"{folder} holds a run that cannot go on: {OUTDATED}; choose another folder")
+    changed = [name for name in ("base", "data") if before.get(name) != facts[name]]
+    # Records of earlier versions say what was asked for, which may be nothing.
+    block = before.get("method", before["config"].get("model", {}).get("method") or facts["method"])
+    if block != facts["method"]:
+        changed.append(f"last block ({block} there, {facts['method']} now)")
+    free = {section: set(names) for section, names in _FREE.items()}
+    if config.optimiser.schedule == "constant":
+        free["optimiser"] = {"epochs", "steps"}  # a constant rate may simply go on for longer
+    for section, values in json.loads(json.dumps(config.to_dict())).items():
+        old = before["config"].get(section, {})
+        changed += [
+            f"{section}.{name} ({old.get(name)!r} there, {value!r} now)"
+            for name, value in values.items()
+            if name not in free.get(section, ()) and old.get(name) != value
+        ]
+    if changed:
+        raise InputError(
+            f"{folder} holds a run with another {', '.join(changed[:3])}: choose another folder, or the same settings"
+        )

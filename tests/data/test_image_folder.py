@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tests.data.samples import caption, image, number_of
+from ttd.data.bad_samples import BROKEN_IMAGE, EMPTY_CAPTION, ENCODING, MISSING_CAPTION, BadSample
+from ttd.data.sources import PairSource
+from ttd.errors import InputError
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images, two of which are pairs."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b.png", "c.png", "d.png", "sub/e.PNG")):
+        (folder / name).write_bytes(image(number))
+        (folder / name).with_suffix(".txt").write_text(f" {caption(number)}\n", "utf-8")
+    (folder / "b.txt").unlink()
+    (folder / "c.txt").write_bytes(b"\xff\xfe")
+    (folder / "d.txt").write_text(" \n")
+    return folder
+
+
+def test_images_with_their_captions_beside_them(photos: Path) -> None:
+    source = pickle.loads(pickle.dumps(PairSource(photos)))
+    assert source.locate(4) == (f"{photos.parent.name}/photos", "sub/e.PNG")
+    for index, number in ((0, 0), (4, 4)):
+        pair = source[index]
+        assert (number_of(pair.image), pair.captions) == (number, (caption(number),))
+    for index, reason in ((1, MISSING_CAPTION), (2, ENCODING), (3, EMPTY_CAPTION)):
+        with pytest.raises(BadSample) as found:
+            source[index]
+        assert (found.value.reason, found.value.key) == (reason, f"{'abcd'[index]}.png")
+    (photos / "a.png").write_bytes(b"GIF89a")
+    with pytest.raises(BadSample) as found:
+        source[0]
+    assert found.value.reason == BROKEN_IMAGE
+    with pytest.raises(InputError, match="carries no words"):
+        PairSource(photos, tags="inside")[4]
+
+
+def test_other_images_and_captions_are_other_data(photos: Path) -> None:
+    before = PairSource(photos).fingerprint()
+    assert PairSource(photos).fingerprint() == before
+    (photos / "a.txt").write_text("a much longer caption than it was", "utf-8")
+    assert PairSource(photos).fingerprint() != before
+
+
+def test_one_image_is_a_pair_with_the_caption_beside_it(photos: Path) -> None:
+    source = PairSource([photos / "a.png", photos / "sub" / "e.PNG"])
+    assert [(pair.shard, pair.key, pair.captions) for pair in (source[0], source[1])] == [
+        ("photos/a.png", "a.png", (caption(0),)),
+        ("sub/e.PNG", "e.PNG", (caption(4),)),
+    ]
+
+
+def test_a_folder_says_what_it_leaves_out(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    PairSource(photos)
+    assert caplog.messages == []
+    (photos / "a.png").unlink()
+    PairSource(photos)
+    assert caplog.messages == [f"{photos}: left out 1 file without an image's ending (.txt)."], "a.txt has no image"
+    (photos / "none").mkdir()
+    with pytest.raises(InputError, match="no images"):
+        PairSource(photos / "none")

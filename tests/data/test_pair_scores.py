@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from tests.colour_encoder import ColourEncoder
+from tests.data.samples import image, json_bytes, write_shards, write_tar
+from tests.tiny_models import tiny_clip, tiny_tcl
+from tests.tolerance import COSINES, assert_close
+from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
+from ttd.data.pair_scores import ScoreJob, centre_square
+from ttd.data.shard_jobs import run_shards, whole_report
+from ttd.data.sources import PairSource
+from ttd.errors import InputError
+
+
+def scored(job: ScoreJob, source: PairSource) -> tuple[dict[str, float], list[BadSample]]:
+    damaged: list[BadSample] = []
+    table = job.table(source, range(len(source)), damaged.append)
+    return dict(zip(table["key"].to_pylist(), table["score"].to_pylist(), strict=True)), damaged
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> PairSource:
+    samples = {
+        "right": {"png": image(0), "txt": b"red"},
+        "wrong": {"png": image(0), "txt": b"blue"},
+        "both": {"png": image(0), "json": json_bytes({"captions": ["red", "blue"]})},
+        "broken": {"png": image(0)[:60], "txt": b"red"},
+        "green": {"png": image(1), "txt": b"green"},
+    }
+    return PairSource(write_tar(tmp_path / "x.tar", samples))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_scores_are_cosines_and_damage_is_named(source: PairSource, batch: int) -> None:
+    found, damaged = scored(ScoreJob(ColourEncoder(), batch=batch), source)
+    assert list(found) == ["right", "wrong", "both", "green"]
+    assert found["right"] == pytest.approx(1, abs=0.01)
+    assert found["wrong"] == pytest.approx(-1 / 3, abs=0.01)
+    assert_close(found["both"], (found["right"] + found["wrong"]) / 2, 2 * 4, scale=1)
+    assert found["green"] == pytest.approx(1, abs=0.01)
+    assert [(d.key, d.reason) for d in damaged] == [("broken", BROKEN_IMAGE)]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_equals_the_towers_of_clip_called_by_hand(tmp_path: Path, flip: bool) -> None:
+    """transformers' own image and text embeddings of the same square."""
+    encoder = tiny_clip()
+    source = PairSource(write_shards(tmp_path, [5]))
+    found, _ = scored(ScoreJob(encoder, flip=flip, batch=2), source)
+    model = encoder.backbone
+    for i in range(5):
+        pair = source[i]
+        square = pair.image.resize((64, 64), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.asarray(square).transpose(2, 0, 1) / 255.0).float()
+        pixels = (pixels - torch.tensor(encoder.mean)[:, None, None]) / torch.tensor(encoder.std)[:, None, None]
+        views = [pixels, pixels.flip(-1)] if flip else [pixels]
+        with torch.no_grad():
+            image = normalize(model.get_image_features(torch.stack(views)).pooler_output, dim=-1)
+            ids, _ = encoder.tokenize(pair.captions)
+            text = normalize(encoder.embed_tokens(ids), dim=-1)
+        assert_close(found[pair.key], (image @ text.T).mean(), COSINES, scale=1)
+
+
+def test_the_middle_square_of_a_image() -> None:
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 255
+    assert np.asarray(centre_square(Image.fromarray(pixels), 20)).min() == 255
+    assert np.asarray(centre_square(Image.fromarray(pixels.transpose(1, 0, 2)), 10))[1:-1].min() == 255
+    assert centre_square(Image.new("RGB", (1, 500)), 32).size == (32, 32)
+
+
+def test_sizes() -> None:
+    assert ScoreJob(ColourEncoder()).size == 32
+    assert ScoreJob(tiny_tcl()).size == 224  # at which its authors scored, not its own 448
+    assert ScoreJob(ColourEncoder(), size=48).size == 48
+    with pytest.raises(InputError, match="multiple"):
+        ScoreJob(ColourEncoder(), size=33)
+
+
+def test_captions_that_are_cut_are_counted_also_when_a_job_goes_on(tmp_path: Path) -> None:
+    samples = {name: {"png": image(0), "txt": b"dog " * count} for name, count in (("long", 80), ("short", 3))}
+    write_tar(tmp_path / "a.tar", samples)
+    source, job = PairSource(tmp_path / "a.tar"), ScoreJob(tiny_clip(), size=64)
+    for _ in range(2):  # the second time it reads what the first wrote
+        report = run_shards(job, source, tmp_path / "scores")
+        assert report.cut_captions == report.to_dict()["cut_captions"] == 1
+    whole = whole_report(job, source, tmp_path / "scores", 0.1)
+    assert whole is not None
+    assert whole.cut_sentence(77) == (
+        "1 caption was longer than the 77 tokens that the model takes: only the beginning counted"
+    )

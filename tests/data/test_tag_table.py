@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.data.colour_model import ColourModelEncoder
+from tests.data.samples import image, json_bytes, write_tar
+from ttd.data.bad_samples import NO_ANSWER, BadSample
+from ttd.data.shard_jobs import run_shards
+from ttd.data.sources import PairSource
+from ttd.data.tag_table import ModelChooser, TagJob, TextChooser, some_captions
+from ttd.inference.options import Options
+from ttd.model import TTD
+from ttd.tagger import Selection
+from ttd.taggers.base import Caption, Chosen, TextTagger
+
+SAMPLES = {
+    "one": {"png": image(0), "txt": b"red and blue"},
+    "five": {"png": image(1), "json": json_bytes({"captions": ["a green red", "blue or green", "of the"]})},
+    "broken": {"png": b"no", "txt": b"red"},
+    "stop": {"png": image(2), "txt": b"on the"},
+    "large": {"png": image(2, side=40), "txt": b"blue red"},
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> PairSource:
+    return PairSource(write_tar(tmp_path / "cc/x.tar", SAMPLES))
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> None:
+    damaged: list[BadSample] = []
+    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()), batch=batch)
+    table = job.table(source, range(len(source)), damaged.append)
+    assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
+        "one": [["red"]],
+        "five": [["green"], ["green"], []],
+        "stop": [[]],
+        "large": [["blue"]],
+    }
+    assert [d.key for d in damaged] == ["broken"]
+
+
+def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
+    model = TTD(ColourModelEncoder())
+    table = TagJob(ModelChooser(model)).table(source, range(len(source)), lambda damage: None)
+    for key, tags in zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True):
+        pair = source[list(SAMPLES).index(key)]
+        assert tags == [model.tag(pair.image, c, options=Options(stop_words=False)).selected for c in pair.captions]
+
+
+def test_negative_words_decide(source: PairSource) -> None:
+    model = TTD(ColourModelEncoder())
+    found = {}
+    for share in (0.0, 100.0):
+        rule = Selection(rule="negatives", percentile=share, negatives=["green", "zebra"])
+        chooser = ModelChooser(model, selection=rule, options=Options())
+        found[share] = TagJob(chooser).table(source, range(1), lambda damage: None)["tags"].to_pylist()
+        assert found[share] == [[model.tag(source[0].image, "red and blue", selection=rule).selected]]
+        assert chooser.settings["percentile"] == share
+        assert len(chooser.settings["negatives"]) == 16
+    assert found == {0.0: [[["red", "blue"]]], 100.0: [[["red"]]]}
+
+
+def test_some_captions_are_spread_evenly(source: PairSource, tmp_path: Path) -> None:
+    every = ["red and blue", "a green red", "blue or green", "of the", "red", "on the", "blue red"]
+    assert list(some_captions(source)) == every
+    assert list(some_captions(source, most=2)) == ["red and blue", "on the"]
+    assert list(some_captions(source, most=1)) == ["red and blue"]
+    write_tar(tmp_path / "bad/x.tar", {"a": {"png": image(0), "txt": b" "}, "b": {"png": image(0), "txt": b"blue"}})
+    assert list(some_captions(PairSource(tmp_path / "bad"))) == ["blue"]
+
+
+def test_training_reads_them_beside_the_pairs(source: PairSource, tmp_path: Path) -> None:
+    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()))
+    run_shards(job, source, tmp_path / "tags", limit=1)
+    pair = PairSource(source.shards[0].path, tags=tmp_path / "tags")[1]
+    assert pair.tags == (("green",), ("green",), ())
+    assert len(pair.captions) == 3
+
+
+class FirstWord(TextTagger):
+    """Chooses the first word and one that is nowhere; has no answer where that is "blue"."""
+
+    name = "first"
+
+    def __init__(self) -> None:
+        self.settings = {"tagger": "first"}
+        self.asked: list[list[str]] = []
+
+    def choose(self, captions: Sequence[Caption]) -> list[Chosen | None]:
+        self.asked.append([caption.text for caption in captions])
+        chosen = [Chosen((True, *[False] * (len(c.words) - 1)), ("xyz",)) for c in captions]
+        return [None if c.words[0] == "blue" else one for c, one in zip(captions, chosen, strict=True)]
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_a_tagger_of_the_text_chooses_too(source: PairSource, look: bool) -> None:
+    damaged: list[BadSample] = []
+    tagger = FirstWord()
+    table = TagJob(TextChooser(tagger, stop_words=True, look=look), batch=3).table(source, range(5), damaged.append)
+    assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
+        "one": [["red", "xyz"]],
+        "five": None,  # no answer for one of its captions
+        **({} if look else {"broken": [["red", "xyz"]]}),
+        "stop": [["xyz"]],
+        "large": None,
+    }
+    unread = ["broken"] if look else []
+    assert sorted(d.key for d in damaged if d.reason == NO_ANSWER) == ["five", "large"]
+    assert [d.key for d in damaged if d.reason != NO_ANSWER] == unread
+    assert [len(texts) for texts in tagger.asked] == ([4, 2] if look else [5, 2])
+
+
+def test_pairs_without_an_answer_are_damaged_for_training(source: PairSource, tmp_path: Path) -> None:
+    run_shards(TagJob(TextChooser(FirstWord())), source, tmp_path / "tags", limit=1)
+    read = PairSource(source.shards[0].path, tags=tmp_path / "tags")
+    assert read[0].tags == (("red", "xyz"),)
+    with pytest.raises(BadSample, match="no answer of the tagger"):
+        read[1]
+    lines = [{"shard": "cc/x.tar", "key": "one", "tags": None}, {"shard": "cc/x.tar", "key": "five", "tags": ["a"]}]
+    (tmp_path / "tags.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(BadSample, match="no answer of the tagger"):
+        PairSource(source.shards[0].path, tags=tmp_path / "tags.jsonl")[0]
+
+
+def test_progress_is_told_within_a_shard(source: PairSource, tmp_path: Path) -> None:
+    told: list[int] = []
+    run_shards(TagJob(TextChooser(FirstWord()), batch=2), source, tmp_path / "tags", limit=1, progress=told.append)
+    assert told == [2, 2, 1, 0]
