@@ -33,13 +33,16 @@ def test_every_command_with_every_kind(kind: str, world: World, tmp_path: Path) 
     faults = []
     for page in PAGES:
         folder = tmp_path / Path(page).stem
+        absent: set[str] = set()
         prepare(page, folder, world.clients, lambda line, folder=folder: world.check(line, folder), model)  # type: ignore[misc]
         session = world.session(folder)
         for block in read_blocks(page):
             if block.kind == PYTHON:
                 session.run(re.sub(r'ttd\.load\("[^"]+"', f"ttd.load({model!r}", block.text))
             elif block.kind == SHELL and not is_long(block):
-                chosen = [line for command in commands(block) if (line := with_model(command.line, model, seen))]
+                chosen = [
+                    line for command in commands(block) if (line := with_model(command.line, model, seen, absent))
+                ]
                 for ran in world.shell(chosen, folder):
                     if fault := wrong(ran.line, "", ran):
                         faults.append(f"{page}:{block.line}\n{fault}")
@@ -47,16 +50,21 @@ def test_every_command_with_every_kind(kind: str, world: World, tmp_path: Path) 
     assert not faults, "\n\n".join(faults)
 
 
-def with_model(line: str, model: str, seen: set[str]) -> str | None:
-    """The command with another model; None where it is left out: it was seen, or it is about one model alone."""
+def with_model(line: str, model: str, seen: set[str], absent: set[str]) -> str | None:
+    """The command with another model; None where it is left out: it was seen, it is about one model alone, it shows a
+    refusal, or it reads what one that was left out would have written (`absent`)."""
+    line = re.sub(r" --adapter mini\+\S+", "", line).strip()
     use = _USE.match(line)
-    if use is None or reason(line):
-        return None if re.match(r"make |pip |torchrun |python3 |\$ |find ", line) else line
+    if use is None:
+        return None if reason(line) or re.match(r"make |pip |torchrun |python3 |\$ |find ", line) else line
     words = use[1].strip()
-    if not words.startswith(TAKES_A_MODEL):
-        return line
-    if words in seen or "mini+ttd" in line:
+    takes_model = any(f"{words} ".startswith(f"{name} ") for name in TAKES_A_MODEL)
+    again = takes_model and words in seen
+    if again or reason(line) or "mini+" in line or ";" in line or any(path in line.split() for path in absent):
+        absent.update(path for out in re.findall(r"--(?:out|shards) ([^\s;]+)", line) for path in (out, f"{out}/"))
         return None
+    if not takes_model:
+        return line
     seen.add(words)
-    line = line.partition(" #")[0].partition(";")[0]
+    line = line.partition(" #")[0]
     return re.sub(r"--model \S+", f"--model {model}", line) if "--model " in line else f"{line} --model {model}"
