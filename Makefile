@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# As many processes as the machine has processors, one thread in each; the tests of a file stay in one process.
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+# As many processes as the machine has processors, one thread in each; how tests are shared out is in tests/conftest.py.
+PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-kinds test-kernels test-lowest test-browser lint types wheel speed goldens clean
 

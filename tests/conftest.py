@@ -28,6 +28,18 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: the tests of a file stay together; those marked `apart`, the longest, are dealt out one by one
+    before all others, so that no process ends with them alone."""
+    items.sort(key=lambda item: item.get_closest_marker("apart") is None)
+    for item in items:
+        if item.get_closest_marker("apart") is None:
+            item.add_marker(
+                pytest.mark.xdist_group(item.path.relative_to(item.config.rootpath).with_suffix("").as_posix())
+            )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What tests counted, and one line for each reason why tests were skipped."""
     for report in terminalreporter.getreports("passed"):

@@ -22,6 +22,7 @@ from tests.docs.smaller import smaller
 from tests.docs.uses import use
 
 STOPPED = 130  # a server that was asked once and stopped
+pytestmark = pytest.mark.apart
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 

@@ -22,6 +22,7 @@ _USE = re.compile(r"ttd((?: [a-z][a-z0-9+-]*)+)")
 
 
 @pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.kinds
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_command_with_every_kind(kind: str, world: World, tmp_path: Path) -> None:
