@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import json
+import logging
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from tests.data.samples import image
-from ttd.data.bad_samples import EMPTY_CAPTION, ENCODING, MISSING_CAPTION, MISSING_IMAGE, BadSample
+from ttd.data.bad_samples import (
+    BROKEN_JSON,
+    BROKEN_LINE,
+    EMPTY_CAPTION,
+    ENCODING,
+    MISSING_CAPTION,
+    MISSING_IMAGE,
+    BadSample,
+)
 from ttd.data.captions_file import CaptionsFile
+from ttd.data.items import open_items
 from ttd.data.sources import PairSource
 from ttd.errors import InputError
 
@@ -101,10 +112,12 @@ def test_a_coco_image_without_captions(folder: Path) -> None:
         ("p.json", '{"images": []}', "COCO"),
         ("p.json", "[1, 2]", "COCO"),
         ("p.json", "{", "COCO"),
-        ("p.json", '{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}', "COCO"),
+        ("p.json", '{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}', "names no image"),
         ("p.json", '{"images": [], "annotations": []}', "names no image"),
+        ("p.json", '{"images": [{"id": 1, "file_name": null}], "annotations": []}', "a file_name is no text"),
+        ("p.json", '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1}]}', "caption"),
         ("p.csv", "", "names no image"),
-        ("p.csv", "photo,caption\na.jpg,x\n", "line 2 names no image"),
+        ("p.csv", "photo,caption\na.jpg,x\n", "its header is 'photo,caption'"),
         ("p.jsonl", '{"image": "a.jpg"}\nnonsense\n', "line 2 is not a JSON object"),
         ("p.jsonl", '{"image": 3}\n', "line 1 names no image"),
     ],
@@ -126,3 +139,90 @@ def test_real_captions(shared: Path) -> None:
     assert pair.image.size == (image["width"], image["height"])
     captions = [a["caption"].strip() for a in annotations["annotations"] if a["image_id"] == image["id"]]
     assert list(pair.captions) == list(dict.fromkeys(captions))
+
+
+def outcomes(source: PairSource) -> dict[str, object]:
+    """Captions, or the reason why there are none, by key."""
+    found: dict[str, object] = {}
+    for i in range(len(source)):
+        try:
+            found[source.locate(i)[1]] = source[i].captions
+        except BadSample as damage:
+            found[damage.key] = damage.reason
+    return found
+
+
+def test_what_is_no_caption_in_coco_s_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    captions = [None, ["a cat", "a bird"], float("nan"), 3, {"raw": "a dog"}, ["a cat", None], "", None]
+    for i in range(len(captions)):
+        (tmp_path / f"{i}.png").write_bytes(image(i))
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in range(len(captions))],
+        "annotations": [
+            *({"id": i, "image_id": i, "caption": caption} for i, caption in enumerate(captions)),
+            {"id": 90, "image_id": len(captions) - 1, "caption": "a dog"},
+            {"id": 91, "image_id": 77, "caption": "of an image that is not listed"},
+        ],
+    }
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        source = PairSource(tmp_path / "p.json")
+    assert "left out 1 captions of images that the file does not list" in caplog.text
+    assert "left out 6 captions that are not text" in caplog.text
+    assert outcomes(source) == {
+        "0.png": MISSING_CAPTION,
+        "1.png": ("a cat", "a bird"),
+        "2.png": MISSING_CAPTION,
+        "3.png": BROKEN_JSON,
+        "4.png": BROKEN_JSON,
+        "5.png": BROKEN_JSON,
+        "6.png": EMPTY_CAPTION,
+        "7.png": ("a dog",),
+    }
+
+
+def test_a_line_that_is_no_row_is_a_bad_sample(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(image(0))
+    (tmp_path / "1.png").write_bytes(image(1))
+    (tmp_path / "p.csv").write_text("caption,image\na dog, a cat,0.png\na red car,1.png\na boat,\n")
+    source = PairSource(tmp_path / "p.csv")
+    assert outcomes(source) == {"line 2": BROKEN_LINE, "1.png": ("a red car",), "line 4": BROKEN_LINE}
+    with pytest.raises(BadSample, match=r"line 2.*has 3 fields and the header 2: put the caption into quotes"):
+        source[0]
+    items = open_items(str(tmp_path / "p.csv"), tags=("dog",))
+    with pytest.raises(BadSample, match=r"line 4.*names no image"):
+        items[2].read()
+    assert items[1].read().size == (24, 24)
+
+
+def test_web_addresses_are_missing_images_whose_captions_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "Train.tsv").write_text("a bus\thttp://example.org/1.jpg\na dog\thttps://example.org/2\n")
+    source = PairSource(tmp_path / "Train.tsv")
+    assert [source.captioned(i).captions for i in range(2)] == [("a bus",), ("a dog",)]
+    with pytest.raises(BadSample, match="missing image: a web address: fetch the images first"):
+        source[0]
+    with pytest.raises(BadSample, match="a web address"):
+        open_items(str(tmp_path / "Train.tsv"))[1].read()
+
+
+@pytest.mark.parametrize(("on_disk", "listed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_and_backslashes_name_the_same_file(tmp_path: Path, on_disk: str, listed: str) -> None:
+    (tmp_path / "sub").mkdir()
+    name = "caf\u00e9 \u00c5.png"
+    (tmp_path / "sub" / unicodedata.normalize(on_disk, name)).write_bytes(image(0))
+    (tmp_path / "plain.png").write_bytes(image(1))
+    rows = [f"sub\\{unicodedata.normalize(listed, name)},a dog", f"sub/{unicodedata.normalize(on_disk, name)},a cat"]
+    (tmp_path / "p.csv").write_text("\n".join(["image,caption", *rows, ".\\plain.png,a hat", "..\\plain.png,out"]))
+    found = outcomes(PairSource(tmp_path / "p.csv"))
+    assert list(found.values()) == [("a dog",), ("a cat",), ("a hat",), MISSING_IMAGE]
+    assert open_items(str(tmp_path / "p.csv"))[0].read().size == (24, 24)
+
+
+def test_ids_are_texts_or_whole_numbers(tmp_path: Path) -> None:
+    lines = [{"image": f"{i}.png", "caption": "a dog", "id": one} for i, one in enumerate([7, "x", ["y"], 1.5, True])]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    items = open_items(str(tmp_path / "p.jsonl"))
+    assert [item.id for item in items] == ["7", "x", "2.png", "3.png", "4.png"]
+    for item in items[2:]:
+        with pytest.raises(BadSample, match='"id" is neither'):
+            _ = item.captions

@@ -20,7 +20,7 @@ def photos(tmp_path: Path) -> Path:
         (folder / name).write_bytes(image(number))
         (folder / name).with_suffix(".txt").write_text(f" {caption(number)}\n", "utf-8")
     (folder / "b.txt").unlink()
-    (folder / "c.txt").write_bytes(b"\xff\xfe")
+    (folder / "c.txt").write_bytes(b"K\xe4tzchen")
     (folder / "d.txt").write_text(" \n")
     return folder
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ttd.data.rows import read_rows
+from ttd.data.list_rows import list_rows
+from ttd.data.rows import csv_rows, jsonl_rows
 from ttd.errors import InputError
 
 ROWS = [{"image": "a.png", "caption": 'a "dog",\ta cat'}, {"image": "b.png", "caption": "ein Kätzchen"}]
@@ -26,15 +27,20 @@ def test_what_was_written_is_read(tmp_path: Path, name: str, mark: str) -> None:
             writer = csv.DictWriter(file, ["image", "caption"], delimiter="\t" if name == "p.TSV" else ",")
             writer.writeheader()
             writer.writerows(ROWS)
-    assert [row for _, row in read_rows(path)] == ROWS
-    assert [number for number, _ in read_rows(path)] == ([1, 3] if name == "p.jsonl" else [2, 3])
+    assert [row for _, row in list_rows(path)] == ROWS
+    assert [number for number, _ in list_rows(path)] == ([1, 3] if name == "p.jsonl" else [2, 3])
+
+
+def read(path: Path) -> object:
+    return csv_rows(path) if path.suffix == ".csv" else jsonl_rows(path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n[2]\n', "line 2 is not a JSON object"),
-        ("a.jsonl", b'{"a": 1}\n{"a": "\xe4"}\n', "line 2 is not UTF-8"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xe4"}\n', "not UTF-8 after line 0"),
+        ("a.jsonl", b'{\0"\0a\0"\0:\0001\0}\0', "no byte order mark"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not a JSON object"),
         ("a.csv", b"image\n" + b"x" * 200_000 + b"\n", "cannot be read as CSV"),
         ("a.csv", b"image\n\xe4\n", "not UTF-8"),
@@ -43,13 +49,13 @@ def test_what_was_written_is_read(tmp_path: Path, name: str, mark: str) -> None:
 def test_what_is_something_else_is_said_with_its_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        list(read_rows(tmp_path / name))
+        list(read(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_what_is_not_there_is_said(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        list(read_rows(tmp_path / name))
+        list(read(tmp_path / name))
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        list(read_rows(tmp_path / name))
+        list(read(tmp_path / name))

@@ -20,6 +20,7 @@ MISSING_CAPTION = "missing caption"
 EMPTY_CAPTION = "empty caption"
 ENCODING = "wrong encoding"
 BROKEN_JSON = "broken json"
+BROKEN_LINE = "broken line"
 NO_ANSWER = "no answer of the tagger"
 REASONS = (
     TRUNCATED,
@@ -31,6 +32,7 @@ REASONS = (
     EMPTY_CAPTION,
     ENCODING,
     BROKEN_JSON,
+    BROKEN_LINE,
     NO_ANSWER,
 )  # fmt: skip
 

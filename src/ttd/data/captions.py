@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ttd.data.bad_samples import BROKEN_JSON, EMPTY_CAPTION, ENCODING, MISSING_CAPTION
+from ttd.data.text_files import decoded
 
 CAPTION_NAMES = ("captions", "caption", "text", "title")
 
@@ -21,19 +22,14 @@ class NoCaption(Exception):
 
 
 def from_text(data: bytes) -> tuple[str, ...]:
-    """The one caption of a `.txt` member: all of it, UTF-8, blanks around it removed."""
-    try:
-        return usable([data.decode("utf-8-sig")])
-    except UnicodeDecodeError as error:
-        raise NoCaption(ENCODING, f"byte {error.start} is no UTF-8") from None
+    """The one caption of a `.txt` file: all of it, blanks around it removed; UTF-8 or what its mark says."""
+    return usable([_decoded(data)])
 
 
 def from_json(data: bytes, names: Iterable[str] = CAPTION_NAMES) -> tuple[str, ...]:
     """The captions of a `.json` member: the first of `names` that it has, a text or a list of texts."""
     try:
-        record = json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise NoCaption(ENCODING, f"byte {error.start} is no UTF-8") from None
+        record = json.loads(_decoded(data))
     except (ValueError, RecursionError) as error:
         raise NoCaption(BROKEN_JSON, str(error)[:100]) from None
     if not isinstance(record, dict):
@@ -46,10 +42,25 @@ def from_record(record: dict[str, Any], names: Iterable[str] = CAPTION_NAMES) ->
     found = next((record[name] for name in names if record.get(name) is not None), None)
     if found is None:
         raise NoCaption(MISSING_CAPTION)
-    texts = found if isinstance(found, list) else [found]
-    if not all(isinstance(text, str) for text in texts):
+    texts = texts_of(found)
+    if texts is None:
         raise NoCaption(BROKEN_JSON, "a caption is no text")
     return usable(texts)
+
+
+def texts_of(value: Any) -> list[str] | None:
+    """A text, or a list of texts, as a list; None where it is anything else."""
+    texts = value if isinstance(value, list) else [value]
+    return texts if all(isinstance(text, str) for text in texts) else None
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return decoded(data)
+    except UnicodeDecodeError as error:
+        raise NoCaption(ENCODING, f"byte {error.start} is no {error.encoding.upper()}") from None
+    except UnicodeError as error:
+        raise NoCaption(ENCODING, str(error)) from None
 
 
 def usable(texts: Iterable[str]) -> tuple[str, ...]:
@@ -57,6 +68,8 @@ def usable(texts: Iterable[str]) -> tuple[str, ...]:
     kept = tuple(text.strip() for text in texts if text.strip())
     if not kept:
         raise NoCaption(EMPTY_CAPTION)
+    if any("\0" in text for text in kept):
+        raise NoCaption(ENCODING, "it holds NUL: UTF-16 that was read as UTF-8?")
     if any(0xD800 <= ord(char) <= 0xDFFF for text in kept for char in text):
         raise NoCaption(ENCODING, "half a surrogate pair")
     return kept

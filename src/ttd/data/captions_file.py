@@ -1,21 +1,23 @@
-"""A list of images with captions: CSV, TSV, JSONL, or COCO captions JSON.
+"""A list of images with captions: CSV, TSV, JSONL, Parquet, or COCO captions JSON.
 
 Captions of one image are kept together, also where they stand on several lines.
 """
 
 from __future__ import annotations
 
-import csv
+import logging
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttd.data.bad_samples import BROKEN_JSON, MISSING_CAPTION, MISSING_IMAGE, BadSample
-from ttd.data.captions import NoCaption, from_record, usable
+from ttd.data.bad_samples import BROKEN_JSON, BROKEN_LINE, MISSING_CAPTION, MISSING_IMAGE, BadSample
+from ttd.data.captions import NoCaption, from_record, texts_of, usable
 from ttd.data.coco_json import read_coco_json
-from ttd.data.rows import field_names, read_rows
+from ttd.data.list_rows import IMAGE_NAMES, TEXT_NAMES, Fault, is_web_address, list_names, list_rows
 from ttd.data.shard import MOST_BYTES, shard_name
 from ttd.errors import InputError
 from ttd.safe_paths import file_below
@@ -23,7 +25,7 @@ from ttd.safe_paths import file_below
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IMAGE_NAMES = ("image", "file_name", "filename", "filepath", "file", "path", "img")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ListedLine:
 
 
 class CaptionsFile:
-    """See `ttd.data.shard.Shard`; a key is the image's path as the file has it.
+    """See `ttd.data.shard.Shard`; a key is the image's path as the file has it, "line N" for a line that is no row.
 
     Args:
         path: the captions file.
@@ -72,6 +74,10 @@ class CaptionsFile:
         if not self._captions:
             raise InputError(f"{path} names no image: each line needs an image and a caption")
         self._keys = list(self._captions)
+        if all(self._is_broken(key) for key in self._keys):
+            named = self._captions[self._keys[0]]
+            assert isinstance(named, NoCaption)
+            raise InputError(f"{path}, {self._keys[0]} {named.detail}")
         if not own_list and not any(file_below(self.images, key) for key in self._keys):
             raise InputError(
                 f"{path}: the image {self._keys[0]!r} and all others lie outside {self.images}: name the folder that "
@@ -113,11 +119,33 @@ class CaptionsFile:
     def file(self, row: int) -> Path | None:
         """The image's file; None where its path leads out of `images`."""
         key = self._keys[row]
+        path = self._path(key)
+        if path is not None and ("\\" in key or not key.isascii()) and not os.path.exists(path):
+            # Written on Windows, or by a file system that takes accents apart.
+            plain = key.replace("\\", "/")
+            others = (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+            return next((other for text in others if (other := self._path(text)) and os.path.exists(other)), path)
+        return path
+
+    def check_row(self, row: int) -> None:
+        """Raises `BadSample` where a row cannot have an image: its line is none, or it names a web address."""
+        key = self._keys[row]
+        if self._is_broken(key):
+            self.captions(row)
+        if is_web_address(key):
+            raise BadSample(MISSING_IMAGE, self.name, key, "a web address: fetch the images first, see docs/data.md")
+
+    def _is_broken(self, key: str) -> bool:
+        texts = self._captions[key]
+        return isinstance(texts, NoCaption) and texts.reason == BROKEN_LINE
+
+    def _path(self, key: str) -> Path | None:
         return self.images / key if self._own_list else file_below(self.images, key)
 
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""
         key = self._keys[row]
+        self.check_row(row)
         image = self.file(row)
         if image is None:
             raise BadSample(MISSING_IMAGE, self.name, key, f"its path leads out of {self.images}")
@@ -159,8 +187,8 @@ def looks_like_captions(path: Path) -> bool:
             return False
         return b'"images"' in beginning or b'"annotations"' in beginning
     try:
-        names = field_names(path)
-    except (InputError, OSError, csv.Error):
+        names = list_names(path)
+    except (InputError, OSError):
         return False
     return not names.isdisjoint(IMAGE_NAMES) and not {"id", "image", "model"} <= names
 
@@ -170,32 +198,55 @@ _Found = tuple[str, "list[str] | NoCaption", ListedLine | None]
 
 
 def _coco(path: Path) -> Iterator[_Found]:
-    """`images` with id and file_name, `annotations` with image_id and caption."""
+    """`images` with id and file_name, `annotations` with image_id and caption: a text, or a list of texts."""
     advice = 'a COCO captions file has "images" and "annotations" with captions: convert it, or give CSV or JSONL'
     content = read_coco_json(path, ("images", "annotations"), advice)
+    found: dict[Any, list[str]] = {}
+    faults: dict[Any, NoCaption] = {}
+    unlisted = left_out = 0
     try:
-        names = {image["id"]: _key(str(image["file_name"])) for image in content["images"]}
-        found: dict[Any, list[str]] = {number: [] for number in names}
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        if any(not isinstance(name, str) for name in names.values()):
+            raise ValueError("a file_name is no text")
         for annotation in content["annotations"]:
-            found[annotation["image_id"]].append(str(annotation["caption"]))
-    except (ValueError, KeyError, TypeError) as error:
+            number, texts = annotation["image_id"], texts_of(annotation["caption"])
+            if number not in names:
+                unlisted += 1
+            elif texts is not None:
+                found.setdefault(number, []).extend(texts)
+            else:
+                left_out += 1
+                faults[number] = _no_text(annotation["caption"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}); {advice}") from None
+    if unlisted:
+        log.warning("%s: left out %d captions of images that the file does not list.", path, unlisted)
+    if left_out:
+        log.warning("%s: left out %d captions that are not text (null or numbers).", path, left_out)
     for number, name in names.items():
-        yield name, found[number] if found[number] else NoCaption(MISSING_CAPTION), None
+        yield _key(name), found.get(number) or faults.get(number) or NoCaption(MISSING_CAPTION), None
+
+
+def _no_text(caption: Any) -> NoCaption:
+    empty = caption is None or (isinstance(caption, float) and caption != caption)
+    return NoCaption(MISSING_CAPTION) if empty else NoCaption(BROKEN_JSON, "a caption is no text")
 
 
 def _listed(path: Path) -> Iterator[_Found]:
     """One image per line; lines of one image add up."""
     # Read with surrogate escapes, so that a line in another encoding costs only its own image.
-    for number, row in read_rows(path, "surrogateescape"):
-        record = {name.strip().lower(): value for name, value in row.items()}
+    for number, record in list_rows(path):
+        if isinstance(record, Fault):
+            yield f"line {number}", NoCaption(BROKEN_LINE, record.detail), None
+            continue
         image = next((record[name] for name in IMAGE_NAMES if record.get(name)), None)
         if not isinstance(image, str):
-            raise InputError(
-                f"{path}, line {number} names no image: give it one of the fields {', '.join(IMAGE_NAMES)}"
-            )
+            fields = ", ".join(list(record)[:10])
+            detail = f"names no image: it has {fields or 'nothing'}, and needs one of {', '.join(IMAGE_NAMES)}"
+            yield f"line {number}", NoCaption(BROKEN_LINE, detail), None
+            continue
         try:
-            texts: list[str] | NoCaption = list(from_record(record))
+            texts: list[str] | NoCaption = list(from_record(record, TEXT_NAMES))
         except NoCaption as error:
             texts = error
         yield _key(image), texts, _line(record, texts)
@@ -206,6 +257,8 @@ def _line(record: dict[str, Any], texts: list[str] | NoCaption) -> ListedLine | 
     name, tags = record.get("id"), record.get("tags")
     if name in (None, "") and not tags:
         return None
+    if name is not None and (isinstance(name, bool) or not isinstance(name, (str, int))):
+        name, texts = None, NoCaption(BROKEN_JSON, '"id" is neither a text nor a whole number')
     words = re.split("[;,]", tags) if isinstance(tags, str) else tags or []
     captions = texts if isinstance(texts, NoCaption) else tuple(texts)
     return ListedLine(None if name in (None, "") else str(name), captions, _words(words))

@@ -78,6 +78,8 @@ class ImageItem:
         from ttd.data.sources import decode_image
         from ttd.images import read_image
 
+        if isinstance(self.shard, CaptionsFile):
+            self.shard.check_row(self.row)
         if isinstance(self.shard, (ImageFolder, CaptionsFile)):
             file = self.shard.file(self.row)
             if file is None:

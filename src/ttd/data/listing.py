@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".json")
+CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 # Formats of which Pillow reads the head alone, or for which it runs another program.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 
@@ -233,7 +233,7 @@ def _one(path: Path, without: Path | None) -> list[Path]:
     if path.suffix.lower() in (".tar", *CAPTION_FILES) or is_image_file(path):
         return [path]
     raise InputError(
-        f"{path} is neither an image, a .tar shard nor a captions file (.csv, .tsv, .jsonl, .json), by its ending"
+        f"{path} is neither an image, a .tar shard nor a captions file ({', '.join(CAPTION_FILES)}), by its ending"
     )
 
 
@@ -247,7 +247,8 @@ def _in_folder(folder: Path, without: Path | None) -> list[Path]:
             log.warning("%s: left out %s, because the folder holds .tar shards.", folder, _counted(images, "image"))
         return shards
     ours = without.resolve() if without is not None else None
-    lists = [path for path in visible if path.suffix.lower() in CAPTION_FILES and path.resolve() != ours]
+    # Parquet beside images is img2dataset's record of them: read only where it is named.
+    lists = [path for path in visible if path.suffix.lower() in CAPTION_FILES[:-1] and path.resolve() != ours]
     lists = [path for path in lists if looks_like_captions(path)]
     if len(lists) > 1:
         raise InputError(f"{folder} has {len(lists)} captions files and no .tar shards: name the one that is meant")

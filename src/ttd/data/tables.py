@@ -39,6 +39,16 @@ def read_about(path: Path) -> dict[str, Any] | None:
     return about if isinstance(about, dict) else None
 
 
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file; `InputError` as `batches`."""
+    try:
+        return list(pq.read_schema(path).names)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: check the path") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({str(error)[:100]}): make it again") from None
+
+
 def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """A Parquet file piece by piece.
 
