@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import tarfile
 import threading
@@ -21,6 +22,7 @@ from ttd.data.bad_samples import (
     MISSING_CAPTION,
     MISSING_IMAGE,
     TRUNCATED,
+    TWICE,
     UNREADABLE,
     BadSample,
 )
@@ -200,3 +202,124 @@ def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path: Path, monkeypatch
     monkeypatch.setattr(shards, "MOST_BYTES", 10)
     with pytest.raises(BadSample, match="a member of"):
         TarShard(path).image_bytes(0)
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes | str]]) -> Path:
+    """A tar of names with content, or with the name that a hard link (or, after "->", a symbolic one) leads to."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(data, str):
+                info.type = tarfile.SYMTYPE if data.startswith("->") else tarfile.LNKTYPE
+                info.linkname = data.removeprefix("->")
+                tar.addfile(info)
+            else:
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def outcome(path: Path) -> dict[str, object]:
+    """By key: the number of the image and the captions, or the reason why there are none."""
+    source = PairSource(path)
+    found: dict[str, object] = {}
+    for i in range(len(source)):
+        try:
+            pair = source[i]
+            found[pair.key] = (number_of(pair.image), *pair.captions)
+        except BadSample as damage:
+            found[damage.key] = damage.reason
+    return found
+
+
+def pair(key: str, number: int) -> list[tuple[str, bytes | str]]:
+    return [(f"{key}.png", image(number)), (f"{key}.txt", f"caption {number}".encode())]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["000000", "IMG.2021.05.01", "IMG.2021.05.02", "IMG"],
+        ["crop_1.0", "crop_1.1", "crop_1.2"],
+        ["a.b/1", "a.b/2.x", "a.b/2.y", "v1.0/deep.er/z"],
+        ["img.jpg", "img.png", "photo.final.jpeg"],  # an ending twice
+        ["1", "1.txt", "1.json"],
+    ],
+)
+def test_dots_in_names_merge_nothing(tmp_path: Path, keys: list[str]) -> None:
+    path = tar_of(tmp_path / "0.tar", [member for n, key in enumerate(keys) for member in pair(key, n)])
+    assert outcome(path) == {key: (n, f"caption {n}") for n, key in enumerate(keys)}
+
+
+def test_what_else_belongs_to_a_sample_is_no_other(tmp_path: Path) -> None:
+    more: list[tuple[str, bytes | str]] = [
+        ("1.seg.png", image(9)), ("1.meta.json", b"{}"), ("1.cls", b"3"), ("1.de.txt", b"ein Hund"),
+        ("._1.png", b"x"), ("__MACOSX/._1.png", b"x"), ("shard.stats.json", b"{}"),
+        ("lone.2021.png", image(7)),
+    ]  # fmt: skip
+    path = tar_of(tmp_path / "0.tar", [*pair("1", 1), *more])
+    assert outcome(path) == {"1": (1, "caption 1"), "lone.2021": MISSING_CAPTION}
+
+
+@pytest.mark.parametrize("mode", ["two", "padded", "three"])
+def test_tars_one_after_the_other_are_read_to_the_end(tmp_path: Path, mode: str) -> None:
+    parts = [tar_of(tmp_path / f"{n}.part", pair(f"{n}", n)).read_bytes() for n in range(3 if mode == "three" else 2)]
+    if mode == "padded":
+        parts[0] += bytes(1 << 17)
+    path = tmp_path / "all.tar"
+    path.write_bytes(b"".join(parts))
+    assert outcome(path) == {str(n): (n, f"caption {n}") for n in range(len(parts))}
+    assert PairSource(path).shards[0].damage is None
+    path.write_bytes(b"".join(parts)[: 1200 - 10240])
+    assert PairSource(path).shards[0].damage is not None
+    path.write_bytes(b"".join(parts) + b"no tar".ljust(512))
+    damage = PairSource(path).shards[0].damage
+    assert damage is not None
+    assert damage.reason in (TRUNCATED, UNREADABLE)
+
+
+def test_a_name_twice_is_a_bad_sample_and_the_first_counts(tmp_path: Path) -> None:
+    members = [*pair("1", 1), *pair("2", 2), *pair("1", 3), ("2.txt", b"another"), *pair("1", 4), *pair("2#2", 5)]
+    wanted = {
+        "1": (1, "caption 1"), "2": (2, "caption 2"), "1#2": TWICE, "2#2#": TWICE, "1#3": TWICE,
+        "2#2": (5, "caption 5"),
+    }  # fmt: skip
+    path = tar_of(tmp_path / "0.tar", members)
+    assert outcome(path) == wanted
+    assert outcome(path) == wanted  # by the index that was kept
+    both = tmp_path / "both.tar"
+    both.write_bytes(
+        tar_of(tmp_path / "a", pair("1", 1)).read_bytes() + tar_of(tmp_path / "b", pair("1", 2)).read_bytes()
+    )
+    assert outcome(both) == {"1": (1, "caption 1"), "1#2": TWICE}
+
+
+def test_links_are_read_as_what_they_lead_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = [
+        ("a/1.png", image(1)), ("a/1.txt", b"one"), ("a/2.png", "a/1.png"), ("a/2.txt", b"two"),
+        ("a/3.png", "->1.png"), ("a/3.txt", "->../b/3.txt"), ("a/4.png", "->2.png"), ("a/4.txt", b"four"),
+        ("a/5.png", "->6.png"), ("a/6.png", "->5.png"), ("a/5.txt", b"five"), ("b/3.txt", b"three"),
+        ("a/7.png", "./a/1.png"), ("a/7.txt", "a/1.txt"),
+    ]  # fmt: skip
+    path = tar_of(tmp_path / "0.tar", members)
+    wanted = {
+        "a/1": (1, "one"), "a/2": (1, "two"), "a/3": (1, "three"), "a/4": (1, "four"), "a/5": MISSING_IMAGE,
+        "b/3": MISSING_IMAGE, "a/7": (1, "one"),
+    }  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        assert outcome(path) == wanted
+    assert "left out 2 links to what the tar does not hold, first a/5.png" in caplog.text
+    assert outcome(path) == wanted
+
+
+def test_images_of_other_kinds_and_several_of_one_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = [
+        ("1.gif", image(1, kind="GIF")), ("1.txt", b"one"), ("2.BMP", image(2, kind="BMP")), ("2.txt", b"two"),
+        ("3.png", image(3)), ("3.jpg", image(9, kind="JPEG")), ("3.txt", b"three"),
+    ]  # fmt: skip
+    path = tar_of(tmp_path / "0.tar", members)
+    with caplog.at_level(logging.WARNING):
+        found = outcome(path)
+    assert (found["2"], found["3"]) == ((2, "two"), (3, "three"))
+    assert isinstance(found["1"], tuple)
+    assert "left out 1 second images of a sample, first 3.jpg" in caplog.text

@@ -21,6 +21,7 @@ EMPTY_CAPTION = "empty caption"
 ENCODING = "wrong encoding"
 BROKEN_JSON = "broken json"
 BROKEN_LINE = "broken line"
+TWICE = "name twice"
 NO_ANSWER = "no answer of the tagger"
 REASONS = (
     TRUNCATED,
@@ -33,6 +34,7 @@ REASONS = (
     ENCODING,
     BROKEN_JSON,
     BROKEN_LINE,
+    TWICE,
     NO_ANSWER,
 )  # fmt: skip
 

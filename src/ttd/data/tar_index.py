@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import posixpath
 import stat
 import zlib
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ttd.data.tar_index_file import ROW, IndexDoubt, Member, Stamp, as_array, members_of, opened, read_at, written
-from ttd.data.tar_members import TarEnd, key_and_kind, members
+from ttd.data.tar_members import TarEnd, members, sample_names
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
 from ttd.files import DISK_FULL, whole_file
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _ROWS_IN_BLOCK = 128
 _BLOCKS_HELD = 256
+_MOST_LINKS = 40  # from link to link: more lead in a circle
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL)
 
 
@@ -56,6 +58,7 @@ class TarIndex:
     Attributes:
         stamp: of the tar when it was opened.
         damage: reason and detail where the tar ends too early or is none.
+        twice: numbers of the samples that repeat the name of an earlier one.
 
     Raises:
         IndexDoubt: it is damaged, impossible, or was made for another tar.
@@ -63,7 +66,7 @@ class TarIndex:
 
     def __init__(self, content: bytes, tar: Path, stamp: Stamp, path: Path | None) -> None:
         found = opened(content, tar, stamp)
-        self.stamp, self.damage = stamp, found.damage
+        self.stamp, self.damage, self.twice = stamp, found.damage, found.twice
         self.path, self._content = path, content if path is None else b""
         self._length = len(found.rows)
         self._starts = (found.start, found.start + found.rows.nbytes)
@@ -181,19 +184,62 @@ def new_index(tar: Path) -> TarIndex:
 
 def build_index(tar: Path, stamp: Stamp) -> bytes:
     """The content of the index file of a tar in the state `stamp`."""
-    samples: dict[str, dict[str, Member]] = {}
+    names: list[str] = []
+    found: list[Member | str] = []  # a member, or the name of the one that a link leads to
     damage: tuple[str, str] | None = None
     with tar.open("rb") as headers:
         try:
             for info in members(tar):
-                key, kind = key_and_kind(info.name)
-                if kind and info.isreg() and not info.issparse():
+                if info.isreg() and not info.issparse():
                     length = info.offset_data - info.offset
                     check = zlib.crc32(read_at(headers, info.offset, length))
-                    samples.setdefault(key, {})[kind] = Member(info.offset_data, info.size, length, check)
+                    found.append(Member(info.offset_data, info.size, length, check))
+                elif info.islnk() or info.issym():
+                    folder = info.name.rpartition("/")[0] if info.issym() else ""
+                    found.append(posixpath.normpath(posixpath.join(folder, info.linkname)))
+                else:
+                    continue
+                names.append(info.name)
         except TarEnd as end:
             damage = (end.reason, end.detail)
-    return written(stamp, samples, damage)
+    samples, twice = _samples(tar, names, found)
+    return written(stamp, samples, damage, twice)
+
+
+def _samples(tar: Path, names: list[str], found: list[Member | str]) -> tuple[dict[str, dict[str, Member]], list[int]]:
+    """Samples by key, and the numbers of those that repeat a name."""
+    at = {posixpath.normpath(name): one for name, one in reversed(list(zip(names, found, strict=True)))}
+    samples: dict[str, dict[str, Member]] = {}
+    seen: dict[str, int] = {}
+    again: set[str] = set()
+    lost: list[str] = []
+    several: list[str] = []
+    places = sample_names(names)
+    keys = {place[0] for place in places if place}
+    for name, one, place in zip(names, found, places, strict=True):
+        if place is None:
+            continue
+        steps = 0
+        target: Member | str | None = one
+        while isinstance(target, str) and steps < _MOST_LINKS:
+            target, steps = at.get(target), steps + 1
+        if not isinstance(target, Member):
+            lost.append(name)
+            continue
+        key, kind = place
+        times = seen[name] = seen.get(name, 0) + 1
+        if times > 1:
+            key = f"{key}#{times}"
+            while key in keys:
+                key += "#"
+            again.add(key)
+        elif kind in samples.get(key, ()):
+            several.append(name)
+        samples.setdefault(key, {}).setdefault(kind, target)
+    for left_out, what in ((lost, "links to what the tar does not hold"), (several, "second images of a sample")):
+        if left_out:
+            log.warning("%s: left out %d %s, first %s.", tar, len(left_out), what, left_out[0])
+    return samples, [number for number, key in enumerate(samples) if key in again]
 
 
 def _places(tar: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ttd.data.bad_samples import REASONS
 from ttd.data.tar_members import BLOCK, KINDS, MOST_BYTES
 from ttd.errors import InputError
 
-_FIRST_LINE = b"ttd tar index 2 "
+_FIRST_LINE = b"ttd tar index 3 "
 # Of each kind: where the data begin and their bytes, both -1 for none; the bytes of header before them, and the
 # CRC-32 of those, by which a member is recognised when it is read.
 _MEMBER = (("offset", "<i8"), ("size", "<i8"), ("header", "<u4"), ("check", "<u4"))
@@ -71,15 +71,22 @@ class Opened:
         keys: UTF-8, all keys one after the other; `key_end` of a row tells where its key ends.
         start: where in the file the rows begin.
         damage: reason and detail where the tar ends too early or is none.
+        twice: numbers of the samples that repeat the name of an earlier one.
     """
 
     rows: NDArray[Any]
     keys: memoryview
     start: int
     damage: tuple[str, str] | None
+    twice: frozenset[int]
 
 
-def written(stamp: Stamp, samples: Mapping[str, Mapping[str, Member]], damage: tuple[str, str] | None) -> bytes:
+def written(
+    stamp: Stamp,
+    samples: Mapping[str, Mapping[str, Member]],
+    damage: tuple[str, str] | None,
+    twice: Sequence[int] = (),
+) -> bytes:
     """The file's content: for each key its members by kind."""
     keys = [key.encode("utf-8") for key in samples]
     rows = np.zeros(len(samples), ROW)
@@ -89,7 +96,7 @@ def written(stamp: Stamp, samples: Mapping[str, Mapping[str, Member]], damage: t
         values = [_NONE if m is None else (m.offset, m.size, m.header, m.check) for m in found]
         for (part, _), column in zip(_MEMBER, zip(*values, strict=True), strict=False):
             rows[f"{kind}_{part}"] = column
-    about = {**vars(stamp), "samples": len(samples), "damage": damage}
+    about = {**vars(stamp), "samples": len(samples), "damage": damage, "twice": list(twice)}
     body = json.dumps(about).encode() + b"\n" + rows.tobytes() + b"".join(keys)
     return _FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
@@ -104,6 +111,9 @@ def opened(content: bytes, tar: Path, stamp: Stamp) -> Opened:
         raise IndexDoubt("has another number of samples than it says")
     if damage is not None and not _is_damage(damage):
         raise IndexDoubt("says of the tar what cannot be")
+    twice = about.get("twice")
+    if not isinstance(twice, list) or not all(type(number) is int and 0 <= number < samples for number in twice):
+        raise IndexDoubt("names samples that cannot be")
     end = start + samples * ROW.itemsize
     if end > len(content):
         raise IndexDoubt("has another number of samples than it says")
@@ -112,7 +122,7 @@ def opened(content: bytes, tar: Path, stamp: Stamp) -> Opened:
     _check_rows(rows, stamp, damage is not None)
     _check_keys(rows["key_end"], keys)
     _compare_headers(rows, tar)
-    return Opened(rows, keys, start, tuple(damage) if damage else None)
+    return Opened(rows, keys, start, tuple(damage) if damage else None, frozenset(twice))
 
 
 def members_of(values: tuple[int, ...]) -> dict[str, Member]:
@@ -159,7 +169,7 @@ def _is_damage(value: Any) -> bool:
 
 
 def _check_rows(rows: NDArray[Any], stamp: Stamp, damaged: bool) -> None:
-    """Every member is possible: aligned, inside of the tar, and none lies in another."""
+    """Every member is possible: aligned, inside of the tar, and none lies in another; links name one several times."""
     offset, size, header, check = (np.concatenate([rows[f"{kind}_{part}"] for kind in KINDS]) for part, _ in _MEMBER)
     there = offset >= 0
     absent = (offset & size) == -1
@@ -169,10 +179,13 @@ def _check_rows(rows: NDArray[Any], stamp: Stamp, damaged: bool) -> None:
     offset, size, header = offset[there], size[there], header[there].astype(np.int64)
     begin, end = offset - header, offset + size
     order = np.argsort(begin, kind="stable")
+    same = (np.diff(begin[order]) == 0) & (np.diff(end[order]) == 0)
     possible = (
         not ((offset | header) & (BLOCK - 1)).any()
         and bool((begin >= 0).all() and (header > 0).all() and (offset <= stamp.size).all())
-        and bool((size >= 0).all() and (size <= MOST_BYTES).all() and (begin[order][1:] >= end[order][:-1]).all())
+        and bool(
+            (size >= 0).all() and (size <= MOST_BYTES).all() and ((begin[order][1:] >= end[order][:-1]) | same).all()
+        )
         # In a tar that is cut off the last member may go beyond the end; reading it tells.
         and bool(damaged or (end <= stamp.size).all())
     )

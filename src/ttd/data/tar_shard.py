@@ -1,7 +1,8 @@
 """Tar shards with random access, by an index of where their members lie (`ttd.data.tar_index`).
 
-A sample is what shares the member name up to the first dot of its last part, as webdataset has it: an image
-(.jpg .jpeg .png .webp) and a .txt or .json with its caption. Other members are left alone.
+A sample is what shares the member name up to the first dot of its last part, as webdataset has it, or up to the last
+where names have dots of their own (`ttd.data.tar_members`): an image and a .txt or .json with its caption. Other
+members are left alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, UNREADABLE, BadSample
+from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, TWICE, UNREADABLE, BadSample
 from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
 from ttd.data.shard import MOST_BYTES, shard_name
 from ttd.data.tar_index import TarIndex, new_index, open_index
@@ -102,6 +103,8 @@ class TarShard:
     def _member(self, row: int, kind: str) -> bytes | None:
         """A member's bytes, None where the sample has no such member."""
         sample = self._indexed(lambda index: index[row])
+        if row in self._index.twice:
+            raise BadSample(TWICE, self.name, sample.key, "the tar has a member of this name before, which counts")
         member = sample.members.get(kind)
         if member is None:
             return None
