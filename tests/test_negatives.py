@@ -21,7 +21,7 @@ from ttd.evaluation.datasets.tagmask_from_coco import WordList
 from ttd.inference.views import encode_views
 from ttd.negatives import MOST, NegativeWords, akin, caption_words, listed_words, read_words
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
-from ttd.scoring import RULES, percentiles, select_above_negatives, select_tags
+from ttd.scoring import percentiles, select_above_negatives, select_tags
 from ttd.tagger import Selection
 from ttd.text.words import is_stop_word
 
@@ -282,9 +282,3 @@ def test_a_closed_vocabulary(model: TTD, caplog: pytest.LogCaptureFixture) -> No
     assert not caplog.records
     model.tag(RED, "a red dog", selection=Selection(rule="negatives", negatives=["cat", "zeppelin"]))
     assert "1 of the 2 negative words lie outside this model's world, such as zeppelin" in caplog.text
-
-
-def test_the_command_line_knows_every_selection() -> None:
-    from ttd.cli.options import RULES as OFFERED
-
-    assert OFFERED == RULES

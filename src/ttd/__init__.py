@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ttd.encoders.families import register_encoder
     from ttd.encoders.methods import Method, register_method
     from ttd.inference.options import Options
+    from ttd.losses import LossInputs, LossTerm, register_loss_term
     from ttd.model import TTD, load
     from ttd.refine.base import Refiner, register_refiner
     from ttd.results import Segmentation, TaggedWord, Tagging
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = [
     "TTD",
     "InputError",
+    "LossInputs",
+    "LossTerm",
     "Method",
     "MissingExtra",
     "ModelError",
@@ -46,6 +49,7 @@ __all__ = [
     "errors",
     "load",
     "register_encoder",
+    "register_loss_term",
     "register_method",
     "register_refiner",
     "select_tags",
@@ -56,6 +60,9 @@ _HOMES = {
     "TTD": "ttd.model",
     "load": "ttd.model",
     "Options": "ttd.inference.options",
+    "LossInputs": "ttd.losses",
+    "LossTerm": "ttd.losses",
+    "register_loss_term": "ttd.losses",
     "register_encoder": "ttd.encoders.families",
     "Method": "ttd.encoders.methods",
     "register_method": "ttd.encoders.methods",

@@ -9,8 +9,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from ttd.errors import InputError, OutOfMemory
-
-_NAMES = "use cpu, cuda, cuda:1 or mps"
+from ttd.registry import DEVICES
 
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
@@ -24,14 +23,18 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f'unknown device "{device}": {_NAMES}') from error
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(_has_mps())}
+        raise InputError(_unknown(device)) from error
+    there = dict(zip(DEVICES, (1, torch.cuda.device_count(), int(_has_mps())), strict=True))
     if chosen.type not in there:
-        raise InputError(f'unknown device "{device}": {_NAMES}')
+        raise InputError(_unknown(device))
     if (chosen.index or 0) >= there[chosen.type]:
         fewer = ", or under torchrun fewer processes" if chosen.type == "cuda" else ""
         raise InputError(f"there is no device {chosen} here: use cpu{fewer}")
     return chosen
+
+
+def _unknown(device: object) -> str:
+    return f'unknown device "{device}": use {", ".join(DEVICES)} or cuda:1'
 
 
 def _has_mps() -> bool:

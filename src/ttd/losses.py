@@ -1,14 +1,23 @@
-"""The paper's losses, section 3.2: what a caption's map and its words' maps are pulled towards.
+"""The paper's losses, section 3.2: what a caption's map and its words' maps are pulled towards; and the terms by name.
 
 `L = L_distill + L_tag` (Eq. 6). `sim` stands for whatever maps the caller trains, raw cosines unless it says
-otherwise. Everything is computed in float32; every squared norm is a mean over the cells of the image, so
+otherwise. Everything is computed in float32; every squared norm is a mean over the patches of the image, so
 neither the resolution nor the padding changes its weight.
 
-Shapes: B images, M captions of an image, N words, K negative words, h x w cells. Captions of different
-lengths share a batch through bool masks; `inside` `[B,h,w]` says which cells belong to the image.
+A term is one `LossTerm` and one `register_loss_term(...)`, here or in another package, which names its module in its
+entry points; `loss.NAME` of the config is its weight:
+
+    [project.entry-points."ttd.losses"]
+    mine = "my_loss"
+
+Shapes: B images, M captions of an image, N words, K negative words, h x w patches. Captions of different
+lengths share a batch through bool masks; `inside` `[B,h,w]` says which patches belong to the image.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +25,7 @@ from torch.nn.functional import softplus
 
 from ttd.errors import InputError
 from ttd.maps import union
+from ttd.registry import LOSS_TERMS, origin_of
 
 EPS = 1e-6
 RANK_SHARPNESS = 20.0
@@ -27,7 +37,7 @@ def targets(sim: Tensor, inside: Tensor | None = None, zero: Tensor | None = Non
 
     Args:
         sim: `[B,N,h,w]`.
-        inside: bool `[B,h,w]`; other cells count neither for the minimum nor for the maximum.
+        inside: bool `[B,h,w]`; other patches count neither for the minimum nor for the maximum.
         zero: `[B]`, not in the paper: the value that becomes 0 instead of each map's minimum, see
             `negatives_floor`. Below it a target is 0, and a map that stays below it has a target of zeros.
 
@@ -107,10 +117,10 @@ def l_tag(
 def negatives_floor(negatives: Tensor, quantile: float, valid: Tensor | None = None) -> Tensor:
     """The zero of a floored target (not in the paper): a quantile of the negative words' scores.
 
-    A target is then above 0 only where a word beats words that were never said of this image.
+    A target is then above 0 only where a word beats words of other images.
 
     Args:
-        negatives: `[B,K]`, the negative words' highest cells.
+        negatives: `[B,K]`, the negative words' highest patches.
         quantile: in 0..1.
         valid: bool `[B,K]`.
 
@@ -128,10 +138,10 @@ def negatives_floor(negatives: Tensor, quantile: float, valid: Tensor | None = N
 
 
 def above_others(sim: Tensor, others: Tensor, valid: Tensor) -> Tensor:
-    """`sim(t) - mean over b of sim(b)`: how far texts exceed other texts in every cell (not in the paper).
+    """`sim(t) - mean over b of sim(b)`: how far texts exceed other texts in every patch (not in the paper).
 
-    A cell that is similar to whatever is said, as the ground of an image is to captions, is 0 here. Trained in
-    place of `sim`, such cells gain nothing by becoming similar to all texts.
+    A patch that is similar to whatever is said, as the ground of an image is to captions, is 0 here. Trained in
+    place of `sim`, such patches gain nothing by becoming similar to all texts.
 
     Args:
         sim: `[B,N,h,w]`.
@@ -167,9 +177,105 @@ def l_rank(scores: Tensor, negatives: Tensor, selected: Tensor, negatives_valid:
 
 
 def _squared_norm(difference: Tensor, inside: Tensor | None) -> Tensor:
-    """`|| . ||^2` as a mean over the cells of the image: `[B,N,h,w]` -> `[B,N]`."""
+    """`|| . ||^2` as a mean over the patches of the image: `[B,N,h,w]` -> `[B,N]`."""
     squares = difference.square()
     if inside is None:
         return squares.mean((-2, -1))
     counted = inside[:, None]  # (B, 1, h, w)
     return torch.where(counted, squares, 0.0).sum((-2, -1)) / counted.sum((-2, -1)).clamp(min=1)
+
+
+# ---------------------------------------------------------------- terms by name
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """Everything that a term may use, of one batch; N words of the captions, then N' negative words as unselected ones.
+
+    Attributes:
+        inside: bool `[B,h,w]`.
+        caption_sim: `[B,M,h,w]`, with gradient.
+        sim: `[B,N+N',h,w]`, with gradient.
+        targets: as `sim`, from `targets`.
+        selected: bool `[B,N+N']`.
+        weight: `[B,N+N']`, of the words in L_tag.
+        member: bool `[B,M,N+N']`, which words stand in which caption.
+        mean: whether L_tag is a mean over the words (`loss.mean`).
+        scores: `[B,N]`, s_pixel of the captions' words under the model that selects.
+        word_scores: `[B,N]`, the same under the model that is trained, with gradient.
+        negative_sim: `[B,K,h,w]` of words of other captions; K is 0 where nothing needs them. With gradient where a
+            term needs them.
+        negative_scores: `[B,K]`, their s_pixel.
+        negatives_valid: bool `[B,K]`; `[B,0]` where nothing needs them.
+        other_caption_sim: `[B,T,h,w]` of all captions of the batch, with gradient; None where nothing needs them.
+        other_captions: bool `[B,T]`, which of these are of other images.
+    """
+
+    inside: Tensor
+    caption_sim: Tensor
+    sim: Tensor
+    targets: Tensor
+    selected: Tensor
+    weight: Tensor
+    member: Tensor
+    mean: bool
+    scores: Tensor
+    word_scores: Tensor
+    negative_sim: Tensor
+    negative_scores: Tensor
+    negatives_valid: Tensor
+    other_caption_sim: Tensor | None
+    other_captions: Tensor
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the loss.
+
+    Attributes:
+        name: of its weight in the config, `loss.NAME`, and of its column in the log.
+        function: `[B]` from the inputs, in float32, without state of its own.
+        negatives: whether it needs words of other captions, as many as `loss.compared`.
+        other_captions: whether it needs the maps of the batch's other captions.
+    """
+
+    name: str
+    function: Callable[[LossInputs], Tensor]
+    negatives: bool = False
+    other_captions: bool = False
+
+
+def register_loss_term(term: LossTerm) -> LossTerm:
+    """Make a term known by its name; gives it back.
+
+    Raises:
+        InputError: the name is taken, also by another setting of the section `loss`, or is not a name.
+    """
+    LOSS_TERMS.add(term.name, term, origin_of(term.function))
+    return term
+
+
+def find_loss_terms(names: Iterable[str]) -> list[LossTerm]:
+    """The terms of these names.
+
+    Raises:
+        InputError: one is unknown.
+    """
+    return [LOSS_TERMS.find(name) for name in names]
+
+
+def _distill(inputs: LossInputs) -> Tensor:
+    return l_distill(inputs.caption_sim, inputs.targets, inputs.selected, inputs.inside, inputs.member)
+
+
+def _tag(inputs: LossInputs) -> Tensor:
+    return l_tag(inputs.sim, inputs.targets, inputs.selected, inputs.weight, inputs.inside, mean=inputs.mean)
+
+
+def _rank(inputs: LossInputs) -> Tensor:
+    own = inputs.selected[:, : inputs.word_scores.shape[1]]
+    return l_rank(inputs.word_scores, inputs.negative_scores, own, inputs.negatives_valid)
+
+
+for _term in (LossTerm("distill", _distill), LossTerm("tag", _tag), LossTerm("rank", _rank, negatives=True)):
+    register_loss_term(_term)

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ttd.errors import InputError
-
-SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-RULES = ("gap", "softmax", "min-max", "threshold", "negatives")
+from ttd.registry import RULES as RULES
+from ttd.registry import SCORES as SCORES
 
 
 def s_pixel(sim: Tensor, inside: Tensor | None = None) -> Tensor:

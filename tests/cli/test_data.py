@@ -95,7 +95,10 @@ def test_mistakes_are_answered_in_a_sentence(photos: Path, tmp_path: Path) -> No
         (("pack", tmp_path / "none.csv", "--out", out), "does not exist"),
         (("pack", photos, "--out", out, "--prefix", "a/b"), "prefix"),
         (("check", "s3://bucket/x.tar"), "not a local path"),
-        (("tag", photos, "--model", "mini", "--out", out, "--protocol", "none"), "unknown protocol"),
+        (
+            ("tag", photos, "--model", "mini", "--out", out, "--protocol", "none"),
+            "'none' is not one of 'default', 'paper'",
+        ),
         (("tag", photos, "--model", "mini", "--out", out, "--keep", tmp_path / "k"), "does not exist"),
     ):
         assert message in one_sentence(run(*arguments)), message

@@ -14,7 +14,8 @@ from ttd._version import __version__
 from ttd.encoders.loading.catalogue import known_models
 from ttd.encoders.methods import known_methods
 
-HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "scipy", "peft", "tqdm", "importlib.metadata")
+HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "scipy", "peft", "tqdm")
+METADATA = "importlib.metadata"  # what lists other packages' entries: for a command's own help alone
 LOOK = """
 import sys
 sys.argv = ["ttd", *sys.argv[1:]]
@@ -29,7 +30,8 @@ print([name for name in %r if name in sys.modules], file=sys.stderr)
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tag", "--help"], ["segment", "x.png"], ["--version"]])
 def test_help_and_wrong_use_import_nothing_heavy(arguments: list[str]) -> None:
-    command = [sys.executable, "-c", LOOK % (HEAVY,), *arguments]
+    heavy = HEAVY if arguments == ["tag", "--help"] else (*HEAVY, METADATA)
+    command = [sys.executable, "-c", LOOK % (heavy,), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert result.stderr.splitlines()[-1] == "[]"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.encoders.installed import install, run_with
+from tests.installed import install, run_with
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-method.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
@@ -52,4 +52,4 @@ def test_the_pages_examples_run(site: Path, tmp_path: Path) -> None:
     done = run_with(site, BLOCKS[1] + USED, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = run_with(tmp_path, "import ttd; ttd.load('base', adapter='run')", tmp_path)
-    assert "unknown method: guided" in alone.stderr
+    assert "unknown method 'guided'" in alone.stderr

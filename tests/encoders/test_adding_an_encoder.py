@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.encoders.installed import install, run_with
+from tests.installed import install, run_with
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-an-encoder.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
@@ -62,7 +62,5 @@ def test_a_package_that_cannot_be_imported_takes_nothing_away(tmp_path: Path) ->
     site = install(tmp_path / "site", "broken", "import no_such_module", "ttd.encoders", "broken")
     code = "import ttd; from ttd.encoders.families import find_family; ttd.load('mini'); find_family('broken')"
     done = run_with(site, code, tmp_path)
-    assert (
-        "broken is installed but cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
-    )
+    assert "broken cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
     assert "ModelError: unknown kind of model 'broken'" in done.stderr

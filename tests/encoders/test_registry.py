@@ -179,7 +179,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "said"),
         [
-            ({"method": "maskclap"}, ModelError, "unknown method: maskclap, known: maskclip, sclip"),
+            ({"method": "maskclap"}, ModelError, "unknown method 'maskclap': choose from maskclip, sclip"),
             ({"device": "gpu0"}, InputError, 'unknown device "gpu0"'),
             ({"device": "cuda:99"}, InputError, "no device cuda:99"),
             ({"dtype": "float8"}, InputError, "unknown dtype float8: use float32"),

@@ -10,14 +10,16 @@ from PIL import Image
 
 import ttd
 from tests.colour_encoder import ColourEncoder
+from tests.installed import install, run_with
 from tests.tiny_models import tiny_sam_model
 from ttd.errors import InputError
 from ttd.inference.masks import pixel_labels
 from ttd.inference.options import Options
-from ttd.refine import Refiner, SAMRefiner, crf, refiner_names, register_refiner
+from ttd.refine import Refiner, SAMRefiner, crf, register_refiner
 from ttd.refine.base import working_image
 from ttd.refine.crf import CRFRefiner
 from ttd.refine.pamr import PAMRRefiner
+from ttd.registry import REFINERS
 
 PAGE = Path(__file__).parents[2] / "docs/refinement.md"
 
@@ -87,7 +89,7 @@ def test_a_refiner_from_outside_answers_every_question() -> None:
         block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S) if "class " in block
     ]
     exec(example, {})
-    assert "smooth" in refiner_names()
+    assert "smooth" in REFINERS.names()
     model = ttd.TTD(ColourEncoder())
     for refine in ("none", "smooth"):
         options = Options(refine=refine)
@@ -98,11 +100,32 @@ def test_a_refiner_from_outside_answers_every_question() -> None:
     assert not np.array_equal(plain, smooth)
 
 
+def test_a_refiner_of_another_package_is_a_choice_of_the_command_line(tmp_path: Path) -> None:
+    (example,) = [
+        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S) if "class " in block
+    ]
+    site = install(tmp_path / "site", "smooth_refiner", example, "ttd.refiners", "smooth")
+    code = """
+from click.testing import CliRunner
+from PIL import Image
+from ttd.cli import cli
+Image.new("RGB", (40, 20), "red").save("a.png")
+for arguments in (["segment", "--help"], ["heatmap", "a.png", "dog", "--refine", "smooth", "--out", "o.png"]):
+    done = CliRunner().invoke(cli, arguments, prog_name="ttd")
+    assert done.exit_code == 0, done.output
+    assert "--help" not in arguments or "smooth" in done.output
+"""
+    done = run_with(site, code, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone = run_with(tmp_path, code, tmp_path)
+    assert "AssertionError" in alone.stderr
+
+
 def test_names_that_cannot_be() -> None:
-    with pytest.raises(InputError, match="unknown refinement 'paint': choose from none, pamr, crf, sam"):
+    with pytest.raises(InputError, match="unknown refinement 'paint': choose from none, auto, pamr, crf, sam"):
         Options(refine="paint")
     for name in ("none", "auto", "crf"):
-        with pytest.raises(ValueError, match="registered already"):
+        with pytest.raises(InputError, match="registered already"):
 
             @register_refiner(name)
             class Other(Refiner):

@@ -76,13 +76,13 @@ def plain_loss(encoder: Encoder, batch: Batch, b: int) -> tuple[float, float, li
 
 def test_a_batch_is_its_images_one_by_one(config: Config) -> None:
     objective, batch = objective_of(config), batch_of(config)
-    outcome, look = objective(batch), objective.look(batch)
+    outcome, inputs = objective(batch), objective.inputs(batch)
     expected = [plain_loss(objective.encoder, batch, b) for b in range(len(batch))]
     assert_close(outcome.terms["distill"], sum(e[0] for e in expected), LOSS)
     assert_close(outcome.terms["tag"], sum(e[1] for e in expected), LOSS)
     assert_close(outcome.loss, sum(e[0] + e[1] for e in expected), LOSS)
     for b, (_, _, selected) in enumerate(expected):
-        assert look.selected[b, : len(selected)].tolist() == selected
+        assert inputs.selected[b, : len(selected)].tolist() == selected
 
 
 def test_each_distinct_string_is_encoded_once_and_trimmed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_choices(base: Path, shards: Path) -> None:
     chosen = {}
     for name in ("s_pixel", "s_image", "negatives"):
         objective.config = tiny_config(base, shards, f"choice.by={name}", "choice.percentile=50")
-        chosen[name] = objective.look(batch).selected
+        chosen[name] = objective.inputs(batch).selected
     by_gap, by_null = chosen["s_pixel"], chosen["negatives"]
     assert by_gap.any(-1).all()
     for b in range(len(batch)):
@@ -192,11 +192,11 @@ def plain_max(encoder: Encoder, batch: Batch, b: int, word: str) -> float:
 def test_the_frozen_base_chooses_as_it_did_before(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards)
     batch = batch_of(config)
-    untouched = Objective(encoder := tiny_clip(), Adapter(encoder, config.model, 0), config).look(batch)
+    untouched = Objective(encoder := tiny_clip(), Adapter(encoder, config.model, 0), config).inputs(batch)
     objective = objective_of(config)
-    current = objective.look(batch)
+    current = objective.inputs(batch)
     objective.config = tiny_config(base, shards, "choice.model=frozen")
-    frozen = objective.look(batch)
+    frozen = objective.inputs(batch)
     assert_close(frozen.scores, untouched.scores, COSINES)
     assert torch.equal(frozen.selected, untouched.selected)
     assert largest_difference(current.scores, untouched.scores) > 1e-3
@@ -207,9 +207,9 @@ def test_the_frozen_base_chooses_as_it_did_before(base: Path, shards: Path) -> N
 def test_a_floor_lowers_targets(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards, "loss.floor=0.9")
     objective, batch = objective_of(config), batch_of(config)
-    floored = objective.look(batch).targets
+    floored = objective.inputs(batch).targets
     objective.config = tiny_config(base, shards)
-    plain = objective.look(batch).targets
+    plain = objective.inputs(batch).targets
     assert (floored <= plain + float_tolerance(torch.float32, COSINES)).all()
     assert floored.mean() < plain.mean()
 
@@ -217,26 +217,26 @@ def test_a_floor_lowers_targets(base: Path, shards: Path) -> None:
 def test_relative_maps_are_above_the_other_texts(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards, "loss.relative=true", "loss.rank=2")
     objective, batch = objective_of(config), batch_of(config)
-    look = objective.look(batch)
+    inputs = objective.inputs(batch)
     encoder, captions, cells_below = objective.encoder, batch.captions, 0
     for b in range(len(batch)):
         rows = [row for row, valid in zip(batch.negative_rows[b], batch.negatives_valid[b], strict=True) if valid]
         null = np.mean([plain_sim(encoder, batch, b, batch.words[row]) for row in rows], axis=0)
         for n, row in enumerate(batch.word_rows[b]):
             expected = plain_sim(encoder, batch, b, batch.words[row]) - null
-            assert_close(look.sim[b, n], expected, COSINES, scale=1)  # a difference of cosines
+            assert_close(inputs.sim[b, n], expected, COSINES, scale=1)  # a difference of cosines
             below = torch.tensor(expected < -float_tolerance(torch.float32, COSINES))
-            assert not look.targets[b, n][below].any()
+            assert not inputs.targets[b, n][below].any()
             cells_below += int(below.sum())
         own = int(batch.caption_rows[b, 0])
         others = np.mean([plain_sim(encoder, batch, b, text) for text in captions if text != captions[own]], axis=0)
         above = plain_sim(encoder, batch, b, captions[own]) - others
-        assert_close(look.caption_sim[b, 0], above, COSINES, scale=1)
+        assert_close(inputs.caption_sim[b, 0], above, COSINES, scale=1)
     assert cells_below > 0
     whole = objective(batch)
     rank = (whole.loss - whole.terms["distill"] - whole.terms["tag"]).item() / 2
-    selected = look.selected[:, : look.own_scores.shape[1]]
-    expected_rank = l_rank(look.own_scores, look.null_scores, selected, batch.negatives_valid).sum()
+    selected = inputs.selected[:, : inputs.word_scores.shape[1]]
+    expected_rank = l_rank(inputs.word_scores, inputs.negative_scores, selected, batch.negatives_valid).sum()
     assert_close(rank, expected_rank, LOSS, scale=whole.loss.item() / 2)  # what is left of a difference
     assert_close(whole.terms["rank"], expected_rank, LOSS)
     assert rank > 0
@@ -245,9 +245,9 @@ def test_relative_maps_are_above_the_other_texts(base: Path, shards: Path) -> No
 def test_a_image_alone_has_relative_maps_of_its_own(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards, "loss.relative=true", "loss.rank=1", "optimiser.batch=1")
     objective, batch = objective_of(config), batch_of(config)
-    look = objective.look(batch)
+    inputs = objective.inputs(batch)
     expected = plain_sim(objective.encoder, batch, 0, batch.words[batch.word_rows[0, 0]])
-    assert_close(look.sim[0, 0], expected, COSINES, scale=1)
+    assert_close(inputs.sim[0, 0], expected, COSINES, scale=1)
     assert objective(batch).loss.isfinite()
 
 
@@ -256,16 +256,16 @@ def test_calibrated_maps_are_tcls(base: Path, shards: Path) -> None:
     with pytest.raises(InputError, match="does not suit a clip model"):
         objective_of(config)
     objective, batch = objective_of(config, tiny_tcl()), batch_of(config)
-    look = objective.look(batch)
-    assert look.sim.min() >= 0
-    assert look.sim.max() <= 1
+    inputs = objective.inputs(batch)
+    assert inputs.sim.min() >= 0
+    assert inputs.sim.max() <= 1
     objective.config = tiny_config(base, shards)
-    raw = objective.look(batch)
-    assert torch.equal(raw.selected, look.selected)  # words are scored by raw cosines either way
+    raw = objective.inputs(batch)
+    assert torch.equal(raw.selected, inputs.selected)  # words are scored by raw cosines either way
     network: Any = objective.encoder.backbone
     expected = torch.sigmoid(network.mask_scale * raw.sim + network.mask_shift)
-    # Both looks encode anew; the sigmoid is steepest with a quarter of its scale.
-    assert_close(look.sim, expected, COSINES + TINY_TCL, scale=float(network.mask_scale) / 4)
+    # Both encode anew; the sigmoid is steepest with a quarter of its scale.
+    assert_close(inputs.sim, expected, COSINES + TINY_TCL, scale=float(network.mask_scale) / 4)
 
 
 def test_nan_names_its_pairs(config: Config) -> None:
@@ -288,8 +288,8 @@ def test_nan_names_its_pairs(config: Config) -> None:
 def test_bfloat16_towers_float32_losses(base: Path, shards: Path) -> None:
     config = tiny_config(base, shards, "run.precision=bfloat16")
     objective, batch = objective_of(config), batch_of(config)
-    look = objective.look(batch)
-    assert look.sim.dtype == look.targets.dtype == torch.float32
+    inputs = objective.inputs(batch)
+    assert inputs.sim.dtype == inputs.targets.dtype == torch.float32
     low = objective(batch).loss
     objective.config = tiny_config(base, shards)
     assert low.item() != objective(batch).loss.item()

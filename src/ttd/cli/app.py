@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import ENCODER_OPTIONS, start_logging
+from ttd.cli.options import ENCODER_OPTIONS, start_logging, with_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ _DEVICE_OPTIONS = tuple(ENCODER_OPTIONS[1:])
 
 
 def _encoder_options(function: Any) -> Any:
-    for option in reversed(_DEVICE_OPTIONS):
-        function = option(function)
-    return function
+    return with_options(_DEVICE_OPTIONS, function)
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from ttd.cli.data_options import Model, model_options
 from ttd.cli.eval import run_settings, skipped_of, write_results
-from ttd.cli.options import start_logging
+from ttd.cli.options import protocol_option, start_logging
 from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 
@@ -34,7 +34,7 @@ COLUMNS = (
 @click.command()
 @click.option("--data", "root", required=True, metavar="ROOT", help="A TagMask set.")
 @model_options
-@click.option("--protocol", default="paper", show_default=True, help="As for `ttd eval`; mini wants default.")
+@protocol_option("paper")
 @click.option(
     "--regions",
     type=click.Choice(["auto", "truth", "own"]),

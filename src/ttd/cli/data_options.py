@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd._version import __version__
-from ttd.cli.options import ENCODER_OPTIONS, start_logging
+from ttd.cli.options import ENCODER_OPTIONS, start_logging, with_options
 from ttd.cli.output import printable
 
 if TYPE_CHECKING:
@@ -112,17 +112,17 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
         start_logging(pairs.verbose)
         return function(pairs=pairs, **given)
 
-    return _with(_PAIRS, command)
+    return with_options(_PAIRS, command)
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that name a model; the command gets them together as its argument `model`."""
-    return _with(_MODEL, _model_command(function))
+    return with_options(_MODEL, _model_command(function))
 
 
 def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `model_options`, but `model.model` is "" where none is named."""
-    return _with(_MODEL_IF_ANY, _model_command(function))
+    return with_options(_MODEL_IF_ANY, _model_command(function))
 
 
 def _model_command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -168,9 +168,3 @@ def print_bad_samples(report: BadSampleReport, path: Path | None) -> int:
     if path is not None:
         click.echo(f"All are named in {printable(str(path))}.", err=True)
     return 1
-
-
-def _with(options: tuple[Callable[..., Any], ...], command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(options):
-        command = option(command)
-    return command

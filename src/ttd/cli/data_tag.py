@@ -19,11 +19,13 @@ from ttd.cli.data_options import (
     write_record,
 )
 from ttd.cli.negatives import SelectionChoice, selection_options
-from ttd.cli.options import SCORES
+from ttd.cli.options import SIZE_OPTION, protocol_option
 from ttd.cli.output import printable, writable_folder
 from ttd.cli.results_file import json_line
-from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
+from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
+from ttd.registry import SCORES
+from ttd.taggers.registry import TAGGERS
 
 if TYPE_CHECKING:
     from ttd.data.sources import PairSource
@@ -46,8 +48,8 @@ _TEXTS_AT_ONCE = 256
 @click.option(
     "--drop-stop-words", is_flag=True, help="Leave stop words out; kept otherwise, as in the paper's training."
 )
-@click.option("--protocol", metavar="NAME", help="How images are looked at, for example paper.")
-@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized.")
+@protocol_option()
+@SIZE_OPTION
 @click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
 def tag(
     pairs: Pairs,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import Model, model_options
-from ttd.cli.options import REFINERS, SCORES, start_logging, threshold_or_none
+from ttd.cli.options import mask_options, protocol_option, start_logging
 from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sections import SectionedCommand
-from ttd.cli.tagger_options import TAGGERS, TaggerChoice, tagger_options
+from ttd.cli.tagger_options import TaggerChoice, tagger_options
+from ttd.registry import SCORES
+from ttd.taggers.registry import TAGGERS
 
 if TYPE_CHECKING:
     from ttd.cli.data_options import Model
@@ -88,18 +90,8 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.argument("name")
 @click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
 @model_options
-@click.option(
-    "--protocol",
-    default="paper",
-    show_default=True,
-    help="paper: the authors' settings; tcl, tcl-plain: TCL's protocol; default: one look, as `ttd segment`.",
-)
-@click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL.")
-@click.option("--sam-model", metavar="NAME", help="Hub id or folder of the SAM-HQ model of --refine sam.")
-@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized.")
-@click.option(
-    "--background", callback=threshold_or_none, metavar="0..1|none", help="Threshold below which a pixel is background."
-)
+@protocol_option("paper")
+@mask_options
 @click.option("--classes", metavar="FILE", help="Another class list (a class per line; synonyms after ;).")
 @click.option("--synonyms", is_flag=True, help="Ask for all names of a class; the best one counts.")
 @click.option("--split", metavar="NAME", help="refcoco…: val, testA, testB or test; coco-80: val2014 or val2017.")

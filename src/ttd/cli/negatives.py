@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import RULES
+from ttd.cli.options import with_options
 from ttd.errors import InputError
+from ttd.registry import RULES
 
 if TYPE_CHECKING:
     from ttd.tagger import Selection
@@ -87,9 +88,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         selection.check(given["score"])
         return function(selection=selection, **given)
 
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(_OPTIONS, command)
 
 
 _OPTIONS = (

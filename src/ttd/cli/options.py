@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ttd.cli.output import say
-from ttd.encoders.methods import find_method, method_names
+from ttd.encoders.methods import find_method
+from ttd.inference.protocols import PROTOCOLS, options
+from ttd.registry import DEVICES, DTYPES, METHODS, REFINERS
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ttd.inference.options import Options
     from ttd.inference.protocols import Task
     from ttd.model import TTD
 
-REFINERS = ("none", "pamr", "crf", "sam", "auto")
-DTYPES = ("float32", "bfloat16", "float16")
-SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
-RULES = ("gap", "softmax", "min-max", "threshold", "negatives")
+
+class NameOf(click.ParamType[str]):
+    """One of the names that a registry knows when the help or a value asks for them.
+
+    Args:
+        names: gives them, those of other packages too.
+    """
+
+    name = "name"
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self.names = names
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """As `click.Choice`."""
+        return self._choice.get_metavar(param, ctx)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name; fails where there is none."""
+        return self._choice.convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """As `click.Choice`."""
+        return self._choice.shell_complete(ctx, param, incomplete)
+
+    @property
+    def _choice(self) -> click.Choice[str]:
+        return click.Choice(list(self.names()))
 
 
 @dataclass(frozen=True)
@@ -60,8 +88,6 @@ class Settings:
 
     def options(self, task: Task, **changes: Any) -> Options:
         """The protocol's options for one kind of question, with those that were given."""
-        from ttd.inference.protocols import options
-
         names = ("refine", "sam_model", "size", "background")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         own = find_method(self.method).protocol if self.method is not None else None
@@ -88,9 +114,39 @@ def threshold_or_none(ctx: click.Context, parameter: click.Parameter, value: str
     return number
 
 
+METHOD_OPTION = click.option("--method", type=NameOf(METHODS.names), help="How CLIP's blocks give maps.")
 DEVICE_OPTION = click.option(
-    "--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; by default cuda, else mps, else cpu."
+    "--device", metavar="NAME", help=f"{', '.join(DEVICES)} or cuda:1; by default cuda, else mps, else cpu."
 )
+SIZE_OPTION = click.option(
+    "--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized."
+)
+
+
+def protocol_option(default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--protocol`, with the command's own default."""
+    about = "; ".join(f"{name}: {protocol.source}" for name, protocol in PROTOCOLS.items())
+    return click.option(
+        "--protocol",
+        type=NameOf(lambda: PROTOCOLS),
+        default=default,
+        show_default=default is not None,
+        help=f"Published settings. {about}.",
+    )
+
+
+MASK_OPTIONS = (
+    click.option("--refine", type=NameOf(REFINERS.choices), help="How maps are refined; auto: the model's own way."),
+    click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
+    SIZE_OPTION,
+    click.option(
+        "--background",
+        callback=threshold_or_none,
+        metavar="0..1|none",
+        help="Threshold below which a pixel is background; by default the model's.",
+    ),
+)
+"""Single values in place of the protocol's: those of `Settings.options`."""
 ENCODER_OPTIONS = (
     click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
     click.option(
@@ -100,7 +156,7 @@ ENCODER_OPTIONS = (
         show_default=True,
         help="Weight of the adapter.",
     ),
-    click.option("--method", metavar="NAME", help=f"How CLIP's blocks give maps: {', '.join(method_names())}."),
+    METHOD_OPTION,
     DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )
@@ -115,16 +171,8 @@ _OPTIONS = (
         help="Short name (see `ttd models`), hub id, folder or file.",
     ),
     *ENCODER_OPTIONS,
-    click.option("--protocol", metavar="NAME", help="default, paper, tcl or tcl-plain: published settings."),
-    click.option("--refine", type=click.Choice(REFINERS), help="How maps are refined; auto: PAMR for TCL."),
-    click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
-    click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Short side to which images are resized."),
-    click.option(
-        "--background",
-        callback=threshold_or_none,
-        metavar="0..1|none",
-        help="Threshold below which a pixel is background; by default the model's.",
-    ),
+    protocol_option(),
+    *MASK_OPTIONS,
     click.option(
         "--out",
         metavar="PATH",
@@ -142,6 +190,18 @@ _OPTIONS = (
 )
 
 
+def with_options(options: Iterable[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with options, in their order in the help."""
+    for option in reversed(list(options)):
+        command = option(command)
+    return command
+
+
+def mask_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `MASK_OPTIONS`."""
+    return with_options(MASK_OPTIONS, function)
+
+
 def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the shared options; the command gets them together as its argument `settings`."""
 
@@ -151,9 +211,7 @@ def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         start_logging(settings.verbose)
         return function(settings=settings, **given)
 
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(_OPTIONS, command)
 
 
 def start_logging(verbose: bool) -> None:

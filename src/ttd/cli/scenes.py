@@ -9,6 +9,7 @@ import click
 
 from ttd.cli.options import DEVICE_OPTION, start_logging
 from ttd.errors import InputError
+from ttd.registry import DEVICES
 
 
 @click.group()
@@ -81,7 +82,7 @@ def words() -> None:
     required=True,
     help="The run: checkpoint, log, model.",
 )
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help=f"{', '.join(DEVICES)} or cuda:1.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice by default.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between checkpoints.")

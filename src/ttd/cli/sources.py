@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ttd.cli.options import with_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ def source_options(*, captions: bool) -> Callable[[Callable[..., Any]], Callable
         def command(image: str, images: str | None, every_caption: bool = False, **given: Any) -> Any:
             return function(source=Source(image, images, every_caption), **given)
 
-        for option in reversed(options):
-            command = option(command)
-        return command
+        return with_options(options, command)
 
     return added

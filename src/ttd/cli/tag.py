@@ -10,10 +10,11 @@ import click
 
 from ttd.cli.batch import Answer, Job, run_job, text_notes
 from ttd.cli.negatives import SelectionChoice, selection_options
-from ttd.cli.options import SCORES, ListCommand, Settings, shared_options, tag_list
+from ttd.cli.options import ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import Source, source_options
 from ttd.errors import InputError, TTDError
+from ttd.registry import SCORES
 
 if TYPE_CHECKING:
     import numpy as np

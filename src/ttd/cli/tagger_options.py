@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from ttd.cli.options import with_options
 from ttd.errors import InputError
 
-TAGGERS = ("nltk", "spacy", "llm")
 _EXAMPLE = '{"max_tokens": 256}'
 
 
@@ -83,6 +83,4 @@ def tagger_options(function: Callable[..., Any]) -> Callable[..., Any]:
         llm = {name.removeprefix("llm_"): value for name in names if (value := given.pop(name)) is not None}
         return function(words_by=TaggerChoice(spacy_model, llm or None), **given)
 
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(_OPTIONS, command)

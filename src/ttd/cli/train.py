@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 
 from ttd.cli.errors import Terminated
-from ttd.cli.options import start_logging
-from ttd.encoders.methods import method_names
+from ttd.cli.options import METHOD_OPTION, start_logging
 
 # Option -> the place in the config that it sets.
 _SHORT = {
@@ -37,7 +36,7 @@ _SHORT = {
 )
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one value; repeatable.")
 @click.option("--model", metavar="NAME", help="Base model: short name, hub id, folder or file.")
-@click.option("--method", metavar="NAME", help=f"How CLIP's blocks give maps: {', '.join(method_names())}.")
+@METHOD_OPTION
 @click.option("--keep", metavar="FILE", help="Keep-list of `ttd prune`.")
 @click.option("--tags", metavar="PATH", help="Train on words of `ttd data tag`: a path, or inside (the shards).")
 @click.option("--steps", type=click.IntRange(1), help="End after so many steps.")

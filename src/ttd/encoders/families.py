@@ -9,26 +9,17 @@ package registers its own by naming the module that holds the class in its entry
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
-from ttd.errors import InputError, ModelError
+from ttd.errors import InputError
+from ttd.registry import ENCODERS, origin_of
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
 
-log = logging.getLogger(__name__)
-
-GROUP = "ttd.encoders"
 HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-
-_OWN = {"clip": "ttd.encoders.clip", "siglip": "ttd.encoders.siglip", "tcl": "ttd.encoders.tcl"}
-_KIND = re.compile("[a-z][a-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,6 @@ class Family:
     formats: tuple[Format, ...]
 
 
-_FAMILIES: dict[str, Family] = {}
 E = TypeVar("E", bound="type[Encoder]")
 
 
@@ -82,19 +72,10 @@ def register_encoder(kind: str, *formats: Format) -> Callable[[E], E]:
     Raises:
         InputError: the kind is taken or no name.
     """
-    if not _KIND.fullmatch(kind):
-        raise InputError(f"{kind!r} is not a kind of encoder: use lower case letters, digits, - and _")
 
     def register(encoder: E) -> E:
-        module, taken = encoder.__module__, _FAMILIES.get(kind)
-        same = taken is not None and (taken.encoder.__module__, taken.encoder.__qualname__) == (
-            module,
-            encoder.__qualname__,
-        )
-        if _OWN.get(kind, module) != module or (taken is not None and not same):
-            raise InputError(f"the kind {kind!r} of {module} is taken by another encoder: choose another name")
+        ENCODERS.add(kind, Family(kind, encoder, formats), origin_of(encoder))
         encoder.kind = kind
-        _FAMILIES[kind] = Family(kind, encoder, formats)
         return encoder
 
     return register
@@ -102,11 +83,7 @@ def register_encoder(kind: str, *formats: Format) -> Callable[[E], E]:
 
 def families() -> tuple[Family, ...]:
     """Every family: the package's own first, then those of other packages. Imports torch and transformers."""
-    for module in _OWN.values():
-        import_module(module)
-    _load_installed()
-    others = [kind for kind in _FAMILIES if kind not in _OWN]
-    return tuple(_FAMILIES[kind] for kind in (*_OWN, *others))
+    return tuple(ENCODERS.all().values())
 
 
 def find_family(kind: str) -> Family:
@@ -115,32 +92,5 @@ def find_family(kind: str) -> Family:
     Raises:
         ModelError: there is none.
     """
-    known = {family.kind: family for family in families()}
-    if kind not in known:
-        broken = "".join(
-            f"; {name} is installed but cannot be loaded: {why}" for name, why in _load_installed().items()
-        )
-        raise ModelError(
-            f"unknown kind of model {kind!r}: install the package that brings it, or use one of "
-            f"{', '.join(known)}{broken}"
-        )
-    return known[kind]
-
-
-@cache
-def _load_installed() -> dict[str, str]:
-    return load_entry_points(GROUP)
-
-
-def load_entry_points(group: str) -> dict[str, str]:
-    """Import what other packages name in a group of entry points; gives the names that failed, and why."""
-    from importlib.metadata import entry_points
-
-    failed: dict[str, str] = {}
-    for point in entry_points(group=group):
-        try:
-            point.load()
-        except Exception as error:  # another package's fault must not take the others away
-            failed[point.name] = f"{type(error).__name__}: {error}"
-            log.warning("the entry point %s (%s) cannot be loaded: %s", point.name, point.value, failed[point.name])
-    return failed
+    family: Family = ENCODERS.find(kind)
+    return family

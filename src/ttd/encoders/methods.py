@@ -25,23 +25,18 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttd.errors import InputError, ModelError
+from ttd.errors import InputError
+from ttd.registry import METHODS
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-log = logging.getLogger(__name__)
-
-GROUP = "ttd.methods"
 DEFAULT = "maskclip"
 ATTENTIONS = ("identity", "qq", "kk", "qq+kk")
 
@@ -144,33 +139,24 @@ class Method:
         return repr((self.name, hooks, self.every_state))
 
 
-_METHODS: dict[str, Method] = {}
-
-
 def register_method(method: Method) -> Method:
     """Make a method known by its name; gives it back.
 
     Raises:
-        InputError: the name is taken or no name.
+        InputError: the name is taken or is not a name.
     """
-    if not re.fullmatch("[a-z][a-z0-9_-]*", method.name):
-        raise InputError(f"{method.name!r} is not a method's name: use lower case letters, digits, - and _")
-    taken = _METHODS.get(method.name)
-    if taken is not None and (taken.source != method.source or method.name in _OWN):
-        raise InputError(f"the method {method.name!r} is registered already: choose another name")
-    _METHODS[method.name] = method
+    METHODS.add(method.name, method, method.source)
     return method
 
 
 def method_names() -> tuple[str, ...]:
-    """The names registered so far; other packages' methods load with `known_methods`."""
-    return tuple(_METHODS)
+    """The names of all methods, also those of other packages; imports none."""
+    return METHODS.names()
 
 
 def known_methods() -> tuple[Method, ...]:
     """Every method, also those of other packages."""
-    _load_installed()
-    return tuple(_METHODS.values())
+    return tuple(METHODS.all().values())
 
 
 def find_method(name: str) -> Method:
@@ -179,19 +165,8 @@ def find_method(name: str) -> Method:
     Raises:
         ModelError: there is none.
     """
-    if name not in _METHODS:
-        failed = "".join(f"; {one} is installed but cannot be loaded: {why}" for one, why in _load_installed().items())
-        if name not in _METHODS:
-            raise ModelError(f"unknown method: {name}, known: {', '.join(_METHODS)}{failed}")
-    return _METHODS[name]
-
-
-@cache
-def _load_installed() -> dict[str, str]:
-    """Import what other packages name in their entry points, once; gives the names that failed, and why."""
-    from ttd.encoders.families import load_entry_points
-
-    return load_entry_points(GROUP)
+    method: Method = METHODS.find(name)
+    return method
 
 
 def _described(hook: Any) -> str:
@@ -206,7 +181,6 @@ def _described(hook: Any) -> str:
     return f"{hook.__module__}.{hook.__qualname__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
 
 
-_OWN = ("maskclip", "sclip", "clearclip", "naclip", "values")
 for _method in (
     Method("maskclip", "Zhou et al., ECCV 2022; as in TCL and TTD", LastBlock(), uses_query=False),
     Method("sclip", "Wang et al., ECCV 2024", LastBlock("qq+kk")),
@@ -219,4 +193,4 @@ for _method in (
     ),
     Method("values", "the last block's values, projected", LastBlock(residual_mlp=False), uses_query=False),
 ):
-    register_method(_method)
+    METHODS.add(_method.name, _method, __name__)

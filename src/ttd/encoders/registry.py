@@ -20,12 +20,12 @@ from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, rec
 from ttd.encoders.loading.hub import hub_adapter, hub_model
 from ttd.encoders.methods import find_method
 from ttd.errors import InputError, ModelError, OutOfMemory
+from ttd.registry import DTYPES
 
 __all__ = ["known_models", "load_encoder"]
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MINI = _ASSETS / "mini"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _REFINER = Format("hf", model_type="sam_hq")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -189,8 +189,9 @@ def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
-    if chosen not in DTYPES.values():
+    known: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
+    chosen = known.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
+    if chosen not in known.values():
         raise InputError(f"unknown dtype {dtype}: use {', '.join(DTYPES)}")
     assert chosen is not None
     return chosen

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ttd.encoders.base import Encoder
 from ttd.errors import InputError
-from ttd.refine.base import find_refiner
+from ttd.registry import REFINERS
 from ttd.text.templates import templates
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
 
 # The longer side is at most this many times `size`: 2048 for 448, as in TCL's protocol.
 MAX_STRETCH = 2048 / 448
@@ -131,7 +133,7 @@ def _check(options: Options) -> None:
     if options.stride is not None and (options.window is None or options.stride > options.window):
         raise InputError("stride needs a window that is at least as large: pixels in between would be missed")
     if options.refine not in ("none", "auto"):
-        find_refiner(options.refine)
+        REFINERS.check(options.refine)
     if not isinstance(options.background, bool) and options.background is not None:
         _check_unit("background", options.background)
     _check_unit("clip_weight", options.clip_weight)

@@ -1,17 +1,20 @@
 """Protocols: published settings by name, for each kind of question.
 
 A protocol is one entry of `PROTOCOLS`; `options` and every method of `ttd.TTD` take its name in place of `Options`.
+Needs no torch, so that the command line's help may list the names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.inference.options import Options, changed
+
+if TYPE_CHECKING:
+    from ttd.encoders.base import Encoder
 
 Task = Literal["tags", "masks", "labels"]
 

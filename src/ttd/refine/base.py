@@ -1,10 +1,9 @@
 """What a refiner promises, and the refiners by name.
 
-A refiner is one class with one `@register_refiner`; it may stand in another package:
+A refiner is one class with one `@register_refiner`; another package names its module in its entry points:
 
-    @register_refiner("smooth")
-    class Smooth(Refiner):
-        def refine(self, image, maps, background): ...
+    [project.entry-points."ttd.refiners"]
+    smooth = "smooth_refiner"
 
 Shapes: N maps, h x w patches, H' x W' pixels of the refiner's own grid.
 """
@@ -13,14 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ttd.errors import InputError
+from ttd.registry import REFINERS, origin_of
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
@@ -61,9 +59,6 @@ class Refiner(ABC):
         return torch.cat([self.refine(image, one[None], background) for one in maps])
 
 
-# Where the package's own refiners are registered: their libraries load when one is asked for.
-_OWN = {"pamr": "ttd.refine.pamr", "crf": "ttd.refine.crf", "sam": "ttd.refine.sam"}
-_REGISTERED: dict[str, type[Refiner]] = {}
 R = TypeVar("R", bound=type[Refiner])
 
 
@@ -71,21 +66,14 @@ def register_refiner(name: str) -> Callable[[R], R]:
     """Decorate a `Refiner` to make it known under `name`, as `refine="name"` and `--refine name`.
 
     Raises:
-        ValueError: the name is taken.
+        InputError: the name is taken or is not a name.
     """
 
     def register(refiner: R) -> R:
-        if name in ("none", "auto") or _REGISTERED.get(name, refiner).__qualname__ != refiner.__qualname__:
-            raise ValueError(f"the refiner {name!r} is registered already")
-        _REGISTERED[name] = refiner
+        REFINERS.add(name, refiner, origin_of(refiner))
         return refiner
 
     return register
-
-
-def refiner_names() -> tuple[str, ...]:
-    """All names for `refine`, "none" first."""
-    return tuple(dict.fromkeys(["none", *_OWN, *_REGISTERED]))
 
 
 def find_refiner(name: str) -> type[Refiner]:
@@ -94,11 +82,8 @@ def find_refiner(name: str) -> type[Refiner]:
     Raises:
         InputError: there is none.
     """
-    if name not in _REGISTERED and name in _OWN:
-        import_module(_OWN[name])
-    if name not in _REGISTERED:
-        raise InputError(f"unknown refinement {name!r}: choose from {', '.join(refiner_names())}, auto")
-    return _REGISTERED[name]
+    refiner: type[Refiner] = REFINERS.find(name)
+    return refiner
 
 
 def working_image(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ttd.errors import InputError
+from ttd.registry import LOSS_TERMS
 from ttd.training.config_sections import Augment, Choice, Data, Loss, Model, Optimiser, Run
 
 if sys.version_info >= (3, 11):
@@ -50,7 +51,9 @@ class Config:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Section -> name -> value."""
-        return asdict(self)
+        content = asdict(self)
+        content["loss"].update(content["loss"].pop("others"))
+        return content
 
 
 def read_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -82,6 +85,9 @@ def from_dict(content: Mapping[str, Any]) -> Config:
     for section, values in content.items():
         if section not in known or not isinstance(values, Mapping):
             raise InputError(f"unknown section {section!r} in the config{_close(section, known)}")
+        if section == "loss":
+            values, others = _split_terms(values)
+            config = replace(config, loss=replace(config.loss, others=others))
         config = replace(config, **{section: _fill(getattr(config, section), section, values)})
     return config
 
@@ -100,7 +106,7 @@ def check(config: Config) -> None:
         ("optimiser.clip", optimiser.clip, 0),
         ("loss.negatives", loss.negatives, 0),
         ("loss.compared", loss.compared, 1),
-        ("loss.rank", loss.rank, 0),
+        *((f"loss.{name}", weight, 0) for name, weight in loss.weights().items()),
         ("data.workers", config.data.workers, 0),
         ("run.seed", run.seed, 0),
         ("run.checkpoint_every", run.checkpoint_every, 1),
@@ -127,7 +133,7 @@ def check(config: Config) -> None:
         raise InputError("loss.relative has a zero of its own: leave out loss.floor")
     if (config.choice.by == "given") != bool(config.data.tags):
         raise InputError('data.tags and choice.by = "given" need each other: give both or neither')
-    if loss.distill == 0 and loss.tag == 0:
+    if not loss.weights():
         raise InputError("loss.distill and loss.tag are both 0: nothing would be trained")
 
 
@@ -157,12 +163,20 @@ def _split(override: str) -> tuple[str, str, Any]:
     return section, name, value
 
 
+def _split_terms(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The section `loss`: its own settings, and the weights of terms that other packages register."""
+    own = {f.name for f in fields(Loss)} - {"others"}
+    terms = {name for name in values if name not in own and name in LOSS_TERMS.names()}
+    others = {name: _typed(f"loss.{name}", values[name], float) for name in sorted(terms)}
+    return {name: value for name, value in values.items() if name not in terms}, others
+
+
 _Section = TypeVar("_Section")
 
 
 def _fill(section: _Section, label: str, values: Mapping[str, Any]) -> _Section:
     """A copy of a section with some values replaced, each of the declared type."""
-    kinds = typing.get_type_hints(type(section))
+    kinds = {name: kind for name, kind in typing.get_type_hints(type(section)).items() if name != "others"}
     filled = {}
     for name, value in values.items():
         if name not in kinds:

@@ -4,7 +4,8 @@ marked "ours" and stands for doing nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -111,6 +112,8 @@ class Loss:
         floor: the quantile of the negative words' scores that is a target's zero; -1: the map's own minimum.
         compared: how many negative words an image is compared with, for `relative`, `rank`, `floor` and the
             choice "negatives".
+        others: weights of terms that other packages register, by name (see `ttd.losses.LossTerm`); in the config each
+            stands as `loss.NAME`, like our own.
     """
 
     distill: float = 1.0
@@ -123,10 +126,11 @@ class Loss:
     rank: float = 0.0
     floor: float = -1.0
     compared: int = 64
+    others: Mapping[str, float] = field(default_factory=dict)
 
     def weights(self) -> dict[str, float]:
         """The terms that are trained and their weights; the log has each term under its name here."""
-        weights = {"distill": self.distill, "tag": self.tag, "rank": self.rank}
+        weights = {"distill": self.distill, "tag": self.tag, "rank": self.rank, **self.others}
         return {name: weight for name, weight in weights.items() if weight}
 
 

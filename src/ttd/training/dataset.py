@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ttd.data.sources import BadSample, Pair, PairSource, epoch_order
 from ttd.errors import InputError
+from ttd.losses import find_loss_terms
 from ttd.taggers.base import Caption, TextTagger
 from ttd.taggers.nouns import open_nouns
 from ttd.text.words import distinct, split_words
@@ -234,7 +235,8 @@ class Steps(Dataset[StepData]):
     def _find_negatives(self, sample: Sample, own: list[int], words: int, epoch: int) -> list[int]:
         """Rows of words of the batch that this image's captions do not have, in a random order."""
         loss, choice = self.config.loss, self.config.choice
-        compares = loss.relative or loss.rank > 0 or loss.floor >= 0 or choice.by == "negatives"
+        compares = loss.relative or loss.floor >= 0 or choice.by == "negatives"
+        compares = compares or any(term.negatives for term in find_loss_terms(loss.weights()))
         number = max(loss.negatives, loss.compared if compares else 0)
         if not number:
             return []

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ttd.encoders.loading.formats import CARD as BASE_CARD
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
 from ttd.files import whole_file, whole_folder
-from ttd.training.config import Choice, Config, Loss
+from ttd.training.config import Config
 from ttd.training.logging import read_log
 from ttd.training.lora import hub_name
 from ttd.training.run_record import read_record
@@ -24,12 +23,13 @@ from ttd.training.run_record import read_record
 CARD = "README.md"
 RESULTS = "results.json"
 METHOD = {
-    "model": {"rank", "alpha", "dropout", "towers", "kept"},
-    "data": {"tags", "captions", "stop_words"},
-    "choice": {field.name for field in fields(Choice)},
-    "loss": {field.name for field in fields(Loss)},
+    "model": ("rank", "alpha", "dropout", "towers", "kept"),
+    "data": ("tags", "captions", "stop_words"),
+    "choice": None,
+    "loss": None,
 }
-"""Settings that decide what is trained, as opposed to on what data, in what size and for how long."""
+"""Settings that decide what is trained (None: all of the section), as opposed to on what data, in what size and for how
+long."""
 
 
 def write_model_card(folder: Path, repo: str = "THIS_FOLDER") -> Path:
@@ -80,7 +80,7 @@ def _whose(config: dict[str, Any]) -> str:
         f"{section}.{name} = {json.dumps(value)}"
         for section, names in METHOD.items()
         for name, value in config[section].items()
-        if name in names and value != papers[section][name]
+        if (names is None or name in names) and value != papers[section].get(name, 0.0)
     ]
     if not changed:
         return "The method's settings are the paper's."

@@ -4,7 +4,7 @@ The images, the distinct words and the distinct captions of a batch are encoded 
 the words are the maps that the losses use, at the encoder's own grid.
 
 Shapes: B images, M captions, N words, K negative words, W and T distinct words and captions of the batch, C
-embedding, h x w cells.
+embedding, h x w patches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.errors import InputError, TTDError
-from ttd.losses import above_others, l_distill, l_rank, l_tag, negatives_floor, targets
+from ttd.losses import LossInputs, above_others, find_loss_terms, negatives_floor, targets
 from ttd.scoring import (
     mean_feature,
     s_image,
@@ -60,33 +60,6 @@ class Encoded:
     features: ImageFeatures
     words: Tensor
     captions: Tensor
-
-
-@dataclass(frozen=True)
-class Look:
-    """Everything the losses look at; what `watch` draws.
-
-    Attributes:
-        inside: bool `[B,h,w]`.
-        caption_sim: `[B,M,h,w]`.
-        sim: `[B,N,h,w]` of the captions' words, then `[B,K,h,w]` of the words negatives for the loss.
-        targets: as `sim`.
-        scores: `[B,N]`, s_pixel of the captions' words under the model that chooses.
-        own_scores: `[B,N]`, the same under the model that is trained, with gradient.
-        null_scores: `[B,K]` of the negative words that images are compared with, with gradient.
-        selected: bool `[B,N+K]`.
-        weight: `[B,N+K]`.
-    """
-
-    inside: Tensor
-    caption_sim: Tensor
-    sim: Tensor
-    targets: Tensor
-    scores: Tensor
-    own_scores: Tensor
-    null_scores: Tensor
-    selected: Tensor
-    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -139,71 +112,69 @@ class Objective(nn.Module):
             nothing = sum((p.sum() * 0 for p in self.parameters() if p.requires_grad), torch.zeros(()))
             zero = nothing.detach()
             return Outcome(nothing, dict.fromkeys(self.config.loss.weights(), zero), zero, zero)
-        weights = self.config.loss.weights()
-        look = self.look(batch)
+        weights, inputs = self.config.loss.weights(), self.inputs(batch)
         # A switched-off term is left out, not multiplied by 0, so that it may not spoil the others by a NaN.
-        terms = {name: self._term(name, look, batch) for name in weights}  # each (B,)
+        terms = {term.name: term.function(inputs) for term in find_loss_terms(weights)}  # each (B,)
         weighted = [weight * terms[name] for name, weight in weights.items()]
         total = sum(weighted[1:], weighted[0])
         _require_finite("the loss", total.detach(), batch.keys)
         return Outcome(
             loss=total.sum(),
             terms={name: term.detach().sum() for name, term in terms.items()},
-            selected=look.selected.sum(),
+            selected=inputs.selected.sum(),
             words=batch.word_valid.sum(),
         )
 
-    def _term(self, name: str, look: Look, batch: Batch) -> Tensor:
-        """One term of `Loss.weights`, `[B]`."""
-        if name == "distill":
-            member = _with_negatives(batch.member, look.sim.shape[1])
-            return l_distill(look.caption_sim, look.targets, look.selected, look.inside, member)
-        if name == "tag":
-            mean = self.config.loss.mean
-            return l_tag(look.sim, look.targets, look.selected, look.weight, look.inside, mean=mean)
-        own = look.selected[:, : look.own_scores.shape[1]]
-        return l_rank(look.own_scores, look.null_scores, own, batch.negatives_valid)
-
-    def look(self, batch: Batch) -> Look:
-        """Encode, score, select."""
-        encoded = self._encode(batch)
+    def inputs(self, batch: Batch) -> LossInputs:
+        """Encode, score, select: what the terms get."""
+        encoded, loss = self._encode(batch), self.config.loss
+        terms = find_loss_terms(loss.weights())
         grid = (encoded.features.dense.shape[-2], encoded.features.dense.shape[-1])
         inside = inside_cells(batch.rects, grid, batch.pixels.shape[1])
         words = rows_of(encoded.words, batch.word_rows)  # (B, N, C)
-        number = self.config.loss.negatives
-        in_loss = rows_of(encoded.words, batch.negative_rows[:, :number])  # (B, K', C)
+        number = loss.negatives
+        in_loss = rows_of(encoded.words, batch.negative_rows[:, :number])  # (B, N', C)
         text = torch.cat([words, in_loss], 1)
         raw = self.encoder.similarity(encoded.features, text)
-        sim = raw if self.config.loss.maps == "raw" else self._maps(encoded.features, text)
+        sim = raw if loss.maps == "raw" else self._maps(encoded.features, text)
         caption_sim = self._maps(encoded.features, rows_of(encoded.captions, batch.caption_rows))
         scores, selected = self._select(batch, encoded, raw[:, : words.shape[1]], inside)
-        loss, zero = self.config.loss, None
-        null = sim.new_zeros(len(batch), 0, *grid)
-        if loss.relative or loss.rank or loss.floor >= 0:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and (loss.relative or loss.rank > 0)):
-                null = self._maps(encoded.features, rows_of(encoded.words, batch.negative_rows))  # (B, K, h, w)
-        null_scores = s_pixel(null, inside[:, None])
-        own_scores = s_pixel(sim[:, : words.shape[1]], inside[:, None])
-        if loss.floor >= 0:
-            zero = negatives_floor(null_scores, loss.floor, batch.negatives_valid)
-        if loss.relative:
-            zero = sim.new_zeros(len(batch))
-            sim = above_others(sim, null, batch.negatives_valid)
+        zero, negative_sim, valid = None, sim.new_zeros(len(batch), 0, *grid), batch.negatives_valid[:, :0]
+        trained = loss.relative or any(term.negatives for term in terms)
+        if trained or loss.floor >= 0:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+                negative_words = rows_of(encoded.words, batch.negative_rows)
+                negative_sim = self._maps(encoded.features, negative_words)  # (B, K, h, w)
+            valid = batch.negatives_valid
+        negative_scores = s_pixel(negative_sim, inside[:, None])
+        word_scores = s_pixel(sim[:, : words.shape[1]], inside[:, None])
+        of_captions = None
+        if loss.relative or any(term.other_captions for term in terms):
             of_captions = self._maps(encoded.features, encoded.captions.expand(len(batch), -1, -1))  # (B, T, h, w)
+        if loss.floor >= 0:
+            zero = negatives_floor(negative_scores, loss.floor, valid)
+        if loss.relative:
+            assert of_captions is not None
+            zero = sim.new_zeros(len(batch))
+            sim = above_others(sim, negative_sim, valid)
             caption_sim = above_others(caption_sim, of_captions, batch.other_captions())
         negatives = batch.negatives_valid[:, :number]
-        weight = torch.cat([batch.word_valid.float(), negatives * loss.negatives_weight], 1)
-        selected = torch.cat([selected, torch.zeros_like(negatives)], 1)
-        return Look(
+        return LossInputs(
             inside=inside,
             caption_sim=caption_sim,
             sim=sim,
             targets=targets(sim, inside, zero),
+            selected=torch.cat([selected, torch.zeros_like(negatives)], 1),
+            weight=torch.cat([batch.word_valid.float(), negatives * loss.negatives_weight], 1),
+            member=_with_negatives(batch.member, sim.shape[1]),
+            mean=loss.mean,
             scores=scores,
-            own_scores=own_scores,
-            null_scores=null_scores,
-            selected=selected,
-            weight=weight,
+            word_scores=word_scores,
+            negative_sim=negative_sim,
+            negative_scores=negative_scores,
+            negatives_valid=valid,
+            other_caption_sim=of_captions,
+            other_captions=batch.other_captions(),
         )
 
     def _encode(self, batch: Batch) -> Encoded:

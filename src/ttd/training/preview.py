@@ -44,24 +44,24 @@ class Watch:
         was_training = objective.training
         objective.eval()
         with torch.no_grad():
-            look = objective.look(self._batch.to(objective.encoder.device))
+            inputs = objective.inputs(self._batch.to(objective.encoder.device))
         objective.train(was_training)
         pages = []
         for b in range(len(self._batch)):
-            cells = look.inside[b].nonzero()
+            cells = inputs.inside[b].nonzero()
             top, left = cells.amin(0).tolist()
             bottom, right = (cells.amax(0) + 1).tolist()
             part = (..., slice(top, bottom), slice(left, right))
-            selected = look.selected[b, : look.scores.shape[1]]
-            goals = look.targets[b, : len(selected)][part]
+            selected = inputs.selected[b, : inputs.scores.shape[1]]
+            goals = inputs.targets[b, : len(selected)][part]
             pages.append(
                 _page(
                     _image(self._batch, b),
                     self._captions[b],
                     self._words(b),
-                    look.scores[b].tolist(),
+                    inputs.scores[b].tolist(),
                     selected,
-                    norm(look.caption_sim[b, 0][part]),
+                    norm(inputs.caption_sim[b, 0][part]),
                     goals,
                 )
             )
