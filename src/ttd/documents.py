@@ -147,6 +147,11 @@ def parse_json(content: bytes | str, schema: Schema | None = None, *, nan: bool 
     return value
 
 
+def as_read_back(value: Any) -> Any:
+    """Plain values as they come back from a JSON file: tuples as lists, names as texts."""
+    return json.loads(json.dumps(value))
+
+
 def parse_toml(content: bytes | str) -> dict[str, Any]:
     """The table of a TOML text; raises `Misfit` as `parse_json`."""
     try:

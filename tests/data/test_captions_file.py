@@ -114,11 +114,11 @@ def test_a_coco_image_without_captions(folder: Path) -> None:
         ("p.json", "{", "COCO"),
         ("p.json", '{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}', "names no image"),
         ("p.json", '{"images": [], "annotations": []}', "names no image"),
-        ("p.json", '{"images": [{"id": 1, "file_name": null}], "annotations": []}', "a file_name is no text"),
+        ("p.json", '{"images": [{"id": 1, "file_name": null}], "annotations": []}', "file_name. is not a text"),
         ("p.json", '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1}]}', "caption"),
         ("p.csv", "", "names no image"),
         ("p.csv", "photo,caption\na.jpg,x\n", "its header is 'photo,caption'"),
-        ("p.jsonl", '{"image": "a.jpg"}\nnonsense\n', "line 2 is not a JSON object"),
+        ("p.jsonl", '{"image": "a.jpg"}\nnonsense\n', "line 2 is not (JSON|an object)"),
         ("p.jsonl", '{"image": 3}\n', "line 1 names no image"),
     ],
 )

@@ -153,7 +153,7 @@ def test_several_sources_have_ids_that_differ(folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", '{"image": "a.png"}\n{"image": \n', "line 2 is not a JSON object"),
+        ("a.jsonl", '{"image": "a.png"}\n{"image": \n', "line 2 is not (JSON|an object)"),
         ("a.jsonl", '{"caption": "x"}\n', "line 1 names no image"),
         ("a.jsonl", '{"image": "a.png", "id": 1}\n{"image": "b.png", "id": 1}\n', "twice"),
         ("a.jsonl", '{"image": "a.png", "tags": "x"}\n{"image": "a.png", "tags": "y"}\n', "twice"),

@@ -38,11 +38,11 @@ def read(path: Path) -> object:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"a": 1}\n[2]\n', "line 2 is not a JSON object"),
+        ("a.jsonl", b'{"a": 1}\n[2]\n', "line 2 is not an object"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xe4"}\n', "not UTF-8 after line 0"),
         ("a.jsonl", b'{\0"\0a\0"\0:\0001\0}\0', "no byte order mark"),
-        ("a.jsonl", b"[" * 100_000, "line 1 is not a JSON object"),
-        ("a.csv", b"image\n" + b"x" * 200_000 + b"\n", "cannot be read as CSV"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is nested deeper"),
+        ("a.csv", b"image\n" + b"x" * 200_000 + b"\n", "longer than 131,072 characters"),
         ("a.csv", b"image\n\xe4\n", "not UTF-8"),
     ],
 )

@@ -135,8 +135,10 @@ def test_words_chosen_beforehand(tmp_path: Path, form: str) -> None:
         ({"shard": "cc/00000.tar", "key": "000000001", "tags": ["a"]}, "no tags for pair '000000000'"),
         ({"shard": "cc/00000.tar", "key": "000000000", "tags": [["a"], ["b"]]}, "tags for 2 captions"),
         ({"shard": "dd/00000.tar", "key": "000000000", "tags": ["a"]}, "none of the pairs"),
-        ({"key": "000000000", "tags": ["a"]}, 'line 1: each line needs "shard"'),
-        ({"shard": "cc/00000.tar", "key": "000000000", "tags": [[1]]}, "line 1"),
+        ({"key": "000000000", "tags": ["a"]}, 'line 1 has no "shard": each line needs "shard"'),
+        ({"shard": "cc/00000.tar", "key": "000000000", "tags": [[1]]}, r"line 1: .tags\[0\]\[0\]. is not a text"),
+        ({"shard": "cc/00000.tar", "key": "000000000", "tags": [["a", None]]}, r"line 1: .tags\[0\]\[1\]"),
+        ({"shard": None, "key": "000000000", "tags": ["a"]}, "line 1: .shard. is not a text"),
     ],
 )
 def test_words_that_do_not_fit(tmp_path: Path, line: dict[str, object], message: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from ttd.data.bad_samples import BROKEN_JSON, EMPTY_CAPTION, ENCODING, MISSING_CAPTION
 from ttd.data.text_files import decoded
+from ttd.documents import parse_json
+from ttd.schema import Misfit
 
 CAPTION_NAMES = ("captions", "caption", "text", "title")
 
@@ -29,8 +30,8 @@ def from_text(data: bytes) -> tuple[str, ...]:
 def from_json(data: bytes, names: Iterable[str] = CAPTION_NAMES) -> tuple[str, ...]:
     """The captions of a `.json` member: the first of `names` that it has, a text or a list of texts."""
     try:
-        record = json.loads(_decoded(data))
-    except (ValueError, RecursionError) as error:
+        record = parse_json(_decoded(data), nan=True)
+    except Misfit as error:
         raise NoCaption(BROKEN_JSON, str(error)[:100]) from None
     if not isinstance(record, dict):
         raise NoCaption(BROKEN_JSON, "not an object")

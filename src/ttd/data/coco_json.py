@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ttd.documents import read_json
 from ttd.errors import InputError
+from ttd.schema import any_text, each, either, fields, integer, text, within
+
+_MOST_BYTES = 1 << 33
+_NUMBER = either(integer, text)
+_SIDE = within(1, 1 << 16, integer)
+_ENTRIES = {
+    "images": fields({}, {"id": _NUMBER, "file_name": any_text, "height": _SIDE, "width": _SIDE}),
+    "annotations": fields({}, {"id": _NUMBER, "image_id": _NUMBER, "category_id": _NUMBER}),
+    "categories": fields({}, {"id": _NUMBER, "name": text}),
+}
 
 
-def read_coco_json(path: Path, keys: Sequence[str], advice: str = "give the official annotations") -> dict[str, Any]:
-    """A file's object, which has `keys`; `advice` ends what is said of a file that has not.
+def read_coco_json(path: Path, keys: Sequence[str], advice: str = "give COCO's official annotations") -> dict[str, Any]:
+    """A file's object, which has `keys`, lists of objects; `advice` ends what is said of a file that has not.
 
     Raises:
         InputError: it does not exist, or is no such file.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: get COCO's annotations and name their file")
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise InputError(f"{path} is not JSON, and so not a COCO file: {advice}") from None
-    if not isinstance(content, dict) or any(key not in content for key in keys):
-        raise InputError(f"{path} is not a COCO file with {', '.join(keys)}: {advice}")
+    schema = fields({key: each(_ENTRIES[key]) for key in keys})
+    content: dict[str, Any] = read_json(path, schema, remedy=advice, most=_MOST_BYTES, nan=True)
     return content

@@ -165,7 +165,7 @@ def _row(how: _Dialect, fields: list[str], text: str) -> dict[str, Any] | Fault:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
     """The rows of LAION's or img2dataset's Parquet. An image that img2dataset wrote lies in STEM/KEY.jpg."""
-    from ttd.data.tables import batches, column_names
+    from ttd.data.tables import column_names, read_table
 
     known = {name.lower(): name for name in column_names(path)}
     if set(known).isdisjoint(IMAGE_NAMES):
@@ -176,7 +176,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
     wanted = [name for lower, name in known.items() if lower in (*IMAGE_NAMES, *TEXT_NAMES, *_OTHERS)]
     fetched = {"key", "status"} <= set(known)
     number = lost = 0
-    for batch in batches(path, wanted):
+    for batch in read_table(path, wanted):
         for given in batch.to_pylist():
             number += 1
             row = {name.lower(): value for name, value in given.items()}

@@ -14,6 +14,7 @@ from PIL import Image
 from ttd.data.bad_samples import BadSample, BadSampleReport
 from ttd.data.shard_jobs import read_ahead
 from ttd.data.sources import PairSource, decode_image
+from ttd.documents import as_read_back, read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.safe_paths import name_fault
@@ -72,10 +73,10 @@ def pack(
 def claim(folder: Path, record: dict[str, Any]) -> None:
     """Note in a folder whose shards it gets; raises `InputError` where it holds others."""
     place = folder / RECORD
-    record = json.loads(json.dumps(record))
+    record = as_read_back(record)
     try:
-        before = json.loads(place.read_text("utf-8"))
-    except (OSError, ValueError):
+        before = read_json(place)
+    except (OSError, InputError):
         before = None
     if before != record and any(folder.glob("*.tar")):
         raise InputError(f"{folder} holds other shards: choose another --out or empty it")

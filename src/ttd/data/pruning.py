@@ -5,7 +5,6 @@ One pass over the score files gives mean, deviation and histogram; a second one 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ttd.data.tables import SCORES, batches
+from ttd.data.tables import SCORES, metadata, read_table
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.viz.typography import FAINT, INK, PAPER, cut, font
@@ -117,18 +116,18 @@ def prune(files: Sequence[Path], keep: Path, k: float = 1.0, *, per_set: bool = 
         raise InputError("there are no scores to prune by: no pair could be scored")
     kept = dict.fromkeys(spreads, 0)
     cuts = {name: spread.cut(k) for name, spread in spreads.items()}
-    about = {"ttd": json.dumps({"k": k, "cuts": cuts})}
+    about = metadata({"k": k, "cuts": cuts})
     with (
         whole_file(keep) as part,
-        pq.ParquetWriter(part, SCORES.with_metadata(about), compression="zstd") as writer,
+        pq.ParquetWriter(part, SCORES.with_metadata(about), compression="zstd", write_page_checksum=True) as writer,
     ):
         for file in files:
-            for batch in batches(file, SCORES.names):
+            for batch in read_table(file, SCORES):
                 for name, rows in _by_set(batch, per_set):
                     scores = rows.column("score").to_numpy().astype(np.float64)
                     chosen = rows.filter(pa.array(scores > cuts[name]))
                     kept[name] += len(chosen)
-                    table = pa.Table.from_batches([chosen]).cast(SCORES)
+                    table = pa.Table.from_batches([chosen])
                     writer.write_table(table.replace_schema_metadata(about))
         if not sum(kept.values()):
             raise InputError(f"no pair lies above mean + {k:g} standard deviations: lower k")
@@ -139,7 +138,7 @@ def spread_of(files: Iterable[Path], *, per_set: bool = False) -> dict[str, Spre
     """The spread of all scores, in one pass over the files; by data set, or under "all"."""
     spreads: dict[str, Spread] = {}
     for file in files:
-        for batch in batches(file, SCORES.names):
+        for batch in read_table(file, SCORES):
             for name, rows in _by_set(batch, per_set):
                 spreads.setdefault(name, Spread()).add(rows.column("score").to_numpy())
     return dict(sorted(spreads.items()))

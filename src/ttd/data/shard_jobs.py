@@ -6,7 +6,6 @@ shard and never talks to the others, so ranks may run on many machines over one 
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +16,23 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from ttd.data.bad_samples import BadSample, BadSampleReport
+from ttd.data.bad_samples import REASONS, BadSample, BadSampleReport
 from ttd.data.shard import Shard
 from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
+from ttd.documents import as_read_back
 from ttd.errors import InputError
+from ttd.schema import any_text, each, fields, integer, mapping, one_of, within
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 _BATCHES_AHEAD = 2
+_DAMAGE = fields({"reason": one_of(*REASONS), "key": any_text, "detail": any_text})
+_COUNT = within(0, 1 << 62, integer)
+_ABOUT = fields(
+    {"settings": mapping(), "size": _COUNT, "pairs": _COUNT, "damage": each(_DAMAGE)}, {"cut_captions": _COUNT}
+)
 
 
 class ShardJob(ABC):
@@ -174,10 +180,10 @@ def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: Ba
 def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:
     """What the shard's file says of itself; None where there is none, or the shard has changed since."""
     path = table_path(folder, shard)
-    about = read_about(path)
+    about = read_about(path, _ABOUT)
     if about is None or (about.get("size"), about.get("pairs")) != (shard.size, len(shard)):
         return None
-    before, now = about["settings"], json.loads(json.dumps(job.settings))
+    before, now = about["settings"], as_read_back(job.settings)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if names:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,55 +17,133 @@ from numpy.typing import NDArray
 from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.rows import jsonl_rows
 from ttd.data.shard import Shard
+from ttd.documents import parse_json, refused
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.schema import Misfit, Schema, brief, each, either, fields, optional, text
 
-SCORES = pa.schema([("shard", pa.string()), ("key", pa.string()), ("score", pa.float32())])
-WORDS = pa.schema([("shard", pa.string()), ("key", pa.string()), ("tags", pa.list_(pa.list_(pa.string())))])
+_PAIR = [pa.field("shard", pa.string(), nullable=False), pa.field("key", pa.string(), nullable=False)]
+PAIRS = pa.schema(_PAIR)
+SCORES = pa.schema([*_PAIR, pa.field("score", pa.float32(), nullable=False)])
+WORDS = pa.schema([*_PAIR, pa.field("tags", pa.list_(pa.list_(pa.string())))])
+_TAGS = optional(either(each(text), each(each(text))))
+_LINE = fields({"shard": text, "key": text, "tags": _TAGS})
+# What Arrow raises for a damaged file: errors of its own, and some of Python's.
+_DAMAGE = (pa.ArrowException, OSError, ArithmeticError, LookupError, TypeError, ValueError)
+_STRINGS = {pa.string(), pa.large_string()}
 
 
 def write_table(table: pa.Table, path: Path, about: dict[str, Any]) -> None:
     """Write Parquet whole or not at all; `about` goes into its metadata."""
-    table = table.replace_schema_metadata({"ttd": json.dumps(about)})
+    table = table.replace_schema_metadata(metadata(about))
     with whole_file(path) as part:
-        pq.write_table(table, part, compression="zstd")
+        pq.write_table(table, part, compression="zstd", write_page_checksum=True)
 
 
-def read_about(path: Path) -> dict[str, Any] | None:
+def metadata(about: dict[str, Any]) -> dict[str, str]:
+    """For a Parquet file's schema: what the table was made of, with a checksum, for pages alone have one."""
+    content = json.dumps(about)
+    return {"ttd": content, "ttd_crc32": str(zlib.crc32(content.encode()))}
+
+
+def read_about(path: Path, schema: Schema) -> dict[str, Any] | None:
     """What `write_table` put into the metadata; None where there is no such file, or a damaged one."""
     try:
-        about = json.loads(pq.read_schema(path).metadata[b"ttd"])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        found = pq.read_schema(path).metadata
+        content = found[b"ttd"]
+        if found[b"ttd_crc32"] != str(zlib.crc32(content)).encode():
+            return None
+        about: dict[str, Any] = parse_json(content, schema)
+    except _DAMAGE:
         return None
-    return about if isinstance(about, dict) else None
+    return about
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a Parquet file; `InputError` as `batches`."""
+    """The columns of a Parquet file; `InputError` as `read_table`."""
     try:
         return list(pq.read_schema(path).names)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({str(error)[:100]}): make it again") from None
+    except _DAMAGE as error:
+        raise InputError(f"{path} cannot be read as Parquet ({brief(str(error))}): make it again") from None
 
 
-def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """A Parquet file piece by piece.
+def read_table(path: Path, columns: pa.Schema | Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """A Parquet file piece by piece: some columns, in their order.
+
+    Args:
+        path: the file.
+        columns: with the types that they must have; names alone: as they are.
 
     Raises:
-        InputError: it does not exist, is damaged, or lacks a column.
+        InputError: it does not exist, is damaged, lacks a column, or a column holds something else: another type, null
+            where the schema allows none or inside of a list, a number that is not finite.
     """
+    names = columns.names if isinstance(columns, pa.Schema) else list(columns)
+    start = 0
     try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise InputError(f'{path} has no column "{missing[0]}": it needs {", ".join(columns)}')
-            yield from file.iter_batches(batch_size=1 << 16, columns=list(columns))
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            there = file.schema_arrow.names
+            if missing := [name for name in names if name not in there]:
+                raise InputError(f'{path} has no column "{missing[0]}": it needs {", ".join(names)}')
+            if twice := [name for name in names if there.count(name) > 1]:
+                raise InputError(f'{path} has the column "{twice[0]}" twice: make it again')
+            for batch in file.iter_batches(batch_size=1 << 16, columns=names):
+                batch.validate(full=True)
+                yield _checked(batch, columns, start, path) if isinstance(columns, pa.Schema) else batch
+                start += len(batch)
+            # Of a damaged table of contents, which no checksum covers, whole pieces would be left out without a word.
+            about = file.metadata
+            if not start == about.num_rows == sum(about.row_group(n).num_rows for n in range(about.num_row_groups)):
+                raise InputError(f"{path} has another number of rows than it says: make it again")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({str(error)[:100]}): make it again") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder: give the Parquet file in it") from None
+    except _DAMAGE as error:
+        raise InputError(f"{path} cannot be read as Parquet ({brief(str(error))}): make it again") from None
+
+
+def _checked(batch: pa.RecordBatch, schema: pa.Schema, start: int, path: Path) -> pa.RecordBatch:
+    columns = []
+    for field in schema:
+        with refused(f'{path}, column "{field.name}"', "make it again"):
+            columns.append(_column(batch.column(field.name), field, start))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _column(values: pa.Array, field: pa.Field, start: int) -> pa.Array:
+    """The values in the field's type; raises `Misfit` where they are something else. `start` counts earlier rows."""
+    if not _alike(values.type, field.type):
+        raise Misfit(f"holds {values.type} instead of {field.type}")
+    values = values.cast(field.type)
+    if values.null_count and not field.nullable:
+        row = pc.index(values.is_null(), True).as_py()
+        raise Misfit(f"has no value in row {start + row + 1}")
+    if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(values)).as_py() and len(values):
+        row = pc.index(pc.is_finite(values), False).as_py()
+        raise Misfit(f"holds no finite number in row {start + row + 1}")
+    inner = values
+    while pa.types.is_list(inner.type):
+        inner = inner.flatten()
+        if inner.null_count:
+            raise Misfit("has a list with null in it")
+    return values
+
+
+def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of a type stand for those of another without being turned into something else."""
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_list(wanted):
+        # Lists that are all empty have entries of no type.
+        return (
+            (pa.types.is_list(found) or pa.types.is_large_list(found)) and _alike(found.value_type, wanted.value_type)
+        ) or pa.types.is_null(found)
+    if wanted in _STRINGS:
+        return found in _STRINGS or pa.types.is_null(found)
+    return bool(pa.types.is_floating(found))
 
 
 def kept_rows(path: Path, shards: Sequence[Shard]) -> NDArray[np.int64]:
@@ -73,7 +152,7 @@ def kept_rows(path: Path, shards: Sequence[Shard]) -> NDArray[np.int64]:
     Raises:
         InputError: the list cannot be read, or names none of the pairs.
     """
-    numbers = [rows for rows, _ in _numbered(path, shards, ("shard", "key"))]
+    numbers = [rows for rows, _ in _number(read_table(path, PAIRS), shards)]
     kept: NDArray[np.int64] = np.unique(np.concatenate(numbers)) if numbers else np.zeros(0, np.int64)
     kept = kept[kept >= 0]
     if not len(kept):
@@ -100,7 +179,7 @@ class ChosenWords:
         filled = 0
         for numbers, batch in self._sources(shards):
             chosen = (numbers >= 0) & np.isin(numbers, wanted)
-            pieces.append(batch.column("tags").cast(WORDS.field("tags").type).filter(pa.array(chosen)))
+            pieces.append(batch.column("tags").filter(pa.array(chosen)))
             rows[numbers[chosen]] = filled + np.arange(chosen.sum())
             filled += int(chosen.sum())
         if not filled:
@@ -137,33 +216,18 @@ class ChosenWords:
         if not files:
             raise InputError(f"{self.path} has no Parquet files: give the folder that ttd data tag wrote")
         for file in files:
-            yield from _numbered(file, shards, ("shard", "key", "tags"))
+            yield from _number(read_table(file, WORDS), shards)
 
 
 def _json_lines(path: Path) -> pa.Table:
-    shards, keys, tags, number = [], [], [], 0
-    try:
-        for line, record in jsonl_rows(path):
-            number = line
-            words = record["tags"]
-            nested = words if words is None or (words and isinstance(words[0], list)) else [words]
-            shards.append(record["shard"])
-            keys.append(record["key"])
-            tags.append(nested)
-        return pa.table([shards, keys, tags], schema=WORDS)
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise InputError(
-            f'{path}, line {number}: each line needs "shard", "key" and "tags", a list of words or one such '
-            f"list for each caption ({type(error).__name__}: {str(error)[:80]})"
-        ) from None
-
-
-def _numbered(
-    path: Path, shards: Sequence[Shard], columns: Sequence[str]
-) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
-    yield from _number(batches(path, columns), shards)
+    shards, keys, tags = [], [], []
+    remedy = 'each line needs "shard", "key" and "tags", a list of words or one such list for each caption'
+    for _, record in jsonl_rows(path, schema=_LINE, remedy=remedy):
+        words = record["tags"]
+        shards.append(record["shard"])
+        keys.append(record["key"])
+        tags.append(words if words is None or (words and isinstance(words[0], list)) else [words])
+    return pa.table([shards, keys, tags], schema=WORDS)
 
 
 def _number(

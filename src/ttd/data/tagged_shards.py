@@ -13,7 +13,7 @@ from ttd.data.bad_samples import BadSample
 from ttd.data.packing import add_sample, claim, storable_image
 from ttd.data.shard_jobs import read_ahead, table_path
 from ttd.data.sources import PairSource
-from ttd.data.tables import batches
+from ttd.data.tables import WORDS, read_table
 from ttd.errors import InputError
 from ttd.files import whole_file
 
@@ -97,7 +97,7 @@ class TaggedShards:
         """Key -> the words of its captions, without those that have none."""
         table = table_path(self._tables, self._source.shards[number])
         found: dict[str, Any] = {}
-        for batch in batches(table, ("key", "tags")):
+        for batch in read_table(table, WORDS):
             pairs = zip(batch.column("key").to_pylist(), batch.column("tags").to_pylist(), strict=True)
             found |= {key: tags for key, tags in pairs if tags is not None}
         return found

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from ttd.data.bad_samples import REASONS
 from ttd.data.tar_members import BLOCK, KINDS, MOST_BYTES
+from ttd.documents import parse_json
 from ttd.errors import InputError
+from ttd.schema import Misfit, fields
 
 _FIRST_LINE = b"ttd tar index 3 "
 # Of each kind: where the data begin and their bytes, both -1 for none; the bytes of header before them, and the
@@ -155,11 +157,9 @@ def _about(content: bytes) -> tuple[dict[str, Any], int]:
         raise IndexDoubt("is damaged")
     end = content.find(b"\n", begin)
     try:
-        about = json.loads(content[begin : max(end, begin)])
-    except (ValueError, RecursionError):
+        about: dict[str, Any] = parse_json(content[begin : max(end, begin)], fields({}))
+    except Misfit:
         raise IndexDoubt("is damaged") from None
-    if not isinstance(about, dict):
-        raise IndexDoubt("is damaged")
     return about, end + 1
 
 

@@ -7,7 +7,6 @@ members are left alone.
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
 from collections.abc import Callable
@@ -21,7 +20,9 @@ from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
 from ttd.data.shard import MOST_BYTES, shard_name
 from ttd.data.tar_index import TarIndex, new_index, open_index
 from ttd.data.tar_index_file import IndexDoubt, Member
+from ttd.documents import parse_json
 from ttd.errors import InputError
+from ttd.schema import Misfit
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,8 +71,8 @@ class TarShard:
     def record(self, row: int) -> dict[str, Any]:
         """The .json, where it is an object."""
         try:
-            record = json.loads((self._member(row, "json") or b"{}").decode("utf-8-sig"))
-        except (BadSample, ValueError, RecursionError):
+            record = parse_json(self._member(row, "json") or b"{}", nan=True)
+        except (BadSample, Misfit):
             return {}
         return record if isinstance(record, dict) else {}
 

@@ -209,7 +209,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     arguments += ["--out", tmp_path / "out", "--masks", tmp_path / "captions.json"]
     done = CliRunner().invoke(cli, [*map(str, arguments)], prog_name="ttd")
     assert done.exit_code == 2
-    assert "not a COCO file with images" in done.stderr
+    assert 'has no "images": give COCO\'s official annotations' in done.stderr
 
 
 def test_swapped_and_damaged_annotations_are_named(tmp_path: Path) -> None:
