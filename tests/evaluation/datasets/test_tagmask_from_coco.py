@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,6 @@ def test_polygons_cover_the_pixels_whose_centre_is_inside() -> None:
     expected = np.zeros((10, 12), bool)
     expected[2:7, 3:9] = True
     assert np.array_equal(instance_mask([[3, 2, 9, 2, 9, 7, 3, 7]], (10, 12)), expected)
-    assert not instance_mask([[1, 1, 5, 5]], (10, 12)).any()
     assert instance_mask([[-5, -5, 50, -5, 50, 50, -5, 50]], (10, 12)).all()
 
 
@@ -219,7 +219,8 @@ def test_swapped_and_damaged_annotations_are_named(tmp_path: Path) -> None:
         captions_by_image(path)
     content = json.loads(path.read_text())
     damaged, image = content["annotations"][0], content["annotations"][0]["image_id"]
-    with pytest.raises(InputError, match=f"annotation {damaged['id']} does not say how large it is"):
+    path.write_text(json.dumps({**content, "annotations": [{**damaged, "iscrowd": "x"}]}))
+    with pytest.raises(InputError, match=f"annotation {damaged['id']} has iscrowd 'x'"):
         CocoMasks(path).label_map(image, ["dog", "traffic light"])
     for change in ({"segmentation": [["x"]]}, {"segmentation": [[1, 2, 3]]}, {"category_id": 999}):
         path.write_text(json.dumps({**content, "annotations": [{**damaged, **change}]}))
@@ -229,6 +230,87 @@ def test_swapped_and_damaged_annotations_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="'height'"):
         CocoMasks(path)
+
+
+SQUARE = [[10, 10, 40, 10, 40, 40, 10, 40]]
+
+
+def masks_of(tmp_path: Path, *annotations: dict[str, Any]) -> CocoMasks:
+    """An image of 96 x 64 pixels with these annotations of class 1 (dog), where they say no other."""
+    rows = [{"id": n, "image_id": 1, "category_id": 1, **given} for n, given in enumerate(annotations, 1)]
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 96, "height": 64}],
+        "annotations": rows,
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    return CocoMasks(tmp_path / "instances.json")
+
+
+@pytest.mark.parametrize("more", [{}, {"area": None}, {"area": float("nan")}, {"area": "900"}, {"area": 0}])
+@pytest.mark.parametrize("crowd", [{}, {"iscrowd": None}, {"iscrowd": 0}, {"iscrowd": False}])
+def test_without_an_area_the_mask_says_which_is_smaller(tmp_path: Path, more: Any, crowd: Any) -> None:
+    large = {"segmentation": [[0, 0, 96, 0, 96, 64, 0, 64]], "category_id": 2, **more, **crowd}
+    small = {"segmentation": SQUARE, **more, **crowd}
+    for order in ((large, small), (small, large)):
+        labels = masks_of(tmp_path, *order).label_map(1, ["dog", "cat"])
+        assert (labels == 1).sum() == 900
+        assert (labels == 2).sum() == 96 * 64 - 900
+    labels = masks_of(tmp_path, small, {**large, "iscrowd": 1}).label_map(1, ["dog", "cat"])
+    assert (labels == 1).sum() == 900
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([], "annotation 1: it has no segmentation, only a box"),
+        (None, "it has no segmentation"),
+        ({}, "it has no segmentation"),
+        ([[10, 10], [40, 10], [40, 40], [10, 40]], "one of its polygons has 2 numbers"),
+        ([[[10, 10], [40, 10], [40, 40]]], "one of its polygons has 6 numbers"),
+        ([10, 10, 40, 10, 40, 40], "is no list of polygons"),
+        ([*SQUARE, []], "one of its polygons has 0 numbers"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "one of its polygons has 7 numbers"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "annotation 1 is damaged"),
+        ("polygon", "is no list of polygons"),
+        ({"counts": [0, 96 * 64], "size": [96, 64]}, "for an image of 64x96 pixels, and this is 96x64"),
+        ({"counts": [0, 48 * 128], "size": [128, 48]}, "for an image of 48x128 pixels"),
+        ({"counts": [96 * 64 + 5, -5], "size": [64, 96]}, "annotation 1 is damaged"),
+        ({"size": [64, 96]}, "annotation 1 is damaged"),
+    ],
+)
+def test_what_is_no_mask_of_the_image_is_refused(tmp_path: Path, segmentation: Any, message: str) -> None:
+    masks = masks_of(tmp_path, {"segmentation": segmentation, "area": 900, "iscrowd": 0}, {"segmentation": SQUARE})
+    for read in (lambda: masks.label_map(1, ["dog", "cat"]), lambda: masks.masks(1)):
+        with pytest.raises(InputError, match=message):
+            read()
+
+
+def test_too_small_and_outside_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for polygon in ([[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]], [[200, 200, 300, 200, 300, 300]]):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            labels = masks_of(tmp_path, {"segmentation": polygon}, {"segmentation": SQUARE}).label_map(1, ["dog"])
+        assert "annotation 1 covers no pixel of its image" in caplog.text
+        assert labels.sum() == 900
+
+
+def test_annotations_of_images_that_are_not_listed_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        masks = masks_of(tmp_path, {"segmentation": SQUARE}, {"image_id": 7}, {"image_id": 7})
+    assert "left out 2 annotations of images that the file does not list" in caplog.text
+    assert masks.masks(1)["dog"].sum() == 900
+
+
+def test_captions_that_are_no_text_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows: list[Any] = [None, ["a cat", "a bird"], float("nan"), "a dog", {"raw": "x"}]
+    content = {"annotations": [{"id": n, "image_id": 1, "caption": caption} for n, caption in enumerate(rows)]}
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        assert captions_by_image(tmp_path / "captions.json") == {1: [(1, "a bird"), (1, "a cat"), (3, "a dog")]}
+    assert "left out 3 captions that are not text" in caplog.text
 
 
 def test_the_sample_of_coco(tmp_path: Path, shared: Path) -> None:

@@ -230,7 +230,8 @@ def test_instances_that_do_not_belong_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [None, "x", [[1, 2, 3]], [["a", "b"]], [[float("nan")] * 6], {}, {"counts": [1]}, {"counts": "a"},
-     {"counts": [-5, 10**30]}],
+     {"counts": [-5, 10**30]}, [], [[4, 4], [20, 4], [20, 20]], [[200, 200, 300, 200, 300, 300]],
+     {"counts": [0, 768], "size": [32, 24]}, {"counts": [768], "size": [24, 32]}],
 )  # fmt: skip
 def test_a_damaged_mask_or_image_is_skipped_and_named(damage: Any, tmp_path: Path, evaluate: Eval) -> None:
     write_refer(tmp_path / "data")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +13,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ttd.data.captions import texts_of
 from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
 from ttd.safe_paths import check_path
 
+log = logging.getLogger(__name__)
+
 
 class CocoMasks:
     """Masks by category name of the images of one annotations file.
+
+    An annotation that is no mask of its image (boxes only, lists of points, run lengths of another size) is refused;
+    one that is too small to cover a pixel is named in the log.
 
     Args:
         path: `instances_*.json` or `panoptic_*.json`.
@@ -28,13 +36,16 @@ class CocoMasks:
         content = read_coco_json(path, ("images", "annotations", "categories"))
         self._found: dict[int, list[dict[str, Any]]] = defaultdict(list)
         with _complete(path):
-            self._names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+            self._names = {int(c["id"]): _text(c["name"]) for c in content["categories"]}
             self._sizes = {int(i["id"]): (int(i["height"]), int(i["width"])) for i in content["images"]}
             self.images = {int(i["id"]): check_path(i["file_name"], path, "file_name") for i in content["images"]}
             for annotation in content["annotations"]:
                 self._found[int(annotation["image_id"])].append(annotation)
                 if "segments_info" in annotation:
                     check_path(annotation["file_name"], path, "file_name")
+        if strange := [number for number in self._found if number not in self.images]:
+            count = sum(len(self._found[number]) for number in strange)
+            log.warning("%s: left out %d annotations of images that the file does not list.", path, count)
         self.categories = frozenset(self._names.values())
         self._segments = segments or path.with_suffix("")
 
@@ -52,19 +63,28 @@ class CocoMasks:
         a larger one, and crowds lie below all.
         """
         labels = np.zeros(self._sizes[image], np.uint8)
-        for annotation in sorted(self._found[image], key=_crowds_first_then_large):
-            for category, mask in self._parts(annotation, self._sizes[image]):
-                labels[mask] = 1 + categories.index(self._names[category])
+        parts = [
+            (_is_crowd(annotation), _area(annotation, mask), category, mask)
+            for annotation in self._found[image]
+            for category, mask in self._parts(annotation, self._sizes[image])
+        ]
+        for _, _, category, mask in sorted(parts, key=lambda part: (-part[0], -part[1])):
+            labels[mask] = 1 + categories.index(self._names[category])
         return labels
 
     def _parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
         """Categories and their masks; raises `InputError` where one is damaged or has another size than the image."""
         try:
             parts = self._read_parts(annotation, size)
+        except InputError as error:
+            raise InputError(f"annotation {annotation.get('id')}: {error}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError):
             raise InputError(f"annotation {annotation.get('id')} is damaged: get the file again") from None
         if any(mask.shape != size or category not in self._names for category, mask in parts):
             raise InputError(f"annotation {annotation.get('id')} does not fit the image and its categories")
+        if empty := sum(not mask.any() for _, mask in parts):
+            of = f" in {empty} of its {len(parts)} segments" if len(parts) > 1 else ""
+            log.warning("annotation %s covers no pixel of its image%s: it is left out.", annotation.get("id"), of)
         return parts
 
     def _read_parts(self, annotation: dict[str, Any], size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
@@ -79,23 +99,40 @@ class CocoMasks:
         return [(int(s["category_id"]), numbers == int(s["id"])) for s in annotation["segments_info"]]
 
 
-def _crowds_first_then_large(annotation: dict[str, Any]) -> tuple[int, float]:
-    try:
-        return -int(annotation.get("iscrowd", 0)), -float(annotation["area"])
-    except (LookupError, TypeError, ValueError):
-        raise InputError(
-            f"annotation {annotation.get('id')} does not say how large it is (area): get the file again"
-        ) from None
+def _is_crowd(annotation: dict[str, Any]) -> bool:
+    """Whether it is a crowd; nothing, or null, says no."""
+    crowd = annotation.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        raise InputError(f"annotation {annotation.get('id')} has iscrowd {crowd!r}: it must be 0 or 1")
+    return bool(crowd)
+
+
+def _area(annotation: dict[str, Any], mask: np.ndarray) -> float:
+    """Its area in pixels: as it says, else that of its mask."""
+    area = annotation.get("area")
+    known = isinstance(area, (int, float)) and not isinstance(area, bool) and math.isfinite(area) and area > 0
+    return float(area) if known and area is not None else float(mask.sum())
 
 
 def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
-    """Image -> (id, caption) in the order of ids, from `captions_*.json`."""
+    """Image -> (id, caption) in the order of ids, from `captions_*.json`; what is no text is counted in the log."""
     found: dict[int, list[tuple[int, str]]] = defaultdict(list)
     rows = read_coco_json(path, ("annotations",))["annotations"]
+    left_out = 0
     with _complete(path):
         for row in rows:
-            found[int(row["image_id"])].append((int(row["id"]), str(row["caption"])))
+            image, number, texts = int(row["image_id"]), int(row["id"]), texts_of(row["caption"])
+            left_out += texts is None
+            found[image] += [(number, text) for text in texts or ()]
+    if left_out:
+        log.warning("%s: left out %d captions that are not text (null or numbers).", path, left_out)
     return {image: sorted(rows) for image, rows in sorted(found.items())}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r}, which is no text")
+    return value
 
 
 @contextmanager
@@ -111,17 +148,39 @@ def instance_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """Polygons, or run lengths (plain or packed), as a mask: bool [H,W].
 
     At a polygon's edges a pixel may differ from COCO's own tool, which rounds in another way.
+
+    Raises:
+        InputError: there is none, it is for an image of another size, or a polygon has less than three corners.
+        ArithmeticError, LookupError, TypeError, ValueError: it is damaged.
     """
+    if not segmentation:
+        raise InputError("it has no segmentation, only a box: give annotations with masks")
     if isinstance(segmentation, dict):
         counts = segmentation["counts"]
+        stated = segmentation.get("size")
+        if stated is not None and tuple(stated) != size:
+            raise InputError(
+                f"its run lengths are for an image of {stated[1]}x{stated[0]} pixels, and this is {size[1]}x{size[0]}: "
+                "get the annotations of these images"
+            )
         runs = np.array(unpack_runs(counts) if isinstance(counts, str) else counts, np.int64)
         if runs.sum() != size[0] * size[1]:
             raise InputError("run lengths do not fill the image: get the annotations again")
         values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         return values.reshape(size[1], size[0]).T  # COCO counts down the columns
+    if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
+        raise InputError("its segmentation is no list of polygons [[x1, y1, x2, y2, x3, y3, ...], ...]: convert it")
     mask = np.zeros(size, bool)
     for polygon in segmentation:
-        mask |= polygon_mask(np.array(polygon, np.float64).reshape(-1, 2), size)
+        numbers = np.array(polygon, np.float64)
+        if numbers.ndim != 1 or len(numbers) < 6 or len(numbers) % 2:
+            raise InputError(
+                f"one of its polygons has {numbers.size} numbers: a polygon is [x1, y1, x2, y2, x3, y3, ...], three "
+                "corners or more"
+            )
+        if not np.isfinite(numbers).all():
+            raise ValueError
+        mask |= polygon_mask(numbers.reshape(-1, 2), size)
     return mask
 
 

@@ -116,6 +116,8 @@ class ReferImage:
             raise InputError(f"object {annotation}: {error}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError):
             raise InputError(f"object {annotation} has a damaged segmentation: get instances.json again") from None
+        if not mask.any():
+            raise InputError(f"object {annotation} covers no pixel of its image, so nothing can be found: leave it out")
         return mask
 
 

@@ -120,7 +120,7 @@ def _documented(root: Path) -> list[TagMaskRow]:
     for number, content in jsonl_rows(root / "tags.jsonl"):
         where = f"line {number} of {root / 'tags.jsonl'}"
         try:
-            name, caption, true = str(content["id"]), str(content["caption"]), _lower(content["true"])
+            name, caption, true = _text(content["id"]), _text(content["caption"], ()), _lower(content["true"])
             words = _lower(content["words"]) if "words" in content else _split(caption)
             present = frozenset(_lower(content["present"])) if "present" in content else None
             nouns = frozenset(_lower(content["nouns"]) if "nouns" in content else vocabulary & set(words))
@@ -190,6 +190,12 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist: the set's images are missing")
     return {path.stem: path for path in sorted(folder.iterdir()) if is_image_file(path)}
+
+
+def _text(value: Any, others: tuple[type, ...] = (int,)) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, *others)):
+        raise TypeError
+    return str(value)
 
 
 def _lower(words: Any) -> tuple[str, ...]:
