@@ -22,7 +22,7 @@ from ttd.scoring import s_pixel, select_largest_gap
 from ttd.text.words import split_words
 from ttd.training.augment import Crop, normalised
 from ttd.training.config import read_config
-from ttd.training.dataset import Batch, Sample, Steps
+from ttd.training.dataset import Batch, PreparedPair, Steps
 from ttd.training.lora import Adapter
 from ttd.training.objective import Objective
 
@@ -44,7 +44,7 @@ def step_parts() -> tuple[Objective, Batch]:
     encoder = CLIPEncoder(CLIPModel(CLIPConfig(vision_config={**vision, "num_hidden_layers": 12})), clip_tokenizer())
     objective = Objective(encoder, Adapter(encoder, config.model, 0), config).train()
     samples = [
-        Sample(
+        PreparedPair(
             item=i,
             key=str(i),
             crop=Crop(torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8).numpy(), (0, 0, SIDE, SIDE)),

@@ -27,7 +27,7 @@ from ttd.inference.dense import DenseMaps
 from ttd.inference.feature_cache import FeatureCache
 from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
 from ttd.inference.options import Options
-from ttd.inference.pipeline import Batch, Pipeline
+from ttd.inference.pipeline import ImageBatch, Pipeline
 from ttd.inference.protocols import Task
 from ttd.inference.views import EncodedImage, View, average
 from ttd.negatives import NegativeWords, listed_words
@@ -172,7 +172,7 @@ class TTD:
         texts: dict[int, str] = {}
 
         @inference
-        def answer(batch: Batch) -> list[Tagging]:
+        def answer(batch: ImageBatch) -> list[Tagging]:
             own = [texts[number] for number in batch.numbers]
             words = [candidates(caption, None, batch.options.stop_words) for caption in own]
             taggings = self._tag_batch(batch.views, own, words, rule, batch.options, null)
@@ -206,7 +206,7 @@ class TTD:
         self._texts.check(texts, self._pipeline.options(options, "masks").text_templates(self.encoder))
 
         @inference
-        def answer(batch: Batch) -> list[NDArray[np.float32]]:
+        def answer(batch: ImageBatch) -> list[NDArray[np.float32]]:
             return self._heat(batch, texts)
 
         return self._pipeline.answers(images, options, "masks", batch_size, answer)
@@ -275,7 +275,7 @@ class TTD:
         )
 
         @inference
-        def answer(batch: Batch) -> list[NDArray[np.bool_]]:
+        def answer(batch: ImageBatch) -> list[NDArray[np.bool_]]:
             own = [texts[number] for number in batch.numbers]
             for captions_of_one in own:
                 self._texts.check(captions_of_one, batch.options.text_templates(self.encoder))
@@ -316,7 +316,7 @@ class TTD:
         truncated = self._check_names(names, self._pipeline.options(options, "masks"))
 
         @inference
-        def answer(batch: Batch) -> list[Segmentation]:
+        def answer(batch: ImageBatch) -> list[Segmentation]:
             return self._labels(batch, names, truncated)
 
         return self._pipeline.answers(images, options, "masks", batch_size, answer)
@@ -435,13 +435,13 @@ class TTD:
         return notes
 
     def _maps(
-        self, batch: Batch, texts: Sequence[str], *, joint: bool = False, threshold: float | None = None
+        self, batch: ImageBatch, texts: Sequence[str], *, joint: bool = False, threshold: float | None = None
     ) -> Tensor:
         """Maps `[B,N,h,w]` of texts, see `DenseMaps.maps`."""
         text = self.encode_text(texts, batch.options.text_templates(self.encoder))
         return self._dense.maps(batch.views, text, batch.options, joint=joint, threshold=threshold)
 
-    def _heat(self, batch: Batch, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    def _heat(self, batch: ImageBatch, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """`heatmaps` of texts that were checked; each map is refined by itself."""
         options, threshold = batch.options, _threshold(batch.options, self.encoder)
         found = []
@@ -450,7 +450,7 @@ class TTD:
             found.append(pixel_values(refined, (image.height, image.width)))
         return found
 
-    def _masks(self, batch: Batch, captions: Sequence[Sequence[str]]) -> list[NDArray[np.bool_]]:
+    def _masks(self, batch: ImageBatch, captions: Sequence[Sequence[str]]) -> list[NDArray[np.bool_]]:
         """`caption_masks` of captions that were checked, some for each image; each distinct one is asked once."""
         options, threshold = batch.options, _threshold(batch.options, self.encoder)
         every = list(dict.fromkeys(text for own in captions for text in own))
@@ -470,7 +470,7 @@ class TTD:
             raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
         return truncated
 
-    def _labels(self, batch: Batch, names: Sequence[str], truncated: tuple[str, ...]) -> list[Segmentation]:
+    def _labels(self, batch: ImageBatch, names: Sequence[str], truncated: tuple[str, ...]) -> list[Segmentation]:
         """`segment` by names that were checked."""
         options, threshold = batch.options, batch.options.threshold(self.encoder)
         all_names = tuple(names) if threshold is None else ("background", *names)
@@ -483,8 +483,8 @@ class TTD:
         return found
 
 
-def _alone(seen: EncodedImage) -> Batch:
-    return Batch([0], [seen.image], seen.views, seen.options)
+def _alone(seen: EncodedImage) -> ImageBatch:
+    return ImageBatch([0], [seen.image], seen.views, seen.options)
 
 
 def _paired(images: Iterable[Any], texts: Iterable[T], kept: dict[int, T]) -> Iterator[Any]:

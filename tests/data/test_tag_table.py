@@ -11,7 +11,7 @@ from tests.data.samples import image, json_bytes, write_tar
 from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import run_shards
 from ttd.data.sources import PairSource
-from ttd.data.tag_table import ModelChooser, TagJob, TextChooser, some_captions
+from ttd.data.tag_table import ModelChooser, TagTableJob, TextChooser, some_captions
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.tagger import Selection
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> PairSource:
 @pytest.mark.parametrize("batch", [1, 16])
 def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> None:
     damaged: list[BadSample] = []
-    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()), batch=batch)
+    job = TagTableJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()), batch=batch)
     table = job.table(source, range(len(source)), damaged.append)
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
         "one": [["red"]],
@@ -47,7 +47,7 @@ def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> Non
 
 def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
     model = TTD(ColourModelEncoder())
-    table = TagJob(ModelChooser(model)).table(source, range(len(source)), lambda damage: None)
+    table = TagTableJob(ModelChooser(model)).table(source, range(len(source)), lambda damage: None)
     for key, tags in zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True):
         pair = source[list(SAMPLES).index(key)]
         assert tags == [model.tag(pair.image, c, options=Options(stop_words=False)).selected for c in pair.captions]
@@ -59,7 +59,7 @@ def test_negative_words_decide(source: PairSource) -> None:
     for share in (0.0, 100.0):
         rule = Selection(rule="negatives", percentile=share, negatives=["green", "zebra"])
         chooser = ModelChooser(model, selection=rule, options=Options())
-        found[share] = TagJob(chooser).table(source, range(1), lambda damage: None)["tags"].to_pylist()
+        found[share] = TagTableJob(chooser).table(source, range(1), lambda damage: None)["tags"].to_pylist()
         assert found[share] == [[model.tag(source[0].image, "red and blue", selection=rule).selected]]
         assert chooser.settings["percentile"] == share
         assert len(chooser.settings["negatives"]) == 16
@@ -76,7 +76,7 @@ def test_some_captions_are_spread_evenly(source: PairSource, tmp_path: Path) -> 
 
 
 def test_training_reads_them_beside_the_pairs(source: PairSource, tmp_path: Path) -> None:
-    job = TagJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()))
+    job = TagTableJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()))
     run_shards(job, source, tmp_path / "tags", limit=1)
     pair = PairSource(source.shards[0].path, tags=tmp_path / "tags")[1]
     assert pair.tags == (("green",), ("green",), ())
@@ -102,7 +102,9 @@ class FirstWord(TextTagger):
 def test_a_tagger_of_the_text_chooses_too(source: PairSource, look: bool) -> None:
     damaged: list[BadSample] = []
     tagger = FirstWord()
-    table = TagJob(TextChooser(tagger, stop_words=True, look=look), batch=3).table(source, range(5), damaged.append)
+    table = TagTableJob(TextChooser(tagger, stop_words=True, look=look), batch=3).table(
+        source, range(5), damaged.append
+    )
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
         "one": [["red", "xyz"]],
         "five": None,  # no answer for one of its captions
@@ -117,7 +119,7 @@ def test_a_tagger_of_the_text_chooses_too(source: PairSource, look: bool) -> Non
 
 
 def test_pairs_without_an_answer_are_damaged_for_training(source: PairSource, tmp_path: Path) -> None:
-    run_shards(TagJob(TextChooser(FirstWord())), source, tmp_path / "tags", limit=1)
+    run_shards(TagTableJob(TextChooser(FirstWord())), source, tmp_path / "tags", limit=1)
     read = PairSource(source.shards[0].path, tags=tmp_path / "tags")
     assert read[0].tags == (("red", "xyz"),)
     with pytest.raises(BadSample, match="no answer of the tagger"):
@@ -130,5 +132,5 @@ def test_pairs_without_an_answer_are_damaged_for_training(source: PairSource, tm
 
 def test_progress_is_told_within_a_shard(source: PairSource, tmp_path: Path) -> None:
     told: list[int] = []
-    run_shards(TagJob(TextChooser(FirstWord()), batch=2), source, tmp_path / "tags", limit=1, progress=told.append)
+    run_shards(TagTableJob(TextChooser(FirstWord()), batch=2), source, tmp_path / "tags", limit=1, progress=told.append)
     assert told == [2, 2, 1, 0]

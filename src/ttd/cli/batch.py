@@ -13,7 +13,7 @@ import click
 from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.results_file import ResultsFile, json_line
-from ttd.cli.sources import Source
+from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def shortened(texts: Sequence[str], most: int = 8, length: int = 40) -> str:
 MOST_LISTED = 50  # unreadable images named at the end
 
 
-def run_job(job: Job, settings: Settings, source: Source, caption: str | None = None, tags: Sequence[str] = ()) -> int:
+def run_job(
+    job: Job, settings: Settings, source: ImageSelection, caption: str | None = None, tags: Sequence[str] = ()
+) -> int:
     """Answers for `source`; gives the exit code: 0, or 1 where some of many images were skipped."""
     caption = clean_text(caption) if caption is not None else None
     if not source.is_one:
@@ -119,7 +121,7 @@ def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
         click.echo(f"wrote {printable(path)}")
 
 
-def _run_many(job: Job, settings: Settings, source: Source, caption: str | None, tags: tuple[str, ...]) -> int:
+def _run_many(job: Job, settings: Settings, source: ImageSelection, caption: str | None, tags: tuple[str, ...]) -> int:
     items = source.many(caption, tags, settings.out)
     _check_any(job, items)
     job = job.over(items)
@@ -154,7 +156,7 @@ class _Many:
     """One run over many images."""
 
     def __init__(
-        self, job: Job, settings: Settings, source: Source, place: Place | None, results: ResultsFile | None
+        self, job: Job, settings: Settings, source: ImageSelection, place: Place | None, results: ResultsFile | None
     ) -> None:
         self.job = job
         self.settings = settings

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.data_options import Model, model_options
+from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import protocol_option, start_logging
-from ttd.cli.output import printable, run_folder, table, tell_skipped
+from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ COLUMNS = (
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
 def bias(
     root: str,
-    model: Model,
+    model: ModelChoice,
     protocol: str,
     regions: str,
     limit: int | None,
@@ -79,7 +79,7 @@ def bias(
 
     start_logging(verbose)
     benchmark = SingleTagBias(read_tagmask(Path(root)), options(protocol, "tags"), options(protocol, "masks"), regions)
-    place = run_folder(Path(out))
+    place = writable_folder(Path(out))
     asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
     loaded = {name: one.load() for name, one in asked.items()}
     results = {name: _measure(benchmark, asked[name], loaded[name], place / name, protocol, limit) for name in asked}
@@ -93,7 +93,7 @@ def bias(
 
 
 def _measure(
-    benchmark: SingleTagBias, model: Model, loaded: TTD, place: Path, protocol: str, limit: int | None
+    benchmark: SingleTagBias, model: ModelChoice, loaded: TTD, place: Path, protocol: str, limit: int | None
 ) -> dict[str, Any]:
     """Measures one model; gives the content of its `results.json`."""
     from ttd.evaluation.runner import run

@@ -46,7 +46,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelChoice:
     """Which model works on the pairs."""
 
     model: str
@@ -128,7 +128,7 @@ def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _model_command(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(**given: Any) -> Any:
-        chosen = Model(**{name: given.pop(name) for name in Model.__dataclass_fields__})
+        chosen = ModelChoice(**{name: given.pop(name) for name in ModelChoice.__dataclass_fields__})
         return function(model=chosen, **given)
 
     return command

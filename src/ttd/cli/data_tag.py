@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import (
-    Model,
+    ModelChoice,
     Pairs,
     optional_model_options,
     pair_options,
@@ -20,7 +20,7 @@ from ttd.cli.data_options import (
 )
 from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SIZE_OPTION, protocol_option
-from ttd.cli.output import printable, run_folder
+from ttd.cli.output import printable, writable_folder
 from ttd.cli.results_file import json_line
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
@@ -53,7 +53,7 @@ _TEXTS_AT_ONCE = 256
 @click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
 def tag(
     pairs: Pairs,
-    model: Model,
+    model: ModelChoice,
     tagger: str | None,
     words_by: TaggerChoice,
     out: str | None,
@@ -80,18 +80,18 @@ def tag(
     from ttd.data.ranks import ranks
     from ttd.data.shard_jobs import run_shards, whole_report
 
+    place = _place(out, shards)
     words_by.check((tagger,) if tagger else ())
     rank, world = ranks()
-    place = run_folder(_place(out, shards), rank, world)
     source = pairs.open(keep)
-    from ttd.data.tag_table import TagJob
+    from ttd.data.tag_table import TagTableJob
 
     at_once = batch or (_TEXTS_AT_ONCE if tagger else 16)
     if tagger:
         chooser = _text_chooser(tagger, words_by, model, how, look=shards is not None)
     else:
         chooser = _model_chooser(model, selection, how, source, at_once)
-    job = TagJob(chooser, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
+    job = TagTableJob(chooser, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
     tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
         report = run_shards(job, source, tables, limit=limit, rank=rank, world=world, progress=bar.update)
@@ -118,11 +118,11 @@ def tag(
 def _place(out: str | None, shards: str | None) -> Path:
     if (out is None) == (shards is None):
         raise InputError("give --out for tables of words, or --shards for new shards that carry them")
-    return Path(out or shards or "")
+    return writable_folder(Path(out or shards or ""))
 
 
 def _model_chooser(
-    model: Model, selection: SelectionChoice, how: dict[str, Any], source: PairSource, batch: int
+    model: ModelChoice, selection: SelectionChoice, how: dict[str, Any], source: PairSource, batch: int
 ) -> Chooser[Any]:
     from ttd.data.ranks import ranks
     from ttd.data.tag_table import ModelChooser, some_captions
@@ -148,7 +148,7 @@ def _model_chooser(
 
 
 def _text_chooser(
-    tagger: str, words_by: TaggerChoice, model: Model, how: dict[str, Any], *, look: bool
+    tagger: str, words_by: TaggerChoice, model: ModelChoice, how: dict[str, Any], *, look: bool
 ) -> Chooser[Any]:
     from ttd.data.tag_table import TextChooser
     from ttd.taggers.registry import open_tagger

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.data_options import Model, model_options
+from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.options import mask_options, protocol_option, start_logging
-from ttd.cli.output import printable, run_folder, table, tell_skipped, writable_folder
+from ttd.cli.output import printable, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
@@ -19,13 +19,13 @@ from ttd.registry import SCORES
 from ttd.taggers.registry import TAGGERS
 
 if TYPE_CHECKING:
-    from ttd.cli.data_options import Model
+    from ttd.cli.data_options import ModelChoice
     from ttd.evaluation.benchmark import Benchmark
     from ttd.evaluation.runner import Outcome
     from ttd.model import TTD
 
 
-def run_settings(benchmark: Benchmark, model: Model, loaded: TTD, protocol: str) -> dict[str, Any]:
+def run_settings(benchmark: Benchmark, model: ModelChoice, loaded: TTD, protocol: str) -> dict[str, Any]:
     """What decides the result: a run goes on only where all of this is the same."""
     return {
         "benchmark": benchmark.name,
@@ -141,7 +141,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 def evaluate(
     name: str,
     root: str,
-    model: Model,
+    model: ModelChoice,
     out: str,
     limit: int | None,
     allow_skips: float,
@@ -174,7 +174,7 @@ def evaluate(
     choices = _choices(chosen, words_by)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
-    place = run_folder(Path(out), rank, world)
+    place = writable_folder(Path(out))
     cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
     loaded = model.load()
     if cache is not None:
@@ -267,7 +267,7 @@ def _show(place: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
         write_images(place / "images.html", f"{benchmark.name}: images", title, parts)
 
 
-def _tell(results: dict[str, Any], model: Model, as_json: bool, place: Path) -> None:
+def _tell(results: dict[str, Any], model: ModelChoice, as_json: bool, place: Path) -> None:
     """The numbers beside the published ones."""
     from ttd.evaluation.report.tables import comparisons
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ttd.cli.data_options import (
-    Model,
+    ModelChoice,
     Pairs,
     model_options,
     pair_options,
@@ -16,7 +16,7 @@ from ttd.cli.data_options import (
     print_bad_samples,
     write_record,
 )
-from ttd.cli.output import printable, run_folder, table
+from ttd.cli.output import printable, table, writable_folder
 
 if TYPE_CHECKING:
     from ttd.data.pruning import Pruned
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at once.")
 def prune(
     pairs: Pairs,
-    model: Model,
+    model: ModelChoice,
     out: str,
     k: float,
     per_set: bool,
@@ -55,8 +55,8 @@ def prune(
     from ttd.data.ranks import ranks
     from ttd.data.shard_jobs import run_shards, table_path, whole_report
 
+    place = writable_folder(Path(out))
     rank, world = ranks()
-    place = run_folder(Path(out), rank, world)
     source = pairs.open()
     from ttd.data.pair_scores import ScoreJob
 

@@ -14,7 +14,7 @@ import click
 from ttd.cli.batch import Answer, Job, run_job, shortened, text_notes
 from ttd.cli.options import ListCommand, Settings, clean_text, shared_options, tag_list
 from ttd.cli.output import table
-from ttd.cli.sources import Source, source_options
+from ttd.cli.sources import ImageSelection, source_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def format_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[...,
 @click.argument("texts", nargs=-1, metavar="TEXT...")
 @format_option("png", "npz")
 @shared_options
-def heatmap(settings: Settings, source: Source, texts: tuple[str, ...], formats: tuple[str, ...]) -> int:
+def heatmap(settings: Settings, source: ImageSelection, texts: tuple[str, ...], formats: tuple[str, ...]) -> int:
     """Show where each TEXT is in the image.
 
     \b
@@ -65,7 +65,7 @@ def heatmap(settings: Settings, source: Source, texts: tuple[str, ...], formats:
 @shared_options
 def mask(
     settings: Settings,
-    source: Source,
+    source: ImageSelection,
     caption: str | None,
     for_all: str | None,
     threshold: float | None,
@@ -85,7 +85,7 @@ def mask(
 @click.option("--tags", multiple=True, callback=tag_list, metavar="WORD...", help="The classes, e.g. --tags dog grass.")
 @format_option("png", "coco-rle")
 @shared_options
-def segment(settings: Settings, source: Source, tags: tuple[str, ...], formats: tuple[str, ...]) -> int:
+def segment(settings: Settings, source: ImageSelection, tags: tuple[str, ...], formats: tuple[str, ...]) -> int:
     """Label every pixel with one of the classes or as background.
 
     \b

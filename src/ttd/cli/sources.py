@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSelection:
     """What was named.
 
     Attributes:
@@ -75,7 +75,7 @@ def source_options(*, captions: bool) -> Callable[[Callable[..., Any]], Callable
     def added(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def command(image: str, images: str | None, every_caption: bool = False, **given: Any) -> Any:
-            return function(source=Source(image, images, every_caption), **given)
+            return function(source=ImageSelection(image, images, every_caption), **given)
 
         return with_options(options, command)
 

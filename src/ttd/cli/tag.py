@@ -12,7 +12,7 @@ from ttd.cli.batch import Answer, Job, run_job, text_notes
 from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
-from ttd.cli.sources import Source, source_options
+from ttd.cli.sources import ImageSelection, source_options
 from ttd.errors import InputError, TTDError
 from ttd.registry import SCORES
 
@@ -51,7 +51,7 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 def tag(
     settings: Settings,
     selection: SelectionChoice,
-    source: Source,
+    source: ImageSelection,
     caption: str | None,
     for_all: str | None,
     tags: tuple[str, ...],

@@ -44,7 +44,7 @@ class Chooser(ABC, Generic[Read]):
         """For every pair, for every caption the words, in caption order; None where there is no answer for it."""
 
 
-class TagJob(ShardJob):
+class TagTableJob(ShardJob):
     """The chosen words of all captions of a shard: Parquet columns shard, key, tags.
 
     `tags` has for every caption the list of its words; it is empty where none was chosen. Where the chooser has no

@@ -39,7 +39,7 @@ class TaggedShards:
 
     Args:
         source: the pairs.
-        tables: folder with the tables of `TagJob`.
+        tables: folder with the tables of `TagTableJob`.
         folder: for the shards.
         settings: of the tables; a folder with shards of others is refused.
         per_shard: most pairs in a shard; a source shard with more becomes several.

@@ -39,7 +39,7 @@ _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL)
 
 
 @dataclass(frozen=True)
-class Sample:
+class TarSample:
     """A key and its members by kind, those that it has."""
 
     key: str
@@ -92,7 +92,7 @@ class TarIndex:
         """Whether both have the same keys with the same members."""
         return (self._length, self._checks) == (other._length, other._checks)
 
-    def __getitem__(self, row: int) -> Sample:
+    def __getitem__(self, row: int) -> TarSample:
         """One sample; raises `IndexDoubt` where the file has changed."""
         if not 0 <= row < self._length:
             raise IndexError(f"there is no sample {row}: the shard has {self._length}")
@@ -100,7 +100,7 @@ class TarIndex:
         rows, text, begin = _block(self, number)
         values = rows[place].item()
         first = int(rows[place - 1]["key_end"]) - begin if place else 0
-        return Sample(text[first : values[0] - begin].decode("utf-8"), members_of(values))
+        return TarSample(text[first : values[0] - begin].decode("utf-8"), members_of(values))
 
     def rely_on(self, path: Path) -> None:
         """Read samples from `path`, which holds this index, and keep it in memory no longer."""

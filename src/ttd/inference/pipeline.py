@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images that share all prepared shapes.
 
     Attributes:
@@ -86,7 +86,7 @@ class Pipeline:
         options: Options | str | None,
         task: Task,
         batch_size: int,
-        answer: Callable[[Batch], list[T]],
+        answer: Callable[[ImageBatch], list[T]],
     ) -> Iterator[T | TTDError]:
         """One answer per image, in order; for an image that cannot be used the error.
 
@@ -111,7 +111,7 @@ class Pipeline:
         options: Options | str | None,
         task: Task,
         batch_size: int,
-        answer: Callable[[Batch], list[T]],
+        answer: Callable[[ImageBatch], list[T]],
     ) -> Iterator[T | TTDError]:
         done: dict[int, T | TTDError] = {}
         waiting: dict[tuple[Any, ...], list[tuple[int, EncodedImage, list[Tensor]]]] = {}
@@ -150,7 +150,7 @@ class Pipeline:
         return EncodedImage(rgb, (), settings, self.encoder), prepare(rgb, self.encoder, settings)
 
     def _ask(
-        self, same: list[tuple[int, EncodedImage, list[Tensor]]], answer: Callable[[Batch], list[Any]]
+        self, same: list[tuple[int, EncodedImage, list[Tensor]]], answer: Callable[[ImageBatch], list[Any]]
     ) -> dict[int, Any]:
         """Answers about images of one shape by their numbers; one by one where all together fail."""
         numbers, opened, pixels = zip(*same, strict=True)
@@ -160,7 +160,7 @@ class Pipeline:
             scales = [torch.stack(several) for several in zip(*pixels, strict=True)]
             views = ViewsOnDemand(self.encoder, scales, options)
         try:
-            found = answer(Batch(list(numbers), [one.image for one in opened], views, options))
+            found = answer(ImageBatch(list(numbers), [one.image for one in opened], views, options))
             return dict(zip(numbers, found, strict=True))
         except InputError as error:
             if len(same) == 1:

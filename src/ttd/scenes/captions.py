@@ -48,7 +48,7 @@ FILLER: frozenset[str] = frozenset(
 
 
 @dataclass(frozen=True)
-class Caption:
+class SceneCaption:
     """A caption and what it claims.
 
     `true` are the things named that are in the scene (nouns, and the background's name where it is named),
@@ -60,7 +60,9 @@ class Caption:
     absent: tuple[str, ...]
 
 
-def draw_caption(draws: Draws, background: str, nouns: tuple[str, ...], vocabulary: tuple[str, ...] = NOUNS) -> Caption:
+def draw_caption(
+    draws: Draws, background: str, nouns: tuple[str, ...], vocabulary: tuple[str, ...] = NOUNS
+) -> SceneCaption:
     """Words a scene; `vocabulary` is what a thing that is not there is drawn from."""
     named = draws.sample(nouns, draws.between(1, len(nouns)))
     claims = list(named)
@@ -80,7 +82,7 @@ def draw_caption(draws: Draws, background: str, nouns: tuple[str, ...], vocabula
     if place and where == background:
         true.append(background)
     text = _word(draws, claims, where if place else None)
-    return Caption(text, tuple(true), tuple(absent))
+    return SceneCaption(text, tuple(true), tuple(absent))
 
 
 def _word(draws: Draws, things: list[str], place: str | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ttd.errors import InputError
 from ttd.scenes.backgrounds import METHODS, SIDE, textures
-from ttd.scenes.captions import Caption, draw_caption
+from ttd.scenes.captions import SceneCaption, draw_caption
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS, STYLES
 from ttd.scenes.painting import ANGLE_STEP, MAX_ANGLE, draw_sprite, paste
 from ttd.scenes.rng import Draws
@@ -110,7 +110,7 @@ class Scenes:
         caption = self.caption(index, labels)
         return Scene(index, image, label_map, labels, caption.text, frozenset(caption.true), frozenset(caption.absent))
 
-    def caption(self, index: int, labels: tuple[str, ...], epoch: int = 0) -> Caption:
+    def caption(self, index: int, labels: tuple[str, ...], epoch: int = 0) -> SceneCaption:
         """A caption of scene `index` whose content is `labels`; every epoch words it anew."""
         draws = Draws(self._key, _CAPTION_STREAM + epoch, index)
         return draw_caption(draws, labels[0], labels[1:], self.nouns)

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ttd.files import whole_file
-from ttd.scenes.captions import Caption
+from ttd.scenes.captions import SceneCaption
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.rng import Draws
 from ttd.scenes.scene import Scene, Scenes
@@ -69,7 +69,7 @@ def write_shards(
 
 def _captions(
     scenes: Scenes, number: int, labels: tuple[str, ...], count: int, wrong_percent: int
-) -> tuple[list[Caption], bool]:
+) -> tuple[list[SceneCaption], bool]:
     """The captions of a scene, and whether they are another scene's."""
     wrong = Draws(scenes.seed, _WRONG_STREAM, number).chance(wrong_percent)
     if wrong:

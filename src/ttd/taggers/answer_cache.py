@@ -25,7 +25,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS answers (
 
 
 @dataclass(frozen=True)
-class Answer:
+class CachedAnswer:
     """What came back for a caption.
 
     Attributes:
@@ -58,18 +58,18 @@ class AnswerCache:
             self._base = sqlite3.connect(path, timeout=_BUSY, isolation_level="IMMEDIATE")
             self._base.execute(_TABLE)
 
-    def get(self, captions: Iterable[str]) -> dict[str, Answer]:
+    def get(self, captions: Iterable[str]) -> dict[str, CachedAnswer]:
         """The answers that are known."""
         wanted = {self._key(caption): caption for caption in captions}
-        found: dict[str, Answer] = {}
+        found: dict[str, CachedAnswer] = {}
         with self._told():
             for part in _parts(list(wanted)):
                 marks = ",".join("?" * len(part))
                 rows = self._base.execute(f"SELECT key, answer, refused FROM answers WHERE key IN ({marks})", part)
-                found |= {wanted[key]: Answer(text, bool(refused)) for key, text, refused in rows}
+                found |= {wanted[key]: CachedAnswer(text, bool(refused)) for key, text, refused in rows}
         return found
 
-    def put(self, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    def put(self, answers: Mapping[str, CachedAnswer]) -> dict[str, CachedAnswer]:
         """Keep answers by caption, all or none; gives those that are kept: another process's where it was first."""
         rows = [
             (self._key(caption), self._model, self._prompt, _storable(caption), _storable(answer.text), answer.refused)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ttd.errors import InputError, TTDError, missing_extra
-from ttd.taggers.answer_cache import Answer
+from ttd.taggers.answer_cache import CachedAnswer
 
 _AGAIN = (408, 409, 425, 429)  # and every 5xx: the same question may be answered later
 _REFUSED = (400, 413, 422)  # this question is not answered: too long, or its content is not wanted
@@ -74,7 +74,7 @@ class ChatServer:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = self._http.Client(headers=headers, timeout=limits, follow_redirects=False)
 
-    def ask(self, question: str, stop: Event | None = None) -> Answer:
+    def ask(self, question: str, stop: Event | None = None) -> CachedAnswer:
         """The answer to one question; asked again after timeouts, lost connections, 408, 429 and 5xx.
 
         Args:
@@ -129,15 +129,15 @@ class ChatServer:
             text = b"".join(parts).decode("utf-8", "replace")
             return response.status_code, text, _seconds(response.headers.get("Retry-After"))
 
-    def _judge(self, status: int, text: str) -> Answer | None:
+    def _judge(self, status: int, text: str) -> CachedAnswer | None:
         """The answer, None where it is worth asking again; raises `ServerFailed` where it is not."""
         if status == 200:
             content = _content(text)
-            return None if content is None else Answer(content)
+            return None if content is None else CachedAnswer(content)
         if status in _AGAIN or status >= 500:
             return None
         if status in _REFUSED:
-            return Answer(f"{status}: {_message(text)}", refused=True)
+            return CachedAnswer(f"{status}: {_message(text)}", refused=True)
         hint = {
             401: "set the key in the environment variable TTD_LLM_API_KEY",
             403: "check the key in the environment variable TTD_LLM_API_KEY",

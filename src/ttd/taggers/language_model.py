@@ -14,7 +14,7 @@ from typing import Any
 
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
-from ttd.taggers.answer_cache import Answer, AnswerCache
+from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
 from ttd.taggers.answers import choose_words, read_answer
 from ttd.taggers.base import Caption, Chosen, TextTagger
 from ttd.taggers.chat_server import ChatServer, ServerFailed
@@ -102,13 +102,13 @@ class LanguageModel(TextTagger):
         self._server.close()
         self._cache.close()
 
-    def _read(self, caption: Caption, answer: Answer) -> Chosen | None:
+    def _read(self, caption: Caption, answer: CachedAnswer) -> Chosen | None:
         entries = None if answer.refused else read_answer(answer.text)
         return None if entries is None else choose_words(entries, caption, ignore_others=self._ignore_others)
 
-    def _ask(self, captions: list[str]) -> Iterator[dict[str, Answer]]:
+    def _ask(self, captions: list[str]) -> Iterator[dict[str, CachedAnswer]]:
         """Answers as they come, refusals last: a server that has never answered anything is set up wrongly."""
-        refused: dict[str, Answer] = {}
+        refused: dict[str, CachedAnswer] = {}
         for ready in self._concurrently(captions):
             given = {caption: answer for caption, answer in ready.items() if not answer.refused}
             refused |= {caption: answer for caption, answer in ready.items() if answer.refused}
@@ -122,7 +122,7 @@ class LanguageModel(TextTagger):
             )
         yield refused
 
-    def _concurrently(self, captions: list[str]) -> Iterator[dict[str, Answer]]:
+    def _concurrently(self, captions: list[str]) -> Iterator[dict[str, CachedAnswer]]:
         """All that has come since the last time, at least one; raises the first failure after what came before it."""
         todo: queue.SimpleQueue[str] = queue.SimpleQueue()
         done: _Done = queue.SimpleQueue()
@@ -152,7 +152,7 @@ class LanguageModel(TextTagger):
                 while not done.empty():
                     ready.append(done.get())
                 left -= len(ready)
-                yield {caption: answer for caption, answer in ready if isinstance(answer, Answer)}
+                yield {caption: answer for caption, answer in ready if isinstance(answer, CachedAnswer)}
                 for _, answer in ready:
                     if isinstance(answer, BaseException):
                         raise answer
@@ -160,7 +160,7 @@ class LanguageModel(TextTagger):
             stop.set()
 
 
-_Done = queue.SimpleQueue["tuple[str, Answer | BaseException]"]
+_Done = queue.SimpleQueue["tuple[str, CachedAnswer | BaseException]"]
 
 
 def read_prompt(path: str | Path | None = None) -> str:

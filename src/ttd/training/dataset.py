@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sample:
+class PreparedPair:
     """One pair, augmented.
 
     Attributes:
@@ -173,7 +173,7 @@ class Steps(Dataset[StepData]):
         parts = [samples[i : i + size] for i in range(0, len(samples), size)]
         return StepData([self.collate(part, epoch) for part in parts], [s.item for s in samples], damaged)
 
-    def sample(self, pair: Pair, item: int, epoch: int) -> Sample:
+    def sample(self, pair: Pair, item: int, epoch: int) -> PreparedPair:
         """Augment a pair and split its captions."""
         config, seed = self.config, self.config.run.seed
         numbers = list(range(len(pair.captions)))
@@ -191,9 +191,9 @@ class Steps(Dataset[StepData]):
         elif config.choice.by == "nouns":
             given = [self._nouns(text) for text in captions]
         crop = random_crop(pair.image, config.augment, draws(seed, epoch, item, PIXELS))
-        return Sample(item, f"{pair.shard}:{pair.key}", crop, captions, words, given)
+        return PreparedPair(item, f"{pair.shard}:{pair.key}", crop, captions, words, given)
 
-    def collate(self, samples: Sequence[Sample], epoch: int) -> Batch:
+    def collate(self, samples: Sequence[PreparedPair], epoch: int) -> Batch:
         """Put samples together; every distinct string gets one row."""
         own = [list(dict.fromkeys(word for row in s.words for word in row)) for s in samples]
         words = list(dict.fromkeys(word for row in own for word in row))
@@ -232,7 +232,7 @@ class Steps(Dataset[StepData]):
             negatives_valid=negatives_valid,
         )
 
-    def _find_negatives(self, sample: Sample, own: list[int], words: int, epoch: int) -> list[int]:
+    def _find_negatives(self, sample: PreparedPair, own: list[int], words: int, epoch: int) -> list[int]:
         """Rows of words of the batch that this image's captions do not have, in a random order."""
         loss, choice = self.config.loss, self.config.choice
         compares = loss.relative or loss.floor >= 0 or choice.by == "negatives"

@@ -18,7 +18,7 @@ PATIENCE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
-class Place:
+class Process:
     """This process among all.
 
     Attributes:
@@ -58,7 +58,7 @@ class Place:
 
 
 @contextmanager
-def placed(device: str = "") -> Iterator[Place]:
+def placed(device: str = "") -> Iterator[Process]:
     """Join the processes that torchrun started, NCCL on CUDA and gloo elsewhere; alone without torchrun.
 
     Args:
@@ -70,7 +70,7 @@ def placed(device: str = "") -> Iterator[Place]:
     chosen = find_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Place(0, 1, chosen)
+        yield Process(0, 1, chosen)
         return
     if chosen.type == "mps":
         raise InputError("several processes cannot train on mps: leave torchrun out, or set run.device=cpu")
@@ -79,7 +79,7 @@ def placed(device: str = "") -> Iterator[Place]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Place(dist.get_rank(), world, chosen)
+        yield Process(dist.get_rank(), world, chosen)
     finally:
         dist.destroy_process_group()
 

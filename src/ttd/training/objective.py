@@ -63,7 +63,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchLoss:
     """The losses of a batch.
 
     Attributes:
@@ -100,7 +100,7 @@ class Objective(nn.Module):
         if config.augment.crop % encoder.patch_size:
             raise InputError(f"augment.crop must be a multiple of the patch size {encoder.patch_size}")
 
-    def forward(self, batch: Batch | None) -> Outcome:
+    def forward(self, batch: Batch | None) -> BatchLoss:
         """The losses of a batch on the encoder's device; of None, zeros whose gradient is zero everywhere.
 
         A process whose pairs were all damaged takes part in the others' step with None.
@@ -111,14 +111,14 @@ class Objective(nn.Module):
         if batch is None:
             nothing = sum((p.sum() * 0 for p in self.parameters() if p.requires_grad), torch.zeros(()))
             zero = nothing.detach()
-            return Outcome(nothing, dict.fromkeys(self.config.loss.weights(), zero), zero, zero)
+            return BatchLoss(nothing, dict.fromkeys(self.config.loss.weights(), zero), zero, zero)
         weights, inputs = self.config.loss.weights(), self.inputs(batch)
         # A switched-off term is left out, not multiplied by 0, so that it may not spoil the others by a NaN.
         terms = {term.name: term.function(inputs) for term in find_loss_terms(weights)}  # each (B,)
         weighted = [weight * terms[name] for name, weight in weights.items()]
         total = sum(weighted[1:], weighted[0])
         _require_finite("the loss", total.detach(), batch.keys)
-        return Outcome(
+        return BatchLoss(
             loss=total.sum(),
             terms={name: term.detach().sum() for name, term in terms.items()},
             selected=inputs.selected.sum(),

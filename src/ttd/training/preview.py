@@ -14,7 +14,7 @@ from ttd.maps import norm, union
 from ttd.results import TaggedWord
 from ttd.text.words import split_words
 from ttd.training.augment import Crop
-from ttd.training.dataset import Batch, Sample, Steps
+from ttd.training.dataset import Batch, PreparedPair, Steps
 from ttd.training.objective import Objective
 from ttd.viz.figures import caption_chips, heatmap_panels
 from ttd.viz.overlays import save_png, stack
@@ -77,7 +77,7 @@ class Watch:
 
 def _fixed(steps: Steps, number: int) -> tuple[Batch | None, list[str]]:
     """The first undamaged pairs, each as large as the crop allows, with their first captions."""
-    samples: list[Sample] = []
+    samples: list[PreparedPair] = []
     for item in range(min(len(steps.source), 10 * number)):
         try:
             pair = steps.source[item]
@@ -86,7 +86,7 @@ def _fixed(steps: Steps, number: int) -> tuple[Batch | None, list[str]]:
         sample = steps.sample(pair, item, epoch=0)
         fitted = _fit(pair.image, steps.config.augment.crop)
         given = None if sample.given is None else sample.given[:1]
-        samples.append(Sample(item, sample.key, fitted, sample.captions[:1], sample.words[:1], given))
+        samples.append(PreparedPair(item, sample.key, fitted, sample.captions[:1], sample.words[:1], given))
         if len(samples) == number:
             break
     return (steps.collate(samples, epoch=0) if samples else None), [s.captions[0] for s in samples]

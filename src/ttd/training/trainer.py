@@ -23,16 +23,15 @@ from ttd.data.sources import BadSample, PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError, OutOfMemory
-from ttd.run_lock import RunLock
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
 from ttd.training.config import Config, Optimiser
 from ttd.training.dataset import Batch, StepData, Steps, load_steps
-from ttd.training.distributed import Place, placed, sums
+from ttd.training.distributed import Process, placed, sums
 from ttd.training.export import write_model_card
 from ttd.training.logging import Journal
 from ttd.training.lora import Adapter, log_method
-from ttd.training.objective import NonFiniteLoss, Objective, Outcome
+from ttd.training.objective import BatchLoss, NonFiniteLoss, Objective
 from ttd.training.preview import Watch
 from ttd.training.run_record import settle_record
 from ttd.training.signals import Stopped, StopRequest
@@ -71,7 +70,7 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
     Raises:
         Stopped: by Ctrl-C or SIGTERM, with everything saved.
         NonFiniteLoss: names the step and the pairs.
-        InputError: settings or data that cannot be used, too much damage, or another process trains in the folder.
+        InputError: settings or data that cannot be used, or too much damage.
         ttd.training.checkpoint.DiskFull: the last checkpoint is whole.
     """
     out = Path(out)
@@ -89,10 +88,8 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
             log_method(encoder, config.model)
             place.wait()
         trainer = Trainer(config, out, source, encoder, place)
-        out.mkdir(parents=True, exist_ok=True)
-        with RunLock(out, place.rank, place.world):
-            trainer.settle(command)
-            trainer.run(stop, quiet=quiet)
+        trainer.settle(command)
+        trainer.run(stop, quiet=quiet)
         return Finished(out, len(trainer.report), place.world)
 
 
@@ -107,7 +104,7 @@ class Trainer:
         place: this process.
     """
 
-    def __init__(self, config: Config, out: Path, source: PairSource, encoder: Encoder, place: Place) -> None:
+    def __init__(self, config: Config, out: Path, source: PairSource, encoder: Encoder, place: Process) -> None:
         self.config, self.out, self.place = config, out, place
         self.adapter = Adapter(encoder, config.model, config.run.seed)
         self.objective = Objective(encoder, self.adapter, config).train()
@@ -277,7 +274,7 @@ class Trainer:
             total += int((flags[batch.caption_rows] & batch.caption_valid).sum())
         return total
 
-    def _backward(self, data: StepData, count: float) -> list[Outcome]:
+    def _backward(self, data: StepData, count: float) -> list[BatchLoss]:
         """Gradients of the mean loss over all images of the step, on every process."""
         outcomes = []
         batches: list[Batch | None] = [*data.batches] or [None]

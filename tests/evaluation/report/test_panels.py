@@ -22,7 +22,7 @@ from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
 from ttd.errors import InputError
 from ttd.evaluation.report.finished_run import read_run
-from ttd.evaluation.report.gallery import Card, FoundItem, ImageSource, Section, sections, write_images
+from ttd.evaluation.report.gallery import FoundItem, ImageSource, ItemView, Section, sections, write_images
 from ttd.evaluation.report.page import write_report
 from ttd.evaluation.report.panels import (
     BLUE,
@@ -125,8 +125,8 @@ def test_the_page_is_one_file_and_text_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>\x00\ud800"
     panel = Panel(evil, Image.new("RGB", (20, 10), (1, 2, 3)), ((evil, (1, 2, 3)),))
     words = marked(evil, [evil, "dog"], [True, False], [False, True])
-    card = Card(evil, (panel,), [FoundItem(evil, {"IoU": math.nan, "F1": 0.5}, (panel,), (words, words))])
-    write_images(tmp_path / "p.html", evil, evil, [Section("best by IoU", (card,))])
+    view = ItemView(evil, (panel,), [FoundItem(evil, {"IoU": math.nan, "F1": 0.5}, (panel,), (words, words))])
+    write_images(tmp_path / "p.html", evil, evil, [Section("best by IoU", (view,))])
     page = Requests()
     page.feed((tmp_path / "p.html").read_text("utf-8"))
     assert page.text.count("<script>") >= 8
@@ -150,7 +150,7 @@ def test_an_evaluation_writes_images_and_a_report_joins_runs(tmp_path: Path, eva
     page = (out["after"] / "images.html").read_text("utf-8")
     heads = ["best by IoU", "median by IoU", "worst by IoU", "best by F1", "median by F1", "worst by F1"]
     assert re.findall("<h2>(.*?)</h2>", page) == heads
-    assert page.count("<section class=card>") == 6
+    assert page.count("<section class=item>") == 6
     assert page.count("IoU 1.00, F1 1.00") == 6
     assert page.count("class='w wrong'") == 1  # in the key alone: the oracle makes no mistake
     assert "http" not in page
@@ -163,11 +163,11 @@ def test_an_evaluation_writes_images_and_a_report_joins_runs(tmp_path: Path, eva
     parts = sections(sources, 1)
     assert "gained most in IoU" in [part.title for part in parts]
     for part in parts:
-        for card in part.cards:
-            assert [item.run for item in card.found] == [run.title for run in runs]
-            assert [panel.title for panel in card.given] == ["image", "truth"]
-            assert all(np.isfinite(item.quality["IoU"]) for item in card.found)
-            assert card.found[1].quality["IoU"] == 1.0
+        for view in part.items:
+            assert [item.run for item in view.found] == [run.title for run in runs]
+            assert [panel.title for panel in view.given] == ["image", "truth"]
+            assert all(np.isfinite(item.quality["IoU"]) for item in view.found)
+            assert view.found[1].quality["IoU"] == 1.0
     markdown, html = write_report(runs, tmp_path, {"tagmask": "images-tagmask.html"})
     assert "![Every threshold: oracle [after]](after/sweep.png)" in markdown.read_text()
     assert html.read_text().count("data:image/png;base64") == 2

@@ -24,7 +24,7 @@ from ttd.images import MAX_PIXELS
 
 
 @dataclass(frozen=True)
-class MapJob:
+class LabelMapFile:
     """One label map to make.
 
     Attributes:
@@ -47,7 +47,7 @@ class Made:
     skipped: list[tuple[str, str]]
 
 
-def make_maps(jobs: Sequence[MapJob]) -> Made:
+def make_maps(jobs: Sequence[LabelMapFile]) -> Made:
     """Writes every label map that is not there yet; each file appears whole, so a run can be killed and repeated."""
     made = kept = 0
     skipped: list[tuple[str, str]] = []
@@ -83,7 +83,7 @@ _CLASSES = 19
 _IDS, _POLYGONS, _MADE = "_labelIds.png", "_polygons.json", "_labelTrainIds.png"
 
 
-def train_id_maps(source: Path, folder: Path) -> list[MapJob]:
+def train_id_maps(source: Path, folder: Path) -> list[LabelMapFile]:
     """`*_gtFine_labelTrainIds.png` under `folder` for every frame under `source`: 0 to 18, 255 does not count.
 
     A frame is read from its `_gtFine_labelIds.png`, without one from its `_gtFine_polygons.json`.
@@ -97,7 +97,7 @@ def train_id_maps(source: Path, folder: Path) -> list[MapJob]:
             make = partial(from_polygons, path)
         else:
             continue
-        jobs.append(MapJob(frame, folder / path.relative_to(source).with_name(frame + _MADE), make))
+        jobs.append(LabelMapFile(frame, folder / path.relative_to(source).with_name(frame + _MADE), make))
     if not jobs:
         raise InputError(f"{source} holds no *_gtFine{_IDS} and no *_gtFine{_POLYGONS}: get gtFine_trainvaltest again")
     return jobs
@@ -150,7 +150,7 @@ def _numbers() -> dict[str, int]:
     return {name: number for number, name in read_numbers("cityscapes").items()}
 
 
-def object_maps(masks: CocoMasks, folder: Path) -> list[MapJob]:
+def object_maps(masks: CocoMasks, folder: Path) -> list[LabelMapFile]:
     """`NAME_instanceTrainIds.png` in `folder` for every image: 0 is background, 1 to 80 are the objects.
 
     Raises:
@@ -160,12 +160,14 @@ def object_maps(masks: CocoMasks, folder: Path) -> list[MapJob]:
     if stray := sorted(masks.categories - set(categories)):
         raise InputError(f"{stray[0]!r} is none of COCO's 80 objects: give instances_*.json, not the panoptic set")
     return [
-        MapJob(name, folder / f"{Path(name).stem}_instanceTrainIds.png", partial(masks.label_map, image, categories))
+        LabelMapFile(
+            name, folder / f"{Path(name).stem}_instanceTrainIds.png", partial(masks.label_map, image, categories)
+        )
         for image, name in masks.images.items()
     ]
 
 
-def stuff_maps(source: Path, folder: Path) -> list[MapJob]:
+def stuff_maps(source: Path, folder: Path) -> list[LabelMapFile]:
     """`ID_labelTrainIds.png` in `folder` for every `ID.png` of `stuffthingmaps`: 0 to 170, 255 does not count.
 
     Source of the ids 0 to 181 and 255: the README and labels.txt of github.com/nightrome/cocostuff.
@@ -180,7 +182,7 @@ def stuff_maps(source: Path, folder: Path) -> list[MapJob]:
     if not files:
         raise InputError(f"{source} holds derived maps only: give the folder of the original stuffthingmaps")
     return [
-        MapJob(path.name, folder / path.relative_to(source).with_name(f"{path.stem}_labelTrainIds.png"),
+        LabelMapFile(path.name, folder / path.relative_to(source).with_name(f"{path.stem}_labelTrainIds.png"),
                partial(make, path))
         for path in files
     ]  # fmt: skip
@@ -193,7 +195,7 @@ _NUMBERS = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "double", "si
 _OTHER_NAMES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
-def context_maps(source: Path, folder: Path, labels: str | Path = "context459") -> list[MapJob]:
+def context_maps(source: Path, folder: Path, labels: str | Path = "context459") -> list[LabelMapFile]:
     """`ID.png` in `folder` for every `ID.mat` (or, without any, every `ID.png`) under `source`: 0 is background, 1 to
     59 are the classes of `context60` in its order.
 
@@ -210,7 +212,7 @@ def context_maps(source: Path, folder: Path, labels: str | Path = "context459") 
     def make(path: Path) -> np.ndarray:
         return to_classes(read(path), table, path)
 
-    return [MapJob(path.stem, folder / f"{path.stem}.png", partial(make, path)) for path in found]
+    return [LabelMapFile(path.stem, folder / f"{path.stem}.png", partial(make, path)) for path in found]
 
 
 def class_table(names: dict[int, str]) -> np.ndarray:

@@ -53,7 +53,7 @@ class FoundItem:
 
 
 @dataclass
-class Card:
+class ItemView:
     """One item, with what every run found, in the runs' order."""
 
     id: str
@@ -66,7 +66,7 @@ class Section:
     """Some items and why they are shown."""
 
     title: str
-    cards: tuple[Card, ...]
+    items: tuple[ItemView, ...]
 
 
 def sections(runs: Sequence[ImageSource], count: int) -> list[Section]:
@@ -93,10 +93,10 @@ def sections(runs: Sequence[ImageSource], count: int) -> list[Section]:
             before = {name: qualities[0][name].get(measure, float("nan")) for name in shared}
             for group, ids in most_changed(before, after, count).items():
                 chosen[f"{group} in {measure}"] = ids
-    cards = {name: Card(name) for ids in chosen.values() for name in ids}
+    views = {name: ItemView(name) for ids in chosen.values() for name in ids}
     for run, quality in zip(runs, qualities, strict=True):
-        _ask(run, quality, cards)
-    return [Section(title, tuple(cards[name] for name in ids)) for title, ids in chosen.items()]
+        _ask(run, quality, views)
+    return [Section(title, tuple(views[name] for name in ids)) for title, ids in chosen.items()]
 
 
 def _qualities(run: ImageSource) -> dict[str, dict[str, float]]:
@@ -105,18 +105,18 @@ def _qualities(run: ImageSource) -> dict[str, dict[str, float]]:
     return {line["id"]: quality for line in lines if (quality := run.benchmark.quality(line))}
 
 
-def _ask(run: ImageSource, quality: Mapping[str, Mapping[str, float]], cards: Mapping[str, Card]) -> None:
-    """Adds what one run found to the cards."""
-    if not cards:
+def _ask(run: ImageSource, quality: Mapping[str, Mapping[str, float]], views: Mapping[str, ItemView]) -> None:
+    """Adds what one run found to the views of its items."""
+    if not views:
         return
     model, benchmark = run.open()
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
-    lines = Shares(run.folder).records(cards)
-    for line in tqdm(lines, total=len(cards), desc="images", disable=None, file=sys.stderr):
-        card, name = cards[line["id"]], line["id"]
+    lines = Shares(run.folder).records(views)
+    for line in tqdm(lines, total=len(views), desc="images", disable=None, file=sys.stderr):
+        view, name = views[line["id"]], line["id"]
         shown = benchmark.show(model, numbers[name], line)
-        card.given = card.given or shown.given
-        card.found.append(FoundItem(run.title, quality[name], shown.found, shown.words))
+        view.given = view.given or shown.given
+        view.found.append(FoundItem(run.title, quality[name], shown.found, shown.words))
 
 
 MARKS = {RIGHT: "✓", WRONG: "✗", MISSED: "○"}
@@ -126,7 +126,7 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:1.2em;color:#141414;background:#fff}
 h1{font-size:1.5em;margin:.2em 0}h2{margin:1.4em 0 .3em;border-bottom:2px solid #141414}
 h3{font-size:1em;margin:0 0 .3em;font-weight:600}
-section.card{border:1px solid #ccc;border-radius:6px;padding:.6em .7em;margin:.7em 0}
+section.item{border:1px solid #ccc;border-radius:6px;padding:.6em .7em;margin:.7em 0}
 .row{display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start}
 .run{border-left:4px solid #0072b2;padding-left:8px}.given{border-left:4px solid #aaa;padding-left:8px}
 .panels{display:flex;gap:8px;flex-wrap:wrap}
@@ -145,7 +145,7 @@ details>summary{font-size:13px;color:#555;cursor:pointer}.number{font-weight:400
 
 def write_images(path: Path, title: str, about: str, parts: Sequence[Section]) -> None:
     """Writes the page; `about` says what is shown."""
-    most = max((_panels(card) for part in parts for card in part.cards), default=1)
+    most = max((_panels(view) for part in parts for view in part.items), default=1)
     body = "".join(_section(part) for part in parts)
     text = (
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}"
@@ -165,13 +165,13 @@ def inline_image(image: Image.Image | Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _panels(card: Card) -> int:
-    return len(card.given) + sum(len(item.found) for item in card.found)
+def _panels(view: ItemView) -> int:
+    return len(view.given) + sum(len(item.found) for item in view.found)
 
 
 def _key(parts: Sequence[Section]) -> str:
     """What the marks of words and masks mean, where there are any."""
-    items = [item for part in parts for card in part.cards for item in card.found]
+    items = [item for part in parts for view in part.items for item in view.found]
     if not any(item.words for item in items):
         return ""
     marks = " ".join(f"{_word(MEANINGS[mark], mark)}" for mark in MARKS)
@@ -182,14 +182,14 @@ def _key(parts: Sequence[Section]) -> str:
 
 
 def _section(part: Section) -> str:
-    return f"<h2>{escape(part.title)}</h2>" + "".join(_card(card) for card in part.cards)
+    return f"<h2>{escape(part.title)}</h2>" + "".join(_item(view) for view in part.items)
 
 
-def _card(card: Card) -> str:
-    given = f"<div class=given><h3>item</h3>{_figures(card.given)}</div>"
-    runs = "".join(_run(item) for item in card.found)
-    head = f"<h3>{escape(clean(card.id))}</h3>{_words(card.found)}"
-    return f"<section class=card>{head}<div class=row>{given}{runs}</div></section>"
+def _item(view: ItemView) -> str:
+    given = f"<div class=given><h3>item</h3>{_figures(view.given)}</div>"
+    runs = "".join(_run(item) for item in view.found)
+    head = f"<h3>{escape(clean(view.id))}</h3>{_words(view.found)}"
+    return f"<section class=item>{head}<div class=row>{given}{runs}</div></section>"
 
 
 def _run(item: FoundItem) -> str:

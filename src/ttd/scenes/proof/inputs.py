@@ -14,7 +14,7 @@ from ttd.data.shard_jobs import run_shards, table_path
 from ttd.data.sources import PairSource
 from ttd.files import whole_file
 from ttd.scenes.measure import WORDS
-from ttd.scenes.proof.plan import Run
+from ttd.scenes.proof.plan import ProofRun
 from ttd.scenes.scene import Scenes
 from ttd.scenes.write import write_shards
 from ttd.text.words import split_words
@@ -24,7 +24,7 @@ PAIRS: dict[str, dict[str, int]] = {"clean": {}, "several": {"captions": 3}, "mi
 _PER_SHARD = 1200
 
 
-def prepare(folder: Path, runs: tuple[Run, ...], pairs: int) -> None:
+def prepare(folder: Path, runs: tuple[ProofRun, ...], pairs: int) -> None:
     """Writes what `runs` need into `folder`: `pairs` scenes for each kind of data, and the files beside them."""
     for data in dict.fromkeys(run.data for run in runs):
         write_shards(Scenes("train"), pairs, folder / data, _PER_SHARD, **PAIRS[data])

@@ -10,7 +10,7 @@ BEST = "best"
 
 
 @dataclass(frozen=True)
-class Run:
+class ProofRun:
     """A training, once for every seed.
 
     Attributes:
@@ -32,23 +32,23 @@ class Run:
 
 
 RUNS = (
-    Run("ttd"),
-    Run("ttd-maskclip", PAPERS_BLOCK),
-    Run("negatives", config="scenes-negatives"),
-    Run("negatives-maskclip", PAPERS_BLOCK, config="scenes-negatives"),
-    Run("only-tag", settings=("loss.distill=0",)),
-    Run("only-distill", settings=("loss.tag=0",)),
-    Run("two-negatives", settings=("loss.negatives=2",)),
-    Run("two-negatives-maskclip", PAPERS_BLOCK, settings=("loss.negatives=2",)),
-    Run("two-negatives-rule", settings=("loss.negatives=2", "choice.by=negatives")),
-    Run("frozen", settings=("choice.model=frozen",)),
-    Run("several", settings=("data.captions=together",), data="several"),
-    Run("every-noun", settings=("choice.by=given",), tags="nouns.jsonl"),
-    Run("s-image", settings=("choice.by=s_image",)),
-    Run("true-words", settings=("choice.by=given",), tags="true.jsonl"),
-    Run("mixed", data="mixed"),
-    Run("pruned-steps", settings=("optimiser.epochs=10",), data="mixed", keep="keep.parquet"),
-    Run("pruned-pass", settings=("optimiser.steps=0", "optimiser.epochs=1"), data="mixed", keep="keep.parquet"),
+    ProofRun("ttd"),
+    ProofRun("ttd-maskclip", PAPERS_BLOCK),
+    ProofRun("negatives", config="scenes-negatives"),
+    ProofRun("negatives-maskclip", PAPERS_BLOCK, config="scenes-negatives"),
+    ProofRun("only-tag", settings=("loss.distill=0",)),
+    ProofRun("only-distill", settings=("loss.tag=0",)),
+    ProofRun("two-negatives", settings=("loss.negatives=2",)),
+    ProofRun("two-negatives-maskclip", PAPERS_BLOCK, settings=("loss.negatives=2",)),
+    ProofRun("two-negatives-rule", settings=("loss.negatives=2", "choice.by=negatives")),
+    ProofRun("frozen", settings=("choice.model=frozen",)),
+    ProofRun("several", settings=("data.captions=together",), data="several"),
+    ProofRun("every-noun", settings=("choice.by=given",), tags="nouns.jsonl"),
+    ProofRun("s-image", settings=("choice.by=s_image",)),
+    ProofRun("true-words", settings=("choice.by=given",), tags="true.jsonl"),
+    ProofRun("mixed", data="mixed"),
+    ProofRun("pruned-steps", settings=("optimiser.epochs=10",), data="mixed", keep="keep.parquet"),
+    ProofRun("pruned-pass", settings=("optimiser.steps=0", "optimiser.epochs=1"), data="mixed", keep="keep.parquet"),
 )
 
 Row = tuple[str, str]

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import connection
@@ -23,7 +21,7 @@ from ttd.errors import InputError, TTDError
 from ttd.files import whole_file
 from ttd.scenes.proof.inputs import prepare
 from ttd.scenes.proof.measured import Measured, measure, validation_miou
-from ttd.scenes.proof.plan import BASES, BEST, RUNS, Run
+from ttd.scenes.proof.plan import BASES, BEST, RUNS, ProofRun
 from ttd.training.export import RESULTS, write_model_card
 from ttd.training.signals import Stopped
 
@@ -50,10 +48,10 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training with one seed, in `folder`."""
 
-    run: Run
+    run: ProofRun
     seed: int
     folder: Path
     method: str
@@ -71,7 +69,7 @@ class Job:
 
 
 def prove(
-    folder: Path, size: Size, *, runs: Sequence[Run] = RUNS, seeds: Sequence[int] = SEEDS, workers: int = 2
+    folder: Path, size: Size, *, runs: Sequence[ProofRun] = RUNS, seeds: Sequence[int] = SEEDS, workers: int = 2
 ) -> None:
     """Does all that is not done yet; `ttd.scenes.proof.tables` reads what is in `folder` then.
 
@@ -81,7 +79,11 @@ def prove(
     _settle(folder, size)
     prepare(folder / "data", tuple(runs), size.pairs)
     best = _measure_bases(folder, size)
-    jobs = [Job(run, seed, folder, best if run.method == BEST else run.method, size) for seed in seeds for run in runs]
+    jobs = [
+        TrainingJob(run, seed, folder, best if run.method == BEST else run.method, size)
+        for seed in seeds
+        for run in runs
+    ]
     left = [job for job in jobs if not job.done]
     with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="runs", disable=None) as bar:
         _spread(left, workers, bar)
@@ -101,7 +103,7 @@ def best_method(folder: Path) -> tuple[str, dict[str, float]]:
     return max(methods, key=lambda name: methods[name]), methods
 
 
-def train_and_measure(job: Job) -> None:
+def train_and_measure(job: TrainingJob) -> None:
     """One job, on one thread, so that the workers share the cores and a seed gives the same adapter."""
     import torch
 
@@ -167,7 +169,7 @@ def _measure_bases(folder: Path, size: Size) -> str:
     return best
 
 
-def _spread(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> None:
+def _spread(jobs: Sequence[TrainingJob], workers: int, bar: tqdm[Any]) -> None:
     """Shares jobs out to processes; where one fails or a signal comes, all save what they have and end."""
     context = multiprocessing.get_context("spawn")
     shares = [jobs[number::workers] for number in range(workers)]
@@ -190,10 +192,9 @@ def _spread(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> None:
         raise TTDError("A training failed, see above; what is finished is kept, start the same command again.")
 
 
-def _work(jobs: Sequence[Job]) -> None:
+def _work(jobs: Sequence[TrainingJob]) -> None:
     """A process's share. Ctrl-C reaches every process of a terminal: only the first one answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for job in jobs:
             if not job.done:  # another machine may share the folder
@@ -202,11 +203,3 @@ def _work(jobs: Sequence[Job]) -> None:
         sys.exit(f"ttd: {error}")
     except Stopped:
         sys.exit(TERMINATED)
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it was killed, which could not: its run goes on at the next start."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
