@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ttd.errors import TTDError
 
+log = logging.getLogger(__name__)
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # what `OSError.errno` says where nothing more fits
+_PART = re.compile(r"\.(.*)\.(\d+)-[0-9a-f]{8}\.part", re.DOTALL)
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -62,6 +66,57 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             _to_disk(path if there else path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_leftovers(
+    folder: Path, before: int, *, of: str = "", skip: Callable[[Path], bool] = lambda folder: False
+) -> None:
+    """Removes what killed writers have left under `folder`: partial files and folders of `whole_file` and
+    `whole_folder`.
+
+    Args:
+        folder: also its folders, but for those that are links.
+        before: only what was last written before this time (nanoseconds, of the disk's own clock) and, as far as that
+            can be known, by no process that still lives.
+        of: only partial files of names that begin so, directly in `folder`.
+        skip: whether a folder inside is left alone.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _PART.fullmatch(name)
+            if match is None or not match[1].startswith(of) or _is_writing(int(match[2])):
+                continue
+            part = Path(place, name)
+            try:
+                if part.lstat().st_mtime_ns >= before:
+                    continue
+                if name in folders:
+                    shutil.rmtree(part)
+                else:
+                    part.unlink()
+            except OSError as error:  # somebody else's, who may remove it
+                log.debug("%s stays: %s", part, error)
+        folders[:] = (
+            [] if of else [name for name in folders if not _PART.fullmatch(name) and not skip(Path(place, name))]
+        )
+
+
+def _is_writing(pid: int) -> bool:
+    # In containers numbers come again: this process has not begun to write. Windows removes no open files.
+    return os.name != "nt" and pid != os.getpid() and may_run(pid)
+
+
+def may_run(pid: int) -> bool:
+    """Whether there is such a process on this machine, as far as the system tells."""
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _beside(path: Path) -> Path:

@@ -12,7 +12,7 @@ import click
 from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import protocol_option, start_logging
-from ttd.cli.output import printable, table, tell_skipped, writable_folder
+from ttd.cli.output import printable, run_folder, table, tell_skipped
 from ttd.cli.results_file import ResultsFile, json_line
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def bias(
 
     start_logging(verbose)
     benchmark = SingleTagBias(read_tagmask(Path(root)), options(protocol, "tags"), options(protocol, "masks"), regions)
-    place = writable_folder(Path(out))
+    place = run_folder(Path(out))
     asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
     loaded = {name: one.load() for name, one in asked.items()}
     results = {name: _measure(benchmark, asked[name], loaded[name], place / name, protocol, limit) for name in asked}

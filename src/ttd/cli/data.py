@@ -11,7 +11,7 @@ import click
 
 from ttd.cli.data_options import Pairs, pair_options, pairs_bar, print_bad_samples
 from ttd.cli.data_tag import tag
-from ttd.cli.output import printable, table, tell_skipped, writable_folder
+from ttd.cli.output import printable, run_folder, table, tell_skipped
 from ttd.cli.results_file import json_line
 from ttd.errors import InputError
 
@@ -115,7 +115,7 @@ def prepare(name: str, annotations: str, out: str, labels: str | None) -> int:
     if labels is not None and not name.startswith("context"):
         raise InputError(f"--labels is for context59 and context60; the labels of {name} are known: leave it out")
     jobs = _jobs(name, source, Path(out), labels)
-    writable_folder(Path(out))
+    run_folder(Path(out))
     done = make_maps(jobs)
     click.echo(f"{done.made + done.kept} label maps in {printable(out)}, {done.made} of them made now")
     tell_skipped(done.skipped)
@@ -180,7 +180,7 @@ def tagmask_from_coco(
         WordList.read(Path(words) if words else None),
         every_caption,
     )
-    written = write_coco_tagmask(source, writable_folder(Path(out)), limit)
+    written = write_coco_tagmask(source, run_folder(Path(out)), limit)
     click.echo(f"{written.rows} captions in {printable(out)}, {written.unmatched} named nothing that is annotated")
     tell_skipped(written.skipped)
     return 1 if written.skipped else 0
@@ -246,7 +246,7 @@ def pack(pairs: Pairs, out: str, per_shard: int, prefix: str) -> int:
     """
     from ttd.data.packing import pack as write_shards
 
-    place = writable_folder(Path(out))
+    place = run_folder(Path(out))
     source = pairs.open()
     with pairs_bar(len(source)) as bar:
         shards, report = write_shards(

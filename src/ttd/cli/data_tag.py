@@ -20,7 +20,7 @@ from ttd.cli.data_options import (
 )
 from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SIZE_OPTION, protocol_option
-from ttd.cli.output import printable, writable_folder
+from ttd.cli.output import printable, run_folder
 from ttd.cli.results_file import json_line
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
@@ -80,9 +80,9 @@ def tag(
     from ttd.data.ranks import ranks
     from ttd.data.shard_jobs import run_shards, whole_report
 
-    place = _place(out, shards)
     words_by.check((tagger,) if tagger else ())
     rank, world = ranks()
+    place = run_folder(_place(out, shards), rank, world)
     source = pairs.open(keep)
     from ttd.data.tag_table import TagTableJob
 
@@ -118,7 +118,7 @@ def tag(
 def _place(out: str | None, shards: str | None) -> Path:
     if (out is None) == (shards is None):
         raise InputError("give --out for tables of words, or --shards for new shards that carry them")
-    return writable_folder(Path(out or shards or ""))
+    return Path(out or shards or "")
 
 
 def _model_chooser(

@@ -11,7 +11,7 @@ import click
 
 from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.options import mask_options, protocol_option, start_logging
-from ttd.cli.output import printable, table, tell_skipped, writable_folder
+from ttd.cli.output import printable, run_folder, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
@@ -174,7 +174,7 @@ def evaluate(
     choices = _choices(chosen, words_by)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
-    place = writable_folder(Path(out))
+    place = run_folder(Path(out), rank, world)
     cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
     loaded = model.load()
     if cache is not None:

@@ -51,14 +51,14 @@ class Place:
 
     @classmethod
     def for_many(cls, out: str) -> Place:
-        """`out` as a folder, or as FILE.jsonl for results without images."""
+        """`out` as a folder, or as FILE.jsonl for results without images; this process's until the command ends."""
         path = Path(out)
         if path.suffix.lower() == ".jsonl":
-            writable_folder(path.parent)
+            run_folder(path.parent, name=path.name)
             return cls(None, results=path)
         if path.suffix.lower() in _OTHER_FORMATS | {".png"} and not path.is_dir():
             raise InputError(f"--out {path}: for many images give a folder, or FILE.jsonl for results alone.")
-        return cls(writable_folder(path), results=path / "results.jsonl")
+        return cls(run_folder(path), results=path / "results.jsonl")
 
     def for_item(self, name: str) -> Place:
         """The place of one item's images: its id `name`, made safe as a relative path."""
@@ -79,6 +79,15 @@ def writable_folder(folder: Path) -> Path:
         probe.unlink()
     except NotADirectoryError:
         raise InputError(f"{folder} lies under a file, not a folder; choose another --out.") from None
+    return folder
+
+
+def run_folder(folder: Path, rank: int = 0, world: int = 1, *, name: str = "") -> Path:
+    """As `writable_folder`; it is this process's until the command ends, see `ttd.run_lock`."""
+    from ttd.run_lock import RunLock
+
+    writable_folder(folder)
+    click.get_current_context().with_resource(RunLock(folder, rank, world, name=name))
     return folder
 
 

@@ -16,7 +16,7 @@ from ttd.cli.data_options import (
     print_bad_samples,
     write_record,
 )
-from ttd.cli.output import printable, table, writable_folder
+from ttd.cli.output import printable, run_folder, table
 
 if TYPE_CHECKING:
     from ttd.data.pruning import Pruned
@@ -55,8 +55,8 @@ def prune(
     from ttd.data.ranks import ranks
     from ttd.data.shard_jobs import run_shards, table_path, whole_report
 
-    place = writable_folder(Path(out))
     rank, world = ranks()
+    place = run_folder(Path(out), rank, world)
     source = pairs.open()
     from ttd.data.pair_scores import ScoreJob
 

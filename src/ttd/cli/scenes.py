@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ttd.cli.options import DEVICE_OPTION, start_logging
+from ttd.cli.output import run_folder
 from ttd.errors import InputError
 from ttd.registry import DEVICES
 
@@ -55,10 +56,11 @@ def write(
         raise InputError(f"The world has no noun {', '.join(sorted(held - set(NOUNS)))}: see `ttd scenes words`.")
     nouns = tuple(noun for noun in NOUNS if noun not in held)
     world = Scenes(split, seed, nouns=nouns, styles=styles or STYLES)
+    if form == "tagmask" and (captions > 1 or wrong_percent):
+        raise InputError("A TagMask set has one true caption a scene: leave out --captions and --wrong-percent.")
+    run_folder(folder)
     if form == "shards":
         write_shards(world, count, folder, per_shard, start, captions=captions, wrong_percent=wrong_percent)
-    elif captions > 1 or wrong_percent:
-        raise InputError("A TagMask set has one true caption a scene: leave out --captions and --wrong-percent.")
     else:
         write_tagmask(world, count, folder, start)
     click.echo(f"{count} scenes of the {split} split in {folder}")
@@ -100,6 +102,7 @@ def train_clip(out: Path, device: str, threads: int | None, seed: int, save_ever
     recipe = BRIEF if brief else Recipe(seed=seed)
     if (out / "model").exists():
         raise InputError(f"{out / 'model'} is finished: choose another --out or remove it.")
+    run_folder(out)
     trainer = ClipTrainer(recipe, out, device)
     trainer.train(save_every=save_every)
     export_run(out, out / "model", recipe.steps * recipe.batch)
@@ -153,6 +156,7 @@ def prove(out: Path, seeds: int, workers: int, names: tuple[str, ...], brief: bo
         raise InputError(f"There is no run {', '.join(unknown)}: choose from {', '.join(known)}.")
     size = Size(steps=4, pairs=320, test=256, validation=64) if brief else Size()
     chosen = [run for run in RUNS if not names or run.name in names]
+    run_folder(out)
     work(out, size, runs=chosen, seeds=range(seeds), workers=workers)
     click.echo(write_tables(out))
     click.echo(f"proof.md and tables.json are in {out}", err=True)

@@ -23,6 +23,7 @@ from ttd.data.sources import BadSample, PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError, OutOfMemory
+from ttd.run_lock import RunLock
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
 from ttd.training.config import Config, Optimiser
@@ -70,7 +71,7 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
     Raises:
         Stopped: by Ctrl-C or SIGTERM, with everything saved.
         NonFiniteLoss: names the step and the pairs.
-        InputError: settings or data that cannot be used, or too much damage.
+        InputError: settings or data that cannot be used, too much damage, or another process trains in the folder.
         ttd.training.checkpoint.DiskFull: the last checkpoint is whole.
     """
     out = Path(out)
@@ -88,8 +89,10 @@ def train(config: Config, out: str | Path, *, command: str = "", quiet: bool = F
             log_method(encoder, config.model)
             place.wait()
         trainer = Trainer(config, out, source, encoder, place)
-        trainer.settle(command)
-        trainer.run(stop, quiet=quiet)
+        out.mkdir(parents=True, exist_ok=True)
+        with RunLock(out, place.rank, place.world):
+            trainer.settle(command)
+            trainer.run(stop, quiet=quiet)
         return Finished(out, len(trainer.report), place.world)
 
 

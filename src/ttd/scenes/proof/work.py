@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import connection
@@ -195,6 +197,7 @@ def _spread(jobs: Sequence[TrainingJob], workers: int, bar: tqdm[Any]) -> None:
 def _work(jobs: Sequence[TrainingJob]) -> None:
     """A process's share. Ctrl-C reaches every process of a terminal: only the first one answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for job in jobs:
             if not job.done:  # another machine may share the folder
@@ -203,3 +206,11 @@ def _work(jobs: Sequence[TrainingJob]) -> None:
         sys.exit(f"ttd: {error}")
     except Stopped:
         sys.exit(TERMINATED)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it was killed, which could not: its run goes on at the next start."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
