@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.tolerance import assert_close
+from ttd import images
+from ttd.data.listing import is_image_file
 from ttd.errors import InputError
 from ttd.images import MAX_PIXELS, prepare_pixels, read_image
 
@@ -213,3 +215,23 @@ def test_prepared_pixels_are_resized_by_pillow_and_normalised() -> None:
     resized = np.asarray(Image.fromarray(RAMP).resize((6, 10), Image.Resampling.BICUBIC)) / 255
     assert_close(pixels, ((resized - mean) / std).transpose(2, 0, 1), 3)
     assert pixels.dtype == np.float32
+
+
+def test_heic_is_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    (tmp_path / "a.HEIC").write_bytes(head + bytes(40))
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.setattr(images, "register_formats", lambda: None)
+    with pytest.raises(InputError, match=r"HEIC image.*pip install 'ttd-clip\[heif\]'"):
+        read_image(tmp_path / "a.HEIC")
+
+
+def test_heic_of_a_phone(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    images.register_formats()
+    picture = Image.new("RGB", (64, 48), (200, 30, 40))
+    heif.from_pillow(picture).save(tmp_path / "a.HEIC", quality=95)
+    assert is_image_file(tmp_path / "a.HEIC") or ".heic" not in Image.registered_extensions()
+    found = read_image(tmp_path / "a.HEIC")
+    assert found.size == (64, 48)
+    assert np.abs(np.asarray(found).astype(int) - np.asarray(picture)).max() < 12

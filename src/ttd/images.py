@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,24 @@ def read_image(source: ImageLike, name: str | None = None) -> Image.Image:
     if not exists:
         raise InputError(f"{path} does not exist: check the name and the folder")
     return _guarded(lambda: _open(path), str(path))
+
+
+HEIF_EXTRA = "install pillow-heif (pip install 'ttd-clip[heif]')"
+
+
+@cache
+def register_formats() -> None:
+    """Lets Pillow decode HEIC, what phones take, where pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return
+    register_heif_opener()
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether a file begins like HEIC or HEIF."""
+    return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def prepare_pixels(
@@ -118,6 +137,11 @@ def _guarded(read: Any, name: str) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
+    register_formats()
+    with path.open("rb") as file:
+        unreadable = is_heif(file.read(12)) and "HEIF" not in Image.OPEN
+    if unreadable:
+        raise InputError(f"{path} is a HEIC image, which Pillow cannot decode alone: {HEIF_EXTRA}, or convert it")
     with without_pillows_warnings(), Image.open(path) as image:
         _check_size(image.size, str(path))
         return _upright_rgb(image, str(path))

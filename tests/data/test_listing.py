@@ -116,6 +116,30 @@ def test_the_images_of_a_folder_and_what_is_left_out(place: Path) -> None:
     assert list_images(photos / "more").left_out == ""
 
 
+def test_every_format_and_no_copies_of_other_programs(place: Path) -> None:
+    """What phones, browsers, network drives and notebooks leave in a folder."""
+    photos = touched(
+        place / "photos", "a.jpg", "b.jfif", "c.jpe", "d.jpg_large", "e.mpo", "f.JP2", "g.j2k", "h.ico", "i.tga",
+        "j.apng", "k.dib", "l.pnm", "m.avif", "n.GIF", "noext", ".ipynb_checkpoints/a-checkpoint.jpg",
+        ".Trash-1000/old.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/._a.jpg", "._a.jpg", "b.svg",
+    )  # fmt: skip
+    listing = list_images(photos)
+    assert {path.name for path in listing.files} == {
+        "a.jpg", "b.jfif", "c.jpe", "e.mpo", "f.JP2", "g.j2k", "h.ico", "i.tga", "j.apng", "k.dib", "l.pnm", "n.GIF",
+    } | ({"m.avif"} & {path.name for path in listing.files})  # fmt: skip
+    assert {ending: count for ending, count in listing.other if ending != ".avif"} == {
+        ".jpg_large": 1, "": 1, ".svg": 1,
+    }  # fmt: skip
+    assert listing.hidden == 5
+    assert named_files("photos/*.jpg") == [Path("photos/a.jpg")]
+    assert named_files("photos/._*.jpg") == [Path("photos/._a.jpg")]
+
+
+def test_heic_without_its_decoder_is_named(place: Path) -> None:
+    listing = ImageListing((), ((".heic", 2), (".mov", 1)))
+    assert listing.left_out == "3 files without an image's ending (.heic, .mov; for .heic install pillow-heif)"
+
+
 def test_links_lead_to_each_folder_once(place: Path) -> None:
     photos = touched(place / "photos", "deep/a.png")
     touched(place / "elsewhere", "b.png")

@@ -19,9 +19,12 @@ log = logging.getLogger(__name__)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+HEIF_ENDINGS = (".heic", ".heif", ".hif")
 CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 # Formats of which Pillow reads the head alone, or for which it runs another program.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+# Where network drives and archives keep copies and metadata.
+_OF_OTHERS = frozenset({"@eaDir", "__MACOSX"})
 
 
 @cache
@@ -29,6 +32,9 @@ def image_endings() -> frozenset[str]:
     """The endings of the files that Pillow can decode, in lower case: .jpg, .jpeg, .png ..."""
     from PIL import Image
 
+    from ttd.images import register_formats
+
+    register_formats()
     known = Image.registered_extensions()
     return frozenset(
         ending for ending, kind in known.items() if (kind in Image.OPEN and kind not in _NOT_DECODED) or kind == "MPO"
@@ -52,7 +58,7 @@ class ImageListing:
     Attributes:
         files: sorted.
         other: how many files have an ending that is not an image's, by ending; captions (NAME.txt) do not count.
-        hidden: hidden images and folders, whose names begin with a dot.
+        hidden: images and folders whose names begin with a dot, and folders of copies (`@eaDir`).
         again: links to folders that are listed already.
         unreadable: folders that may not be read.
     """
@@ -71,7 +77,9 @@ class ImageListing:
             count = sum(count for _, count in self.other)
             endings = ", ".join(ending or "no ending" for ending, _ in self.other[:5])
             more = ", ..." if len(self.other) > 5 else ""
-            parts.append(f"{_counted(count, 'file')} without an image's ending ({endings}{more})")
+            heif = next((ending for ending, _ in self.other if ending in HEIF_ENDINGS), None)
+            remedy = f"; for {heif} install pillow-heif" if heif else ""
+            parts.append(f"{_counted(count, 'file')} without an image's ending ({endings}{more}{remedy})")
         if self.hidden:
             parts.append(f"{self.hidden} hidden")
         if self.again:
@@ -81,8 +89,20 @@ class ImageListing:
         return ", ".join(parts)
 
 
-def list_images(folder: Path, without: Path | None = None) -> ImageListing:
-    """The images in a folder and its subfolders, also those behind links, each folder once.
+@dataclass(frozen=True)
+class WalkedFolder:
+    """The files below a folder; for what is left out see `ImageListing`."""
+
+    files: tuple[Path, ...]
+    hidden: int
+    again: int
+    unreadable: int
+
+
+def walk(folder: Path, without: Path | None = None) -> WalkedFolder:
+    """All files in a folder and its subfolders, sorted, also those behind links, each folder once.
+
+    Hidden ones are left out, and the folders in which other programs keep copies (`@eaDir`, `__MACOSX`).
 
     Args:
         folder: to be searched.
@@ -91,7 +111,6 @@ def list_images(folder: Path, without: Path | None = None) -> ImageListing:
     """
     passed = without.resolve() if without is not None and without.resolve() != folder.resolve() else None
     files: list[Path] = []
-    others: list[Path] = []
     hidden = again = unreadable = 0
     seen: set[tuple[int, int]] = set()
     waiting, links = [folder], list[Path]()
@@ -115,19 +134,24 @@ def list_images(folder: Path, without: Path | None = None) -> ImageListing:
                 continue
             if entry.name.startswith("."):
                 hidden += is_folder or is_image_file(path)
+            elif is_folder and entry.name in _OF_OTHERS:
+                hidden += 1
             elif is_folder:
                 (links if entry.is_symlink() else waiting).append(path)
             else:
-                (files if is_image_file(path) else others).append(path)
+                files.append(path)
+    return WalkedFolder(tuple(sorted(files)), hidden, again, unreadable)
+
+
+def list_images(folder: Path, without: Path | None = None) -> ImageListing:
+    """The images in a folder and its subfolders; for arguments see `walk`."""
+    found = walk(folder, without)
+    files = tuple(path for path in found.files if is_image_file(path))
     captions = {caption_file(file) for file in files}
-    endings = Counter(path.suffix.lower() for path in others if path not in captions)
-    return ImageListing(
-        tuple(sorted(files)),
-        tuple(sorted(endings.items(), key=lambda pair: (-pair[1], pair[0]))),
-        hidden,
-        again,
-        unreadable,
-    )
+    others = (path for path in found.files if not is_image_file(path) and path not in captions)
+    endings = Counter(path.suffix.lower() for path in others)
+    other = tuple(sorted(endings.items(), key=lambda pair: (-pair[1], pair[0])))
+    return ImageListing(files, other, found.hidden, found.again, found.unreadable)
 
 
 def expand_braces(text: str) -> list[str]:
@@ -220,6 +244,8 @@ def _files(source: str, without: Path | None) -> list[Path]:
         path = Path(source)
         anchor = Path(path.anchor) if path.is_absolute() else Path()
         found = sorted(anchor.glob(str(path.relative_to(anchor))))
+        if not path.name.startswith("."):  # as in a shell
+            found = [match for match in found if not match.name.startswith(".")]
         if found:
             return [file for match in found for file in _one(match, without)]
     raise InputError(f"{source} does not exist: check the path")

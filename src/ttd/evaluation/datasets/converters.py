@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from ttd.data.listing import walk
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes, read_numbers
 from ttd.evaluation.datasets.coco import CocoMasks
@@ -74,7 +76,7 @@ def annotation_files(folder: Path, pattern: str, what: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: --annotations must be the one that holds {what}")
-    if not (found := sorted(folder.rglob(pattern))):
+    if not (found := [path for path in walk(folder).files if fnmatchcase(path.name, pattern)]):
         raise InputError(f"{folder} holds no {pattern}: --annotations must be the folder that holds {what}")
     return found
 
@@ -205,7 +207,7 @@ def context_maps(source: Path, folder: Path, labels: str | Path = "context459") 
         labels: what the stored numbers mean, see `read_numbers`.
     """
     table = class_table(read_numbers(labels))
-    pattern = "*.mat" if any(source.rglob("*.mat")) else "*.png"
+    pattern = "*.mat" if any(path.suffix == ".mat" for path in walk(source).files) else "*.png"
     found = annotation_files(source, pattern, "PASCAL Context's .mat files (trainval) or label images")
     read = read_label_map if pattern == "*.mat" else read_labels
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ttd.data.listing import ImageListing, is_image_file, list_images
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
@@ -27,7 +31,9 @@ def image_folder(folders: Sequence[Path], names: Iterable[str]) -> Path:
     raise InputError(f"none of the {len(listed)} listed images lies in {places}: put them there")
 
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".webp")
+log = logging.getLogger(__name__)
+
+_USUAL_ENDING = ".jpg"
 
 
 @dataclass(frozen=True)
@@ -201,36 +207,81 @@ def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ..
         raise InputError(f"{root} is no folder: give the one that holds the data set")
     for folder in folders:
         for layout in layouts:
-            if found := _samples(root / folder, layout):
+            home = root / folder
+            images, labels = _Files(home / layout.images), _Files(home / layout.labels)
+            if not images.folder.is_dir() or not labels.folder.is_dir():
+                continue
+            if found := _samples(home, layout, images, labels):
+                for files in (images, labels):
+                    files.tell()
                 return found, layout
     wanted = "; ".join(dict.fromkeys(f"{a.images}/ with {a.labels}/*{a.ending}" for a in layouts))
     raise InputError(f"{root} holds none of the known layouts of this data set: {wanted} (see docs/benchmarks.md)")
 
 
-def _samples(home: Path, layout: Layout) -> list[Sample]:
-    images, labels = home / layout.images, home / layout.labels
-    if not images.is_dir() or not labels.is_dir():
-        return []
+class _Files:
+    """The images in a folder by their names without an ending, whatever the ending is; listed where that is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, name: str, ending: str = _USUAL_ENDING) -> Path:
+        """The file of this name; where there is none, the path that it would have with `ending`."""
+        usual = self.folder / f"{name}{ending}"
+        return usual if usual.is_file() else self.by_name.get(_plain(name), usual)
+
+    @cached_property
+    def by_name(self) -> dict[str, Path]:
+        """Path from the folder on, without its ending -> file; of several endings the first counts."""
+        found: dict[str, Path] = {}
+        for path in self._listing.files:
+            found.setdefault(_plain(path.relative_to(self.folder).with_suffix("").as_posix()), path)
+        return found
+
+    @cached_property
+    def _listing(self) -> ImageListing:
+        return list_images(self.folder)
+
+    def tell(self) -> None:
+        """Says in the log what was left out of a listing that was made."""
+        if "_listing" in vars(self) and self._listing.left_out:
+            log.warning("%s: left out %s.", self.folder, self._listing.left_out)
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _samples(home: Path, layout: Layout, images: _Files, labels: _Files) -> list[Sample]:
     split = next((path for name in layout.splits if (path := home / name).is_file()), None)
+    ending = layout.ending.removesuffix(".png")
     if split is not None:
         listed = read_lines(split, "get the data set's own list of ids again")
-        ids = [check_path(line.split()[0], split, "id", most=ID_BYTES) for line in listed if line.split()]
+        ids = [_id(line.split(), split, layout, images) for line in listed if line.split()]
     else:
-        found = sorted(path.relative_to(labels).as_posix() for path in labels.rglob(f"*{layout.ending}"))
-        ids = [
-            name[: -len(layout.ending)]
-            for name in found
-            if not layout.not_ending or not name.endswith(layout.not_ending)
-        ]
+        other = layout.not_ending.removesuffix(".png")
+        found = [name for name, path in labels.by_name.items() if path.suffix.lower() == ".png"]
+        ids = [name.removesuffix(ending) for name in sorted(found) if name.endswith(ending)]
+        ids = [name for name in ids if not other or not f"{name}{ending}".endswith(other)]
+        lonely = len(images.by_name) - len(
+            {_plain(f"{name}{layout.image_ending}") for name in ids} & set(images.by_name)
+        )
+        if ids and lonely:
+            log.warning("%s: left out %d images that have no label map.", images.folder, lonely)
     return [
-        Sample(name, _image(images, f"{name}{layout.image_ending}"), (labels / f"{name}{layout.ending}",))
+        Sample(name, images.find(f"{name}{layout.image_ending}"), (labels.find(f"{name}{ending}", ".png"),))
         for name in dict.fromkeys(ids)
     ]
 
 
-def _image(folder: Path, name: str) -> Path:
-    """The image of an id; where there is none, the name that it would have."""
-    for ending in IMAGE_ENDINGS:
-        if (path := folder / f"{name}{ending}").is_file():
-            return path
-    return folder / f"{name}{IMAGE_ENDINGS[0]}"
+def _id(columns: list[str], split: Path, layout: Layout, images: _Files) -> str:
+    """An image's id from a line of a list: an id, or as DeepLab's lists have it the paths of image and label."""
+    name = columns[0].removeprefix(f"/{layout.images}/").removeprefix(f"{layout.images}/")
+    check_path(name, split, "id", most=ID_BYTES)
+    if is_image_file(Path(name)) and not images.find(f"{name}{layout.image_ending}").is_file():
+        name = str(Path(name).with_suffix(""))
+    if len(columns) > 1 and is_image_file(Path(columns[1])):
+        label = f"{layout.labels}/{name}{layout.ending}"
+        if columns[1].removeprefix("/") != label:
+            raise InputError(f"{split} names the label map {columns[1]}, and this data set reads {label}: correct it")
+    return name

@@ -149,7 +149,7 @@ def _authors_home(root: Path) -> Path | None:
 def _authors(home: Path) -> list[TagMaskRow]:
     images, masks = _by_stem(home / AUTHORS[0]), home / AUTHORS[2]
     rows = []
-    for path in sorted((home / AUTHORS[1]).glob("*.json")):
+    for path in sorted((home / AUTHORS[1]).glob("[!.]*.json")):
         try:
             content = json.loads(path.read_bytes())
         except ValueError:
@@ -183,13 +183,14 @@ def _mask_files(folder: Path, name: str) -> tuple[Path, ...]:
     """`ID.png`, or all of `ID/*.png`, or all of `ID_*.png`."""
     if (one := folder / f"{name}.png").is_file():
         return (one,)
-    return tuple(sorted((folder / name).glob("*.png"))) or tuple(sorted(folder.glob(f"{escape(name)}_*.png")))
+    return tuple(sorted((folder / name).glob("[!.]*.png"))) or tuple(sorted(folder.glob(f"{escape(name)}_*.png")))
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist: the set's images are missing")
-    return {path.stem: path for path in sorted(folder.iterdir()) if is_image_file(path)}
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return {path.stem: path for path in files if is_image_file(path)}
 
 
 def _text(value: Any, others: tuple[type, ...] = (int,)) -> str:
