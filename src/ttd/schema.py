@@ -59,6 +59,13 @@ def integer(value: Any) -> None:
         raise Misfit("is not a whole number")
 
 
+def count(value: Any) -> None:
+    """A whole number from 0 on that a float holds exactly."""
+    integer(value)
+    if not 0 <= value <= 1 << 53:
+        raise Misfit("is not a count")
+
+
 def number(value: Any) -> None:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value):
@@ -145,6 +152,17 @@ def each(schema: Schema = anything, length: int | None = None) -> Schema:
                 schema(inner)
             except Misfit as fault:
                 raise fault.below(f"[{place}]") from None
+
+    return check
+
+
+def entries(*schemas: Schema) -> Schema:
+    """A list with as many entries, each of which fits its own schema."""
+
+    def check(value: Any) -> None:
+        each(anything, len(schemas))(value)
+        for place, (schema, inner) in enumerate(zip(schemas, value, strict=True)):
+            _inner(schema, f"[{place}]", inner)
 
     return check
 

@@ -93,4 +93,4 @@ def test_a_report_needs_results(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"numbers": {}}))
     wrong = command("report", tmp_path, "--out", tmp_path / "report")
     assert wrong.exit_code == 2
-    assert "no result of" in wrong.stderr
+    assert 'results.json has no "benchmark"' in wrong.stderr

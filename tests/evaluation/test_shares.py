@@ -205,7 +205,7 @@ def test_other_settings_are_refused_whichever_process_wrote_the_files(
 
 def test_a_damaged_share_is_named(tmp_path: Path) -> None:
     (tmp_path / share_name(0, 2)).write_text('{"id": "a"}\n{"i\n{"id": "c"}\n')
-    with pytest.raises(InputError, match=r"0-of-2.*damaged in the middle"):
+    with pytest.raises(InputError, match=r"0-of-2.*is not JSON"):
         Shares(tmp_path).begin(["a", "b"])
 
 

@@ -116,7 +116,7 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: 
     from ttd.viz.overlays import save_png
 
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
-    lines = Shares(place / "before").records(numbers)
+    lines = Shares(place / "before").records(numbers, benchmark.check)
     entropies = {line["id"]: measures(*of_record(line))["map entropy"] for line in lines}
     names = {"best": "even", "median": "median", "worst": "biased"}
     for group, ids in best_median_worst(entropies, count).items():

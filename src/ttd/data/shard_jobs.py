@@ -22,16 +22,15 @@ from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
 from ttd.documents import as_read_back
 from ttd.errors import InputError
-from ttd.schema import any_text, each, fields, integer, mapping, one_of, within
+from ttd.schema import any_text, count, each, fields, mapping, one_of
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 _BATCHES_AHEAD = 2
 _DAMAGE = fields({"reason": one_of(*REASONS), "key": any_text, "detail": any_text})
-_COUNT = within(0, 1 << 62, integer)
 _ABOUT = fields(
-    {"settings": mapping(), "size": _COUNT, "pairs": _COUNT, "damage": each(_DAMAGE)}, {"cut_captions": _COUNT}
+    {"settings": mapping(), "size": count, "pairs": count, "damage": each(_DAMAGE)}, {"cut_captions": count}
 )
 
 

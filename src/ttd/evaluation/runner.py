@@ -19,14 +19,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
+from ttd.documents import parse_json, read_json, refused
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Result
 from ttd.files import whole_file
+from ttd.schema import Schema, any_text, anything, each, entries, fields
 
 if TYPE_CHECKING:
     from ttd.model import TTD
 
 Skipped = tuple[str, str]  # id and reason
+_NOTE = each(entries(any_text, any_text))
+_LINE = fields({"id": any_text})
+_AGAIN = "remove the file, and its items are measured again"
 
 
 def share_name(rank: int = 0, world: int = 1) -> str:
@@ -62,9 +67,12 @@ class Shares:
             part.write_text(json.dumps(skipped), "utf-8")
         notes = [self._note(rank) for rank in range(self.world)]
         try:
-            reasons = {name: reason for note in notes for name, reason in json.loads(note.read_text("utf-8"))}
-        except FileNotFoundError:
+            found = [read_json(note, _NOTE, remedy="remove it, and run the command again") for note in notes]
+        except InputError:
+            if all(note.exists() for note in notes):
+                raise
             return None
+        reasons = {name: reason for note in found for name, reason in note}
         known = self._places()
         if any(name not in known and name not in reasons for name in ids):
             return None  # the note of an earlier, killed run: its process has only just started again
@@ -76,8 +84,12 @@ class Shares:
             note.unlink(missing_ok=True)
         return [(name, reasons[name]) for name in ids if name in reasons and name not in known]
 
-    def records(self, ids: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """The measurements of `ids`, in their order, whatever the files' order: a sum of shares depends on it."""
+    def records(self, ids: Iterable[str], check: Schema = anything) -> Iterator[dict[str, Any]]:
+        """The measurements of `ids`, in their order, whatever the files' order: a sum of shares depends on it.
+
+        Raises:
+            InputError: a line is damaged, or `check` raises `Misfit` for it.
+        """
         places = self._places()
         streams = {path: path.open("rb") for path in {path for path, _ in places.values()}}
         try:
@@ -85,7 +97,10 @@ class Shares:
                 if name in places:
                     path, start = places[name]
                     streams[path].seek(start)
-                    yield json.loads(streams[path].readline())
+                    with refused(f"{path}, the measurement of {name}", _AGAIN):
+                        record = parse_json(streams[path].readline(), _LINE)
+                        check(record)
+                    yield record
         finally:
             for stream in streams.values():
                 stream.close()
@@ -107,10 +122,8 @@ class Shares:
 
 
 def _id(line: bytes, path: Path) -> str:
-    try:
-        return str(json.loads(line)["id"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is damaged in the middle; remove it, and its items are measured again") from None
+    with refused(f"a line of {path}", _AGAIN):
+        return str(parse_json(line, _LINE)["id"])
 
 
 PREPARED = 64  # items that a benchmark may prepare together
@@ -187,7 +200,7 @@ def run(
     if every is None:
         return None
     tally, measured = benchmark.tally(), 0
-    for record in shares.records(ids):
+    for record in shares.records(ids, benchmark.check):
         tally.add(record)
         measured += 1
     if not measured:

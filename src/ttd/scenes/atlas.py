@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,6 +11,7 @@ from importlib.resources import files
 import numpy as np
 from PIL import Image
 
+from ttd.documents import parse_json
 from ttd.errors import TTDError
 
 
@@ -33,7 +33,7 @@ class Atlas:
 def load_atlas() -> Atlas:
     """Reads the atlas that lies in the package; raises `TTDError` where its pixels are not the published ones."""
     folder = files("ttd") / "assets" / "scenes"
-    card = json.loads((folder / "atlas.json").read_text("utf-8"))
+    card = parse_json((folder / "atlas.json").read_bytes())
     with Image.open(io.BytesIO((folder / "atlas.png").read_bytes())) as image:
         pixels = np.asarray(image.convert("RGBA"))
     if hashlib.sha256(pixels.tobytes()).hexdigest() != card["sha256"]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
+from ttd.documents import parse_json
 from ttd.errors import InputError
 
 
@@ -29,5 +29,5 @@ def templates(which: str | Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def _named() -> dict[str, tuple[str, ...]]:
-    content = json.loads(files("ttd").joinpath("assets/templates.json").read_text("utf-8"))
+    content = parse_json(files("ttd").joinpath("assets/templates.json").read_bytes())
     return {name: tuple(lines) for name, lines in content.items()}

@@ -219,7 +219,7 @@ def test_instances_that_do_not_belong_are_refused(tmp_path: Path) -> None:
         ({**whole, "images": [{**i, "file_name": "../a.png"} for i in whole["images"]]}, "leads out of its folder"),
         ({**whole, "images": [{**i, "file_name": "a.png"} for i in whole["images"]]}, "none of the 2 listed"),
         ({**whole, "images": [{"id": 100}]}, "lacks what COCO's instances have"),
-        ({"images": []}, "not a COCO file"),
+        ({"images": []}, 'has no "annotations"'),
     ]
     for content, sentence in broken:
         path.write_text(json.dumps(content))

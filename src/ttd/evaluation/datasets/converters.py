@@ -3,19 +3,18 @@ Context."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ttd.data.listing import walk
+from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes, read_numbers
 from ttd.evaluation.datasets.coco import CocoMasks
@@ -23,6 +22,7 @@ from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, coco_stuf
 from ttd.evaluation.metrics import IGNORED
 from ttd.files import whole_file
 from ttd.images import MAX_PIXELS
+from ttd.schema import count, each, either, entries, fields, flag, integer, text, within
 
 
 @dataclass(frozen=True)
@@ -109,32 +109,36 @@ def _from_ids(path: Path) -> np.ndarray:
     return apply_rule(read_labels(path), cityscapes_ids(_CLASSES), path)
 
 
+_CORNER = entries(within(-(1 << 20), 1 << 20), within(-(1 << 20), 1 << 20))
+_POLYGONS_FILE = fields(
+    {
+        "imgWidth": within(1, 1 << 16, integer),
+        "imgHeight": within(1, 1 << 16, integer),
+        "objects": each(fields({"label": text, "polygon": each(_CORNER)}, {"deleted": either(flag, count)})),
+    }
+)
+
+
 def from_polygons(path: Path) -> np.ndarray:
     """The labels of one polygons file, uint8 [H,W].
 
     Raises:
         InputError: damaged, or it names a label that Cityscapes does not have.
     """
-    try:
-        content = json.loads(path.read_bytes())
-        size, objects = (int(content["imgWidth"]), int(content["imgHeight"])), content["objects"]
-        if not 0 < size[0] * size[1] <= MAX_PIXELS:
-            raise ValueError
-        image = Image.new("L", size, IGNORED)
-        draw = ImageDraw.Draw(image)
-        for thing in objects:
-            label = None if thing.get("deleted") else _label(str(thing["label"]), path)
-            if label is not None:
-                draw.polygon(_corners(thing["polygon"]), fill=label)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is no polygons file of Cityscapes, or damaged: get it again") from None
+    content = read_json(path, _POLYGONS_FILE, remedy="get Cityscapes' polygons again")
+    size = content["imgWidth"], content["imgHeight"]
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InputError(f"{path} describes an image of {size[0]}x{size[1]} pixels: get Cityscapes' polygons again")
+    image = Image.new("L", size, IGNORED)
+    draw = ImageDraw.Draw(image)
+    for thing in content["objects"]:
+        label = None if thing.get("deleted") else _label(thing["label"], path)
+        if label is None:
+            continue
+        if len(thing["polygon"]) < 2:
+            raise InputError(f"{path}: a polygon has less than two corners: get Cityscapes' polygons again")
+        draw.polygon([(float(x), float(y)) for x, y in thing["polygon"]], fill=label)
     return np.asarray(image)
-
-
-def _corners(polygon: Any) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in polygon]
 
 
 def _label(name: str, path: Path) -> int | None:

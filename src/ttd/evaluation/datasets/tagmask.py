@@ -16,7 +16,6 @@ JSON files is not published, so it is guessed: a caption, and the true words as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
@@ -27,14 +26,20 @@ import numpy as np
 
 from ttd.data.listing import is_image_file
 from ttd.data.rows import jsonl_rows
+from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.labels import read_mask
 from ttd.safe_paths import ID_BYTES, check_path, name_fault, word_file
+from ttd.schema import each, either, fields, integer, text
 from ttd.text.words import split_words
 
 AUTHORS = ("image", "json_refined", "mask_using_HQ-SAM")
+_ROW = fields(
+    {"id": either(text, integer), "caption": text, "true": each(text)},
+    {"words": each(text), "present": each(text), "nouns": each(text)},
+)
 _CAPTION_KEYS = ("caption", "text", "sentence", "title")
 _TRUE_KEYS = ("true", "tags", "tag", "true_words", "gt", "gt_tags", "positive", "labels", "nouns", "objects")
 
@@ -117,15 +122,12 @@ def _documented(root: Path) -> list[TagMaskRow]:
     rows: list[TagMaskRow] = []
     images = _by_stem(root / "images")
     vocabulary = frozenset(_vocabulary(root))
-    for number, content in jsonl_rows(root / "tags.jsonl"):
+    for number, content in jsonl_rows(root / "tags.jsonl", schema=_ROW, remedy="write it again"):
         where = f"line {number} of {root / 'tags.jsonl'}"
-        try:
-            name, caption, true = _text(content["id"]), _text(content["caption"], ()), _lower(content["true"])
-            words = _lower(content["words"]) if "words" in content else _split(caption)
-            present = frozenset(_lower(content["present"])) if "present" in content else None
-            nouns = frozenset(_lower(content["nouns"]) if "nouns" in content else vocabulary & set(words))
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{where} is no row with id, caption, words and true: write it again") from None
+        name, caption, true = str(content["id"]), content["caption"], _lower(content["true"])
+        words = _lower(content["words"]) if "words" in content else _split(caption)
+        present = frozenset(_lower(content["present"])) if "present" in content else None
+        nouns = frozenset(_lower(content["nouns"]) if "nouns" in content else vocabulary & set(words))
         if stray := sorted(set(true) - set(words)):
             raise InputError(f"{where}: the true word {stray[0]!r} is not among the caption's words")
         check_path(name, where, "id", most=ID_BYTES)
@@ -150,10 +152,7 @@ def _authors(home: Path) -> list[TagMaskRow]:
     images, masks = _by_stem(home / AUTHORS[0]), home / AUTHORS[2]
     rows = []
     for path in sorted((home / AUTHORS[1]).glob("[!.]*.json")):
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError:
-            raise InputError(f"{path} is no JSON: get it again") from None
+        content = read_json(path, remedy="get it again", nan=True)
         caption, true = _guess(content, path)
         words = _split(caption)
         name = path.stem
@@ -193,15 +192,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in files if is_image_file(path)}
 
 
-def _text(value: Any, others: tuple[type, ...] = (int,)) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, *others)):
-        raise TypeError
-    return str(value)
-
-
-def _lower(words: Any) -> tuple[str, ...]:
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise TypeError
+def _lower(words: list[str]) -> tuple[str, ...]:
     return tuple(word.lower() for word in words)
 
 

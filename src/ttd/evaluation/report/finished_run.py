@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttd.data.rows import csv_rows
+from ttd.documents import read_json
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.safe_paths import check_name
+from ttd.schema import any_text, anything, count, each, either, fields, flag, mapping, null, number, optional, text
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
     from ttd.model import TTD
+
+_MODEL = fields(
+    {"name": any_text, "adapter": optional(any_text)},
+    {
+        "adapter_scale": optional(number),
+        "method": optional(text),
+        "dtype": optional(text),
+        "fingerprint": text,
+    },
+)
+_RESULTS = fields(
+    {
+        "benchmark": any_text,
+        "settings": fields(
+            {"model": _MODEL},
+            {"data": fields({"root": any_text, "fingerprint": text}), "protocol": text, "task": optional(mapping())},
+        ),
+        "measured": count,
+        "numbers": mapping(optional(number)),
+    },
+    {
+        "items": count,
+        "notes": each(text),
+        "skipped": each(fields({"id": any_text, "reason": any_text})),
+        "choices": optional(mapping(either(null, any_text, number, flag, each(anything), mapping()))),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -114,14 +142,13 @@ def read_run(folder: Path) -> FinishedRun:
     """
     path = folder / "results.json"
     try:
-        results = json.loads(path.read_bytes())
-        model = results["settings"]["model"]
-        title = str(model["name"]) + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
-        if not isinstance(results["numbers"], dict):
-            raise TypeError
-        check_name(results["benchmark"], path, "benchmark")  # names the page of its images
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no results.json: give folders that `ttd eval --out` wrote") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is no result of `ttd eval`: run it again") from None
+        found = path.is_file()
+    except OSError:
+        found = False
+    if not found:
+        raise InputError(f"{folder} holds no results.json: give folders that `ttd eval --out` wrote")
+    results = read_json(path, _RESULTS, remedy="run `ttd eval` again")
+    check_name(results["benchmark"], path, "benchmark")  # names the page of its images
+    model = results["settings"]["model"]
+    title = model["name"] + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
     return FinishedRun(folder, f"{title} [{folder.resolve().name}]", results)

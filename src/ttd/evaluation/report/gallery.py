@@ -101,7 +101,7 @@ def sections(runs: Sequence[ImageSource], count: int) -> list[Section]:
 
 def _qualities(run: ImageSource) -> dict[str, dict[str, float]]:
     """Measures of every item that has any."""
-    lines = Shares(run.folder).records(sample.id for sample in run.benchmark.samples)
+    lines = Shares(run.folder).records((sample.id for sample in run.benchmark.samples), run.benchmark.check)
     return {line["id"]: quality for line in lines if (quality := run.benchmark.quality(line))}
 
 
@@ -111,7 +111,7 @@ def _ask(run: ImageSource, quality: Mapping[str, Mapping[str, float]], views: Ma
         return
     model, benchmark = run.open()
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
-    lines = Shares(run.folder).records(views)
+    lines = Shares(run.folder).records(views, run.benchmark.check)
     for line in tqdm(lines, total=len(views), desc="images", disable=None, file=sys.stderr):
         view, name = views[line["id"]], line["id"]
         shown = benchmark.show(model, numbers[name], line)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+from ttd.documents import parse_json
 
 
 @dataclass(frozen=True)
@@ -41,5 +42,5 @@ def published(benchmark: str, table: str) -> list[Published]:
 
 @cache
 def _all() -> tuple[Published, ...]:
-    content = json.loads(files("ttd").joinpath("assets/published.json").read_text("utf-8"))
+    content = parse_json(files("ttd").joinpath("assets/published.json").read_bytes())
     return tuple(Published(**row) for row in content["rows"])

@@ -19,6 +19,7 @@ from ttd.evaluation.datasets.labels import read_mask
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet, word_mask
 from ttd.images import read_image
 from ttd.inference.options import Options
+from ttd.schema import count, each, fields, number, text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -223,6 +224,13 @@ class SingleTagBias(Benchmark):
         masks = model.caption_masks(look, words, options=options)
         nearest = model.segment(look, words, replace(options, background=False, refine="none")).label_map
         return np.asarray(masks & (nearest == np.arange(len(words))[:, None, None]))
+
+    def check(self, record: Record) -> None:
+        """See `Benchmark`."""
+        fields({"words": each(text)})(record)
+        some = len(record["words"])
+        pixels = {"hits": each(count, some), "areas": each(count, some), "counts": each(count, 4)}
+        fields({**pixels, "score": each(number, some)})(record)
 
     def tally(self) -> _BiasTally:
         """Means over captions."""

@@ -19,6 +19,7 @@ from ttd.evaluation.metrics import average_precision, class_average_precisions, 
 from ttd.evaluation.report.panels import Shown, marked, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
+from ttd.schema import each, fields, integer, number, within
 from ttd.tagger import Selection
 
 if TYPE_CHECKING:
@@ -116,6 +117,12 @@ class MultiLabel(Benchmark):
         if unknown:
             record["unknown"] = unknown
         return record
+
+    def check(self, record: Record) -> None:
+        """See `Benchmark`."""
+        some = each(within(0, len(self.classes) - 1, integer))
+        scores = fields(dict.fromkeys((S_PIXEL, S_IMAGE, CLIP), each(number, len(self.classes))), others=False)
+        fields({"true": some, "scores": scores, "empty": number}, {"unknown": some})(record)
 
     def quality(self, record: Record) -> dict[str, float]:
         """The average precision of the image's own classes by s_pixel, NaN where it shows none."""

@@ -15,7 +15,10 @@ from ttd.evaluation.metrics import MaskCounts, mask_counts
 from ttd.evaluation.report.panels import Shown, outcome_panel, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
+from ttd.schema import count, each, entries, fields, integer, within
 from ttd.text.embeddings import shortened
+
+_RECORD = fields({"expressions": each(entries(integer, count, count, count)), "pixels": within(1, 1 << 53, integer)})
 
 if TYPE_CHECKING:
     from ttd.model import TTD
@@ -74,6 +77,10 @@ class Referring(Benchmark):
             found = mask_counts(masks[expression.text], truths[expression.annotation])
             counts.append([expression.id, found.hit, found.wrong, found.missed])
         return {"expressions": counts, "pixels": item.size[0] * item.size[1]}
+
+    def check(self, record: Record) -> None:
+        """See `Benchmark`."""
+        _RECORD(record)
 
     def quality(self, record: Record) -> dict[str, float]:
         """The mean IoU over the image's expressions."""

@@ -18,6 +18,7 @@ from ttd.evaluation.report.panels import Shown, class_panel, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
+from ttd.schema import count, each, entries, fields, integer, within
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,6 +70,12 @@ class ClassSegmentation(Benchmark):
         predicted = self._labels(model, image, self.options["masks"])
         counts = confusion_matrix(predicted, truth, len(self.classes))
         return {"confusion": [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]}
+
+    def check(self, record: Record) -> None:
+        """See `Benchmark`."""
+        true = within(0, len(self.classes) - 1, integer)
+        predicted = within(0, len(self.classes), integer)  # the last: no class
+        fields({"confusion": each(entries(true, predicted, count))})(record)
 
     def quality(self, record: Record) -> dict[str, float]:
         """The mean IoU over the classes that are in this image or were predicted there."""

@@ -21,6 +21,7 @@ from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
 from ttd.negatives import digest
+from ttd.schema import count, each, entries, fields, flag, mapping, number, optional, text
 from ttd.scoring import SCORES
 from ttd.tagger import Selection
 from ttd.text.words import is_stop_word
@@ -123,6 +124,22 @@ class TagMask(Benchmark):
                 scored = model.tag(encoded, None, tags=words).words
                 record["vocabulary"] = [word.score for word in scored]
         return record
+
+    def check(self, record: Record) -> None:
+        """See `Benchmark`."""
+        fields({}, {"mask": each(count, 4), "vocabulary": each(number, len(self.data.vocabulary))})(record)
+        for name in ("tags", "shuffled"):
+            if name in record:
+                self._check_tags(record[name])
+        if "tags" in record:
+            selected = each(flag, len(record["tags"]["words"]))
+            fields({"taggers": mapping(optional(fields({"selected": selected, "others": each(text)})))})(record)
+
+    def _check_tags(self, tags: Any) -> None:
+        fields({"words": each(text), "asked": each(text), "decisions": mapping()})(tags)
+        decided = each(entries(number, flag), len(tags["asked"]))
+        decisions = fields(dict.fromkeys((*self.scores, *self.percentiles), decided))
+        fields({"true": each(flag, len(tags["words"])), "decisions": decisions})(tags)
 
     def quality(self, record: Record) -> dict[str, float]:
         """IoU of the caption's mask, F1 of its words by the first score."""
