@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from ttd.errors import InputError, OutOfMemory
+from ttd.errors import InputError, OutOfMemory, is_out_of_memory
 from ttd.registry import DEVICES
 
 
@@ -44,9 +44,6 @@ def _has_mps() -> bool:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# On the CPU torch raises a bare RuntimeError with one of these.
-_SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
-
 
 def inference(method: Callable[P, R]) -> Callable[P, R]:
     """Run a method in `torch.inference_mode`; `OutOfMemory` says what to lower."""
@@ -56,10 +53,8 @@ def inference(method: Callable[P, R]) -> Callable[P, R]:
         try:
             with torch.inference_mode():
                 return method(*args, **kwargs)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise OutOfMemory(_SENTENCE) from error
-        except RuntimeError as error:
-            if any(sign in str(error).lower() for sign in _SIGNS):
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
                 raise OutOfMemory(_SENTENCE) from error
             raise
 

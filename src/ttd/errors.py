@@ -1,5 +1,12 @@
 """The errors a user may meet: each message is one sentence that says what is wrong and what to do."""
 
+from __future__ import annotations
+
+import errno
+
+# What torch says: on the CPU by a bare RuntimeError, where memory cannot be mapped, and where workers share it.
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
+
 
 class TTDError(Exception):
     """Root of every error that this package raises on purpose; the command line prints it and exits with 2."""
@@ -15,6 +22,22 @@ class ModelError(TTDError):
 
 class OutOfMemory(TTDError):
     """The device's memory was not enough; the message says what to lower."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was not enough, however a library says so: such an error says nothing about a file's content."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _NO_MEMORY)
+    return said or isinstance(error, (MemoryError, OutOfMemory))
+
+
+def memory_for(name: object) -> OutOfMemory:
+    """The error for a file that was to be read when there was no memory left, for whatever reason."""
+    return OutOfMemory(
+        f"not enough memory to read {name}: close what else uses memory, use a smaller model, or make the image "
+        "smaller where it is a large one"
+    )
 
 
 class MissingExtra(TTDError):

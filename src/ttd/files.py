@@ -8,11 +8,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ttd.errors import TTDError
+from ttd.errors import InputError, TTDError
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             _to_disk(path if there else path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_there(paths: Iterable[Path]) -> None:
+    """Raises `InputError` where one of the files that this process has written or counted is gone."""
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} was removed while this was at work: run the same command again")
 
 
 def remove_leftovers(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ttd.errors import InputError, OutOfMemory
+from ttd.errors import InputError, memory_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +122,7 @@ def _guarded(read: Any, name: str) -> Image.Image:
     except InputError:
         raise
     except MemoryError as error:
-        raise OutOfMemory(f"{name} does not fit into memory: make the image smaller first") from error
+        raise memory_for(name) from error
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(name)) from error
     except PermissionError as error:

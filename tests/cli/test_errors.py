@@ -82,6 +82,7 @@ def test_a_full_disk(run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.
         (MemoryError(), "memory", 2),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "--size", 2),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "--size", 2),
+        (OSError(errno.ENOMEM, "Cannot allocate memory", "/x/model.safetensors"), "--size", 2),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y", 2),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "/x"), "/x", 2),
         (ttd.ModelError("the adapter belongs to another model"), "another model", 2),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,13 +108,17 @@ def test_too_much_damage_stops_also_in_a_job_that_continues(source: PairSource, 
     assert not (tmp_path / "new/cc/bad.tar.parquet").exists()
 
 
-def test_what_a_kill_left_is_removed_in_the_end(source: PairSource, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    run_shards(LengthJob(), source, folder)
-    left = folder / "cc" / ".00000.tar.parquet.123.part"
-    left.write_bytes(b"half")
-    assert whole_report(LengthJob(), source, folder, 0.1) is not None
-    assert not left.exists()
+def test_files_that_vanish_are_no_success(source: PairSource, tmp_path: Path) -> None:
+    class Vanishing(LengthJob):
+        """Somebody removes the folder when the last shard is in work."""
+
+        def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
+            if len(indices) and source.locate(indices[0])[0] == "cc/bad.tar":
+                shutil.rmtree(tmp_path / "out")
+            return super().table(source, indices, skip)
+
+    with pytest.raises(InputError, match=r"00000\.tar\.parquet was removed .* same command again"):
+        run_shards(Vanishing(), source, tmp_path / "out", limit=1)
 
 
 @given(n=st.integers(0, 30), size=st.integers(1, 8), threads=st.integers(1, 4), bad=st.sets(st.integers(0, 29)))

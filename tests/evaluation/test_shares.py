@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,33 @@ def test_other_settings_are_refused_whichever_process_wrote_the_files(
     assert other.exit_code == 2
     assert "holds results of another run" in other.stderr
     assert not (tmp_path / "out" / share_name(0, 3)).exists()
+
+
+@pytest.mark.parametrize("at", ["first", "last"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_results_that_vanish_are_no_success(
+    world: int, at: str, tmp_path: Path, evaluate: Eval, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removes the folder while the first or the last item of this process is measured."""
+    _, _, titles = write(tmp_path / "data", "voc", count=4)
+    as_rank(monkeypatch, 0, world)
+    segment, asked = TTD.segment, []
+
+    def remove(self: TTD, *arguments: Any, **options: Any) -> Any:
+        asked.append(1)
+        if len(asked) == (1 if at == "first" else 4 // world):
+            shutil.rmtree(tmp_path / "out")
+        return segment(self, *arguments, **options)
+
+    monkeypatch.setattr(TTD, "segment", remove)
+    done = evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "default")
+    assert done.exit_code == 2
+    assert "was removed or replaced while this was at work: run the same command again" in done.stderr
+    monkeypatch.setattr(TTD, "segment", segment)
+    for rank in range(world):
+        as_rank(monkeypatch, rank, world)
+        assert evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "default").exit_code == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["measured"] == 4
 
 
 def test_a_damaged_share_is_named(tmp_path: Path) -> None:

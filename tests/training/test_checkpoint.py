@@ -30,15 +30,6 @@ def test_the_last_k_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
     assert last["adapter"]["a"].tolist() == [11.0] * 3
 
 
-def test_parts_of_killed_writes_are_removed(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 4, state(4), keep=2)
-    (tmp_path / ".step-00000005.ckpt.123.part").write_bytes(b"half")
-    last = checkpoint.load_last(tmp_path)
-    assert last is not None
-    assert last["step"] == 4
-    assert names(tmp_path) == ["step-00000004.ckpt"]
-
-
 @pytest.mark.parametrize("damage", ["truncate", "empty", "text", "flip"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
     checkpoint.save(tmp_path, 1, state(1), keep=3)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 from tests.data.samples import image, json_bytes, sample, write_tar
 from tests.training.conftest import tiny_config
 from ttd.data.sources import PairSource
-from ttd.errors import InputError, MissingExtra
+from ttd.errors import InputError, MissingExtra, OutOfMemory
 from ttd.taggers.nouns import open_nouns
 from ttd.training.config import Config
 from ttd.training.dataset import Batch, Steps, load_steps
@@ -186,3 +189,14 @@ def test_workers_change_nothing(base: Path, shards: Path) -> None:
 def test_a_batch_that_does_not_divide_is_refused(config: Config) -> None:
     with pytest.raises(InputError, match="does not divide"):
         steps_of(config, 0, 3)
+
+
+def test_a_reading_process_that_the_system_ends_is_no_traceback(base: Path, shards: Path) -> None:
+    """As the kernel does it when memory is full."""
+    data = load_steps(steps_of(tiny_config(base, shards, "data.workers=1", "optimiser.epochs=50")), 0)
+    next(data)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(OutOfMemory, match=r"shared memory .* lower"):
+        list(data)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ttd.errors import TTDError
+from ttd.errors import TTDError, is_out_of_memory
 from ttd.files import DISK_FULL
 
 INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141
@@ -23,7 +23,6 @@ _MEMORY = (
     "Not enough memory; use a smaller model or do less at once: --size, --batch, --dtype where the command has them, "
     "for training --set optimiser.micro_batch=1 and --set run.gradient_checkpointing=true."
 )
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Terminated(BaseException):
@@ -75,16 +74,11 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
         return _one_line(error.format_message()), 2
     if isinstance(error, TTDError):
         return _one_line(str(error)), 2
-    if isinstance(error, MemoryError) or _is_torch_memory(error):
+    if is_out_of_memory(error):
         return _MEMORY, 2
     if isinstance(error, OSError) and error.errno is not None:
         return _file_sentence(error), 2
     return None
-
-
-def _is_torch_memory(error: BaseException) -> bool:
-    # By name: torch may not be imported here, and on the CPU it raises a bare RuntimeError.
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def _file_sentence(error: OSError) -> str:

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,7 +87,12 @@ class ResultsFile:
             part.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds one line; on a full disk what was written of it is taken back before the error is raised."""
+        """Adds one line; on a full disk what was written of it is taken back before the error is raised.
+
+        Raises:
+            InputError: the file was removed or replaced meanwhile.
+        """
+        self._check_place()
         line = json_line(record).encode() + b"\n"
         end = self._stream.seek(0, 2)
         try:
@@ -97,10 +103,25 @@ class ResultsFile:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def close(self) -> None:
-        """Waits until all that was added is on disk, where other machines see it too."""
+        """Waits until all that was added is on disk, where other machines see it too.
+
+        Raises:
+            InputError: the file was removed or replaced meanwhile, so what was added is lost.
+        """
         if not self._stream.closed:
-            os.fsync(self._stream.fileno())
-            self._stream.close()
+            try:
+                os.fsync(self._stream.fileno())
+                self._check_place()
+            finally:
+                self._stream.close()
+
+    def _check_place(self) -> None:
+        try:
+            there = os.path.samestat(os.fstat(self._stream.fileno()), self.path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise InputError(f"{self.path} was removed or replaced while this was at work: run the same command again")
 
     def __enter__(self) -> ResultsFile:
         return self
@@ -108,7 +129,11 @@ class ResultsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        with suppress(InputError, OSError):  # `error` counts more
+            self.close()
 
 
 def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:

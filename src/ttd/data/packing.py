@@ -16,7 +16,7 @@ from ttd.data.shard_jobs import read_ahead
 from ttd.data.sources import PairSource, decode_image
 from ttd.documents import as_read_back, read_json
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import check_there, whole_file
 from ttd.safe_paths import name_fault
 
 RECORD = "pack.json"
@@ -67,6 +67,7 @@ def pack(
         with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
             _fill(tar, source, indices, report, threads, progress)
         paths.append(path)
+    check_there(paths)
     return paths, report
 
 

@@ -22,6 +22,7 @@ from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
 from ttd.documents import as_read_back
 from ttd.errors import InputError
+from ttd.files import check_there
 from ttd.schema import any_text, count, each, fields, mapping, one_of
 
 S = TypeVar("S")
@@ -76,7 +77,7 @@ def run_shards(
         the damage in this rank's shards, also in those that were done before.
 
     Raises:
-        InputError: a file was made with other settings; too much is damaged.
+        InputError: a file was made with other settings; too much is damaged; finished files are gone.
     """
     mine = range(rank, len(source.shards), world)
     report = BadSampleReport(sum(len(source.indices(number)) for number in mine), len(mine), limit)
@@ -91,6 +92,7 @@ def run_shards(
             job.progress = left.done
             _do(job, source, number, folder, report)
             left.done(left.pairs)
+    check_there(table_path(folder, source.shards[number]) for number in mine)
     return report
 
 
@@ -102,8 +104,6 @@ def whole_report(job: ShardJob, source: PairSource, folder: Path, limit: float) 
         if about is None:
             return None
         _count(about, shard, report)
-    for left_by_a_kill in folder.rglob(".*.part"):
-        left_by_a_kill.unlink(missing_ok=True)
     return report
 
 

@@ -15,7 +15,7 @@ from ttd.data.shard_jobs import read_ahead, table_path
 from ttd.data.sources import PairSource
 from ttd.data.tables import WORDS, read_table
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import check_there, whole_file
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class TaggedShards:
             with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
                 self._fill(tar, [index for index in mine if self._source.locate(index)[1] in words], words)
             progress(len(mine))
+        check_there(paths)
         return paths
 
     def _words(self, number: int) -> dict[str, Any]:

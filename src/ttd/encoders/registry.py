@@ -19,7 +19,7 @@ from ttd.encoders.loading.downloads import cache_folder, released_weights
 from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, recognise
 from ttd.encoders.loading.hub import hub_adapter, hub_model
 from ttd.encoders.methods import find_method
-from ttd.errors import InputError, ModelError, OutOfMemory
+from ttd.errors import InputError, ModelError, OutOfMemory, is_out_of_memory
 from ttd.registry import DTYPES
 
 __all__ = ["known_models", "load_encoder"]
@@ -63,19 +63,22 @@ def load_encoder(
         find_method(method)  # a name that is none is said before anything is loaded
     adapter_path = find_adapter(adapter) if adapter is not None else None
     source = find_model(name)
-    if adapter_path is None:
-        encoder = build(source, method)
-    elif adapter_path.is_file():
-        encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), method)
-    else:
-        # An adapter may have been trained with another method than its base has by default.
-        card = read_card(adapter_path)
-        encoder = build(source, method or (card.method if card else None))
-        attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge)
     try:
+        if adapter_path is None:
+            encoder = build(source, method)
+        elif adapter_path.is_file():
+            encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), method)
+        else:
+            # An adapter may have been trained with another method than its base has by default.
+            card = read_card(adapter_path)
+            encoder = build(source, method or (card.method if card else None))
+            attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge)
         return encoder.to(place, precision).eval().requires_grad_(False)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{name} does not fit on {place}: use a smaller model, bfloat16 or cpu") from error
+    except (MemoryError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            other = "" if place.type == "cpu" else ", or cpu"
+            raise OutOfMemory(f"{name} does not fit into the memory of {place}: use a smaller model{other}") from error
+        raise
 
 
 # ---------------------------------------------------------------- names

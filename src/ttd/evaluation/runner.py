@@ -62,7 +62,16 @@ class Shares:
 
         Returns:
             what all of them skipped, in the order of `ids`; None where another is still at work or adds up.
+
+        Raises:
+            InputError: measurements of this process's items are gone.
         """
+        known, passed = self._places(), {name for name, _ in skipped}
+        if gone := [name for name in ids[self.rank :: self.world] if name not in known and name not in passed]:
+            raise InputError(
+                f"{self.folder} has lost measurements while this was at work ({len(gone)} items, first {gone[0]}): "
+                "run the same command again"
+            )
         with whole_file(self._note(self.rank)) as part:
             part.write_text(json.dumps(skipped), "utf-8")
         notes = [self._note(rank) for rank in range(self.world)]

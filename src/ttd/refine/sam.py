@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ttd.device import find_device
-from ttd.errors import InputError, ModelError
+from ttd.errors import InputError, ModelError, is_out_of_memory
 from ttd.refine.base import Refiner, register_refiner, working_image
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ class SAMRefiner(Refiner):
             with without_bars():
                 model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"No SAM-HQ model can be loaded from {name_or_folder}: give a hub id within reach or a "
                 f"folder with config.json and model.safetensors ({error})."

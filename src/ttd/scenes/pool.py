@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+from ttd.files import whole_file
 from ttd.scenes.scene import Scenes
 
 PATCH = 16
@@ -36,9 +37,8 @@ class ScenePool:
         if card.get("world") != wanted:
             folder.mkdir(parents=True, exist_ok=True)
             card = {"world": wanted, "labels": _paint(patches, scenes, count)}
-            partial = labels.with_suffix(".tmp")
-            partial.write_text(json.dumps(card), "utf-8")
-            os.replace(partial, labels)
+            with whole_file(labels) as part:
+                part.write_text(json.dumps(card), "utf-8")
         self.patches: np.ndarray = np.load(patches, mmap_mode="r")
         self.labels: list[tuple[str, ...]] = [tuple(names) for names in card["labels"]]
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ttd.files import whole_file
+from ttd.files import check_there, whole_file
 from ttd.scenes.captions import SceneCaption
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.rng import Draws
@@ -64,6 +64,7 @@ def write_shards(
                 _add(tar, f"{number:08d}.png", png_bytes(image))
                 _add(tar, f"{number:08d}.txt", said[0].text.encode())
                 _add(tar, f"{number:08d}.json", json.dumps(truth).encode())
+    check_there(paths)
     return paths
 
 

@@ -57,13 +57,11 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, None where there is none; parts of killed writes are removed.
+    """The newest checkpoint that can be read, None where there is none.
 
     Raises:
         InputError: there are checkpoints, but all are damaged.
     """
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
     found = _numbered(folder)
     for path in reversed(found):
         digest, content = (read := path.read_bytes())[:_DIGEST], read[_DIGEST:]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ttd.data.sources import BadSample, Pair, PairSource, epoch_order
-from ttd.errors import InputError
+from ttd.errors import InputError, OutOfMemory
 from ttd.losses import find_loss_terms
 from ttd.taggers.base import Caption, TextTagger
 from ttd.taggers.nouns import open_nouns
@@ -269,7 +269,15 @@ def load_steps(steps: Steps, start: int) -> Iterator[StepData]:
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OutOfMemory(
+            f"a process that reads the data was ended by the system ({' '.join(str(error).split())[:150]}), most often "
+            "because memory, or shared memory (/dev/shm), was full: set data.workers lower and run the command again"
+        ) from error
 
 
 def _quiet_worker(number: int) -> None:

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ttd.data.sources import BadSample, PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
-from ttd.errors import InputError, OutOfMemory
+from ttd.errors import InputError, OutOfMemory, is_out_of_memory
 from ttd.run_lock import RunLock
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
@@ -290,8 +290,10 @@ class Trainer:
                     (outcome.loss * (self.place.world / count)).backward()
                 except NonFiniteLoss as error:
                     raise error.at(self.step + 1) from None
-                except torch.OutOfMemoryError as error:
-                    raise OutOfMemory(_MEMORY) from error
+                except (MemoryError, RuntimeError) as error:
+                    if is_out_of_memory(error):
+                        raise OutOfMemory(_MEMORY) from error
+                    raise
             outcomes.append(outcome)
         return outcomes
 

@@ -20,7 +20,7 @@ from ttd.encoders.base import Encoder
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.encoders.loading.checkpoints import read_tensors
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, check_safetensors, read_card, read_json, weights_file
-from ttd.errors import ModelError
+from ttd.errors import ModelError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,8 @@ def _inject(encoder: Encoder, folder: Path, tensors: dict[str, Tensor], scale: f
         model = with_layers(encoder.backbone, config)
         outcome = set_peft_model_state_dict(model, tensors)
     except (TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"the adapter {folder} cannot be attached to this model: {error}") from error
     missing = [name for name in outcome.missing_keys if "lora_" in name]
     if missing or outcome.unexpected_keys:

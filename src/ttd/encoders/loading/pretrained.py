@@ -14,7 +14,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from ttd.encoders.loading.formats import check_references
-from ttd.errors import ModelError
+from ttd.errors import ModelError, is_out_of_memory
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model")
 
@@ -35,6 +35,8 @@ def load_pretrained(model_class: Any, source: str | Path, model_type: str) -> An
                 source, config=config, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{source} cannot be loaded as a {model_type} model: {_first_line(error)}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])

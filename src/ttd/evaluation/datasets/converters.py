@@ -268,7 +268,7 @@ def read_label_map(path: Path) -> np.ndarray:
                 raise InputError(f"{path} has no matrix {_MATRIX} of numbers: it is none of PASCAL Context's files")
             stream.seek(0)
             values = np.asarray(loadmat(stream, variable_names=[_MATRIX])[_MATRIX])
-    except InputError:
+    except (InputError, MemoryError):
         raise
     # The reader raises anything on damaged files: ValueError, TypeError, zlib.error, NotImplementedError ...
     except Exception as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ttd.errors import InputError, OutOfMemory
+from ttd.errors import InputError, memory_for
 from ttd.evaluation.metrics import IGNORED
 
 _ONE_CHANNEL = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"}
@@ -45,7 +45,7 @@ def _open(path: Path) -> Image.Image:
         image = Image.open(path)
         image.load()
     except MemoryError as error:
-        raise OutOfMemory(f"{path} does not fit into memory: make the image smaller first") from error
+        raise memory_for(path) from error
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error ...
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
