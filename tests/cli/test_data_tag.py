@@ -227,3 +227,13 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, shards: Path, stand
     ):
         assert message in one_sentence(run(shards, *arguments)), message
     assert not (tmp_path / "out" / "tags.json").exists()
+
+
+def test_captions_without_spaces_are_counted(tmp_path: Path, stand_ins: None) -> None:
+    members = sample(1)
+    texts = ["\u8349\u5730\u4e0a\u7684\u72d7", "a dog", "\u829d\u751f\u306e\u4e0a\u306e\u72ac"]
+    write_tar(tmp_path / "cc/0.tar", {str(n): {**members, "txt": text.encode()} for n, text in enumerate(texts)})
+    done = run(tmp_path / "cc", "--model", "x", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "2 captions: words that are written without spaces count as one" in done.stderr
+    assert "--tagger" in done.stderr

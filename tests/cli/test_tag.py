@@ -120,3 +120,15 @@ def test_images_in_a_file_and_in_a_folder(run: Run, photo: Path, tmp_path: Path)
     ]  # fmt: skip
     for path in record["files"]:
         assert Image.open(path).width > 300
+
+
+def test_a_caption_without_spaces_is_one_word_which_is_said(run: Run, photo: Path) -> None:
+    result = run("tag", photo, "\u8349\u5730\u4e0a\u7684\u72d7")
+    assert result.exit_code == 0
+    assert "words that are written without spaces count as one: name words with --tags" in result.stderr
+    assert "without spaces" not in run("tag", photo, "a queue \u72d7").stderr
+
+
+def test_entities_are_no_words(run: Run, photo: Path) -> None:
+    result = run("tag", photo, "queue &amp;amp; sky&#39;s", "--json")
+    assert [word["text"] for word in json.loads(result.stdout)["words"]] == ["queue", "sky"]

@@ -26,6 +26,7 @@ from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
 from ttd.registry import SCORES
 from ttd.taggers.registry import TAGGERS
+from ttd.text.words import UNSPACED_REMEDY
 
 if TYPE_CHECKING:
     from ttd.data.sources import PairSource
@@ -95,6 +96,8 @@ def tag(
     tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
         report = run_shards(job, source, tables, limit=limit, rank=rank, world=world, progress=bar.update)
+    if job.unspaced and not tagger:
+        click.echo(f"{job.unspaced:,} captions: {UNSPACED_REMEDY}", err=True)
     written: list[Path] = []
     if shards:
         from ttd.data.tagged_shards import TaggedShards

@@ -15,6 +15,7 @@ from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import ImageSelection, source_options
 from ttd.errors import InputError, TTDError
 from ttd.registry import SCORES
+from ttd.text.words import UNSPACED_REMEDY, is_unspaced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,6 +130,8 @@ class TagJob(Job):
 def _answer(tagging: Tagging, drawn: dict[str, Callable[[], Image.Image]] | None = None) -> Answer:
     brief = ", ".join(tagging.selected)
     notes = text_notes(tagging.truncated, tagging.unknown)
+    if tagging.caption is not None and is_unspaced(tagging.caption):
+        notes = (*notes, UNSPACED_REMEDY)
     return Answer(tagging.to_dict(), tag_table(tagging), brief, notes, drawn or {})
 
 

@@ -19,7 +19,7 @@ from ttd.model import TTD
 from ttd.negatives import digest
 from ttd.tagger import Selection, find_selection
 from ttd.taggers.base import Caption, TextTagger
-from ttd.text.words import is_stop_word, split_words
+from ttd.text.words import is_stop_word, is_unspaced, split_words
 
 # For every caption of a pair the chosen words.
 Tags = list[list[str]]
@@ -55,6 +55,9 @@ class TagTableJob(ShardJob):
         batch: pairs that are read and asked about at once.
         threads: that read and decode images.
         settings: more of what decides the results (a keep-list).
+
+    Attributes:
+        unspaced: captions read so far whose words are written without spaces.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class TagTableJob(ShardJob):
         settings: dict[str, Any] | None = None,
     ) -> None:
         self.chooser, self.batch, self.threads = chooser, batch, threads
+        self.unspaced = 0
         self.settings = {**(settings or {}), **chooser.settings}
 
     def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
@@ -78,6 +82,7 @@ class TagTableJob(ShardJob):
                     skip(one)
                 else:
                     pairs.append(one)
+            self.unspaced += sum(is_unspaced(caption) for pair in pairs for caption in pair.captions)
             for pair, tags in zip(pairs, self.chooser.choose(pairs), strict=True):
                 rows.append((pair.shard, pair.key, tags))
                 if tags is None:

@@ -18,6 +18,7 @@ from ttd.encoders.identity import tower_identity
 from ttd.encoders.loading.openai_names import clip_to_hf, text_sizes, under, vision_sizes
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
+from ttd.text.cleaning import clean
 
 LEGACY_END = 2  # transformers' mark for configs that pool text at the highest token id, as OpenAI does
 
@@ -48,13 +49,16 @@ class CLIPTowers(Encoder):
         return int(self._clip.config.projection_dim)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """Token ids `[N,L]` padded with 0 to the longest text, and which texts were cut at `max_tokens`."""
+        """Token ids `[N,L]` padded with 0 to the longest text, and which texts were cut at `max_tokens`.
+
+        The texts are cleaned first as OpenAI's tokenizer does (`ttd.text.cleaning.clean`).
+        """
         if self.tokenizer is None:
             raise ModelError(
                 f"this model's {self._clip.config.text_config.vocab_size} tokens come without a tokenizer: "
                 "give it one, or pass token ids to embed_tokens"
             )
-        return tokenize(self.tokenizer, texts, self.max_tokens)
+        return tokenize(self.tokenizer, [clean(text) for text in texts], self.max_tokens)
 
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
         """Text embeddings `[N,C]`, float32, not normalised, pooled at each row's end token.

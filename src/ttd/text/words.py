@@ -2,7 +2,8 @@
 
 CC3M's captions arrive tokenised ("a spider 's web ."), so free text is tokenised the same way first:
 punctuation stands apart, so do "'s" and "n't", hyphenated words stay together. Text that is already
-tokenised this way does not change. Languages that write without spaces are not segmented.
+tokenised this way does not change. HTML entities are read as what they stand for. Languages that write without spaces
+are not segmented (`is_unspaced`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ttd.text.cleaning import unescaped
 
 _FUNCTION_WORDS = """
 a an the this that these those some any no every each either neither both all such another other i
@@ -101,9 +104,9 @@ class Word:
     """A token of a caption.
 
     Attributes:
-        text: as written.
+        text: as written, HTML entities replaced.
         index: position among all tokens of the caption, also those that were left out.
-        start, end: characters, `caption[start:end] == text`.
+        start, end: characters, `caption[start:end] == text` where that holds no entity.
     """
 
     text: str
@@ -120,8 +123,11 @@ def split_words(caption: str, stop_words: bool = False, *, tokenised: bool = Fal
         stop_words: leave out `STOP_WORDS` and tokens that are only punctuation.
         tokenised: the caption's white space already is the split (CC3M): nothing else is taken apart.
     """
-    spans = [m.span() for m in re.finditer(r"\S+", caption)] if tokenised else _spans(caption)
-    words = [Word(caption[start:end], i, start, end) for i, (start, end) in enumerate(spans)]
+    text, places = unescaped(caption)
+    spans = [m.span() for m in re.finditer(r"\S+", text)] if tokenised else _spans(text)
+    words = [Word(text[start:end], i, start, end) for i, (start, end) in enumerate(spans)]
+    if places is not None:
+        words = [replace(word, start=places[word.start][0], end=places[word.end - 1][1]) for word in words]
     return [word for word in words if not is_stop_word(word.text)] if stop_words else words
 
 
@@ -129,6 +135,21 @@ def is_stop_word(text: str) -> bool:
     """Whether a token is a function word, a clitic or nothing but punctuation; emoji are words."""
     lowered = text.lower().replace("’", "'")
     return lowered in STOP_WORDS or not any(_KINDS[ord(char)] in "wUdre" for char in lowered)
+
+
+# Scripts without spaces between words, and how many characters in a row are more than one word.
+_UNSPACED = (
+    (3, re.compile("[\u3005-\u3007\u3040-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")),  # Han, hiragana
+    (9, re.compile("[\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u30a0-\u30ff]")),  # Thai, Lao, Khmer, katakana ...
+)
+UNSPACED_REMEDY = "words that are written without spaces count as one: name words with --tags, or use a --tagger"
+
+
+def is_unspaced(caption: str) -> bool:
+    """Whether a caption has words in a script without spaces (Chinese, Japanese, Thai ...) that were not parted."""
+    if caption.isascii():
+        return False
+    return any(len(letters.findall(word.text)) >= most for word in split_words(caption) for most, letters in _UNSPACED)
 
 
 def distinct(texts: Iterable[str]) -> tuple[list[str], list[int]]:

@@ -289,3 +289,13 @@ def test_rows_of_the_negative_word_rule(tmp_path: Path, evaluate: Eval) -> None:
     rule = Selection(rule="negatives", percentile=50, negatives=words)
     expected = model.tag(image, rows[0]["caption"], tags=record["asked"], selection=rule).words
     assert record["decisions"]["s_pixel, negatives 50"] == [[word.score, word.selected] for word in expected]
+
+
+def test_captions_without_spaces_are_counted(tmp_path: Path, evaluate: Eval) -> None:
+    write_set(tmp_path / "data", 2)
+    path = tmp_path / "data" / "tags.jsonl"
+    row = json.loads(path.read_text().splitlines()[0])
+    word = "\u8349\u5730\u4e0a\u7684\u72d7"
+    path.write_text(json.dumps({**row, "caption": word, "words": [word], "true": [word]}) + "\n")
+    done = evaluate(Oracle([*TITLES, word]), "tagmask", tmp_path / "data", "--protocol", "default", "--part", "tags")
+    assert "1 captions: words that are written without spaces count as one." in done.stdout

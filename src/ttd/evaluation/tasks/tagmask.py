@@ -24,7 +24,7 @@ from ttd.negatives import digest
 from ttd.schema import count, each, entries, fields, flag, mapping, number, optional, text
 from ttd.scoring import SCORES
 from ttd.tagger import Selection
-from ttd.text.words import is_stop_word
+from ttd.text.words import is_stop_word, is_unspaced
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -231,6 +231,7 @@ class _TagMaskTally(Tally):
         self.every_noun = TagRow()
         self.taggers = {name: TagRow() for name in taggers}
         self.silent = dict.fromkeys(taggers, 0)
+        self.unspaced = 0
         self.sweep = Sweep([score for score in scores if score != "s_pixel"])
         self.masks: list[tuple[str, MaskCounts, int]] = []
         self.present_above_absent = PresentAboveAbsent()
@@ -241,6 +242,7 @@ class _TagMaskTally(Tally):
             *counts, pixels = record["mask"]
             self.masks.append((record["id"], MaskCounts(*counts), pixels))
         if "tags" in record:
+            self.unspaced += is_unspaced(row.caption)
             self._add_tags(record["tags"], row, self.tables)
             nouns = dict.fromkeys(row.nouns, (1.0, True))
             tags = record["tags"]
@@ -287,6 +289,8 @@ class _TagMaskTally(Tally):
             notes.append("Without vocabulary.txt it is not known which named things are absent.")
         silent = {name: count for name, count in self.silent.items() if count}
         notes += [f"{name} gave no readable answer to {n} captions: nothing selected." for name, n in silent.items()]
+        if self.unspaced:
+            notes.append(f"{self.unspaced} captions: words that are written without spaces count as one.")
         if self.masks:
             masks = [(name, counts.overlap, counts, pixels) for name, counts, pixels in self.masks]
             rows["captions"] = [
