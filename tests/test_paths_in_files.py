@@ -31,7 +31,7 @@ from ttd.data.sources import PairSource
 from ttd.errors import InputError, ModelError
 from ttd.evaluation.datasets.classes import read_classes
 from ttd.evaluation.datasets.coco import CocoMasks
-from ttd.evaluation.datasets.layouts import DATA_SETS, find_samples
+from ttd.evaluation.datasets.layouts import find_dataset, find_samples
 from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
 from ttd.evaluation.datasets.refcoco import read_refer
 from ttd.evaluation.datasets.tagmask import read_tagmask
@@ -138,7 +138,7 @@ def nus_list(root: Path, text: object) -> object:
 
 
 def _listed(root: Path, text: object, name: str, split: str) -> object:
-    data = DATA_SETS[name]
+    data = find_dataset(name)
     save(root / split, f"{text}\n".encode())
     layout = data.layouts[0]
     save(root / layout.images / f"{GOOD}.png", image(0))

@@ -19,6 +19,7 @@ from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDErr
 if TYPE_CHECKING:
     from ttd.encoders.families import register_encoder
     from ttd.encoders.methods import Method, register_method
+    from ttd.evaluation.datasets.layouts import DataSet, LabelMapFile, Layout, register_dataset
     from ttd.inference.options import Options
     from ttd.losses import LossInputs, LossTerm, register_loss_term
     from ttd.model import TTD, load
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TTD",
+    "DataSet",
     "InputError",
+    "LabelMapFile",
+    "Layout",
     "LossInputs",
     "LossTerm",
     "Method",
@@ -48,6 +52,7 @@ __all__ = [
     "__version__",
     "errors",
     "load",
+    "register_dataset",
     "register_encoder",
     "register_loss_term",
     "register_method",
@@ -60,6 +65,10 @@ _HOMES = {
     "TTD": "ttd.model",
     "load": "ttd.model",
     "Options": "ttd.inference.options",
+    "DataSet": "ttd.evaluation.datasets.layouts",
+    "LabelMapFile": "ttd.evaluation.datasets.layouts",
+    "Layout": "ttd.evaluation.datasets.layouts",
+    "register_dataset": "ttd.evaluation.datasets.layouts",
     "LossInputs": "ttd.losses",
     "LossTerm": "ttd.losses",
     "register_loss_term": "ttd.losses",

@@ -162,3 +162,13 @@ LOSS_TERMS: Registry[Any] = Registry(
     # The other settings of the config's section `loss`.
     reserved=("mean", "maps", "negatives", "negatives_weight", "relative", "floor", "compared"),
 )
+DATASETS: Registry[Any] = Registry(
+    "data set",
+    "ttd.datasets",
+    dict.fromkeys(
+        ("voc", "voc20", "context60", "context59", "coco-object", "coco-stuff", "ade20k", "cityscapes"),
+        "ttd.evaluation.datasets.entries",
+    ),
+    # Benchmarks of other kinds, see `ttd.evaluation.registry`.
+    special=("tagmask", "folder", "coco-80", "nus-wide", "refcoco", "refcoco+", "refcocog"),
+)

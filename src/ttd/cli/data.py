@@ -11,13 +11,14 @@ import click
 
 from ttd.cli.data_options import Pairs, pair_options, pairs_bar, print_bad_samples
 from ttd.cli.data_tag import tag
+from ttd.cli.options import NameOf
 from ttd.cli.output import printable, run_folder, table, tell_skipped
 from ttd.cli.results_file import json_line
 from ttd.errors import InputError
+from ttd.registry import DATASETS
 
 if TYPE_CHECKING:
     from ttd.annotate.agreement import Agreement, Disagreement
-    from ttd.evaluation.datasets.converters import LabelMapFile
 
 MOST_LISTED = 20
 
@@ -89,14 +90,11 @@ def _sentence(one: Disagreement) -> str:
     return "; ".join(parts)
 
 
-NAMES = ("coco-object", "coco-stuff", "cityscapes", "context59", "context60")
-
-
 @click.command()
-@click.argument("name", type=click.Choice(NAMES))
+@click.argument("name", type=NameOf(DATASETS.names))
 @click.option("--annotations", required=True, metavar="PATH", help="The official annotations: a file or a folder.")
 @click.option("--out", required=True, metavar="DIR", help="For the label maps.")
-@click.option("--labels", metavar="FILE", help="context59, context60: what the numbers mean (lines of number: name).")
+@click.option("--labels", metavar="FILE", help="context59, context60: what numbers mean (number: name).")
 def prepare(name: str, annotations: str, out: str, labels: str | None) -> int:
     """Make the label maps of a benchmark from its official annotations.
 
@@ -110,35 +108,20 @@ def prepare(name: str, annotations: str, out: str, labels: str | None) -> int:
     are skipped and named, and the exit code is 1.
     """
     from ttd.evaluation.datasets.converters import make_maps
+    from ttd.evaluation.datasets.layouts import find_dataset
 
-    source = Path(annotations)
-    if labels is not None and not name.startswith("context"):
-        raise InputError(f"--labels is for context59 and context60; the labels of {name} are known: leave it out")
-    jobs = _jobs(name, source, Path(out), labels)
+    data = find_dataset(name)
+    if data.convert is None:
+        raise InputError(f"{name} is read from its original files: nothing has to be prepared")
+    if labels is not None and not data.labels:
+        raise InputError(f"what the labels of {name} mean is known: leave --labels out")
+    more = {"labels": labels or data.labels} if data.labels else {}
+    jobs = data.convert(Path(annotations), Path(out), **more)
     run_folder(Path(out))
     done = make_maps(jobs)
     click.echo(f"{done.made + done.kept} label maps in {printable(out)}, {done.made} of them made now")
     tell_skipped(done.skipped)
     return 1 if done.skipped else 0
-
-
-def _jobs(name: str, source: Path, out: Path, labels: str | None) -> list[LabelMapFile]:
-    if name == "coco-object":
-        from ttd.evaluation.datasets.coco import CocoMasks
-        from ttd.evaluation.datasets.converters import object_maps
-
-        return object_maps(CocoMasks(source), out)
-    if name == "coco-stuff":
-        from ttd.evaluation.datasets.converters import stuff_maps
-
-        return stuff_maps(source, out)
-    if name == "cityscapes":
-        from ttd.evaluation.datasets.converters import train_id_maps
-
-        return train_id_maps(source, out)
-    from ttd.evaluation.datasets.converters import context_maps
-
-    return context_maps(source, out, Path(labels) if labels is not None else "context459")
 
 
 @click.command("tagmask-from-coco")

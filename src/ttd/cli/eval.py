@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import ModelChoice, model_options
-from ttd.cli.options import mask_options, protocol_option, start_logging
+from ttd.cli.options import NameOf, mask_options, protocol_option, start_logging
 from ttd.cli.output import printable, run_folder, table, tell_skipped, writable_folder
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
-from ttd.registry import SCORES
+from ttd.registry import DATASETS, SCORES
 from ttd.taggers.registry import TAGGERS
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     return float("inf") if value == "all" else float(value)
 
 
-@click.command("eval", cls=SectionedCommand, sections=SECTIONS)
-@click.argument("name")
+@click.command("eval", cls=SectionedCommand, sections=SECTIONS, names=DATASETS.choices)
+@click.argument("name", metavar="NAME", type=NameOf(DATASETS.choices))
 @click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
 @model_options
 @protocol_option("paper")
@@ -158,8 +158,7 @@ def evaluate(
     ttd eval folder --data mine --model mini --protocol default --out runs/mine
     torchrun --nproc-per-node 8 -m ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc
 
-    NAME: tagmask, voc, voc20, context60, context59, coco-object, coco-stuff, ade20k, cityscapes, folder (images/,
-    labels/, classes.txt), coco-80, nus-wide, refcoco, refcoco+, refcocog. Run the same command again after an
+    folder has images/, labels/ and classes.txt. Run the same command again after an
     interruption: what was measured is kept. Items that cannot be used are skipped and named, and the exit code is 1
     unless --allow-skips.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,11 +16,26 @@ class SectionedCommand(click.Command):
     Args:
         sections: for each heading the options that stand under it, named as on the command line ("--out"), in order.
             Those that no heading names stand under "Other".
+        names: the values of the argument NAME, listed below the text.
     """
 
-    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        sections: Mapping[str, Sequence[str]],
+        names: Callable[[], Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **{"context_settings": {"max_content_width": WIDEST}, **kwargs})
-        self.sections = sections
+        self.sections, self.names = sections, names
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the text and the names."""
+        super().format_help_text(ctx, formatter)
+        if self.names is not None:
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(f"NAME: {', '.join(self.names())}.")
 
     def given(self, ctx: click.Context) -> list[str]:
         """The options that stand on the command line, as they are named in `sections`."""

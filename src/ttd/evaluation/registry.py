@@ -11,7 +11,7 @@ from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.datasets.classes import own_classes, read_classes
-from ttd.evaluation.datasets.layouts import DATA_SETS, is_whole, whole_counts
+from ttd.evaluation.datasets.layouts import find_dataset
 from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
 from ttd.evaluation.datasets.refcoco import PARTITIONS, read_refer
 from ttd.evaluation.datasets.tagmask import read_tagmask
@@ -23,12 +23,28 @@ from ttd.inference.options import Options
 from ttd.inference.protocols import class_options
 from ttd.inference.protocols import options as find_options
 from ttd.negatives import find_negatives
+from ttd.registry import DATASETS
 from ttd.scoring import SCORES
 from ttd.taggers.registry import open_tagger
 from ttd.text.words import is_stop_word
 
 LABELS = ("coco-80", "nus-wide")
-NAMES = ("tagmask", *DATA_SETS, "folder", *LABELS, *PARTITIONS)
+# Images of the whole sets that have a layout of their own, with who divided and the split where there are several.
+_OTHERS: dict[str, tuple[int, ...]] = {
+    "coco-80": (5000, 40504),
+    "nus-wide": (107859,),
+    "refcoco unc val": (1500,),
+    "refcoco unc testA": (750,),
+    "refcoco unc testB": (750,),
+    "refcoco google val": (4559,),
+    "refcoco google test": (4527,),
+    "refcoco+ unc val": (1500,),
+    "refcoco+ unc testA": (750,),
+    "refcoco+ unc testB": (750,),
+    "refcocog umd val": (1300,),
+    "refcocog umd test": (2600,),
+    "refcocog google val": (4650,),
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | N
     """A benchmark, ready to run.
 
     Args:
-        name: of `NAMES`.
+        name: of a registered data set, "tagmask", "folder", of `LABELS` or of `PARTITIONS`.
         root: where the data lies.
         choices: of the user.
         encoder: of the model that is asked, which may have thresholds of its own; None: not loaded yet.
@@ -77,17 +93,17 @@ def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | N
         InputError: unknown name or protocol, or the data is not there.
     """
     given = choices.given or {}
-    if name not in NAMES:
-        raise InputError(f"unknown benchmark {name!r}: choose from {', '.join(NAMES)}")
+    if name not in DATASETS.choices():
+        DATASETS.find(name)
     if (choices.split and name not in (*PARTITIONS, "coco-80")) or (choices.split_by and name not in PARTITIONS):
         raise InputError(f"{name} offers no such choice of splits: leave --split and --split-by out")
     if not root.is_dir():
-        raise InputError(f"{root} is no folder: --data must be the one that holds the data set")
+        raise InputError(f"{root} is not a folder: --data must be the one that holds the data set")
     if name == "tagmask":
-        data = read_tagmask(root)
-        said = (word for row in data.rows for word in row.words if choices.stop_words or not is_stop_word(word))
+        tagged = read_tagmask(root)
+        words = (word for row in tagged.rows for word in row.words if choices.stop_words or not is_stop_word(word))
         return TagMask(
-            data,
+            tagged,
             _tag_options(choices.protocol, given),
             find_options(choices.protocol, "masks", **given),
             parts=choices.parts,
@@ -96,7 +112,7 @@ def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | N
             shuffled=choices.shuffled,
             taggers=[open_tagger(one, choices.spacy_model, choices.llm) for one in dict.fromkeys(choices.taggers)],
             percentiles=choices.percentiles,
-            negatives=find_negatives(choices.negatives, said) if choices.percentiles else None,
+            negatives=find_negatives(choices.negatives, words) if choices.percentiles else None,
         )
     if name in PARTITIONS:
         expressions = read_refer(name, root, choices.split or "val", choices.split_by)
@@ -107,13 +123,15 @@ def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | N
         return MultiLabel(
             name, images, classes, find_options(choices.protocol, "labels", **_of_views(given)), choices.synonyms
         )
-    listed = name if name != "folder" else choices.classes or root / "classes.txt"
+    data = find_dataset(name) if name != "folder" else None
+    listed = (data.classes or name) if data is not None else choices.classes or root / "classes.txt"
     options = class_options(
         choices.protocol,
         given,
         name,
         with_background=read_classes(listed).background,
         encoder=encoder,
+        threshold=data.threshold if data is not None else None,
     )
     return open_data_set(name, root, options, choices.classes, choices.synonyms)
 
@@ -125,6 +143,25 @@ def _of_views(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tag_options(protocol: str, given: Mapping[str, Any]) -> Options:
     return find_options(protocol, "tags", **_of_views(given))
+
+
+def is_whole(name: str, count: int, protocol: Mapping[str, Any] | None = None) -> bool:
+    """Whether so many images are a whole validation set; sets without a known size always are."""
+    whole = whole_counts(name, protocol)
+    return not whole or count in whole
+
+
+def whole_counts(name: str, protocol: Mapping[str, Any] | None = None) -> tuple[int, ...]:
+    """How many images the whole sets of this name have; nothing where it has no known size.
+
+    Args:
+        name: of a benchmark.
+        protocol: its `settings()`, where "by" and "split" say which of several splits it is.
+    """
+    if name in DATASETS.names():
+        return find_dataset(name).full
+    part = [str(protocol[key]) for key in ("by", "split") if key in protocol] if protocol else []
+    return _OTHERS.get(" ".join([name, *part]), ())
 
 
 def sample_note(name: str, measured: int, protocol: Mapping[str, Any] | None = None) -> str | None:

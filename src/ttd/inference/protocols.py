@@ -96,7 +96,13 @@ def options(given: Options | str | None, task: Task, **changes: Any) -> Options:
 
 
 def class_options(
-    protocol: str, changes: Mapping[str, Any], dataset: str, *, with_background: bool, encoder: Encoder | None
+    protocol: str,
+    changes: Mapping[str, Any],
+    dataset: str,
+    *,
+    with_background: bool,
+    encoder: Encoder | None,
+    threshold: float | None = None,
 ) -> Options:
     """The options for a label of every pixel of a data set.
 
@@ -106,13 +112,14 @@ def class_options(
         dataset: its name, for which an encoder may have a threshold of its own.
         with_background: whether the data set has a background class.
         encoder: None where the model is not there yet.
+        threshold: the data set's, for an encoder without one of its own for it; None: the encoder's usual one.
     """
     entry = find_protocol(protocol)
     own: dict[str, Any] = {}
     if not entry.cut_everywhere and not with_background:
         own["background"] = False
     elif entry.masks.background is True and entry.cut_everywhere and encoder is not None:
-        own["background"] = encoder.backgrounds.get(dataset, True)
+        own["background"] = encoder.backgrounds.get(dataset, True if threshold is None else threshold)
     return changed(entry.masks, **{**own, **changes})
 
 

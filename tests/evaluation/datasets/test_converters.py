@@ -240,7 +240,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("name", "source", "words"),
     [
-        ("coco-stuff", "nothing", "no folder"),
+        ("coco-stuff", "nothing", "not a folder"),
         ("coco-stuff", "", "holds no *.png"),
         ("cityscapes", "", "gtFine"),
         ("context59", "", ".mat files"),
@@ -259,7 +259,7 @@ def test_wrong_places_are_one_sentence(name: str, source: str, words: str, tmp_p
 def test_labels_are_for_context_alone(tmp_path: Path) -> None:
     done = prepare("coco-stuff", tmp_path, tmp_path / "out", "--labels", tmp_path / "a.txt")
     assert done.exit_code == 2
-    assert "context59" in done.stderr
+    assert "leave --labels out" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "one: cat\n", "1 cat\n", "1:\n"])

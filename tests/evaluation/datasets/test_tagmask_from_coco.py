@@ -215,9 +215,8 @@ def test_prepared_label_maps_are_the_usual_ones(tmp_path: Path, shared: Path) ->
 
 
 def test_the_panoptic_set_makes_no_object_maps(tmp_path: Path, shared: Path) -> None:
-    masks = CocoMasks(shared / "data/coco/annotations/panoptic_val2017.json")
     with pytest.raises(InputError, match="80 objects"):
-        object_maps(masks, tmp_path)
+        object_maps(shared / "data/coco/annotations/panoptic_val2017.json", tmp_path)
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:

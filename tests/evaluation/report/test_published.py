@@ -7,15 +7,15 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from ttd.evaluation.registry import NAMES
 from ttd.evaluation.report.published import published
 from ttd.evaluation.report.tables import comparisons
+from ttd.registry import DATASETS
 
 ROWS = json.loads(files("ttd").joinpath("assets/published.json").read_text("utf-8"))["rows"]
 
 
 def test_every_row_belongs_to_a_benchmark_and_names_its_source() -> None:
-    assert {row["benchmark"] for row in ROWS} <= set(NAMES)
+    assert {row["benchmark"] for row in ROWS} <= set(DATASETS.choices())
     for row in ROWS:
         assert published(row["benchmark"], row["table"])
         assert re.search(r"Table \d|README", row["source"])

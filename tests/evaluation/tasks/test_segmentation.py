@@ -17,7 +17,7 @@ from tests.evaluation.layouts import LAYOUTS, write
 from tests.evaluation.oracle import Constant, Oracle, blocks, painted, save
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import ClassList, read_classes
-from ttd.evaluation.datasets.labels import RULES, apply_rule, read_labels
+from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, identity, read_labels
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
 from ttd.inference.options import Options
@@ -85,7 +85,7 @@ def test_the_matrix_agrees_with_torchmetrics_over_images_of_different_sizes(tmp_
     rng = np.random.default_rng(1)
     classes = ClassList((("cat",), ("dog",), ("sky",)), background=False)
     pairs = []
-    opened = ClassSegmentation("folder", tmp_path, [], classes, "identity", Options())
+    opened = ClassSegmentation("folder", tmp_path, [], classes, identity, Options())
     tally = opened.tally()
     for size in ((7, 9), (4, 30), (1, 1)):
         truth = rng.choice([0, 1, 2, 255], size)
@@ -202,8 +202,8 @@ def test_other_settings_or_data_do_not_mix_with_an_earlier_run(tmp_path: Path, e
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing"], "unknown benchmark"),
-        (["voc", "--protocol", "best"], "unknown protocol"),
+        (["nothing"], "is not one of 'tagmask'"),
+        (["voc", "--protocol", "best"], "is not one of 'default'"),
         (["voc"], "known layouts"),
         (["folder"], "classes.txt does not exist"),
         (["tagmask"], "no TagMask set"),
@@ -224,7 +224,7 @@ def test_wrong_use_is_one_sentence(arguments: list[str], words: str, tmp_path: P
 def test_a_missing_folder_is_named_before_what_is_missing_in_it(tmp_path: Path, evaluate: Eval) -> None:
     done = evaluate(Oracle(["cat"]), "folder", tmp_path / "gone")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "gone is no folder" in done.stderr
+    assert "gone is not a folder" in done.stderr
 
 
 def test_a_list_of_ids_that_is_no_text_is_one_sentence(tmp_path: Path, evaluate: Eval) -> None:
@@ -233,7 +233,7 @@ def test_a_list_of_ids_that_is_no_text_is_one_sentence(tmp_path: Path, evaluate:
     (tmp_path / "data/ImageSets/Segmentation/val.txt").write_bytes(b"caf\xe9\n")
     done = evaluate(Oracle(["cat"]), "voc", tmp_path / "data")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "val.txt is no text file in UTF-8" in done.stderr
+    assert "val.txt is not a text file in UTF-8" in done.stderr
 
 
 def test_the_mark_with_which_editors_begin_a_file_is_no_part_of_a_class(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_the_real_samples_load(name: str, folder: str, count: int, shared: Path)
     opened = open_data_set(name, shared / folder, Options())
     assert len(opened.samples) == count
     assert all(sample.image.is_file() for sample in opened.samples)
-    table = RULES[opened.rule](len(opened.classes))
+    table = opened.rule(len(opened.classes))
     seen: set[int] = set()
     for sample in opened.samples[:30]:
         labels = apply_rule(read_labels(sample.truth[0]), table, sample.truth[0])
@@ -288,8 +288,8 @@ def test_ade_class_names_begin_the_official_ones(shared: Path) -> None:
 def test_both_cityscapes_label_files_say_the_same(shared: Path) -> None:
     folder = shared / "data/layouts/cityscapes/gtFine"
     maps = []
-    for ending, rule in (("labelTrainIds", "identity"), ("labelIds", "cityscapes ids")):
+    for ending, rule in (("labelTrainIds", identity), ("labelIds", cityscapes_ids)):
         path = next(folder.glob(f"*_{ending}.png"))
-        maps.append(apply_rule(read_labels(path), RULES[rule](19), path))
+        maps.append(apply_rule(read_labels(path), rule(19), path))
     # The sample's two files were shrunk separately and differ at a few edges.
     assert (maps[0] == maps[1]).mean() > 0.995

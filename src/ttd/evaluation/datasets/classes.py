@@ -25,7 +25,7 @@ def read_lines(path: Path, advice: str) -> list[str]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: {advice}") from None
     except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"{path} is no text file in UTF-8: {advice}") from None
+        raise InputError(f"{path} is not a text file in UTF-8: {advice}") from None
 
 
 def read_numbers(name: str | Path) -> dict[int, str]:
@@ -100,32 +100,39 @@ class ClassList:
         ]
 
 
-def read_classes(name: str | Path) -> ClassList:
-    """The class list of a benchmark by name, or any file: a class per line, `name; synonym; synonym`.
+def read_classes(name: str | Path | tuple[str, ...]) -> ClassList:
+    """The class list of a benchmark by name, any file, or the lines themselves: a class each, `name; synonym; synonym`.
 
     Lines that begin with `#` are comments. The first class may be `background`.
 
     Raises:
         InputError: missing, empty, a class twice, more classes than a label map of 8 bits holds.
     """
+    if isinstance(name, tuple):
+        return _parse(name, "of the data set")
     own = files("ttd").joinpath(f"assets/classes/{name}.txt")
     if isinstance(name, str) and own.is_file():
         return _parse(own.read_text("utf-8").splitlines(), str(name))
     return _parse(read_lines(Path(name), "give a text file with one class per line"), str(name))
 
 
-def own_classes(name: str, instead: str | Path | None) -> ClassList:
+def own_classes(name: str, instead: str | Path | None, listed: str | Path | tuple[str, ...] | None = None) -> ClassList:
     """The class list of a benchmark, or a user's in its place.
+
+    Args:
+        name: of the benchmark.
+        instead: the user's.
+        listed: where the benchmark's own list is; None: in the package, under its name.
 
     Raises:
         InputError: the user's does not have the same number of classes.
     """
-    own = read_classes(name)
+    own = read_classes(listed or name)
     if instead is None:
         return own
     theirs = read_classes(instead)
     if (len(theirs), theirs.background) != (len(own), own.background):
-        raise InputError(f"{instead} must list {len(own)} classes in the order of `ttd`'s own {name}.txt")
+        raise InputError(f"{instead} must list {len(own)} classes in the order of {name}'s own list")
     return theirs
 
 

@@ -3,7 +3,7 @@ Context."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, partial
@@ -19,25 +19,11 @@ from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes, read_numbers
 from ttd.evaluation.datasets.coco import CocoMasks
 from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, coco_stuff_ids, read_labels
+from ttd.evaluation.datasets.layouts import LabelMapFile
 from ttd.evaluation.metrics import IGNORED
 from ttd.files import whole_file
 from ttd.images import MAX_PIXELS
 from ttd.schema import count, each, either, entries, fields, flag, integer, text, within
-
-
-@dataclass(frozen=True)
-class LabelMapFile:
-    """One label map to make.
-
-    Attributes:
-        name: of the image, for messages.
-        out: the PNG file.
-        make: gives the labels, uint8 [H,W]; raises `InputError` where the annotation cannot be used.
-    """
-
-    name: str
-    out: Path
-    make: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -75,7 +61,7 @@ def annotation_files(folder: Path, pattern: str, what: str) -> list[Path]:
         InputError: `folder` is none, or holds none of them.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: --annotations must be the one that holds {what}")
+        raise InputError(f"{folder} is not a folder: --annotations must be the one that holds {what}")
     if not (found := [path for path in walk(folder).files if fnmatchcase(path.name, pattern)]):
         raise InputError(f"{folder} holds no {pattern}: --annotations must be the folder that holds {what}")
     return found
@@ -156,15 +142,16 @@ def _numbers() -> dict[str, int]:
     return {name: number for number, name in read_numbers("cityscapes").items()}
 
 
-def object_maps(masks: CocoMasks, folder: Path) -> list[LabelMapFile]:
+def object_maps(source: Path, folder: Path) -> list[LabelMapFile]:
     """`NAME_instanceTrainIds.png` in `folder` for every image: 0 is background, 1 to 80 are the objects.
 
     Raises:
         InputError: the categories are not COCO's 80 objects.
     """
+    masks = CocoMasks(source)
     categories = read_classes("coco-object").titles[1:]
     if stray := sorted(masks.categories - set(categories)):
-        raise InputError(f"{stray[0]!r} is none of COCO's 80 objects: give instances_*.json, not the panoptic set")
+        raise InputError(f"{stray[0]!r} is not one of COCO's 80 objects: give instances_*.json, not the panoptic set")
     return [
         LabelMapFile(
             name, folder / f"{Path(name).stem}_instanceTrainIds.png", partial(masks.label_map, image, categories)
@@ -265,7 +252,7 @@ def read_label_map(path: Path) -> np.ndarray:
             shape, kind = {name: (shape, kind) for name, shape, kind in whosmat(stream)}.get(_MATRIX, ((), ""))
             # Checked before the matrix is read: a header may claim anything.
             if kind not in _NUMBERS or len(shape) != 2 or not 0 < shape[0] * shape[1] <= MAX_PIXELS:
-                raise InputError(f"{path} has no matrix {_MATRIX} of numbers: it is none of PASCAL Context's files")
+                raise InputError(f"{path} has no matrix {_MATRIX} of numbers: it is not one of PASCAL Context's files")
             stream.seek(0)
             values = np.asarray(loadmat(stream, variable_names=[_MATRIX])[_MATRIX])
     except (InputError, MemoryError):
@@ -273,7 +260,9 @@ def read_label_map(path: Path) -> np.ndarray:
     # The reader raises anything on damaged files: ValueError, TypeError, zlib.error, NotImplementedError ...
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is damaged or no MATLAB file of version 5 to 7.2 ({reason}): get it again") from error
+        raise InputError(
+            f"{path} is not a MATLAB file of version 5 to 7.2, or damaged ({reason}): get it again"
+        ) from error
     whole = values.astype(np.int64)
     if (whole != values).any():
         raise InputError(f"{path}: {_MATRIX} must hold whole numbers")

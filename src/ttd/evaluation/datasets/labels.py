@@ -53,7 +53,10 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
-_UNLISTED = -1
+LabelRule = Callable[[int], np.ndarray]
+"""From the number of classes to a table of 256: stored value -> class, `IGNORED`, or `UNLISTED` (an error)."""
+
+UNLISTED = -1
 # Cityscapes' ids of the 19 classes that are evaluated, in the order of their train ids; others do not count.
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _CITYSCAPES_IDS = 34
@@ -93,14 +96,6 @@ def coco_stuff_ids(classes: int) -> np.ndarray:
     return table
 
 
-RULES: dict[str, Callable[[int], np.ndarray]] = {
-    "identity": identity,
-    "without zero": without_zero,
-    "cityscapes ids": cityscapes_ids,
-    "coco-stuff ids": coco_stuff_ids,
-}
-
-
 def apply_rule(values: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
     """Class numbers [H,W] from stored values [H,W].
 
@@ -110,13 +105,13 @@ def apply_rule(values: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
     if values.size and (values.min() < 0 or values.max() >= len(table)):
         raise InputError(f"{path} holds values up to {values.max()}: labels of this data set are 0..{IGNORED}")
     labels = table[values]
-    if (labels == _UNLISTED).any():
-        stray = int(values[labels == _UNLISTED][0])
+    if (labels == UNLISTED).any():
+        stray = int(values[labels == UNLISTED][0])
         raise InputError(f"{path} holds the label {stray}, which is outside the class list")
     return np.asarray(labels)
 
 
 def _empty() -> np.ndarray:
-    table = np.full(256, _UNLISTED, np.int64)
+    table = np.full(256, UNLISTED, np.int64)
     table[IGNORED] = IGNORED
     return table

@@ -1,19 +1,29 @@
-"""Where the images and label maps of each data set lie: original layouts and the common derived ones."""
+"""What a data set of label maps is: one entry that says where its images and labels lie and what these mean.
+
+An entry is one `DataSet` and one `register_dataset(...)`, in `entries` or in another package, which names its module in
+its entry points. Then `ttd eval NAME` measures on it and, with a converter, `ttd data prepare NAME` makes its labels:
+
+    [project.entry-points."ttd.datasets"]
+    mine = "my_dataset"
+"""
 
 from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from ttd.data.listing import ImageListing, is_image_file, list_images
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
+from ttd.evaluation.datasets.labels import LabelRule, identity
+from ttd.registry import DATASETS
 from ttd.safe_paths import ID_BYTES, check_path
 
 
@@ -45,7 +55,7 @@ class Layout:
         ending: of label files, after the image's id.
         image_ending: of images before the file type, after the id.
         splits: text files of ids, the first that is there counts; where none is, all label files count.
-        rule: from stored values to classes, see `ttd.evaluation.datasets.labels`.
+        rule: makes the table from stored values to classes, see `ttd.evaluation.datasets.labels`.
         not_ending: label files with this ending belong to another layout.
     """
 
@@ -54,147 +64,81 @@ class Layout:
     ending: str = ".png"
     image_ending: str = ""
     splits: tuple[str, ...] = ()
-    rule: str = "identity"
+    rule: LabelRule = identity
     not_ending: str = "Ids.png"
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A named data set.
+class LabelMapFile:
+    """One label map that a converter makes.
 
     Attributes:
+        name: of the image, for messages.
+        out: the PNG file.
+        make: gives the labels, uint8 [H,W]; raises `InputError` where the annotation cannot be used.
+    """
+
+    name: str
+    out: Path
+    make: Callable[[], np.ndarray]
+
+
+Converter = Callable[..., "list[LabelMapFile]"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A named data set of images with label maps.
+
+    Attributes:
+        name: for `ttd eval` and `ttd data prepare`.
         title: for people.
-        full: how many images the whole validation sets have; other numbers are samples.
-        folders: tried under the root, in this order.
         layouts: tried in each folder, in this order.
+        folders: tried under the root, in this order.
+        full: how many images the whole validation sets have; other numbers are samples. Empty: not known.
+        classes: a list of lines as `ttd.evaluation.datasets.classes.read_classes` reads them from a file, or that file;
+            None: the package's own list of this name.
+        threshold: below which a pixel predicts nothing in the protocol `paper`, for encoders that name none of their
+            own for this set; None: the encoder's usual one.
+        convert: makes label maps from the official annotations: `convert(annotations, out)`, both paths, gives the
+            files to make.
+        labels: for a `convert` that also takes `labels`, what stored numbers mean: a name or file for
+            `ttd.evaluation.datasets.classes.read_numbers`; "": it takes none.
     """
 
+    name: str
     title: str
-    full: tuple[int, ...]
-    folders: tuple[str, ...]
     layouts: tuple[Layout, ...]
+    folders: tuple[str, ...] = ("",)
+    full: tuple[int, ...] = ()
+    classes: Path | tuple[str, ...] | None = None
+    threshold: float | None = None
+    convert: Converter | None = None
+    labels: str | Path = ""
 
 
-def _authors(rule: str) -> tuple[Layout, ...]:
-    """The folders of the paper's authors (and the same without `validation`).
+def register_dataset(data: DataSet) -> DataSet:
+    """Make a data set known by its name; gives it back.
 
-    Their third folder `xml` is not read: it names the classes of each image, which a model must find out by itself.
+    Raises:
+        InputError: the name is taken or is not a name.
     """
-    return (Layout("validation/image", "validation/mask", rule=rule), Layout("image", "mask", rule=rule))
+    DATASETS.add(data.name, data, f"{data.title} {data.layouts}")
+    return data
 
 
-_VOC_FOLDERS = ("", "VOC2012", "VOCdevkit/VOC2012")
-_CONTEXT_FOLDERS = ("", "VOC2010", "VOCdevkit/VOC2010", "PASCAL_Context")
+def find_dataset(name: str) -> DataSet:
+    """The data set of that name.
 
-
-def _voc(rule: str) -> tuple[Layout, ...]:
-    splits = ("ImageSets/Segmentation/val.txt",)
-    return (Layout("JPEGImages", "SegmentationClass", splits=splits, rule=rule), *_authors(rule))
-
-
-def _context(rule: str) -> tuple[Layout, ...]:
-    # The data set's own halves (4998 and 5105 images) are those of VOC 2010; the field's list leaves one out.
-    splits = ("ImageSets/SegmentationContext/val.txt", "ImageSets/Main/val.txt")
-    return (Layout("JPEGImages", "SegmentationClassContext", splits=splits, rule=rule), *_authors(rule))
-
-
-def _coco(ending: str, rule: str = "identity", not_ending: str = "") -> tuple[Layout, ...]:
-    places = (
-        ("images/val2017", "annotations/val2017"),
-        ("val2017", "annotations/val2017"),
-        ("val2017", "stuffthingmaps/val2017"),
-        ("images/val2017", "stuffthingmaps/val2017"),
-        ("images/val2014", "annotations/val2014"),
-        ("val2014", "annotations/val2014"),
-    )
-    return tuple(Layout(images, labels, ending, rule=rule, not_ending=not_ending) for images, labels in places)
-
-
-def _cityscapes(ending: str, rule: str) -> tuple[Layout, ...]:
-    return tuple(
-        Layout(f"leftImg8bit{part}", f"gtFine{part}", ending, "_leftImg8bit", rule=rule, not_ending="")
-        for part in ("/val", "")
-    )
-
-
-DATA_SETS = {
-    "voc": DataSet("PASCAL VOC 2012, 20 classes and background", (1449,), _VOC_FOLDERS, _voc("identity")),
-    "voc20": DataSet("PASCAL VOC 2012, 20 classes", (1449,), _VOC_FOLDERS, _voc("without zero")),
-    "context60": DataSet("PASCAL Context, 60 classes", (5104, 5105), _CONTEXT_FOLDERS, _context("identity")),
-    "context59": DataSet("PASCAL Context, 59 classes", (5104, 5105), _CONTEXT_FOLDERS, _context("without zero")),
-    "coco-object": DataSet(
-        "COCO, 80 objects and background",
-        (5000, 40504),
-        ("",),
-        (*_coco("_instanceTrainIds.png"), *_authors("identity")),
-    ),
-    "coco-stuff": DataSet(
-        "COCO-Stuff 164k, 171 classes",
-        (5000,),
-        ("",),
-        (
-            *_coco("_labelTrainIds.png"),
-            *_coco(".png", "coco-stuff ids", not_ending="Ids.png"),
-            *_authors("identity"),
-        ),
-    ),
-    "ade20k": DataSet(
-        "ADE20K, 150 classes",
-        (2000,),
-        ("", "ADEChallengeData2016"),
-        (
-            Layout("images/validation", "annotations/validation", rule="without zero"),
-            Layout("images", "annotations", rule="without zero"),
-            *_authors("without zero"),
-        ),
-    ),
-    "cityscapes": DataSet(
-        "Cityscapes, 19 classes",
-        (500,),
-        ("",),
-        (
-            *_cityscapes("_gtFine_labelTrainIds.png", "identity"),
-            *_cityscapes("_gtFine_labelIds.png", "cityscapes ids"),
-            *_authors("identity"),
-        ),
-    ),
-}
-# Images of the whole sets that have a layout of their own, with who divided and the split where there are several.
-_OTHERS: dict[str, tuple[int, ...]] = {
-    "coco-80": (5000, 40504),
-    "nus-wide": (107859,),
-    "refcoco unc val": (1500,),
-    "refcoco unc testA": (750,),
-    "refcoco unc testB": (750,),
-    "refcoco google val": (4559,),
-    "refcoco google test": (4527,),
-    "refcoco+ unc val": (1500,),
-    "refcoco+ unc testA": (750,),
-    "refcoco+ unc testB": (750,),
-    "refcocog umd val": (1300,),
-    "refcocog umd test": (2600,),
-    "refcocog google val": (4650,),
-}
-OWN = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "mask"))
-
-
-def is_whole(name: str, count: int, protocol: Mapping[str, Any] | None = None) -> bool:
-    """Whether so many images are a whole validation set; sets without a known size always are."""
-    whole = whole_counts(name, protocol)
-    return not whole or count in whole
-
-
-def whole_counts(name: str, protocol: Mapping[str, Any] | None = None) -> tuple[int, ...]:
-    """How many images the whole sets of this name have; nothing where it has no known size.
-
-    Args:
-        name: of a benchmark.
-        protocol: its `settings()`, where "by" and "split" say which of several splits it is.
+    Raises:
+        InputError: there is none.
     """
-    if name in DATA_SETS:
-        return DATA_SETS[name].full
-    part = [str(protocol[key]) for key in ("by", "split") if key in protocol] if protocol else []
-    return _OTHERS.get(" ".join([name, *part]), ())
+    data: DataSet = DATASETS.find(name)
+    return data
+
+
+OWN_FOLDER = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "mask"))
+"""Layouts of the benchmark `folder`."""
 
 
 def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ...]) -> tuple[list[Sample], Layout]:
@@ -204,7 +148,7 @@ def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ..
         InputError: none is there; says which folders were looked for.
     """
     if not root.is_dir():
-        raise InputError(f"{root} is no folder: give the one that holds the data set")
+        raise InputError(f"{root} is not a folder: give the one that holds the data set")
     for folder in folders:
         for layout in layouts:
             home = root / folder

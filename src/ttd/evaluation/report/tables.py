@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ttd.evaluation.datasets.layouts import is_whole
 from ttd.evaluation.datasets.refcoco import PARTITIONS
+from ttd.evaluation.registry import is_whole
 from ttd.evaluation.report.published import published
 
 # Published as shares, everything else as percent.

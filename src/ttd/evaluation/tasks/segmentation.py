@@ -11,8 +11,8 @@ import numpy as np
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
-from ttd.evaluation.datasets.labels import RULES, apply_rule, read_labels
-from ttd.evaluation.datasets.layouts import DATA_SETS, OWN, find_samples
+from ttd.evaluation.datasets.labels import LabelRule, apply_rule, read_labels
+from ttd.evaluation.datasets.layouts import OWN_FOLDER, find_dataset, find_samples
 from ttd.evaluation.metrics import class_scores, confusion_matrix
 from ttd.evaluation.report.panels import Shown, class_panel, photo_panel
 from ttd.images import read_image
@@ -34,7 +34,7 @@ class ClassSegmentation(Benchmark):
         root: of the data.
         samples: images, each with its label file.
         classes: what the labels mean.
-        rule: from stored values to classes, see `ttd.evaluation.datasets.labels`.
+        rule: makes the table from stored values to classes, see `ttd.evaluation.datasets.labels`.
         options: for `TTD.segment`.
         synonyms: ask for all names of a class; the best of them counts.
     """
@@ -45,14 +45,14 @@ class ClassSegmentation(Benchmark):
         root: Path,
         samples: Sequence[Sample],
         classes: ClassList,
-        rule: str,
+        rule: LabelRule,
         options: Options,
         synonyms: bool = False,
     ) -> None:
         self.name, self.root, self.options = name, root, {"masks": options}
         self.classes, self.rule, self.synonyms = classes, rule, synonyms
         self._samples = list(samples)
-        self._table = RULES[rule](len(classes))
+        self._table = rule(len(classes))
         self._texts = classes.texts(synonyms)
 
     @property
@@ -62,7 +62,12 @@ class ClassSegmentation(Benchmark):
 
     def settings(self) -> dict[str, Any]:
         """Classes, their texts, the labels' rule."""
-        return {"classes": self.classes.titles, "texts": self._texts, "labels": self.rule, "synonyms": self.synonyms}
+        return {
+            "classes": self.classes.titles,
+            "texts": self._texts,
+            "labels": self.rule.__name__,
+            "synonyms": self.synonyms,
+        }
 
     def measure(self, model: TTD, number: int) -> Record:
         """The image's confusion matrix, as [true class, predicted class, pixels] where there are pixels."""
@@ -153,7 +158,7 @@ def open_data_set(
     """A named data set, or "folder": images/ and labels/ (PNG of class numbers) with classes.txt.
 
     Args:
-        name: of `DATA_SETS`, or "folder".
+        name: of a registered data set, or "folder".
         root: where it lies.
         options: for `TTD.segment`.
         classes: another class list than the data set's own, with the same number of classes.
@@ -161,8 +166,9 @@ def open_data_set(
     """
     if name == "folder":
         own = read_classes(classes if classes is not None else root / "classes.txt")
-        samples, layout = find_samples(root, ("",), OWN)
+        samples, layout = find_samples(root, ("",), OWN_FOLDER)
     else:
-        own = own_classes(name, classes)
-        samples, layout = find_samples(root, DATA_SETS[name].folders, DATA_SETS[name].layouts)
+        data = find_dataset(name)
+        own = own_classes(name, classes, data.classes)
+        samples, layout = find_samples(root, data.folders, data.layouts)
     return ClassSegmentation(name, root, samples, own, layout.rule, options, synonyms)
