@@ -322,7 +322,8 @@ def test_a_listed_image_that_cannot_be_is_said(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
 def test_a_models_files_lie_beside_it(name: str, tmp_path: Path, outside: Path) -> None:
-    from ttd.encoders.loading.formats import check_references, index_shards, read_card, recognise
+    from ttd.encoders.loading.formats import check_references, read_card, recognise
+    from ttd.encoders.loading.weights import index_shards
 
     text = resolved(name, outside)
     save(tmp_path / "ttd.json", {"format": 1, "kind": "clip", "vocabulary": text})

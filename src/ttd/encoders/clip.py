@@ -5,6 +5,7 @@ Weights come from a transformers folder or hub id, from OpenAI's names, or from 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,43 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
-from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
+from ttd.encoders.clip_towers import (
+    CLIPTowers,
+    as_map,
+    build_clip,
+    embed_patches,
+    end_token,
+    pools_at_highest,
+    run_blocks,
+)
 from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.encoders.last_block import class_token
-from ttd.encoders.loading.checkpoints import read_tensors
-from ttd.encoders.loading.formats import Source, read_json, weights_file
+from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.formats import Source
+from ttd.encoders.loading.image_statistics import load_statistics, statistics
+from ttd.encoders.loading.openai_names import clip_to_hf
 from ttd.encoders.loading.pretrained import (
     image_processor,
     load_pretrained,
-    load_statistics,
-    load_tokenizer,
+    local_folder,
+    read_config,
     save_pretrained,
 )
+from ttd.encoders.loading.tokenizers import check_tokenizer, load_tokenizer
+from ttd.encoders.loading.weights import check_precision, read_weights, unwrapped
 from ttd.encoders.methods import DEFAULT, Context, LastBlock, Method, find_method
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
 
+log = logging.getLogger(__name__)
+
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+OPENAI_PARAMETERS = frozenset({"visual.conv1.weight", "visual.proj", "text_projection"})
+OPENAI_WIDEST = 1024
 
 # Settings of OpenCLIP's towers that change the computation, and the values that leave it as it is here.
 _PLAIN_OPEN_CLIP: dict[str, tuple[Any, ...]] = {
@@ -60,7 +77,7 @@ _OPEN_CLIP_WEIGHTS = (
     "clip",
     Format("hf", model_type="clip"),
     Format("open_clip", config=_OPEN_CLIP_CONFIG, weights=_OPEN_CLIP_WEIGHTS),
-    Format("openai", parameters=frozenset({"visual.conv1.weight", "visual.proj", "text_projection"})),
+    Format("openai", parameters=OPENAI_PARAMETERS),
 )
 class CLIPEncoder(CLIPTowers):
     """CLIP with dense features and maps by one of the methods of `ttd.encoders.methods`.
@@ -103,12 +120,16 @@ class CLIPEncoder(CLIPTowers):
     def from_source(cls, source: Source, **options: Any) -> CLIPEncoder:
         """Build the encoder of a folder of transformers or OpenCLIP, or of a file with OpenAI's names."""
         if source.layout == "hf":
-            return cls.from_pretrained(source.path, **options)
-        if source.tensors is not None:
-            return cls.from_openai_state_dict(source.tensors, **options)
-        weights = weights_file(source.path, _OPEN_CLIP_WEIGHTS)
-        assert weights is not None  # recognise() has looked
-        return cls.from_open_clip(read_json(source.path / _OPEN_CLIP_CONFIG), read_tensors(weights), **options)
+            return cls._from_folder(source.path, source.weights, source.tensors, options)
+        assert source.weights is not None  # recognise() has looked
+        tensors = read_weights(source.weights) if source.tensors is None else source.tensors
+        check_precision(tensors, source.weights)
+        if source.layout == "openai":
+            _note_activation(source.path, tensors)
+            return cls.from_openai_state_dict(tensors, **options)
+        config = read_json(source.path / _OPEN_CLIP_CONFIG)
+        options = load_statistics(source.path) | options
+        return cls.from_open_clip(config, _open_clip_names(tensors, source.weights), **options)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> CLIPEncoder:
@@ -118,10 +139,21 @@ class CLIPEncoder(CLIPTowers):
             source: the folder or id.
             options: as for the class; image statistics and tokenizer come from the folder where it has them.
         """
-        model = load_pretrained(CLIPModel, source, "clip")
-        vocabulary = model.config.text_config.vocab_size
-        tokenizer = load_tokenizer(source, default=clip_tokenizer if vocabulary == CLIP_VOCABULARY else None)
-        return cls(model, tokenizer, **(load_statistics(source) | options)).eval()
+        return cls._from_folder(local_folder(source), None, None, options)
+
+    @classmethod
+    def _from_folder(
+        cls, folder: Path, weights: Path | None, tensors: Mapping[str, Tensor] | None, options: Mapping[str, Any]
+    ) -> CLIPEncoder:
+        config = read_config(folder, CLIPConfig)
+        text = config.text_config
+        tokenizer = load_tokenizer(folder, default=clip_tokenizer if text.vocab_size == CLIP_VOCABULARY else None)
+        text.eos_token_id = end_token(text, tokenizer, folder)
+        if tokenizer is not None:
+            end = "highest" if pools_at_highest(text) else text.eos_token_id
+            check_tokenizer(tokenizer, text.vocab_size, folder, end=end)
+        model = load_pretrained(CLIPModel, folder, config, weights, tensors, _from_openai)
+        return cls(model, tokenizer, **(load_statistics(folder) | options)).eval()
 
     @classmethod
     def from_openai_state_dict(cls, tensors: Mapping[str, Tensor], **options: Any) -> CLIPEncoder:
@@ -132,6 +164,7 @@ class CLIPEncoder(CLIPTowers):
         Raises:
             ModelError: parameters are missing, unknown, or not a ViT's (OpenAI's ResNets are not supported).
         """
+        _check_openai_width(tensors)
         return cls._from_openai_names(tensors, {}, {}, "quick_gelu", options)
 
     @classmethod
@@ -141,23 +174,28 @@ class CLIPEncoder(CLIPTowers):
         Raises:
             ModelError: the config describes towers other than OpenCLIP's own ViT and text transformer.
         """
-        shape = config.get("model_cfg", config)
-        vision, text = dict(shape.get("vision_cfg", {})), dict(shape.get("text_cfg", {}))
+        shape = _part(config, "model_cfg") if "model_cfg" in config else config
+        vision, text = _part(shape, "vision_cfg"), _part(shape, "text_cfg")
         for part in (vision, text):
             for setting, plain in _PLAIN_OPEN_CLIP.items():
                 if part.get(setting) not in plain:
                     raise ModelError(
                         f"this OpenCLIP model has {setting} = {part[setting]}: only its plain ViTs load here"
                     )
-        width = tensors["visual.class_embedding"].shape[0] if "visual.class_embedding" in tensors else 0
-        vision_heads = {"num_attention_heads": max(1, width // vision.get("head_width", 64))}
-        text_heads = {"num_attention_heads": text["heads"]} if "heads" in text else {}
-        activation = "quick_gelu" if shape.get("quick_gelu") else "gelu"
-        for statistic in ("mean", "std"):
-            if statistic in config.get("preprocess_cfg", {}):
-                options.setdefault(statistic, tuple(config["preprocess_cfg"][statistic]))
         # OpenCLIP writes the text tower under "text." when the model was declared with `custom_text`.
         renamed = {name.removeprefix("text."): values for name, values in tensors.items()}
+        width = renamed["visual.class_embedding"].shape[0] if "visual.class_embedding" in renamed else 0
+        head_width = _count(vision, "head_width", 64)
+        heads = _count(text, "heads", 8)
+        _check_heads(width, max(1, width // head_width), f"head_width {head_width}")
+        _check_heads(_text_width(renamed), heads, f"heads {heads}")
+        vision_heads = {"num_attention_heads": max(1, width // head_width)}
+        text_heads = {"num_attention_heads": heads}
+        activation = "quick_gelu" if shape.get("quick_gelu") else "gelu"
+        # Its own word counts before that of a transformers file beside it.
+        options |= statistics(
+            {name: _part(config, "preprocess_cfg").get(name) for name in ("mean", "std")}, _OPEN_CLIP_CONFIG
+        )
         return cls._from_openai_names(renamed, vision_heads, text_heads, activation, options)
 
     @classmethod
@@ -280,6 +318,70 @@ class CLIPEncoder(CLIPTowers):
     def _dense(self, states: list[Tensor], grid: tuple[int, int], context: Context) -> Tensor:
         patches = (self.method.patches or LastBlock())(self._blocks, states, grid, context)
         return as_map(self._project(patches), grid)
+
+
+def _open_clip_names(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Tensor]:
+    """OpenCLIP's parameters without what training put around their names."""
+    named = unwrapped(tensors, ("visual.conv1.weight", "visual.proj"), weights)
+    if named is None:
+        raise ModelError(
+            f"{weights} holds no ViT CLIP as OpenCLIP names its parameters (its first is {min(tensors)}): put the "
+            f"weights that belong to {_OPEN_CLIP_CONFIG} beside it"
+        )
+    return named
+
+
+def _from_openai(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """OpenAI's or OpenCLIP's parameters, which some keep beside transformers' configuration, under its names."""
+    named = unwrapped(tensors, OPENAI_PARAMETERS, "the checkpoint")
+    return None if named is None else clip_to_hf(named)
+
+
+def _check_openai_width(tensors: Mapping[str, Tensor]) -> None:
+    """Raise where a single file is none of OpenAI's: nothing in it says how many heads its towers have."""
+    vision = tensors["visual.class_embedding"].shape[0] if "visual.class_embedding" in tensors else 0
+    for width in (vision, _text_width(tensors)):
+        if width > OPENAI_WIDEST:
+            raise ModelError(
+                f"the checkpoint's towers are {width} channels wide, and OpenAI published no ViT wider than "
+                f"{OPENAI_WIDEST}: put {_OPEN_CLIP_CONFIG}, which says their heads and activation, beside it"
+            )
+
+
+def _text_width(tensors: Mapping[str, Tensor]) -> int:
+    return tensors["token_embedding.weight"].shape[1] if "token_embedding.weight" in tensors else 0
+
+
+def _check_heads(width: int, heads: int, said: str) -> None:
+    if width % heads:
+        raise ModelError(
+            f"{_OPEN_CLIP_CONFIG}: {said} does not fit a tower of {width} channels: take it from the same model"
+        )
+
+
+def _note_activation(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Say that an activation is assumed, where a file has not what OpenAI's own files have."""
+    if "input_resolution" not in tensors:
+        log.warning(
+            "%s does not say its activation and heads: OpenAI's are used (QuickGELU, 64 channels a head); a file of "
+            "OpenCLIP needs its %s beside it",
+            path, _OPEN_CLIP_CONFIG,
+        )  # fmt: skip
+
+
+def _part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object in OpenCLIP's configuration; what is null or missing is empty."""
+    part = config.get(name)
+    if part is not None and not isinstance(part, Mapping):
+        raise ModelError(f"{_OPEN_CLIP_CONFIG}: {name} is {part!r}, and no object: download it again")
+    return dict(part or {})
+
+
+def _count(part: Mapping[str, Any], name: str, default: int) -> int:
+    value = default if part.get(name) is None else part[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelError(f"{_OPEN_CLIP_CONFIG}: {name} is {value!r}, and no whole number above 0: download it again")
+    return value
 
 
 class _SecondBackbone:

@@ -178,6 +178,12 @@ def embed_clip_tokens(clip: Any, token_ids: Tensor) -> Tensor:
             f"{token_ids.shape[1]} tokens are more than the {config.max_position_embeddings} "
             "that the text tower takes: cut them, keeping the end token"
         )
+    lowest, highest = int(token_ids.min()), int(token_ids.max())
+    if lowest < 0 or highest >= config.vocab_size:
+        raise InputError(
+            f"the token {lowest if lowest < 0 else highest} is not among this model's {config.vocab_size}: its "
+            "tokenizer is another model's"
+        )
     ends = _end_positions(token_ids, config)
     trimmed = token_ids[:, : int(ends.max()) + 1]
     states = clip.text_model(input_ids=trimmed).last_hidden_state  # (N, L, D)
@@ -188,6 +194,25 @@ def embed_clip_tokens(clip: Any, token_ids: Tensor) -> Tensor:
 def pools_at_highest(config: Any) -> bool:
     """Whether a text config pools each text at its highest token id, not at the first end token."""
     return config.eos_token_id in (LEGACY_END, config.vocab_size - 1)
+
+
+def end_token(config: Any, tokenizer: Any, where: object) -> int:
+    """The one end token of a text config, which some write as a list or leave out.
+
+    Raises:
+        ModelError: there is none, or several of which none is the tokenizer's.
+    """
+    named = config.eos_token_id
+    ends = [named] if isinstance(named, int) else list(named or [])
+    if len(ends) == 1:
+        return int(ends[0])
+    own = None if tokenizer is None else tokenizer.eos_token_id
+    if own is None or (ends and own not in ends):
+        raise ModelError(
+            f"{where}: config.json names {ends or 'no'} end tokens and the tokenizer {own}: write the one that ends a "
+            "text as eos_token_id"
+        )
+    return int(own)
 
 
 def _end_positions(token_ids: Tensor, config: Any) -> Tensor:

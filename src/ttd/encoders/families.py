@@ -19,7 +19,14 @@ from ttd.registry import ENCODERS, origin_of
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
 
-HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+HF_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.fp16.safetensors",
+    "pytorch_model.fp16.bin",
+)
 
 
 @dataclass(frozen=True)

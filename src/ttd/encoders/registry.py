@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:
             "(adapter_config.json with adapter_model.safetensors)"
         )
     tensors = add_to_tensors(source.tensors, read_adapter_file(path), scale=scale, label=path.name)
-    return Source(source.kind, source.layout, source.path, source.card, tensors)
+    return replace(source, tensors=tensors)
 
 
 # ---------------------------------------------------------------- options

@@ -9,14 +9,14 @@ Shapes: B images, h x w patches, D width = C embedding channels, N texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
-from transformers import SiglipModel
+from transformers import SiglipConfig, SiglipModel
 
 from ttd.encoders.base import Encoder
 from ttd.encoders.clip_towers import as_map, run_blocks
@@ -24,13 +24,15 @@ from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.encoders.identity import tower_identity
 from ttd.encoders.loading.formats import Source
+from ttd.encoders.loading.image_statistics import load_statistics
 from ttd.encoders.loading.pretrained import (
     image_processor,
     load_pretrained,
-    load_statistics,
-    load_tokenizer,
+    local_folder,
+    read_config,
     save_pretrained,
 )
+from ttd.encoders.loading.tokenizers import check_tokenizer, load_tokenizer
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 
@@ -74,13 +76,23 @@ class SigLIPEncoder(Encoder):
     @classmethod
     def from_source(cls, source: Source, **options: Any) -> SigLIPEncoder:
         """Build the encoder of a transformers folder."""
-        return cls.from_pretrained(source.path, **options)
+        return cls._from_folder(source.path, source.weights, source.tensors, options)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> SigLIPEncoder:
         """Load a transformers folder or hub id (`model_type` "siglip") with its tokenizer, in float32."""
-        model = load_pretrained(SiglipModel, source, "siglip")
-        return cls(model, load_tokenizer(source), **(load_statistics(source) | options)).eval()
+        return cls._from_folder(local_folder(source), None, None, options)
+
+    @classmethod
+    def _from_folder(
+        cls, folder: Path, weights: Path | None, tensors: Mapping[str, Tensor] | None, options: Mapping[str, Any]
+    ) -> SigLIPEncoder:
+        config = read_config(folder, SiglipConfig)
+        tokenizer = load_tokenizer(folder)
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, config.text_config.vocab_size, folder)
+        model = load_pretrained(SiglipModel, folder, config, weights, tensors)
+        return cls(model, tokenizer, **(load_statistics(folder) | options)).eval()
 
     @property
     def logit_scale(self) -> float:

@@ -117,7 +117,7 @@ class SAMRefiner(Refiner):
         from transformers import AutoConfig, SamHQModel
 
         from ttd.encoders.loading.formats import check_references
-        from ttd.encoders.loading.pretrained import without_bars
+        from ttd.encoders.loading.pretrained import quietly
 
         check_references(name_or_folder)
         try:
@@ -126,7 +126,7 @@ class SAMRefiner(Refiner):
                 raise ModelError(
                     f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as {DEFAULT_MODEL}."
                 )
-            with without_bars():
+            with quietly():
                 model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             if is_out_of_memory(error):

@@ -10,7 +10,7 @@ from transformers import CLIPModel
 
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.loading.formats import Card, write_card
-from ttd.encoders.loading.pretrained import without_bars
+from ttd.encoders.loading.pretrained import quietly
 from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_folder
@@ -59,7 +59,7 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
 
 def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     """Writes the folder that `ttd.load` and transformers read."""
-    with without_bars():
+    with quietly():
         model.half().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     shutil.copytree(CLIP_TOKENIZER, folder, dirs_exist_ok=True)

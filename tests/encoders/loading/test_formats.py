@@ -52,7 +52,7 @@ class TestCard:
             ({"format": 1, "kind": "clip", "image_size": 22.4}, '"image_size"'),
             ({"format": 1, "kind": "clip", "method": 3}, '"method"'),
             ({"format": 1, "kind": "clip", "vocabulary": "../words.txt"}, '"vocabulary"'),
-            ([1], "JSON object"),
+            ([1], "is not an object"),
         ],
     )
     def test_mistakes_are_named(self, tmp_path: Path, content: object, named: str) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.utils import are_progress_bars_disabled
-from transformers import CLIPModel
 from transformers.utils import logging
 
-from ttd.encoders.loading.pretrained import load_pretrained, load_statistics, load_tokenizer
+from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.loading.image_statistics import load_statistics
+from ttd.encoders.loading.tokenizers import load_tokenizer
+from ttd.encoders.siglip import SigLIPEncoder
 from ttd.errors import ModelError
 
 
@@ -18,7 +20,7 @@ def test_loading_writes_nothing_and_leaves_the_bars_of_downloads_on(
     clip_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert logging.is_progress_bar_enabled()
-    load_pretrained(CLIPModel, clip_folder, "clip")
+    CLIPEncoder.from_pretrained(clip_folder)
     assert capfd.readouterr() == ("", "")
     assert logging.is_progress_bar_enabled()
     assert not are_progress_bars_disabled()
@@ -27,7 +29,7 @@ def test_loading_writes_nothing_and_leaves_the_bars_of_downloads_on(
 def test_bars_that_were_off_stay_off(clip_folder: Path) -> None:
     logging.disable_progress_bar()
     try:
-        load_pretrained(CLIPModel, clip_folder, "clip")
+        CLIPEncoder.from_pretrained(clip_folder)
         assert not logging.is_progress_bar_enabled()
     finally:
         logging.enable_progress_bar()
@@ -35,7 +37,7 @@ def test_bars_that_were_off_stay_off(clip_folder: Path) -> None:
 
 def test_another_kind_of_model_is_refused(clip_folder: Path) -> None:
     with pytest.raises(ModelError, match="holds a 'clip' model where 'siglip' is expected"):
-        load_pretrained(CLIPModel, clip_folder, "siglip")
+        SigLIPEncoder.from_pretrained(clip_folder)
 
 
 def test_statistics_and_tokenizer_where_a_folder_has_them(clip_folder: Path, tmp_path: Path) -> None:
@@ -52,5 +54,8 @@ def test_a_damaged_tokenizer_is_named(clip_folder: Path, tmp_path: Path) -> None
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"):
         if (folder / name).exists():
             (folder / name).write_text("{")
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json is not JSON"):
+        load_tokenizer(folder)
+    shutil.copy(clip_folder / "tokenizer_config.json", folder)
     with pytest.raises(ModelError, match=r"the tokenizer of .*model cannot be loaded"):
         load_tokenizer(folder)

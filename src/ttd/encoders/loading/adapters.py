@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from ttd.encoders.base import Encoder
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.encoders.loading.checkpoints import read_tensors
-from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, check_safetensors, read_card, read_json, weights_file
+from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, read_card
+from ttd.encoders.loading.weights import check_safetensors, weights_file
 from ttd.errors import ModelError, is_out_of_memory
 
 log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ttd.encoders.loading.files import check_pointer
 from ttd.errors import ModelError
 from ttd.files import whole_file
 
@@ -39,8 +40,8 @@ _CONTAINERS = ("state_dict", "model", "module", "state_dict_ema")
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, on the CPU.
 
-    The parameters may lie at the top, or in a part called "state_dict" or "model"; a "module." before every
-    name (left by data-parallel training) is cut off. Pickles of torch's zip format are mapped, not read,
+    The parameters may lie at the top, or in a part called "state_dict" or "model"; what training puts before their
+    names stays, but for a "module." before every name. Pickles of torch's zip format are mapped, not read,
     into memory.
 
     Raises:
@@ -51,6 +52,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"the checkpoint {path} does not exist: check the path")
+    check_pointer(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if _is_torchscript(path):

@@ -8,12 +8,23 @@ is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttd.encoders.families import Family, Format, families, find_family
+from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.weights import (
+    WEIGHT_SUFFIXES,
+    check_safetensors,
+    find_weights,
+    index_shards,
+    other_weights,
+    unwrapped,
+    weights_file,
+    weights_files,
+)
 from ttd.errors import ModelError
 from ttd.files import whole_file
 from ttd.safe_paths import name_fault
@@ -24,7 +35,6 @@ if TYPE_CHECKING:
 CARD = "ttd.json"
 CARD_FORMAT = 1
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ class Source:
         layout: name of the family's `Format`.
         path: the folder, or the weights file.
         card: what `ttd.json` beside it says, None without one.
-        tensors: the parameters of a file by their names; None for folders, which their encoder reads.
+        tensors: the parameters of a file by their names; None for folders, whose weights their encoder reads.
+        weights: the file of the weights, or the index of their shards.
     """
 
     kind: str
@@ -67,6 +78,7 @@ class Source:
     path: Path
     card: Card | None = None
     tensors: dict[str, Tensor] | None = None
+    weights: Path | None = None
 
 
 # ---------------------------------------------------------------- the card
@@ -137,8 +149,12 @@ def _check_card(path: Path, content: Mapping[str, Any]) -> None:
 # ---------------------------------------------------------------- formats
 
 
-def recognise(path: str | Path) -> Source:
+def recognise(path: str | Path, weights: str | None = None) -> Source:
     """Find out which format a model's folder or file is in.
+
+    Args:
+        path: the folder, or a file of weights.
+        weights: name of the file of a folder that is meant, whatever else lies there.
 
     Raises:
         ModelError: nothing is there, it is an adapter or another kind of model, or a file of it is missing or
@@ -149,10 +165,11 @@ def recognise(path: str | Path) -> Source:
         return _recognise_file(path)
     if not path.is_dir():
         raise ModelError(f"there is no model at {path}: check the path")
-    if (found := _format_of_folder(path)) is not None:
-        family, format = found
-        _check_weights(path, format.weights)
-        return _source(family, format, path)
+    if described := _formats_of_folder(path):
+        family, format = _with_weights(path, described, weights)
+        found = path / weights if weights else find_weights(path, format.weights)
+        weights_files(found)
+        return _source(family, format, path, found)
     if (path / "adapter_config.json").is_file():
         raise ModelError(f"{path} is an adapter, not a model: pass it as adapter, with its base as the model")
     if (path / "config.json").is_file():
@@ -160,38 +177,16 @@ def recognise(path: str | Path) -> Source:
         raise ModelError(
             f"{path / 'config.json'} describes a {model_type!r} model: only {' and '.join(_model_types())} can be read"
         )
-    files = sorted(f for f in path.iterdir() if f.suffix in WEIGHT_SUFFIXES and not f.name.startswith("."))
+    files = other_weights(path)
     if len(files) == 1:
         return _recognise_file(files[0])
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:4])
+        raise ModelError(f"{path} holds {len(files)} files of weights ({names}): name the one that is meant")
     raise ModelError(
         f"{path} holds no model that can be read: it needs config.json ({' or '.join(_model_types())}) or "
         f"{' or '.join(_configs())} with the weights, or one checkpoint file"
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ModelError names the file where it is missing, damaged, or no object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}): restore or download it again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} must hold a JSON object: restore or download it again")
-    return content
-
-
-def weights_file(folder: Path, candidates: Iterable[str]) -> Path | None:
-    """The first of the candidates that is in the folder."""
-    return next((folder / name for name in candidates if (folder / name).is_file()), None)
-
-
-def index_shards(index: Path) -> list[str]:
-    """The file names that a `*.safetensors.index.json` lists; ModelError where it lists anything else."""
-    weight_map = read_json(index).get("weight_map")
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not names or any(name_fault(name) for name in names):
-        raise ModelError(f'{index} has no "weight_map" of names of files beside it: download it again')
-    return sorted(set(names))
 
 
 def check_references(folder: str | Path) -> None:
@@ -207,30 +202,41 @@ def check_references(folder: str | Path) -> None:
         )
 
 
-def _format_of_folder(folder: Path) -> tuple[Family, Format] | None:
-    """The format that a folder's files show: by config.json, unless that belongs to another library."""
+def _formats_of_folder(folder: Path) -> list[tuple[Family, Format]]:
+    """The formats that a folder's configurations show: by config.json first, unless that is another library's."""
     config = folder / "config.json"
     model_type = read_json(config).get("model_type") if config.is_file() else None
     formats = _formats()
-    for family, format in formats:
-        if format.model_type is not None and format.model_type == model_type:
-            return family, format
+    described = [(a, f) for a, f in formats if f.model_type is not None and f.model_type == model_type]
     for family, format in formats:  # timm writes a config.json beside open_clip_config.json
         if format.config is not None and (folder / format.config).is_file():
             if format.config.endswith(".json"):
                 read_json(folder / format.config)
+            described.append((family, format))
+    return described
+
+
+def _with_weights(folder: Path, described: list[tuple[Family, Format]], weights: str | None) -> tuple[Family, Format]:
+    """Of the formats that a folder's configurations show, the first whose weights are there under their own name."""
+    for family, format in described:
+        names = [name for name in format.weights if weights in (None, name)]
+        if weights_file(folder, names) is not None:
             return family, format
-    return None
+    if weights is not None:
+        raise ModelError(f"{folder} lacks {weights}, the file that belongs to this model: put it beside the others")
+    return described[0]
 
 
-def _source(family: Family, format: Format, path: Path, tensors: dict[str, Tensor] | None = None) -> Source:
+def _source(
+    family: Family, format: Format, path: Path, weights: Path | None, tensors: dict[str, Tensor] | None = None
+) -> Source:
     folder = path if path.is_dir() else path.parent
     card = read_card(folder)
     if card and card.kind != family.kind:
         raise ModelError(
             f'{folder / CARD} says "{card.kind}" but {path.name} is a {family.kind} model: correct the card'
         )
-    return Source(family.kind, format.name, path, card, tensors)
+    return Source(family.kind, format.name, path, card, tensors, weights)
 
 
 def _formats() -> list[tuple[Family, Format]]:
@@ -245,53 +251,34 @@ def _configs() -> list[str]:
     return [format.config for _, format in _formats() if format.config is not None]
 
 
-def _check_weights(folder: Path, candidates: tuple[str, ...]) -> None:
-    """Raise where the folder's weights are missing or cut off, which costs reading their headers only."""
-    found = weights_file(folder, candidates)
-    if found is None:
-        raise ModelError(f"{folder} has a configuration but no weights: put {candidates[0]} beside it")
-    shards = [found]
-    if found.name.endswith(".index.json"):
-        shards = [folder / name for name in index_shards(found)]
-    for shard in shards:
-        check_safetensors(shard)
-
-
-def check_safetensors(path: Path) -> None:
-    """Raise ModelError where a safetensors file is missing, cut off, or none; other suffixes pass."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: download or copy it again")
-    if path.suffix != ".safetensors":
-        return
-    try:
-        with safe_open(path, "pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or cut off ({error}): download or copy it again") from error
-
-
 def _recognise_file(path: Path) -> Source:
     from ttd.encoders.loading.checkpoints import read_tensors
 
     if path.suffix not in WEIGHT_SUFFIXES:
         raise ModelError(f"{path} is not a checkpoint: {', '.join(WEIGHT_SUFFIXES)} can be read")
-    if any(path.name in format.weights for _, format in _formats()) and (
-        (path.parent / "config.json").is_file() or any((path.parent / name).is_file() for name in _configs())
-    ):
-        return recognise(path.parent)
     if path.name in ADAPTER_WEIGHTS:
         raise ModelError(f"{path} is an adapter, not a model: pass its folder as adapter=")
+    described = _formats_of_folder(path.parent)
+    for family, format in described:
+        if path.name in format.weights:
+            weights_files(path)
+            return _source(family, format, path.parent, path)
     check_safetensors(path)
     tensors = read_tensors(path)
     fitting = [
-        (len(f.parameters), family, f) for family, f in _formats() if f.parameters and f.parameters <= set(tensors)
+        (len(f.parameters), family, f, plain)
+        for family, f in _formats()
+        if f.parameters and (plain := unwrapped(tensors, f.parameters, path)) is not None
     ]
-    if not fitting:
+    best = max(fitting, key=lambda one: one[0], default=None)  # the most particular one
+    # What lies beside a file describes it, unless its parameters are those of another family.
+    for family, format in described:
+        if best is None or best[1] is family:
+            return _source(family, format, path.parent, path, tensors if best is None else best[3])
+    if best is None:
         raise ModelError(
             f"{path} is in no format that can be read from a single file (OpenAI's CLIP, TCL); its first "
             f"parameter is {min(tensors, default='none')}: a Hugging Face model needs config.json beside it"
         )
-    _, family, format = max(fitting, key=lambda one: one[0])  # the most particular one
-    return _source(family, format, path, tensors)
+    _, family, format, plain = best
+    return _source(family, format, path, path, plain)

@@ -15,26 +15,16 @@ from pathlib import Path
 from ttd.encoders.families import Format, families
 from ttd.encoders.loading.catalogue import ModelEntry
 from ttd.encoders.loading.downloads import NEEDS_NONE, cache_folder, check_hash, disk_errors, human_size
-from ttd.encoders.loading.formats import (
-    ADAPTER_WEIGHTS,
-    CARD,
-    index_shards,
-    read_json,
-)
+from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD
+from ttd.encoders.loading.image_statistics import PROCESSOR_FILES
+from ttd.encoders.loading.tokenizers import TOKENIZER_FILES
+from ttd.encoders.loading.weights import index_shards
 from ttd.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-SMALL_FILES = (
-    CARD,
-    "preprocessor_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
-    "spiece.model",
-)
+SMALL_FILES = (CARD, *PROCESSOR_FILES, *TOKENIZER_FILES)
 
 
 def by_hand_folder(repo_id: str) -> Path:

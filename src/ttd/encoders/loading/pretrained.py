@@ -1,67 +1,161 @@
-"""transformers folders and hub ids: the model, its tokenizer, its image statistics, read and written."""
+"""transformers folders and hub ids: the model, read and written."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import logging
-from transformers.utils.hub import cached_file
+from torch import Tensor
+from transformers.activations import ACT2FN
+from transformers.utils import logging as transformers_logging
 
+from ttd.encoders.families import HF_WEIGHTS
+from ttd.encoders.loading.files import read_json
 from ttd.encoders.loading.formats import check_references
+from ttd.encoders.loading.tokenizers import cause
+from ttd.encoders.loading.weights import check_precision, find_weights, read_weights, unwrapped
 from ttd.errors import ModelError, is_out_of_memory
 
-_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model")
+log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+ANCHOR = "vision_model.embeddings.patch_embedding.weight"
+_TOWERS = ("vision_config", "text_config")
+# How attention is computed and which code may be run are no part of what a model is.
+_NOT_OF_THE_MODEL = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "auto_map")
+_BUFFERS = ("position_ids",)  # older versions of transformers saved them
 
 
-def load_pretrained(model_class: Any, source: str | Path, model_type: str) -> Any:
-    """Load a folder or hub id as `model_class`, in float32.
+def local_folder(source: str | Path) -> Path:
+    """The folder of a transformers model that a folder's path or hub id stands for, downloaded where need be."""
+    if Path(source).is_dir():
+        return Path(source)
+    from ttd.encoders.loading.hub import hub_model
+
+    return hub_model(str(source))
+
+
+def read_config(folder: Path, config_class: Any) -> Any:
+    """A folder's `config.json` as transformers' configuration of a two-tower model.
 
     Raises:
-        ModelError: it cannot be read, describes another kind of model, or lacks parameters.
+        ModelError: it describes another kind of model, a quantised one, or none that can be built.
     """
-    check_references(source)
+    path = folder / CONFIG
+    content = read_json(path)
+    expected = config_class.model_type
+    if content.get("model_type") != expected:
+        raise ModelError(f"{folder} holds a {content.get('model_type')!r} model where {expected!r} is expected")
+    if quantised := content.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+        raise ModelError(
+            f"{path} describes a quantised model ({method or 'quantization_config'}), which cannot be read: fetch the "
+            "model in float32, float16 or bfloat16"
+        )
+    for part in (content, *(content[tower] for tower in _TOWERS if isinstance(content.get(tower), dict))):
+        for name in _NOT_OF_THE_MODEL:
+            part.pop(name, None)
+    vision = content.get(_TOWERS[0])
+    for name in ("image_size", "patch_size"):
+        if isinstance(vision, dict) and vision.get(name) is not None:
+            vision[name] = _side(vision[name], name, path)
     try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type != model_type:
-            raise ModelError(f"{source} holds a {config.model_type!r} model where {model_type!r} is expected")
-        with without_bars():
-            model, report = model_class.from_pretrained(
-                source, config=config, dtype=torch.float32, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        config = config_class.from_dict(content)
+    except Exception as error:  # transformers checks a configuration in every way there is
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"{source} cannot be loaded as a {model_type} model: {_first_line(error)}") from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelError(f"{source} is incomplete: it lacks {missing}; fetch it again")
+        raise ModelError(f"{path} cannot be used ({cause(error)}): download it again") from error
+    for tower in (config.vision_config, config.text_config):
+        if isinstance(tower.hidden_act, str) and tower.hidden_act not in ACT2FN:
+            raise ModelError(
+                f"{path} names the activation {tower.hidden_act!r}, which does not exist: download it again"
+            )
+    return config
+
+
+def _side(value: Any, name: str, path: Path) -> int:
+    """A side in pixels, of a square that some write as height and width."""
+    sides = value if isinstance(value, list) else [value]
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+    if not sides or not whole or len(set(sides)) > 1:
+        raise ModelError(f"{path}: {name} is {value!r}, and only models of square images and patches can be read")
+    return int(sides[0])
+
+
+def load_pretrained(
+    model_class: Any,
+    folder: Path,
+    config: Any,
+    weights: Path | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor] | None] | None = None,
+) -> Any:
+    """The model of a transformers folder, in float32.
+
+    Args:
+        model_class: of transformers.
+        folder: of the model.
+        config: see `read_config`.
+        weights: the file of its weights, or the index of their shards; None finds it.
+        tensors: what that file holds, where it has been read.
+        rename: parameters under another library's names -> under transformers', or None where they are not that one's.
+
+    Raises:
+        ModelError: the weights cannot be read, lack parameters, or have other shapes than the configuration says.
+    """
+    check_references(folder)
+    weights = weights or find_weights(folder, HF_WEIGHTS)
+    tensors = read_weights(weights) if tensors is None else tensors
+    named = unwrapped(tensors, [ANCHOR], weights)
+    if named is None and rename is not None:
+        named = rename(tensors)
+    if named is None:
+        raise ModelError(
+            f"{weights} holds no {config.model_type} model as transformers names its parameters (the first is "
+            f"{min(tensors, default='none')}): put the weights that belong to {CONFIG} beside it"
+        )
+    check_precision(named, weights)
+    try:
+        with quietly():
+            model, report = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=named,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # transformers and torch raise whatever they meet
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{folder} cannot be loaded as a {config.model_type} model: {cause(error)}") from error
+    _check_report(report, folder, weights, config.model_type)
     return model
 
 
-def load_statistics(source: str | Path) -> dict[str, tuple[float, ...]]:
-    """`mean` and `std` of a folder's `preprocessor_config.json`; nothing where there is none."""
-    path = _find(source, "preprocessor_config.json")
-    if path is None:
-        return {}
-    settings = json.loads(Path(path).read_text("utf-8"))
-    named = {"mean": settings.get("image_mean"), "std": settings.get("image_std")}
-    return {name: tuple(map(float, values)) for name, values in named.items() if values}
-
-
-def load_tokenizer(source: str | Path, default: Callable[[], Any] | None = None) -> Any:
-    """The folder's own tokenizer, or the default's, or None where there is neither."""
-    if any(_find(source, name) for name in _TOKENIZER_FILES):
-        try:
-            return AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise ModelError(f"the tokenizer of {source} cannot be loaded: {_first_line(error)}") from error
-    return default() if default else None
+def _check_report(report: Mapping[str, Any], folder: Path, weights: Path, kind: str) -> None:
+    """Raise or warn where parameters were missing, of other shapes, or left over."""
+    for name, found, wanted in sorted(report["mismatched_keys"])[:1]:
+        raise ModelError(
+            f"{weights} does not fit {folder / CONFIG}: {name} is {list(found)} and not {list(wanted)}; take both from "
+            "the same model"
+        )
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelError(f"{weights} is incomplete: it lacks {missing}; fetch it again")
+    unknown = sorted(name for name in report["unexpected_keys"] if not name.endswith(_BUFFERS))
+    if unknown:
+        log.warning(
+            "%s has %d parameters that a %s model of %s does not have, such as %s: they are left out, and its answers "
+            "may differ from the ones it was trained for",
+            weights, len(unknown), kind, CONFIG, unknown[0],
+        )  # fmt: skip
 
 
 def image_processor(
@@ -90,36 +184,20 @@ def save_pretrained(folder: Path, model: Any, tokenizer: Any, processor: dict[st
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=1) + "\n", encoding="utf-8")
-    with without_bars():
+    with quietly():
         model.save_pretrained(folder)
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """No bar for weights that are read from the disk; transformers' bars heed no terminal."""
+def quietly() -> Iterator[None]:
+    """No bar for weights that are read from the disk, no tables in the log: transformers' heed no terminal."""
     # transformers switches huggingface_hub's bars with its own: downloads must have theirs back.
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if shown:
-            logging.enable_progress_bar()
-
-
-def _find(source: str | Path, name: str) -> str | None:
-    if Path(source).is_dir():
-        path = Path(source) / name
-        return str(path) if path.is_file() else None
-    found: str | None = cached_file(
-        str(source),
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            transformers_logging.enable_progress_bar()
