@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -150,10 +150,10 @@ class CLIPEncoder(CLIPTowers):
         tokenizer = load_tokenizer(folder, default=clip_tokenizer if text.vocab_size == CLIP_VOCABULARY else None)
         text.eos_token_id = end_token(text, tokenizer, folder)
         if tokenizer is not None:
-            end = "highest" if pools_at_highest(text) else text.eos_token_id
+            end: int | Literal["highest"] = "highest" if pools_at_highest(text) else text.eos_token_id
             check_tokenizer(tokenizer, text.vocab_size, folder, end=end)
         model = load_pretrained(CLIPModel, folder, config, weights, tensors, _from_openai)
-        return cls(model, tokenizer, **(load_statistics(folder) | options)).eval()
+        return cls(model, tokenizer, **{**load_statistics(folder), **options}).eval()
 
     @classmethod
     def from_openai_state_dict(cls, tensors: Mapping[str, Tensor], **options: Any) -> CLIPEncoder:

@@ -136,7 +136,10 @@ def _from_catalogue(entry: ModelEntry) -> Source:
         return recognise(MINI)
     if entry.file is not None:
         return recognise(released_weights(entry))
-    return recognise(hub_model(entry.source, entry))
+    folder = hub_model(entry.source, entry)
+    # A folder that was filled by hand may hold the same model under another name.
+    pinned = entry.weights if entry.weights and (folder / entry.weights).is_file() else None
+    return recognise(folder, pinned)
 
 
 def _unknown(name: str, what: str) -> ModelError:

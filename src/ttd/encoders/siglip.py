@@ -92,7 +92,7 @@ class SigLIPEncoder(Encoder):
         if tokenizer is not None:
             check_tokenizer(tokenizer, config.text_config.vocab_size, folder)
         model = load_pretrained(SiglipModel, folder, config, weights, tensors)
-        return cls(model, tokenizer, **(load_statistics(folder) | options)).eval()
+        return cls(model, tokenizer, **{**load_statistics(folder), **options}).eval()
 
     @property
     def logit_scale(self) -> float:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
+from tests.encoders.hub_stand_in import StandIn
 from tests.tiny_models import randomised, tiny_clip_model, tiny_siglip
 from tests.tolerance import TINY, assert_close
 from ttd.encoders.clip import OPENAI_MEAN, OPENAI_STD, CLIPEncoder
@@ -551,3 +552,99 @@ def test_a_single_file_whose_activation_is_assumed_says_so(tmp_path: Path, caplo
     torch.save(tensors | own, tmp_path / "ViT.pt")  # as OpenAI's own files
     load_encoder(tmp_path / "ViT.pt")
     assert not caplog.records
+
+
+# ---------------------------------------------------------------- the hub
+
+REPO = "someone/tiny-clip"
+
+
+def publish(hub: StandIn, folder: Path, repo: str = REPO) -> None:
+    for path in folder.iterdir():
+        hub.files[f"{repo}/{path.name}"] = path.read_bytes()
+
+
+def asked_for(hub: StandIn, ending: str) -> list[str]:
+    return [path for _, path, _ in hub.requests if path.endswith(ending)]
+
+
+def test_what_a_processor_says_comes_with_a_hub_s_model(hub: StandIn, folder: Path) -> None:
+    processor = {"image_processor": {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    publish(hub, folder)
+    encoder = load_encoder(REPO)
+    assert (encoder.mean, encoder.std) == ((0.5,) * 3, (0.25,) * 3)
+
+
+def test_pickled_shards_of_a_hub(hub: StandIn, folder: Path, plain: str) -> None:
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model-00001-of-00001.bin")
+    index = {"weight_map": dict.fromkeys(state, "pytorch_model-00001-of-00001.bin")}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    publish(hub, folder)
+    assert load_encoder(REPO).fingerprint() == plain
+
+
+@pytest.mark.parametrize("fault", ["sentencepiece", "no vocabulary", "quantised"])
+def test_what_is_wrong_is_said_before_the_weights_are_fetched(
+    hub: StandIn, siglip: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    if fault == "sentencepiece":
+        import importlib.util
+
+        found = importlib.util.find_spec
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sentencepiece" else found(name))
+        (siglip / "tokenizer.json").rename(siglip / "spiece.model")
+        edit(siglip / "tokenizer_config.json", lambda c: c.update(tokenizer_class="SiglipTokenizer"))
+    elif fault == "no vocabulary":
+        (siglip / "tokenizer.json").unlink()
+    else:
+        edit(siglip / "config.json", lambda c: c.update(quantization_config={"quant_method": "awq"}))
+    publish(hub, siglip)
+    with pytest.raises(TTDError, match=fault):
+        load_encoder(REPO)
+    assert not asked_for(hub, "model.safetensors")
+
+
+def test_a_full_disk_is_said_before_the_weights_are_fetched(
+    hub: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(hub, folder)
+    monkeypatch.setattr("ttd.encoders.loading.downloads.free_space", lambda place: 3_000_000)
+    with pytest.raises(ModelError, match=r"model\.safetensors is about 1\d MB and only about 3 MB is free"):
+        load_encoder(REPO)
+    assert [method for method, path, _ in hub.requests if path.endswith("model.safetensors")] == ["HEAD"]
+
+
+def test_a_pinned_file_is_taken_whatever_else_the_repository_holds(
+    hub: StandIn, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As laion's repositories: one model twice, under transformers' and under OpenCLIP's names."""
+    import dataclasses
+    import hashlib
+
+    from ttd.encoders.loading import catalogue
+
+    open_clip_config(folder)
+    save_file(openai_tensors(seed=1), folder / "open_clip_model.safetensors")
+    row = catalogue.find_entry("openclip-vit-b16")
+    assert row is not None
+    assert row.weights == "open_clip_model.safetensors"
+    publish(hub, folder, row.source)
+    content = (folder / "open_clip_model.safetensors").read_bytes()
+    pinned = dataclasses.replace(row, revision=None, sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(catalogue, "CATALOGUE", (pinned,))
+    for _ in range(2):  # downloaded, then from the cache
+        encoder = load_encoder("openclip-vit-b16")
+        assert_close(encoder.backbone.visual_projection.weight, openai_tensors(seed=1)["visual.proj"].T, TINY)
+        assert encoder.backbone.config.vision_config.hidden_act == "gelu"
+    assert not asked_for(hub, "/model.safetensors")
+    wrong = dataclasses.replace(pinned, sha256="0" * 64, source="someone/other")
+    publish(hub, folder, "someone/other")
+    monkeypatch.setattr(catalogue, "CATALOGUE", (wrong,))
+    with pytest.raises(ModelError, match=r"open_clip_model\.safetensors has the hash"):
+        load_encoder("openclip-vit-b16")
+    del hub.files["someone/other/open_clip_model.safetensors"]
+    with pytest.raises(ModelError, match="holds nothing that can be read here"):
+        load_encoder("openclip-vit-b16")

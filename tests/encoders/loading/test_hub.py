@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.encoders.hub_stand_in import COMMIT, StandIn
-from tests.tiny_models import tiny_clip_model, tiny_sam_model, tiny_siglip_model
+from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_sam_model, tiny_siglip_model
 from ttd.encoders.loading.catalogue import ModelEntry
 from ttd.encoders.loading.hub import by_hand_folder, hub_adapter, hub_model
 from ttd.encoders.registry import find_sam
@@ -101,10 +101,11 @@ def test_open_clip_repository_beside_a_foreign_config(hub: StandIn, tmp_path: Pa
 
 
 def test_siglip_in_the_cache_without_a_tokenizer_is_not_complete(hub: StandIn, tmp_path: Path) -> None:
-    tiny_siglip_model().save_pretrained(tmp_path)
-    publish(hub, tmp_path)
+    tiny_siglip_model().save_pretrained(tmp_path / "model")
+    publish(hub, tmp_path / "model")
     hub_model(REPO)
-    hub.files[f"{REPO}/tokenizer.json"] = b"{}"
+    small_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    publish(hub, tmp_path / "tokenizer")
     assert (hub_model(REPO) / "tokenizer.json").is_file()
 
 

@@ -32,6 +32,7 @@ class ModelEntry:
         what: "model", "adapter" or "refiner".
         base: for an adapter, the short name of the model that it belongs to.
         revision: the hub commit that `sha256` belongs to.
+        weights: the file of weights that is loaded, and that `sha256` is of, whatever else a repository holds.
         file: the file name under which a release is kept in the cache.
         notes: one line for people.
     """
@@ -45,6 +46,7 @@ class ModelEntry:
     what: str = "model"
     base: str | None = None
     revision: str | None = None
+    weights: str | None = None
     file: str | None = None
     notes: str = ""
 
@@ -110,6 +112,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         "MIT",
         sha256="3f25d29d3cc74e1d25d47e0593b4dd0864ced1e9b4d8e486a247ca4502f227f1",
         revision="7288da5a0d6f0b51c4a2b27c624837a9236d0112",
+        weights="open_clip_model.safetensors",
         notes="trained on LAION-2B",
     ),
     ModelEntry("siglip-base-patch16-224", "siglip", "google/siglip-base-patch16-224", 813_000_000, "Apache-2.0"),

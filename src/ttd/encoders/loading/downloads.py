@@ -7,7 +7,9 @@ A file appears under its final name in one step, so an interrupted download neve
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from pathlib import Path
 from ttd.encoders.loading.catalogue import ModelEntry
 from ttd.errors import ModelError
 from ttd.files import DISK_FULL
+
+log = logging.getLogger(__name__)
 
 NEEDS_NONE = 'the model "mini" needs no download'
 _CHUNK = 1 << 20
@@ -47,6 +51,24 @@ def check_hash(path: Path, expected: str) -> None:
         f"{path.name} has the hash {found[:12]}... where {expected[:12]}... was expected, so the download is "
         "damaged or was replaced: it has been deleted; try again, or fetch it from its publisher by hand"
     )
+
+
+def free_space(place: Path) -> int:
+    """Bytes that are free on the disk of a folder, which need not exist yet."""
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def check_space(place: Path, needed: int, what: str) -> None:
+    """Raise ModelError where a disk has not the bytes that a download needs."""
+    free = free_space(place)
+    log.info("%s is %s; %s is free in %s", what, human_size(needed), human_size(free), place)
+    if needed > free:
+        raise ModelError(
+            f"{what} is {human_size(needed)} and only {human_size(free)} is free in {place}: free some space, or set "
+            "TTD_CACHE to another folder"
+        )
 
 
 @contextmanager
@@ -144,6 +166,8 @@ def _transfer(url: str, part: Path, label: str) -> int | None:
         have = have if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
+        if total is not None:
+            check_space(part.parent, total - have, label)
         if tag := response.headers.get("ETag"):
             tag_file.write_text(tag, encoding="utf-8")
         bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=label, disable=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +39,14 @@ def check_pointer(path: Path) -> None:
     if is_pointer(path):
         raise ModelError(
             f"{path} is only a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}"
+        )
+
+
+def check_unquantised(config: Mapping[str, Any], path: Path) -> None:
+    """Raise where a `config.json` describes a model whose weights are quantised."""
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+        raise ModelError(
+            f"{path} describes a quantised model ({method or 'quantization_config'}), which cannot be read: fetch the "
+            "model in float32, float16 or bfloat16"
         )

@@ -1,7 +1,7 @@
 """Models and adapters from a hub, into local folders that `folders` can read.
 
-Files are asked for one by one and the weights last: a snapshot with weights is a complete one, and is used
-without any request.
+Files are asked for one by one and the weights last, when everything else is known to be right and there is room for
+them: a snapshot with weights is a complete one, and is used without any request.
 """
 
 from __future__ import annotations
@@ -14,13 +14,20 @@ from pathlib import Path
 
 from ttd.encoders.families import Format, families
 from ttd.encoders.loading.catalogue import ModelEntry
-from ttd.encoders.loading.downloads import NEEDS_NONE, cache_folder, check_hash, disk_errors, human_size
-from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.downloads import (
+    NEEDS_NONE,
+    cache_folder,
+    check_hash,
+    check_space,
+    disk_errors,
+    human_size,
+)
+from ttd.encoders.loading.files import check_unquantised, read_json
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD
 from ttd.encoders.loading.image_statistics import PROCESSOR_FILES
-from ttd.encoders.loading.tokenizers import TOKENIZER_FILES
-from ttd.encoders.loading.weights import index_shards
-from ttd.errors import ModelError
+from ttd.encoders.loading.tokenizers import TOKENIZER_FILES, load_tokenizer
+from ttd.encoders.loading.weights import WEIGHT_SUFFIXES, index_shards
+from ttd.errors import ModelError, TTDError
 
 log = logging.getLogger(__name__)
 
@@ -47,22 +54,35 @@ def hub_model(repo_id: str, entry: ModelEntry | None = None, formats: Sequence[F
         ModelError: the repository is unknown, holds another kind of model, cannot be reached, or sends a file
             whose hash is wrong.
     """
-    by_hand = by_hand_folder(repo_id)
-    if by_hand.is_dir():
-        return by_hand
-    formats = formats or [format for family in families() for format in family.formats]
-    revision = entry.revision if entry else None
-    cached = _model_files(_Repository(repo_id, revision, local=True), formats)
-    if cached:
-        return cached[0].parent
-    remote = _Repository(repo_id, revision, local=False, size=entry.size if entry else None)
-    files = _model_files(remote, formats)
+    if (folder := model_on_disk(repo_id, entry, formats)) is not None:
+        return folder
+    formats = formats or _every_format()
+    remote = _remote(repo_id, entry)
+    files = _model_files(remote, formats, entry.weights if entry else None)
     if not files:
         kinds = " or ".join(format.model_type for format in formats if format.model_type)
         needed = [f"config.json ({kinds})", *(format.config for format in formats if format.config)]
         raise ModelError(remote.lacks_everything(" or ".join(needed)))
     remote.check(files[1:], entry.sha256 if entry else None)
     return files[0].parent
+
+
+def model_on_disk(repo_id: str, entry: ModelEntry | None = None, formats: Sequence[Format] = ()) -> Path | None:
+    """Where `hub_model` finds a model without any request; None where it would download it."""
+    by_hand = by_hand_folder(repo_id)
+    if by_hand.is_dir():
+        return by_hand
+    revision, weights = (entry.revision, entry.weights) if entry else (None, None)
+    cached = _model_files(_Repository(repo_id, revision, local=True), formats or _every_format(), weights)
+    return cached[0].parent if cached else None
+
+
+def _every_format() -> list[Format]:
+    return [format for family in families() for format in family.formats]
+
+
+def _remote(repo_id: str, entry: ModelEntry | None) -> _Repository:
+    return _Repository(repo_id, entry.revision if entry else None, local=False, size=entry.size if entry else None)
 
 
 def hub_adapter(repo_id: str) -> Path:
@@ -81,20 +101,33 @@ def hub_adapter(repo_id: str) -> Path:
     return files[0].parent
 
 
-def _model_files(repository: _Repository, formats: Sequence[Format]) -> list[Path]:
-    """The configuration and the weights files of a model; [] where either is missing."""
+def _model_files(repository: _Repository, formats: Sequence[Format], weights: str | None = None) -> list[Path]:
+    """The configuration and the weights files of a model; [] where either is missing.
+
+    Args:
+        repository: of the model.
+        formats: that will do.
+        weights: the one file of weights that will do, whatever else the repository holds.
+    """
     config = repository.get("config.json")
     model_type = read_json(config).get("model_type") if config else None
-    format = next((f for f in formats if f.model_type is not None and f.model_type == model_type), None)
-    if format is None:
-        named = ((f, repository.get(f.config)) for f in formats if f.config is not None)
-        format, config = next(((f, path) for f, path in named if path is not None), (None, None))
-    if format is None or config is None:
-        return []
-    small = {name: repository.get(name) for name in dict.fromkeys((*SMALL_FILES, *format.needs))}
-    if repository.local and format.needs and not any(small[name] for name in format.needs):
-        return []
-    return _with_weights(repository, config, format.weights)
+    described = [(f, config) for f in formats if f.model_type is not None and f.model_type == model_type]
+    for format in formats:  # asked for only where config.json does not decide
+        if format.config is not None and (weights in format.weights or not described):
+            described.append((format, repository.get(format.config)))
+    for format, path in described:
+        names = tuple(name for name in format.weights if weights in (None, name))
+        if path is None or not names:
+            continue
+        small = {name: repository.get(name) for name in dict.fromkeys((*SMALL_FILES, *format.needs))}
+        if repository.local and format.needs and not any(small[name] for name in format.needs):
+            continue
+        if not repository.local and format.model_type is not None:
+            check_unquantised(read_json(path), path)
+            load_tokenizer(path.parent)  # what is wrong with it is said before the weights are fetched
+        if files := _with_weights(repository, path, names):
+            return files
+    return []
 
 
 def _adapter_files(repository: _Repository) -> list[Path]:
@@ -145,11 +178,15 @@ class _Repository:
         from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
         try:
-            if not (local or self.reached):
+            large = name.endswith(WEIGHT_SUFFIXES)
+            if not local and (large or not self.reached):
                 # The client asks an unreachable hub again and again; this asks once.
-                get_hf_file_metadata(hf_hub_url(self.repo_id, name, revision=self.revision, endpoint=self.endpoint))
+                url = hf_hub_url(self.repo_id, name, revision=self.revision, endpoint=self.endpoint)
+                size = get_hf_file_metadata(url).size
                 self.reached = True
-            with disk_errors(self.cache or Path("the hub's cache (HF_HOME)")):
+                if large and size is not None:
+                    check_space(self._place(), size, f"{self.repo_id}/{name}")
+            with disk_errors(self._place()):
                 return Path(
                     hf_hub_download(
                         self.repo_id,
@@ -176,10 +213,15 @@ class _Repository:
                 f'{self.endpoint} has no model "{self.repo_id}" that may be read: check its spelling, or log '
                 "in with `hf auth login` if it is private"
             ) from error
-        except ModelError:
+        except TTDError:
             raise
         except Exception as error:  # the HTTP library below the hub's client changes with its version
             raise self._unreachable(error) from error
+
+    def _place(self) -> Path:
+        from huggingface_hub import constants
+
+        return self.cache or Path(constants.HF_HUB_CACHE)
 
     def check(self, weights: list[Path], expected: str | None) -> None:
         """Hash fresh weights: against the catalogue, else against the name that the hub gives large files."""

@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import logging as transformers_logging
 
 from ttd.encoders.families import HF_WEIGHTS
-from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.files import check_unquantised, read_json
 from ttd.encoders.loading.formats import check_references
 from ttd.encoders.loading.tokenizers import cause
 from ttd.encoders.loading.weights import check_precision, find_weights, read_weights, unwrapped
@@ -51,12 +51,7 @@ def read_config(folder: Path, config_class: Any) -> Any:
     expected = config_class.model_type
     if content.get("model_type") != expected:
         raise ModelError(f"{folder} holds a {content.get('model_type')!r} model where {expected!r} is expected")
-    if quantised := content.get("quantization_config"):
-        method = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
-        raise ModelError(
-            f"{path} describes a quantised model ({method or 'quantization_config'}), which cannot be read: fetch the "
-            "model in float32, float16 or bfloat16"
-        )
+    check_unquantised(content, path)
     for part in (content, *(content[tower] for tower in _TOWERS if isinstance(content.get(tower), dict))):
         for name in _NOT_OF_THE_MODEL:
             part.pop(name, None)
