@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ttd.encoders.loading.files import check_pointer, read_json
-from ttd.errors import ModelError, missing_extra
+from ttd.errors import ModelError, is_out_of_memory, missing_extra
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,9 @@ def _load(folder: Path, vocabularies: list[str]) -> Any:
     _check_libraries(folder, named, vocabularies)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except MemoryError:
-        raise
     except Exception as error:  # transformers and the tokenizers' libraries raise whatever they meet
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"the tokenizer of {folder} cannot be loaded ({cause(error)}): download its files again"
         ) from error
