@@ -7,13 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.data.samples import image, sample, write_shards, write_tar
-from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
-from ttd.data.ranks import ranks
-from ttd.data.shard_jobs import ShardJob, read_ahead, run_shards, table_path, whole_report
+from ttd.data.bad_samples import BadSample
+from ttd.data.shard_jobs import ShardJob, run_shards, table_path, whole_report
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
 from ttd.errors import InputError
@@ -119,42 +116,3 @@ def test_files_that_vanish_are_no_success(source: PairSource, tmp_path: Path) ->
 
     with pytest.raises(InputError, match=r"00000\.tar\.parquet was removed .* same command again"):
         run_shards(Vanishing(), source, tmp_path / "out", limit=1)
-
-
-@given(n=st.integers(0, 30), size=st.integers(1, 8), threads=st.integers(1, 4), bad=st.sets(st.integers(0, 29)))
-def test_reading_ahead_keeps_order_and_damage(n: int, size: int, threads: int, bad: set[int]) -> None:
-    def read(i: int) -> int:
-        if i in bad:
-            raise BadSample(BROKEN_IMAGE, "s", str(i))
-        return i
-
-    batches = list(read_ahead(read, range(n), size, threads))
-    assert all(len(batch) == size for batch in batches[:-1])
-    flat = [int(one.key) if isinstance(one, BadSample) else one for batch in batches for one in batch]
-    assert flat == list(range(n))
-    assert {i for batch in batches for i in batch if isinstance(i, int)} == set(range(n)) - bad
-
-
-def test_an_error_that_is_no_damage_is_not_swallowed() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(read_ahead(lambda i: 1 // i, [1, 2, 0, 3], 2, 2))
-
-
-@pytest.mark.parametrize(("rank", "world", "wanted"), [(None, None, (0, 1)), ("1", "4", (1, 4))])
-def test_ranks_come_from_torchrun(
-    monkeypatch: pytest.MonkeyPatch, rank: str | None, world: str | None, wanted: tuple[int, int]
-) -> None:
-    for name, value in (("RANK", rank), ("WORLD_SIZE", world)):
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    assert ranks() == wanted
-
-
-@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("x", "2"), ("-1", "2"), ("0", "")])
-def test_ranks_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, rank: str, world: str) -> None:
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(InputError, match="no rank"):
-        ranks()

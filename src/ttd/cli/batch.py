@@ -15,6 +15,7 @@ from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
+from ttd.runs import read_ahead
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -176,16 +177,22 @@ class _Many:
         try:
             with bar:
                 at_once = 1 if self.draw else self.settings.batch
-                for batch in _read_ahead(self.job, items, at_once):
-                    self._batch(model, batch)
-                    bar.update(len(batch))
+                begin = 0
+                for images in read_ahead(self._read, items, at_once, 1, TTDError, ahead=1):
+                    self._batch(model, items[begin : begin + len(images)], images)
+                    begin += len(images)
+                    bar.update(len(images))
         finally:
             self._report(len(items))
         return 1 if self.skipped else 0
 
-    def _batch(self, model: TTD, batch: Sequence[tuple[ImageItem, Image.Image | TTDError]]) -> None:
+    def _read(self, item: ImageItem) -> Image.Image:
+        self.job.check(item)  # what lacks a caption is not even decoded
+        return item.read()
+
+    def _batch(self, model: TTD, read: Sequence[ImageItem], opened: Sequence[Image.Image | TTDError]) -> None:
         items, images = [], []
-        for item, image in batch:
+        for item, image in zip(read, opened, strict=True):
             if isinstance(image, TTDError):
                 self.skipped.append((item, str(image)))
                 continue
@@ -245,31 +252,3 @@ class _Many:
             click.echo(f"  {printable(item.id)}: {printable(reason)}", err=True)
         if len(self.skipped) > MOST_LISTED:
             click.echo(f"  … and {len(self.skipped) - MOST_LISTED} more", err=True)
-
-
-def _read_ahead(
-    job: Job, items: Sequence[ImageItem], size: int
-) -> Iterator[list[tuple[ImageItem, Image.Image | TTDError]]]:
-    """Batches of opened images; the next batch is decoded while the caller works on this one."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    batches = [items[start : start + size] for start in range(0, len(items), size)]
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        waiting = reader.submit(_read, job, batches[0])
-        for following in batches[1:]:
-            ready = waiting.result()
-            waiting = reader.submit(_read, job, following)
-            yield ready
-        yield waiting.result()
-
-
-def _read(job: Job, batch: Sequence[ImageItem]) -> list[tuple[ImageItem, Image.Image | TTDError]]:
-    """Each item's image, or why it is skipped; what lacks a caption is not even decoded."""
-    opened: list[tuple[ImageItem, Image.Image | TTDError]] = []
-    for item in batch:
-        try:
-            job.check(item)
-            opened.append((item, item.read()))
-        except TTDError as error:
-            opened.append((item, error))
-    return opened

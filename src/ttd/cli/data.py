@@ -191,13 +191,13 @@ def check(pairs: Pairs, out: str | None) -> int:
     ttd data check captions_val2017.json --images val2017
     """
     from ttd.data.bad_samples import BadSample
-    from ttd.data.shard_jobs import read_ahead
+    from ttd.runs import read_ahead
 
     source = pairs.open()
     report = source.report(pairs.max_bad_samples)
     captions = 0
     with pairs_bar(len(source)) as bar:
-        for batch in read_ahead(lambda i: len(source[i].captions), range(len(source)), 64, pairs.threads):
+        for batch in read_ahead(lambda i: len(source[i].captions), range(len(source)), 64, pairs.threads, BadSample):
             for one in batch:
                 if isinstance(one, BadSample):
                     report.add(one)

@@ -78,11 +78,11 @@ def tag(
     OUT/tags`. --shards: also new tar shards with the words in their .json, for `ttd train DIR --tags inside`.
     Continues after an interruption; under torchrun every process takes its share of the shards.
     """
-    from ttd.data.ranks import ranks
     from ttd.data.shard_jobs import run_shards, whole_report
+    from ttd.runs import Ranks
 
     words_by.check((tagger,) if tagger else ())
-    rank, world = ranks()
+    rank, world = Ranks.here()
     place = run_folder(_place(out, shards), rank, world)
     source = pairs.open(keep)
     from ttd.data.tag_table import TagTableJob
@@ -127,9 +127,9 @@ def _place(out: str | None, shards: str | None) -> Path:
 def _model_chooser(
     model: ModelChoice, selection: SelectionChoice, how: dict[str, Any], source: PairSource, batch: int
 ) -> Chooser[Any]:
-    from ttd.data.ranks import ranks
     from ttd.data.tag_table import ModelChooser, some_captions
     from ttd.inference.protocols import options
+    from ttd.runs import Ranks
 
     if not model.model:
         raise InputError("give --model, whose words are taken, or --tagger for words by the text alone")
@@ -138,7 +138,7 @@ def _model_chooser(
     loaded = model.load()
     if selection.name == "negatives":
         words, line = selection.find_negatives(some_captions(source), how["drop_stop_words"])
-        if ranks()[0] == 0:
+        if Ranks.here().rank == 0:
             click.echo(printable(line), err=True)
         selection = replace(selection, words=words)
     return ModelChooser(

@@ -162,13 +162,13 @@ def evaluate(
     interruption: what was measured is kept. Items that cannot be used are skipped and named, and the exit code is 1
     unless --allow-skips.
     """
-    from ttd.data.ranks import ranks
     from ttd.evaluation.registry import open_benchmark
     from ttd.evaluation.runner import run, share_name
+    from ttd.runs import Ranks
 
     start_logging(verbose)
     _refuse_others(name, chosen["part"])
-    rank, world = ranks()
+    rank, world = Ranks.here()
     words_by.check(chosen["taggers"])
     choices = _choices(chosen, words_by)
     # Opened once before the model is loaded, so that a wrong path is answered at once.

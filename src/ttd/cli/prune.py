@@ -52,10 +52,10 @@ def prune(
     after an interruption: finished shards are not scored twice, and another --k only cuts anew.
     Writes OUT/keep.parquet for training, OUT/histogram.png, OUT/prune.json, OUT/damage.json, OUT/scores/.
     """
-    from ttd.data.ranks import ranks
     from ttd.data.shard_jobs import run_shards, table_path, whole_report
+    from ttd.runs import Ranks
 
-    rank, world = ranks()
+    rank, world = Ranks.here()
     place = run_folder(Path(out), rank, world)
     source = pairs.open()
     from ttd.data.pair_scores import ScoreJob

@@ -66,7 +66,7 @@ def train(
     ttd tag image.png "a dog on grass" --adapter runs/paper
     """
     start_logging(verbose)
-    from ttd.data.ranks import ranks
+    from ttd.runs import Ranks
     from ttd.training.config import read_config
     from ttd.training.signals import Stopped
     from ttd.training.trainer import train as run
@@ -82,7 +82,7 @@ def train(
 
         click.echo(str(plan(config)))
         return 0
-    rank, _ = ranks()
+    rank = Ranks.here().rank
     pushes = repo is not None and rank == 0
     if pushes:
         from ttd.training.export import check_hub, push_to_hub

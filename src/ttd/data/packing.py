@@ -6,17 +6,18 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ttd.data.bad_samples import BadSample, BadSampleReport
-from ttd.data.shard_jobs import read_ahead
 from ttd.data.sources import PairSource, decode_image
 from ttd.documents import as_read_back, read_json
 from ttd.errors import InputError
-from ttd.files import check_there, whole_file
+from ttd.files import whole_file
+from ttd.runs import FileToMake, make_files, read_ahead
 from ttd.safe_paths import name_fault
 
 RECORD = "pack.json"
@@ -60,15 +61,13 @@ def pack(
         raise InputError(f"the prefix {prefix!r} must be the beginning of a file name, without folders")
     claim(folder, {"source": source.fingerprint(), "per_shard": per_shard, "prefix": prefix})
     report = source.report(limit)
-    paths = []
+    units = []
     for number, first in enumerate(range(0, len(source), per_shard)):
         path = folder / f"{prefix}{number:05d}.tar"
         indices = range(first, min(first + per_shard, len(source)))
-        with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-            _fill(tar, source, indices, report, threads, progress)
-        paths.append(path)
-    check_there(paths)
-    return paths, report
+        units.append(FileToMake(path.name, path, partial(_write_shard, source, indices, report, threads, progress)))
+    make_files(units, again=True)  # for the report's sake, which names the damage in all of them
+    return [unit.path for unit in units], report
 
 
 def claim(folder: Path, record: dict[str, Any]) -> None:
@@ -85,22 +84,23 @@ def claim(folder: Path, record: dict[str, Any]) -> None:
         part.write_text(json.dumps(record) + "\n", "utf-8")
 
 
-def _fill(
-    tar: tarfile.TarFile,
+def _write_shard(
     source: PairSource,
     indices: range,
     report: BadSampleReport,
     threads: int,
     progress: Callable[[int], None],
+    path: Path,
 ) -> None:
-    for batch in read_ahead(lambda index: _checked(source, index), indices, 64, threads):
-        for one in batch:
-            if isinstance(one, BadSample):
-                report.add(one)
-                continue
-            index, image, kind, captions, key = one
-            add_sample(tar, f"{index:09d}", kind, image, captions[0], {"captions": captions, "source": key})
-        progress(len(batch))
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for batch in read_ahead(lambda index: _checked(source, index), indices, 64, threads, BadSample):
+            for one in batch:
+                if isinstance(one, BadSample):
+                    report.add(one)
+                    continue
+                index, image, kind, captions, key = one
+                add_sample(tar, f"{index:09d}", kind, image, captions[0], {"captions": captions, "source": key})
+            progress(len(batch))
 
 
 def add_sample(tar: tarfile.TarFile, name: str, kind: str, image: bytes, caption: str, record: dict[str, Any]) -> None:

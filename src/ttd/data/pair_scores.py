@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from ttd.data.bad_samples import BadSample
-from ttd.data.shard_jobs import ShardJob, read_ahead
+from ttd.data.shard_jobs import ShardJob
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
 from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, ModelError
 from ttd.images import prepare_pixels
+from ttd.runs import read_ahead
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class ScoreJob(ShardJob):
         keys: list[str] = []
         scores: list[float] = []
         names: list[str] = []
-        for read in read_ahead(lambda i: self._prepare(source, i), indices, self.batch, self.threads):
+        for read in read_ahead(lambda i: self._prepare(source, i), indices, self.batch, self.threads, BadSample):
             batch = []
             for one in read:
                 if isinstance(one, BadSample):

@@ -7,12 +7,9 @@ shard and never talks to the others, so ranks may run on many machines over one 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,10 +22,6 @@ from ttd.errors import InputError
 from ttd.files import check_there
 from ttd.schema import any_text, count, each, fields, mapping, one_of
 
-S = TypeVar("S")
-T = TypeVar("T")
-
-_BATCHES_AHEAD = 2
 _DAMAGE = fields({"reason": one_of(*REASONS), "key": any_text, "detail": any_text})
 _ABOUT = fields(
     {"settings": mapping(), "size": count, "pairs": count, "damage": each(_DAMAGE)}, {"cut_captions": count}
@@ -110,36 +103,6 @@ def whole_report(job: ShardJob, source: PairSource, folder: Path, limit: float) 
 def table_path(folder: Path, shard: Shard) -> Path:
     """Where a shard's table lies."""
     return folder / f"{shard.name}.parquet"
-
-
-def read_ahead(read: Callable[[S], T], items: Sequence[S], size: int, threads: int) -> Iterator[list[T | BadSample]]:
-    """Batches of `read(item)`, in order; the next ones are read on threads while the caller works.
-
-    A `BadSample` that `read` raises takes the place of its result.
-    """
-
-    def careful(item: S) -> T | BadSample:
-        try:
-            return read(item)
-        except BadSample as damage:
-            return damage
-
-    starts = iter(range(0, len(items), size))
-    with ThreadPoolExecutor(threads) as pool:
-
-        def submit(count: int) -> None:
-            for start in islice(starts, count):
-                waiting.append([pool.submit(careful, item) for item in items[start : start + size]])
-
-        waiting: deque[Any] = deque()
-        submit(_BATCHES_AHEAD)
-        try:
-            while waiting:
-                batch = [future.result() for future in waiting.popleft()]
-                submit(1)
-                yield batch
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Left:

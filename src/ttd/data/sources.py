@@ -24,12 +24,12 @@ from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample, BadSampleReport
 from ttd.data.captions_file import CaptionsFile
 from ttd.data.image_folder import ImageFolder
 from ttd.data.listing import CAPTION_FILES, named_files, plain_path
-from ttd.data.ranks import ranks
 from ttd.data.shard import Shard
 from ttd.data.tables import ChosenWords, kept_rows
 from ttd.data.tar_shard import TarShard
 from ttd.errors import InputError
 from ttd.images import HEIF_EXTRA, MAX_PIXELS, is_heif, read_image, register_formats, without_pillows_warnings
+from ttd.runs import Ranks
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -239,7 +239,7 @@ def open_shards(
     """
     from tqdm import tqdm
 
-    rank, world = ranks()
+    rank, world = Ranks.here()
     first = len(paths) * rank // world
     opened: dict[Path, Shard] = {}
     turned = [*paths[first:], *paths[:first]]

@@ -10,13 +10,14 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from ttd.data.bad_samples import NO_ANSWER, BadSample
-from ttd.data.shard_jobs import ShardJob, read_ahead
+from ttd.data.shard_jobs import ShardJob
 from ttd.data.sources import Captioned, Pair, PairSource
 from ttd.data.tables import WORDS
 from ttd.errors import TTDError
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.negatives import digest
+from ttd.runs import read_ahead
 from ttd.tagger import Selection, find_selection
 from ttd.taggers.base import Caption, TextTagger
 from ttd.text.words import is_stop_word, is_unspaced, split_words
@@ -75,7 +76,7 @@ class TagTableJob(ShardJob):
     def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
         """See `ShardJob`."""
         rows: list[tuple[str, str, Tags | None]] = []
-        for read in read_ahead(lambda i: self.chooser.read(source, i), indices, self.batch, self.threads):
+        for read in read_ahead(lambda i: self.chooser.read(source, i), indices, self.batch, self.threads, BadSample):
             pairs = []
             for one in read:
                 if isinstance(one, BadSample):

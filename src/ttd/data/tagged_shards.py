@@ -5,17 +5,18 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from ttd.data.bad_samples import BadSample
 from ttd.data.packing import add_sample, claim, storable_image
-from ttd.data.shard_jobs import read_ahead, table_path
+from ttd.data.shard_jobs import table_path
 from ttd.data.sources import PairSource
 from ttd.data.tables import WORDS, read_table
 from ttd.errors import InputError
-from ttd.files import check_there, whole_file
+from ttd.runs import FileToMake, make_files, read_ahead
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class TaggedShards:
             raise InputError(f"{folder} holds the pairs themselves: choose another folder for --shards")
         claim(folder, {"source": source.fingerprint(), "per_shard": per_shard, "words": settings})
 
-    def write(self, number: int, progress: Callable[[int], None] = lambda pairs: None) -> list[Path]:
+    def write(self, number: int, progress: Callable[[int], object] = lambda pairs: None) -> list[Path]:
         """The shards of the source's shard `number`, whose table must be there.
 
         Args:
@@ -77,22 +78,19 @@ class TaggedShards:
         Raises:
             InputError: a pair that had words cannot be read any more.
         """
-        paths = [self._folder / f"{part:05d}.tar" for part in range(self._first[number], self._first[number + 1])]
-        if all(path.is_file() for path in paths):
-            progress(len(self._source.indices(number)))
-            return paths
-        words = self._words(number)
         indices = self._source.indices(number)
-        for place, path in enumerate(paths):
+        units = []
+        for place, part in enumerate(range(self._first[number], self._first[number + 1])):
             mine = indices[place * self._per_shard : (place + 1) * self._per_shard]
-            if path.is_file():
-                progress(len(mine))
-                continue
-            with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-                self._fill(tar, [index for index in mine if self._source.locate(index)[1] in words], words)
-            progress(len(mine))
-        check_there(paths)
-        return paths
+            path = self._folder / f"{part:05d}.tar"
+            units.append(FileToMake(path.name, path, partial(self._write_part, number, mine), len(mine)))
+        make_files(units, progress=progress)
+        return [unit.path for unit in units]
+
+    def _write_part(self, number: int, indices: range, path: Path) -> None:
+        words = self._words(number)
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+            self._fill(tar, [index for index in indices if self._source.locate(index)[1] in words], words)
 
     def _words(self, number: int) -> dict[str, Any]:
         """Key -> the words of its captions, without those that have none."""
@@ -104,7 +102,7 @@ class TaggedShards:
         return found
 
     def _fill(self, tar: tarfile.TarFile, indices: list[int], words: dict[str, Any]) -> None:
-        for batch in read_ahead(self._read, indices, 64, self._threads):
+        for batch in read_ahead(self._read, indices, 64, self._threads, BadSample):
             for one in batch:
                 if isinstance(one, BadSample):
                     raise InputError(f"{one}; it was good when its words were chosen: start again with another folder")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ttd.files import check_there, whole_file
+from ttd.files import whole_file
+from ttd.runs import FileToMake, make_files
 from ttd.scenes.captions import SceneCaption
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.rng import Draws
@@ -44,28 +46,31 @@ def write_shards(
         captions: how many captions each scene has; more than one are listed in the `.json` as "captions".
         wrong_percent: of a hundred scenes, how many get the captions of another scene, as pairs from the web do.
     """
-    paths = []
     numbers = range(start, start + count)
-    for shard, first in enumerate(tqdm(range(0, count, per_shard), desc="shards", disable=None)):
+    units = []
+    for shard, first in enumerate(range(0, count, per_shard)):
         path = folder / f"{shard:05d}.tar"
-        paths.append(path)
-        if path.exists():
-            continue
-        with whole_file(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for number in numbers[first : first + per_shard]:
-                image, _, labels = scenes.paint(number)
-                said, wrong = _captions(scenes, number, labels, captions, wrong_percent)
-                truth: dict[str, object] = {"caption": said[0].text, "labels": labels}
-                truth["true"] = sorted({word for one in said for word in one.true} & set(labels))
-                if captions > 1:
-                    truth["captions"] = [one.text for one in said]
-                if wrong_percent:
-                    truth["wrong"] = wrong
-                _add(tar, f"{number:08d}.png", png_bytes(image))
-                _add(tar, f"{number:08d}.txt", said[0].text.encode())
-                _add(tar, f"{number:08d}.json", json.dumps(truth).encode())
-    check_there(paths)
-    return paths
+        write = partial(_write_shard, scenes, numbers[first : first + per_shard], captions, wrong_percent)
+        units.append(FileToMake(path.name, path, write))
+    with tqdm(total=len(units), desc="shards", disable=None) as bar:
+        make_files(units, progress=bar.update)
+    return [unit.path for unit in units]
+
+
+def _write_shard(scenes: Scenes, numbers: range, captions: int, wrong_percent: int, path: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in numbers:
+            image, _, labels = scenes.paint(number)
+            said, wrong = _captions(scenes, number, labels, captions, wrong_percent)
+            truth: dict[str, object] = {"caption": said[0].text, "labels": labels}
+            truth["true"] = sorted({word for one in said for word in one.true} & set(labels))
+            if captions > 1:
+                truth["captions"] = [one.text for one in said]
+            if wrong_percent:
+                truth["wrong"] = wrong
+            _add(tar, f"{number:08d}.png", png_bytes(image))
+            _add(tar, f"{number:08d}.txt", said[0].text.encode())
+            _add(tar, f"{number:08d}.json", json.dumps(truth).encode())
 
 
 def _captions(

@@ -15,9 +15,9 @@ from scipy.io import savemat
 
 from tests.evaluation.layouts import CITYSCAPES_IDS
 from tests.evaluation.oracle import save
+from ttd import runs
 from ttd.cli import cli
 from ttd.errors import InputError
-from ttd.evaluation.datasets import converters as making_maps
 from ttd.evaluation.datasets.classes import read_classes, read_numbers
 from ttd.evaluation.datasets.labels import read_labels
 from ttd.evaluation.registry import Choices, open_benchmark
@@ -218,18 +218,18 @@ def test_damaged_polygons_are_named(content: str, tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         mat(tmp_path / "in" / f"{name}.mat", np.full((4, 5), 2, np.uint16))
-    original = making_maps.whole_file
+    original = runs.whole_file
 
     def stop_at_b(path: Path) -> Any:
         if path.name == "b.png":
             raise KeyboardInterrupt
         return original(path)
 
-    monkeypatch.setattr(making_maps, "whole_file", stop_at_b)
+    monkeypatch.setattr(runs, "whole_file", stop_at_b)
     assert prepare("context59", tmp_path / "in", tmp_path / "out").exit_code == 130
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
     before = (tmp_path / "out" / "a.png").stat().st_mtime_ns
-    monkeypatch.setattr(making_maps, "whole_file", original)
+    monkeypatch.setattr(runs, "whole_file", original)
     again = prepare("context59", tmp_path / "in", tmp_path / "out")
     assert again.exit_code == 0
     assert "3 label maps" in again.stdout

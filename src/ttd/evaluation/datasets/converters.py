@@ -4,7 +4,6 @@ Context."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
@@ -21,37 +20,20 @@ from ttd.evaluation.datasets.coco import CocoMasks
 from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, coco_stuff_ids, read_labels
 from ttd.evaluation.datasets.layouts import LabelMapFile
 from ttd.evaluation.metrics import IGNORED
-from ttd.files import whole_file
 from ttd.images import MAX_PIXELS
+from ttd.runs import FileToMake, MadeFiles, make_files
 from ttd.schema import count, each, either, entries, fields, flag, integer, text, within
 
 
-@dataclass(frozen=True)
-class Made:
-    """What became of the jobs: files made now, files that were there, and name and reason of the skipped ones."""
-
-    made: int
-    kept: int
-    skipped: list[tuple[str, str]]
+def make_maps(jobs: Sequence[LabelMapFile]) -> MadeFiles:
+    """Writes every label map that is not there yet; see `make_files`."""
+    units = [FileToMake(job.name, job.out, partial(_write_labels, job)) for job in jobs]
+    with tqdm(total=len(units), desc="label maps", disable=None) as bar:
+        return make_files(units, skip=True, progress=bar.update)
 
 
-def make_maps(jobs: Sequence[LabelMapFile]) -> Made:
-    """Writes every label map that is not there yet; each file appears whole, so a run can be killed and repeated."""
-    made = kept = 0
-    skipped: list[tuple[str, str]] = []
-    for job in tqdm(jobs, desc="label maps", disable=None):
-        if job.out.is_file():
-            kept += 1
-            continue
-        try:
-            labels = job.make()
-        except InputError as error:
-            skipped.append((job.name, str(error)))
-            continue
-        with whole_file(job.out) as part:
-            Image.fromarray(labels.astype(np.uint8)).save(part, format="PNG")
-        made += 1
-    return Made(made, kept, skipped)
+def _write_labels(job: LabelMapFile, path: Path) -> None:
+    Image.fromarray(job.make().astype(np.uint8)).save(path, format="PNG")
 
 
 def annotation_files(folder: Path, pattern: str, what: str) -> list[Path]:

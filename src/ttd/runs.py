@@ -1,0 +1,184 @@
+"""What every run over many items shares: who does which of them, reading ahead, and files that are made once.
+
+A run can be killed at any moment and is started again by the same command. That needs three things: results appear
+whole or not at all (`ttd.files`), one process at a time works on a part (`ttd.run_lock`), and a unit of work needs
+nothing but itself, so any process may do it, now or after a kill.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from ttd.errors import InputError
+from ttd.files import check_there, whole_file
+
+S = TypeVar("S")
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
+
+Skipped = tuple[str, str]  # id and reason
+
+_BATCHES_AHEAD = 2
+
+
+class Executor(Protocol):
+    """Where units of work are done."""
+
+    def map(self, work: Callable[[S], T], units: Sequence[S]) -> Iterator[tuple[S, T]]:
+        """Each unit that this process answers for with what `work` gives for it, as they are done.
+
+        `work` and the units hold all that is needed: they may be pickled and done elsewhere.
+        """
+
+
+class Ranks(NamedTuple):
+    """This process among those that torchrun has started: it does every `world`-th unit, and never talks to the others.
+
+    So ranks may run on many machines over one folder, or one after the other.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def here(cls) -> Ranks:
+        """As torchrun sets them in RANK and WORLD_SIZE; alone without it.
+
+        Raises:
+            InputError: they are set to something else.
+        """
+        given = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if all(text.isdecimal() for text in given) and int(given[0]) < int(given[1]):
+            return cls(int(given[0]), int(given[1]))
+        raise InputError(f"RANK={given[0]} and WORLD_SIZE={given[1]} are no rank: start with torchrun, or unset both")
+
+    def mine(self, total: int) -> range:
+        """The numbers of this process's units among `total`."""
+        return range(self.rank, total, self.world)
+
+    def map(self, work: Callable[[S], T], units: Sequence[S]) -> Iterator[tuple[S, T]]:
+        """See `Executor`; all is done in this process, one after the other."""
+        for number in self.mine(len(units)):
+            yield units[number], work(units[number])
+
+
+ALONE = Ranks()
+
+
+@dataclass(frozen=True)
+class FileToMake:
+    """A unit of work: one file of a run.
+
+    Attributes:
+        name: for messages.
+        path: where it will be.
+        make: writes it at the path that it is given; raises `InputError` where it cannot be made from what there is.
+        size: what it counts for in the progress.
+    """
+
+    name: str
+    path: Path
+    make: Callable[[Path], None]
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class MadeFiles:
+    """What became of units: files made now, files that were there, and name and reason of those that cannot be made."""
+
+    made: int
+    kept: int
+    skipped: list[Skipped]
+
+
+def make_files(
+    units: Sequence[FileToMake],
+    *,
+    executor: Executor = ALONE,
+    skip: bool = False,
+    again: bool = False,
+    progress: Callable[[int], object] = lambda size: None,
+) -> MadeFiles:
+    """Make every file that is not there yet; each appears whole, so a run can be killed and repeated.
+
+    Args:
+        units: what to make.
+        executor: who does which of them.
+        skip: go on where a file cannot be made; else that ends the run.
+        again: also the files that are there.
+        progress: is told the size of what is done.
+
+    Raises:
+        InputError: a file cannot be made, without `skip`; or files that were finished are gone.
+    """
+    made: list[Path] = []
+    kept: list[Path] = []
+    skipped: list[Skipped] = []
+    for unit, outcome in executor.map(partial(_make, skip=skip, again=again), units):
+        if isinstance(outcome, str):
+            skipped.append((unit.name, outcome))
+        else:
+            (made if outcome else kept).append(unit.path)
+        progress(unit.size)
+    check_there((*kept, *made))
+    return MadeFiles(len(made), len(kept), skipped)
+
+
+def _make(unit: FileToMake, *, skip: bool, again: bool) -> bool | str:
+    """Whether the file had to be made; or why it cannot be."""
+    if not again and unit.path.is_file():
+        return False
+    try:
+        with whole_file(unit.path) as part:
+            unit.make(part)
+    except InputError as error:
+        if not skip:
+            raise
+        return str(error)
+    return True
+
+
+def read_ahead(
+    read: Callable[[S], T], items: Sequence[S], size: int, threads: int, passed: type[E], *, ahead: int = _BATCHES_AHEAD
+) -> Iterator[list[T | E]]:
+    """Batches of `read(item)`, in order; the next ones are read on threads while the caller works.
+
+    Args:
+        read: what to do with an item; an error of the kind `passed` takes the place of its result.
+        items: in order.
+        size: of a batch.
+        threads: that read.
+        passed: the kind of errors that an item may have.
+        ahead: batches that are read at once with the caller's work.
+    """
+
+    def careful(item: S) -> T | E:
+        try:
+            return read(item)
+        except passed as error:
+            return error
+
+    starts = iter(range(0, len(items), size))
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[list[Future[T | E]]] = deque()
+
+        def submit(count: int) -> None:
+            for start in islice(starts, count):
+                waiting.append([pool.submit(careful, item) for item in items[start : start + size]])
+
+        submit(ahead)
+        try:
+            while waiting:
+                batch = [future.result() for future in waiting.popleft()]
+                submit(1)
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
