@@ -81,7 +81,7 @@ def test_every_tagger_writes_side_files_and_shards(tagger: str, shards: Path, tm
 
 
 def test_training_on_side_files_and_on_shards_is_the_same(shards: Path, tmp_path: Path, base: Path) -> None:
-    needs("llm", "httpx")
+    needs("llm", "openai")
     with Stub() as stub:
         llm = language_model(stub, tmp_path)
         assert run(shards, *llm, "--out", tmp_path / "side").exit_code == 0
@@ -101,7 +101,7 @@ def test_training_on_side_files_and_on_shards_is_the_same(shards: Path, tmp_path
 
 
 def test_damaged_pairs_and_missing_answers_are_counted(tmp_path: Path, shards: Path) -> None:
-    needs("llm", "httpx")
+    needs("llm", "openai")
     broken = {"a": {"png": b"no", "txt": b"a dog"}, "b": {"png": image(0), "txt": b" "}}
     write_tar(shards / "00002.tar", {**broken, "c": sample(1), "d": sample(2)})
     with Stub(lambda caption, attempt: "..." if caption.endswith("7") else truthful(caption)) as stub:
@@ -118,7 +118,7 @@ def test_damaged_pairs_and_missing_answers_are_counted(tmp_path: Path, shards: P
 
 
 def test_a_killed_job_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
-    needs("llm", "httpx")
+    needs("llm", "openai")
     write_shards(tmp_path / "cc", [10] * 8)
 
     enough, goes_on = threading.Event(), threading.Event()

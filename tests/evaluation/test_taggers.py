@@ -43,7 +43,7 @@ def test_nltk_nouns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, evaluate: E
 
 
 def test_a_language_model_counted_by_hand(tmp_path: Path, evaluate: Eval) -> None:
-    needs("llm", "httpx")
+    needs("llm", "openai")
     data = tmp_path / "data"
     write_set(data)
     rows = [json.loads(line) for line in (data / "tags.jsonl").read_text().splitlines()]
@@ -86,7 +86,7 @@ def test_a_language_model_counted_by_hand(tmp_path: Path, evaluate: Eval) -> Non
 
 
 def test_mistakes_with_taggers_are_said_in_a_sentence(tmp_path: Path, evaluate: Eval) -> None:
-    needs("llm", "httpx")
+    needs("llm", "openai")
     write_set(tmp_path / "data")
     with Stub() as stub:
         url = stub.url
@@ -95,7 +95,7 @@ def test_mistakes_with_taggers_are_said_in_a_sentence(tmp_path: Path, evaluate: 
         (llm, "needs --llm-url"),
         ((*llm, "--llm-url", url), "and --llm-model"),
         ((*llm, "--llm-url", url, "--llm-model", "m"), "gives no answer (no connection"),
-        ((*llm, "--llm-url", "here", "--llm-model", "m"), "no address"),
+        ((*llm, "--llm-url", "here", "--llm-model", "m"), "not an address"),
         ((*llm, "--llm-url", url, "--llm-model", "m", "--llm-request", "[1]"), "no JSON object"),
         (("--tagger", "nltk", "--llm-url", url), "--llm-url needs --tagger llm"),
         (("--spacy-model", "m"), "--spacy-model needs --tagger spacy"),

@@ -63,7 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             attempt = self.server.asked.count(caption)
             self.server.asked.append(caption)
-            self.server.requests.append((self.path, dict(self.headers), body))
+            self.server.requests.append(
+                (self.path, {name.title(): value for name, value in self.headers.items()}, body)
+            )
         reply = self.server.reply(caption, attempt)
         if callable(reply):
             with suppress(OSError):
@@ -75,6 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = text.encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json" if text.startswith("{") else "text/html")
+        if status != 200:
+            self.send_header("Retry-After-Ms", "1")
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

@@ -13,7 +13,7 @@ from ttd import __version__
 _EXTRAS = {
     "app": "gradio",
     "crf": "pydensecrf2",
-    "llm": "httpx",
+    "llm": "openai",
     "nouns": "spacy",
     "siglip": "sentencepiece",
     "tensorboard": "tensorboard",

@@ -1,36 +1,22 @@
-"""One question to a server that speaks OpenAI's chat interface (vLLM, llama.cpp, Ollama, ...), with patience."""
+"""One question to a server that speaks OpenAI's chat interface (vLLM, llama.cpp, Ollama, ...), by OpenAI's client."""
 
 from __future__ import annotations
 
 import importlib
-import json
-import math
-import random
-import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from threading import Event
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from ttd.errors import InputError, TTDError, missing_extra
 from ttd.taggers.answer_cache import CachedAnswer
 
-_AGAIN = (408, 409, 425, 429)  # and every 5xx: the same question may be answered later
 _REFUSED = (400, 413, 422)  # this question is not answered: too long, or its content is not wanted
-_LONGEST_PAUSE = 60.0
 _CONNECT = 20.0  # seconds
-_MOST_BYTES = 1 << 22
-_NOTHING_SAID = "too late"
+_STRUCTURE = "response_format"
 
 
 class ServerFailed(TTDError):
     """The server cannot be used; the message is a sentence for the user."""
-
-
-class _Late(Exception):
-    """An answer took longer than the timeout."""
 
 
 class ChatServer:
@@ -40,13 +26,14 @@ class ChatServer:
         url: address up to `/v1`, or with `/chat/completions`.
         model: as the server calls it.
         key: sent as a bearer token; None: none is sent.
-        timeout: seconds for a whole answer.
-        retries: how often a question is asked again after a fault that may pass.
-        pause: seconds before the first repetition; each further one waits twice as long, at most a minute.
-        fields: of the request, beside model and message; what is None is left out.
+        timeout: seconds without a byte of an answer.
+        retries: how often a question is asked again after a timeout, a lost connection, 408, 409, 429 or 5xx; the
+            client waits as the server says, or half a second, then twice as long each time, at most 8 seconds.
+        fields: of the request, beside model and message; what is None is left out. A server that refuses
+            `response_format` is asked without it.
 
     Raises:
-        MissingExtra: httpx is not installed.
+        MissingExtra: openai is not installed.
         InputError: address, key or fields cannot be used.
     """
 
@@ -58,170 +45,152 @@ class ChatServer:
         key: str | None = None,
         timeout: float = 60.0,
         retries: int = 5,
-        pause: float = 1.0,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        self._http = _httpx()
-        self._address, self._shown = _address(url, self._http)
+        self._openai = _openai()
+        address, query, self._shown = _address(url)
         self._model, self._fields = model, {n: v for n, v in (fields or {}).items() if v is not None}
         if taken := sorted({"model", "messages", "stream", "n"} & set(self._fields)):
             raise InputError(f"the request's field {taken[0]!r} is ours: leave it out of --llm-request")
-        self._timeout, self._retries, self._pause = timeout, retries, pause
-        self._heard = False  # whether the server has ever answered anything
+        self._retries = retries
+        # What the client would take from OpenAI's own environment variables is nothing for this server.
+        mine = ("OpenAI-Organization", "OpenAI-Project", *(() if key else ("Authorization",)))
+        self._headers = {name: self._openai.Omit() for name in mine}
+        self._answered = False  # whether the server has ever answered anything
         if key and not (key.isascii() and key.isprintable() and " " not in key):
             raise InputError("the key in TTD_LLM_API_KEY has characters that no key has: set it again")
-        limits = self._http.Timeout(timeout, connect=min(timeout, _CONNECT))
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = self._http.Client(headers=headers, timeout=limits, follow_redirects=False)
+        try:
+            self._client = self._openai.OpenAI(
+                base_url=address,
+                default_query=query,
+                api_key=key or "none",  # the client takes no empty key
+                timeout=self._openai.Timeout(timeout, connect=min(timeout, _CONNECT)),
+                http_client=self._openai.DefaultHttpxClient(follow_redirects=False),
+            )
+        except Exception as error:  # whatever httpx finds wrong with the address
+            raise _no_address(url) from error
 
-    def ask(self, question: str, stop: Event | None = None) -> CachedAnswer:
-        """The answer to one question; asked again after timeouts, lost connections, 408, 429 and 5xx.
+    def ask(self, question: str) -> CachedAnswer:
+        """The answer to one question.
 
         Args:
             question: the user's message.
-            stop: once it is set, nothing is asked again.
 
         Raises:
             ServerFailed: unreachable, or no usable answer after all repetitions.
         """
-        stop = stop or Event()
-        fault = ""
-        for attempt in range(self._retries + 1):
-            wait: float | None = None
-            try:
-                status, text, wait = self._post(question)
-            except (self._http.ConnectError, self._http.ConnectTimeout) as error:
-                fault = f"no connection ({_brief(str(error)) or _NOTHING_SAID})"
-                if not self._heard:
-                    break  # nobody is there: waiting would only delay the news
-            except (self._http.TransportError, _Late) as error:
-                fault = f"no answer within {self._timeout:g} s" if _is_late(error, self._http) else _brief(repr(error))
-            else:
-                answer = self._judge(status, text)
-                if answer is not None:
-                    return answer
-                fault = f"status {status}: {_message(text)}"
-            if attempt == self._retries or stop.wait(self._backoff(attempt, wait)):
-                break
-        raise ServerFailed(
-            f"the language model at {self._shown} gives no answer ({fault}): start its server, or check --llm-url"
-        )
+        answer = self._ask(question, self._fields)
+        if answer.refused and _STRUCTURE in self._fields:
+            free = self._ask(question, {n: v for n, v in self._fields.items() if n != _STRUCTURE})
+            if not free.refused:
+                self._fields.pop(_STRUCTURE, None)  # it was the form that was refused, not the question
+                return free
+        return answer
 
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
 
-    def _post(self, question: str) -> tuple[int, str, float | None]:
-        """Status, body, and the seconds that the server asks to wait."""
-        messages = [{"role": "user", "content": question}]
-        body = {"model": self._model, "messages": messages, **self._fields}
-        end = time.monotonic() + self._timeout
-        with self._client.stream("POST", self._address, json=body) as response:
-            self._heard = True
-            parts, size = [], 0
-            for part in response.iter_bytes():
-                parts.append(part)
-                size += len(part)
-                if size > _MOST_BYTES:
-                    raise ServerFailed(f"{self._shown} sends more than {_MOST_BYTES:,} bytes: it is no chat server")
-                if time.monotonic() > end:
-                    raise _Late
-            text = b"".join(parts).decode("utf-8", "replace")
-            return response.status_code, text, _seconds(response.headers.get("Retry-After"))
+    def _ask(self, question: str, fields: Mapping[str, Any]) -> CachedAnswer:
+        api = self._openai
+        try:
+            found = self._post(question, fields)
+        except api.APITimeoutError:
+            raise self._silent("no answer in time") from None
+        except api.APIConnectionError as error:
+            raise self._silent(f"no connection ({_brief(str(error.__cause__ or error))})") from None
+        except api.APIStatusError as error:
+            self._answered = True
+            return self._judge(error.status_code, _message(error))
+        except ValueError:  # no JSON
+            raise self._silent("what it sends is not a chat completion") from None
+        self._answered = True
+        try:
+            content = found.choices[0].message.content
+        except (AttributeError, LookupError, TypeError):
+            raise self._silent("what it sends is not a chat completion") from None
+        return CachedAnswer(content if isinstance(content, str) else "")
 
-    def _judge(self, status: int, text: str) -> CachedAnswer | None:
-        """The answer, None where it is worth asking again; raises `ServerFailed` where it is not."""
-        if status == 200:
-            content = _content(text)
-            return None if content is None else CachedAnswer(content)
-        if status in _AGAIN or status >= 500:
-            return None
+    def _post(self, question: str, fields: Mapping[str, Any]) -> Any:
+        """The client's answer. A server that is not there is reported at once: waiting would only delay the news."""
+
+        def send(retries: int) -> Any:
+            return self._client.with_options(max_retries=retries).chat.completions.create(
+                model=self._model,
+                messages=[{"role": "user", "content": question}],
+                extra_body=dict(fields),
+                extra_headers=self._headers,
+            )
+
+        if self._answered or not self._retries:
+            return send(self._retries)
+        try:
+            return send(0)
+        except self._openai.APIConnectionError as error:
+            if type(error.__cause__).__name__ == "ConnectError":  # httpx's; another one found somebody
+                raise
+        except self._openai.APIStatusError as error:
+            if error.status_code not in (408, 409, 429) and error.status_code < 500:
+                raise
+        return send(self._retries - 1)
+
+    def _judge(self, status: int, message: str) -> CachedAnswer:
+        """A refused question; raises `ServerFailed` where the server is at fault."""
         if status in _REFUSED:
-            return CachedAnswer(f"{status}: {_message(text)}", refused=True)
+            return CachedAnswer(f"{status}: {message}", refused=True)
+        if status in (408, 409, 429) or status >= 500:
+            raise self._silent(f"status {status}: {message}")
         hint = {
             401: "set the key in the environment variable TTD_LLM_API_KEY",
             403: "check the key in the environment variable TTD_LLM_API_KEY",
             404: "check --llm-url (it usually ends in /v1) and --llm-model",
         }.get(status, "check --llm-url")
-        raise ServerFailed(f"the server at {self._shown} answers {status} ({_message(text)}): {hint}")
+        raise ServerFailed(f"the server at {self._shown} answers {status} ({message}): {hint}")
 
-    def _backoff(self, attempt: int, wait: float | None) -> float:
-        if wait is not None:
-            return min(wait, _LONGEST_PAUSE)
-        return min(self._pause * 2.0**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+    def _silent(self, fault: str) -> ServerFailed:
+        return ServerFailed(
+            f"the language model at {self._shown} gives no answer ({fault}): start its server, or check --llm-url"
+        )
 
 
-def _httpx() -> Any:
+def _openai() -> Any:
     try:
-        return importlib.import_module("httpx")
+        return importlib.import_module("openai")
     except ImportError:
-        raise missing_extra("llm", "language models need httpx") from None
+        raise missing_extra("llm", "language models need openai") from None
 
 
-def _address(url: str, http: Any) -> tuple[str, str]:
-    """Where questions go, and how messages call the place."""
+def _no_address(url: str) -> InputError:
+    return InputError(f"--llm-url {url!r} is not an address: write for example http://localhost:8000/v1")
+
+
+def _address(url: str) -> tuple[str, dict[str, str], str]:
+    """Where the client sends questions, the address's query, and how messages call the place."""
     try:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
     except ValueError:
-        host = port = None
-        parts = urlsplit("")
+        raise _no_address(url) from None
     if parts.scheme not in ("http", "https") or not host:
-        raise InputError(f"--llm-url {url!r} is no address: write for example http://localhost:8000/v1")
+        raise _no_address(url)
     if parts.username is not None or parts.password is not None:
         raise InputError("--llm-url must hold no user or password: set the environment variable TTD_LLM_API_KEY")
-    path = parts.path.rstrip("/")
-    if not path.endswith("/chat/completions"):
-        path += "/chat/completions"
     name = f"[{host}]" if ":" in host else host
     shown = f"{parts.scheme}://{name}{f':{port}' if port else ''}"
-    address = f"{shown}{path}{f'?{parts.query}' if parts.query else ''}"
-    try:
-        http.URL(address)
-    except http.InvalidURL:
-        raise InputError(f"--llm-url {url!r} is no address: write for example http://localhost:8000/v1") from None
-    return address, shown
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return f"{shown}{path}", dict(parse_qsl(parts.query)), shown
 
 
-def _content(text: str) -> str | None:
-    """The answer in a chat completion; None where it is none."""
-    try:
-        content = json.loads(text)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return content if isinstance(content, str) else ""
-
-
-def _message(text: str) -> str:
+def _message(error: Any) -> str:
     """What the server says of an error."""
-    try:
-        found = json.loads(text)
-        found = found.get("error", found.get("message", found))
-        text = str(found.get("message", found) if isinstance(found, dict) else found)
-    except (ValueError, AttributeError, RecursionError):
-        pass
-    return _brief(text) or "without a reason"
+    found: Any = error.body
+    if isinstance(found, dict):
+        found = found.get("error", found)
+    if isinstance(found, dict):
+        found = found.get("message", found)
+    return _brief(str(found or "")) or "without a reason"
 
 
 def _brief(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 200 else line[:199] + "…"
-
-
-def _is_late(error: Exception, http: Any) -> bool:
-    return isinstance(error, (_Late, http.TimeoutException))
-
-
-def _seconds(header: str | None) -> float | None:
-    """Of a Retry-After header: a number, or a date."""
-    if not header:
-        return None
-    try:
-        seconds = float(header)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(timezone.utc)).total_seconds())
-    except (ValueError, TypeError):
-        return None

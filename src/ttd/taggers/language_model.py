@@ -21,8 +21,20 @@ from ttd.taggers.chat_server import ChatServer, ServerFailed
 
 KEY_VARIABLE = "TTD_LLM_API_KEY"
 PLACE = "{caption}"
-REQUEST: Mapping[str, Any] = MappingProxyType({"temperature": 0, "max_tokens": 512})
-"""Fields of a request beside model and message."""
+_WORDS = {
+    "type": "object",
+    "properties": {"words": {"type": "array", "items": {"type": "string"}}},
+    "required": ["words"],
+    "additionalProperties": False,
+}
+REQUEST: Mapping[str, Any] = MappingProxyType(
+    {
+        "temperature": 0,
+        "max_tokens": 512,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "words", "strict": True, "schema": _WORDS}},
+    }
+)
+"""Fields of a request beside model and message. Servers that know `response_format` answer in its form."""
 
 
 class LanguageModel(TextTagger):
@@ -38,10 +50,10 @@ class LanguageModel(TextTagger):
         at_once: questions that are under way at the same time.
         cache: folder for the answers; None: the package's cache folder.
         request: more fields of the request, or other values of `REQUEST`; None leaves a field out.
-        timeout, retries, pause: see `ttd.taggers.chat_server.ChatServer`.
+        timeout, retries: see `ttd.taggers.chat_server.ChatServer`.
 
     Raises:
-        MissingExtra: httpx is not installed.
+        MissingExtra: openai is not installed.
         InputError: address, model or prompt cannot be used.
     """
 
@@ -57,7 +69,6 @@ class LanguageModel(TextTagger):
         request: Mapping[str, Any] | None = None,
         timeout: float = 60.0,
         retries: int = 5,
-        pause: float = 1.0,
     ) -> None:
         if not model.strip():
             raise InputError("--llm-model is empty: give the model's name as its server calls it")
@@ -79,7 +90,6 @@ class LanguageModel(TextTagger):
             key=os.environ.get(KEY_VARIABLE, "").strip() or None,
             timeout=timeout,
             retries=retries,
-            pause=pause,
             fields=fields,
         )
         folder = Path(cache) if cache else cache_folder() / "llm"
@@ -137,7 +147,7 @@ class LanguageModel(TextTagger):
                 except queue.Empty:
                     return
                 try:
-                    done.put((caption, self._server.ask(self._prompt.replace(PLACE, caption), stop)))
+                    done.put((caption, self._server.ask(self._prompt.replace(PLACE, caption))))
                 except BaseException as error:  # the main thread raises it
                     done.put((caption, error))
                     return
