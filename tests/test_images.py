@@ -12,6 +12,7 @@ from PIL import Image
 from tests.tolerance import assert_close
 from ttd import images
 from ttd.data.listing import is_image_file
+from ttd.data.sources import decode_image
 from ttd.errors import InputError
 from ttd.images import MAX_PIXELS, prepare_pixels, read_image
 
@@ -235,3 +236,140 @@ def test_heic_of_a_phone(tmp_path: Path) -> None:
     found = read_image(tmp_path / "a.HEIC")
     assert found.size == (64, 48)
     assert np.abs(np.asarray(found).astype(int) - np.asarray(picture)).max() < 12
+
+
+def with_chunks(data: bytes, *added: tuple[bytes, bytes], wrong: bool = False) -> bytes:
+    """A PNG with more chunks after its header, with a wrong checksum where that is asked for."""
+    made = b""
+    for kind, content in added:
+        check = zlib.crc32(kind + content) ^ wrong
+        made += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+    return data[:33] + made + data[33:]
+
+
+def png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+LARGE = b"x" * 2_000_000
+BESIDE = {
+    "itxt": (b"iTXt", b"workflow\0\0\0\0\0" + LARGE),
+    "itxt packed": (b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(LARGE)),
+    "ztxt": (b"zTXt", b"prompt\0\0" + zlib.compress(LARGE)),
+    "text": (b"tEXt", b"parameters\0" + LARGE),
+    "icc": (b"iCCP", b"profile\0\0" + zlib.compress(LARGE)),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize("wrong", [False, True])
+def test_what_is_beside_the_pixels_of_a_png_does_not_hide_them(tmp_path: Path, kind: str, wrong: bool) -> None:
+    data = with_chunks(png(Image.fromarray(RAMP)), BESIDE[kind], wrong=wrong)
+    (tmp_path / "a.png").write_bytes(data)
+    assert np.array_equal(read_image(tmp_path / "a.png"), RAMP)
+    assert np.array_equal(decode_image(data, "s", "k"), RAMP)
+    (tmp_path / "a.png").write_bytes(data[: len(data) - 40])
+    with pytest.raises(InputError, match="damaged"):
+        read_image(tmp_path / "a.png")
+
+
+def test_orientation_and_transparency_stay_when_texts_go(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    clear = Image.new("P", (5, 7), 0)
+    clear.putpalette([255, 0, 0, 0, 0, 255])
+    stream = io.BytesIO()
+    clear.save(stream, "PNG", exif=exif, transparency=0)
+    (tmp_path / "a.png").write_bytes(with_chunks(stream.getvalue(), BESIDE["ztxt"]))
+    found = read_image(tmp_path / "a.png")
+    assert found.size == (7, 5)
+    assert found.getpixel((0, 0)) == (255, 255, 255)
+
+
+def exif_of(orientation: bytes, *more: bytes) -> bytes:
+    """EXIF (little-endian) with an orientation entry and further ones, each of 12 bytes."""
+    entries = [orientation, *more]
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(20)
+
+
+SIX = struct.pack("<HHII", 0x0112, 3, 1, 6)
+UNWRITABLE = {
+    "negative rational": struct.pack("<HHII", 0x011A, 5, 1, 8 + 2 + 24 + 4),
+    "text in a number": struct.pack("<HHI", 0x0103, 2, 2) + b"x\0\0\0",
+    "unknown type": struct.pack("<HHII", 0x0131, 99, 1, 1),
+    "a huge count": struct.pack("<HHII", 0x0131, 2, 1 << 30, 4),
+}
+
+
+@pytest.mark.parametrize("more", UNWRITABLE.values(), ids=UNWRITABLE)
+def test_orientation_counts_whatever_else_the_exif_data_hold(tmp_path: Path, more: bytes) -> None:
+    path = saved(tmp_path, Image.fromarray(RAMP), "a.png", exif=exif_of(SIX, more))
+    assert np.array_equal(np.asarray(read_image(path)), np.rot90(RAMP, -1))
+
+
+@pytest.mark.parametrize("value", [0, 1, 9, 77])
+def test_an_orientation_that_is_none_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, value: int) -> None:
+    path = saved(tmp_path, Image.fromarray(RAMP), "a.png", exif=exif_of(struct.pack("<HHII", 0x0112, 3, 1, value)))
+    with caplog.at_level("WARNING", "ttd"):
+        assert np.array_equal(np.asarray(read_image(path)), RAMP)
+    assert (f"{path} has the EXIF orientation {value}, which is none" in caplog.text) == (value > 1)
+
+
+TWELVE = np.array([[35, 100, 2048, 4095]], np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "expected", "dark"),
+    [
+        (TWELVE, 12, [2, 6, 128, 255], False),
+        (TWELVE, None, [0, 0, 8, 16], True),
+        (TWELVE << 4, 12, [2, 6, 128, 255], False),  # moved up, as PNG wants it
+        (np.array([[0, 16, 4080]], np.uint16), 12, [0, 0, 16], True),  # the same, and dark
+        (np.array([[1, 512, 1023]], np.uint16), 10, [0, 128, 255], False),
+        (np.array([[1, 100, 255]], np.uint16), 8, [1, 100, 255], False),
+        (np.array([[35, 100, 65535]], np.uint16), 12, [0, 0, 255], False),  # more than it says
+        (np.array([[35, 30000, 65535]], np.uint16), None, [0, 117, 255], False),
+        (np.zeros((1, 2), np.uint16), None, [0, 0], False),
+    ],
+)
+def test_greys_of_fewer_bits_follow_sbit(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    values: np.ndarray,
+    bits: int | None,
+    expected: list[int],
+    dark: bool,
+) -> None:
+    data = png(Image.fromarray(values))
+    if bits is not None:
+        data = with_chunks(data, (b"sBIT", bytes([bits])))
+    (tmp_path / "a.png").write_bytes(data)
+    with caplog.at_level("WARNING", "ttd"):
+        found = np.asarray(read_image(tmp_path / "a.png"))[0, :, 0].tolist()
+    assert found == pytest.approx(expected, abs=1)
+    assert ("a.png is dark: its greys end at" in caplog.text) == dark
+    assert np.asarray(decode_image(data, "s", "k"))[0, :, 0].tolist() == found
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0.5, 1.004], [0, 128, 255]),
+        ([0, 0.5, 1.05], [0, 128, 255]),
+        ([0, 127.5, 255.7], [0, 128, 255]),
+        ([0, 32767.5, 65600], [0, 128, 255]),
+        ([0, 0.25, 0.5], [0, 64, 128]),
+    ],
+)
+def test_floats_that_overshoot_are_clipped(tmp_path: Path, values: list[float], expected: list[int]) -> None:
+    path = saved(tmp_path, Image.fromarray(np.array([values], np.float32)), "a.tiff")
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == expected
+
+
+def test_floats_beyond_their_range_are_dark_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = saved(tmp_path, Image.fromarray(np.array([[0, 2.5, 4.0]], np.float32)), "a.tiff")
+    with caplog.at_level("WARNING", "ttd"):
+        read_image(path)
+    assert f"{path} is dark: its greys end at 4 of 255" in caplog.text

@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ttd.errors import InputError, memory_for
+from ttd.png_chunks import SIGNATURE, pixels_alone, significant_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +29,7 @@ MAX_PIXELS = 178_956_970
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
+_BITS = "significant bits"
 
 
 def read_image(source: ImageLike, name: str | None = None) -> Image.Image:
@@ -136,15 +139,52 @@ def _guarded(read: Any, name: str) -> Image.Image:
         ) from error
 
 
-def _open(path: Path) -> Image.Image:
+def opened(file: BinaryIO) -> Image.Image:
+    """An image whose header was read; raises what Pillow raises, `InputError` for HEIC without its decoder.
+
+    A PNG is read without its texts and its colour profile where Pillow refuses the file because of them.
+    """
     register_formats()
+    head = file.read(1 << 12)
+    file.seek(0)
+    if is_heif(head) and "HEIF" not in Image.OPEN:
+        raise InputError(f"it is a HEIC image, which Pillow cannot decode alone: {HEIF_EXTRA}, or convert it")
+    with without_pillows_warnings():
+        try:
+            image = Image.open(file)
+            if head.startswith(SIGNATURE) and image.width * image.height <= MAX_PIXELS:
+                image.load()
+        except (ValueError, SyntaxError, OSError) as error:
+            if not head.startswith(SIGNATURE):
+                raise
+            file.seek(0)
+            try:
+                image = Image.open(BytesIO(pixels_alone(file.read())))
+                image.load()
+            except (ValueError, SyntaxError, OSError):
+                if isinstance(error, UnidentifiedImageError):
+                    raise OSError("its pixels are incomplete") from None
+                raise error from None
+    if bits := significant_bits(head) if head.startswith(SIGNATURE) else _tiff_bits(image):
+        image.info[_BITS] = min(bits)
+    return image
+
+
+def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
+    """Bits of each channel of a TIFF file, tag 258."""
+    bits = getattr(image, "tag_v2", {}).get(258, ())
+    return bits if isinstance(bits, tuple) else (bits,)
+
+
+def _open(path: Path) -> Image.Image:
     with path.open("rb") as file:
-        unreadable = is_heif(file.read(12)) and "HEIF" not in Image.OPEN
-    if unreadable:
-        raise InputError(f"{path} is a HEIC image, which Pillow cannot decode alone: {HEIF_EXTRA}, or convert it")
-    with without_pillows_warnings(), Image.open(path) as image:
-        _check_size(image.size, str(path))
-        return _upright_rgb(image, str(path))
+        try:
+            with opened(file) as image:
+                return _upright_rgb(image, str(path))
+        except InputError as error:
+            if str(error).startswith("it is "):
+                raise InputError(f"{path} is {str(error)[6:]}") from None
+            raise
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -168,14 +208,27 @@ def _too_large(name: str) -> str:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
     image.load()  # before EXIF is read, which decodes some formats: damaged pixels are no fault of EXIF
-    return _rgb(_upright(image, name))
+    return _rgb(_upright(image, name), name)
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
+# EXIF orientation -> what turns the stored pixels upright; 1 is upright, and some cameras write 0.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def turn_of(image: Image.Image, name: str) -> Image.Transpose | None:
+    """What turns an image's stored pixels upright, by its EXIF orientation; None where they are."""
     try:
         with warnings.catch_warnings(record=True) as said:  # Pillow's say nothing of the image
             warnings.simplefilter("always")
-            upright = ImageOps.exif_transpose(image)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except MemoryError:
         raise
     # Broken EXIF data says nothing about the pixels, which are fine: show them as they are stored.
@@ -183,15 +236,27 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         _log.warning(
             "the EXIF data of %s cannot be read (%s); the image is taken as it is stored", name, _one_line(error)
         )
-        return image
+        return None
     for warning in said:
         _log.warning("the EXIF data of %s are damaged (%s)", name, " ".join(str(warning.message).split()))
-    return upright
+    if isinstance(orientation, tuple) and len(orientation) == 1:
+        orientation = orientation[0]
+    if orientation in (0, 1):
+        return None
+    if orientation not in _TURNS:
+        _log.warning("%s has the EXIF orientation %r, which is none; it is taken as it is stored", name, orientation)
+        return None
+    return _TURNS[orientation]
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    turn = turn_of(image, name)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
+        return _eight_bits(image, name).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -200,14 +265,38 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.copy() if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits, 32 bits or floats -> 0..255, by the smallest usual range that holds them all."""
+_OVERSHOOT = 1.05  # of floats that were resized or compressed
+_DARK = 64  # of 255: no brighter than a quarter
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Greys of 16 bits, 32 bits or floats -> 0..255, by the smallest usual range that holds them, or what sBIT says.
+
+    What comes out dark is named: 12 bits that were stored in 16 look like a dark image of 16.
+    """
     values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
+    floats = image.mode == "F"
+    most = float(values.max())
+    if not np.isfinite(values).all() or values.min() < 0 or most > 65535 * (_OVERSHOOT if floats else 1):
         raise InputError("the image's grey values are negative, above 65535 or not finite: convert it to 8 bits")
     ranges = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
-    white = next(top for top in ranges if values.max() <= top)
-    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
+    white = next(top for top in ranges if most <= top * (_OVERSHOOT if floats else 1))
+    bits = image.info.get(_BITS, 16)
+    if not floats and 1 <= bits < 16 and most < 1 << bits and not _is_shifted(values, bits):
+        white = (1 << bits) - 1
+    elif 0 < most * 255 / white < _DARK:
+        _log.warning(
+            "%s is dark: its greys end at %g of %d. If they are of fewer bits, say so by sBIT, or convert it",
+            name,
+            most,
+            white,
+        )
+    return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
+
+
+def _is_shifted(values: NDArray[np.float32], bits: int) -> bool:
+    """Whether 16-bit values are those of `bits` bits moved up, as PNG wants it: their low bits are empty."""
+    return not (values.astype(np.int64) & ((1 << (16 - bits)) - 1)).any()
 
 
 def _one_line(error: Exception) -> str:

@@ -28,7 +28,7 @@ from ttd.data.shard import Shard
 from ttd.data.tables import ChosenWords, kept_rows
 from ttd.data.tar_shard import TarShard
 from ttd.errors import InputError
-from ttd.images import HEIF_EXTRA, MAX_PIXELS, is_heif, read_image, register_formats, without_pillows_warnings
+from ttd.images import MAX_PIXELS, opened, read_image
 from ttd.runs import Ranks
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -198,15 +198,11 @@ class PairSource:
 
 def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
     """Encoded bytes -> upright RGB; `BadSample` where they are broken or above 178 megapixels."""
-    register_formats()
-    if is_heif(data[:12]) and "HEIF" not in Image.OPEN:
-        raise BadSample(BROKEN_IMAGE, shard, key, f"HEIC: {HEIF_EXTRA}")
     try:
-        with without_pillows_warnings():
-            opened = Image.open(BytesIO(data))
-        if opened.width * opened.height > MAX_PIXELS:
-            raise BadSample(BOMB, shard, key, f"{opened.width} x {opened.height} pixels")
-        return read_image(opened, f"pair {key!r} of {shard}")
+        image = opened(BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise BadSample(BOMB, shard, key, f"{image.width} x {image.height} pixels")
+        return read_image(image, f"pair {key!r} of {shard}")
     except BadSample:
         raise
     except Image.DecompressionBombError as error:
