@@ -31,8 +31,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from ttd import schema
+from ttd.documents import parse_json
 from ttd.errors import InputError
 from ttd.files import may_run, remove_leftovers
+from ttd.schema import Misfit
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,11 @@ _FAR = 1 << 30  # Windows locks bytes: one behind what is written, so that other
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 _Locked = Literal["taken", "busy", "unsupported"]
+
+
+_HOLDER = schema.fields(
+    {**dict.fromkeys(("host", "machine", "since", "command", "token"), schema.any_text), "pid": schema.integer}
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,9 @@ class Holder:
     def parse(cls, content: bytes) -> Holder | None:
         """What a lock file holds, None where that is nothing (its process has only just begun) or damaged."""
         try:
-            record = json.loads(content)
+            record = parse_json(content, _HOLDER)
             return cls(**{field.name: record[field.name] for field in fields(cls)})
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except Misfit:
             return None
 
 

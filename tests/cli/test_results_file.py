@@ -59,7 +59,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="model was 'mini', now 'tcl'"):
         ResultsFile(path, {"model": "tcl"})
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="is not JSON"):
         ResultsFile(path, {"model": "mini"})
 
 

@@ -19,10 +19,12 @@ import numpy as np
 from PIL import Image
 
 from ttd.annotate.records import Record, mask_png
-from ttd.errors import InputError
+from ttd.data.rows import jsonl_rows
 from ttd.files import whole_file
 from ttd.safe_paths import check_name, inside, word_file
+from ttd.schema import fields, text
 
+_ROW = fields({"id": text})
 _COPIED_FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
 
@@ -86,13 +88,8 @@ class Exporter:
         path = inside(self.root, "tags.jsonl")
         if not path.exists():
             return {}
-        try:
-            rows = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-            return {str(row["id"]): row for row in rows}
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{path} is damaged: remove it, and it is written again from the annotations at the next start"
-            ) from None
+        remedy = "remove it, and it is written again from the annotations at the next start"
+        return {row["id"]: row for _, row in jsonl_rows(path, schema=_ROW, remedy=remedy)}
 
     def _write_rows(self, rows: dict[str, dict[str, object]]) -> None:
         text = "".join(json.dumps(rows[identifier]) + "\n" for identifier in sorted(rows))

@@ -92,7 +92,7 @@ class Prompts:
                 _flag(content["empty"]),
                 None if threshold is None else _numbers([threshold], 1)[0],
             )
-        except (KeyError, TypeError, IndexError, ValueError):
+        except (ArithmeticError, KeyError, TypeError, IndexError, ValueError):
             raise InputError("points, boxes or brush strokes are damaged or of another version") from None
 
 

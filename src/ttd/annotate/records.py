@@ -14,6 +14,7 @@ from PIL import Image
 
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
+from ttd.documents import parse_json
 from ttd.errors import InputError
 from ttd.safe_paths import check_name
 
@@ -81,7 +82,7 @@ class Record:
     def from_json(cls, text: str | bytes, where: object) -> Record:
         """The reverse of `to_json`; raises `InputError` that names `where` for a damaged text or another version."""
         try:
-            content = json.loads(text)
+            content = parse_json(text)
             if content["format"] != _FORMAT:
                 raise InputError(f"{where} was written by another version of this package: use that version")
             size = (int(content["size"][0]), int(content["size"][1]))

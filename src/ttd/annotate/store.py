@@ -26,10 +26,22 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ttd.annotate.records import Record
+from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.safe_paths import check_name, inside, is_link
+from ttd.schema import count, each, fields, mapping, optional, text
 
+_DRAFT = fields(
+    {},
+    {
+        "caption": text,
+        "base_version": count,
+        "true": each(text),
+        "active": optional(text),
+        "prompts": mapping(mapping()),
+    },
+)
 _LOCK_SECONDS = 30.0
 _DRAFT_SECONDS = 60.0
 
@@ -191,11 +203,12 @@ class AnnotationStore:
 
     def draft(self, identifier: str) -> dict[str, Any] | None:
         """The draft of an item; None where there is none, or it cannot be read."""
+        path = self._draft(identifier)
         try:
-            content = json.loads(self._draft(identifier).read_bytes())
-        except (OSError, ValueError):
+            content: dict[str, Any] = read_json(path, _DRAFT)
+        except (OSError, InputError):
             return None
-        return content if isinstance(content, dict) else None
+        return content
 
     def delete_draft(self, identifier: str) -> None:
         """Deletes the draft of an item, where there is one."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import hmac
 import ipaddress
-import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ttd.documents import parse_json
 from ttd.errors import InputError
+from ttd.schema import Misfit
 
 MIN_PASSWORD = 8
 
@@ -245,8 +246,8 @@ def _names_only_local_files(body: bytes) -> bool:
     Gradio compares local paths with its upload folder, but it would fetch a web address.
     """
     try:
-        return not any("://" in path or path.startswith("//") for path in _paths(json.loads(body)))
-    except (ValueError, RecursionError):
+        return not any("://" in path or path.startswith("//") for path in _paths(parse_json(body, nan=True)))
+    except Misfit:
         return False
 
 

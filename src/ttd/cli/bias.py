@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import protocol_option, start_logging
 from ttd.cli.output import printable, run_folder, table, tell_skipped
 from ttd.cli.results_file import ResultsFile, json_line
+from ttd.documents import read_json
+from ttd.schema import mapping
 
 if TYPE_CHECKING:
     from ttd.evaluation.runner import Outcome
@@ -101,7 +102,7 @@ def _measure(
     settings = run_settings(benchmark, model, loaded, protocol)
     with ResultsFile(place / "measurements.jsonl", settings) as store:
         outcome: Outcome | None = run(loaded, benchmark, store, limit)
-        record = json.loads(store.run_path.read_text("utf-8"))
+        record = read_json(store.run_path, mapping())
     assert outcome is not None  # one process measures all
     return write_results(place, outcome, {"benchmark": benchmark.name, **record})
 

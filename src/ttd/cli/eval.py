@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ from ttd.cli.output import printable, run_folder, table, tell_skipped, writable_
 from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
+from ttd.documents import read_json
 from ttd.registry import DATASETS, SCORES
+from ttd.schema import mapping
 from ttd.taggers.registry import TAGGERS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def write_results(place: Path, outcome: Outcome, facts: dict[str, Any]) -> dict[
     from ttd.evaluation.runner import write_outcome
 
     write_outcome(place, outcome, facts)
-    found: dict[str, Any] = json.loads((place / "results.json").read_text("utf-8"))
+    found: dict[str, Any] = read_json(place / "results.json", mapping())
     return found
 
 
@@ -186,7 +187,7 @@ def evaluate(
     if outcome is None:
         click.echo(f"Process {rank} of {world} is done; the one that ends last writes the result.", err=True)
         return 0
-    record = {**json.loads(about.read_text("utf-8")), "choices": asdict(choices)}
+    record = {**read_json(about, mapping()), "choices": asdict(choices)}
     results = _write(place, benchmark, outcome, record)
     if chosen["images"]:
         _show(place, benchmark, loaded, chosen["images"])

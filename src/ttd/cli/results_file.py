@@ -12,9 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ttd.documents import as_read_back, parse_json, read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.schema import Misfit, any_text, fields, mapping
 
+_RUN, _LINE = fields({"settings": mapping()}), fields({"id": any_text})
 MOST_SHOWN = 60  # characters of a setting in a message
 
 
@@ -52,11 +55,8 @@ class ResultsFile:
     def _check_settings(self, settings: dict[str, Any]) -> None:
         if not any(path.exists() for path in (self.path, *self.beside)) or not self.run_path.exists():
             return
-        try:
-            before = json.loads(self.run_path.read_text("utf-8"))["settings"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{self.run_path} is damaged; choose another --out or remove it.") from None
-        now = json.loads(json.dumps(settings))
+        before = read_json(self.run_path, _RUN, remedy="choose another --out, or remove it")["settings"]
+        now = as_read_back(settings)
         then, today = dict(_leaves(before)), dict(_leaves(now))
         if names := [name for name in {**then, **today} if then.get(name) != today.get(name)]:
             other = ", ".join(f"{n} was {_brief(then.get(n))}, now {_brief(today.get(n))}" for n in names[:3])
@@ -155,10 +155,9 @@ def _parse(line: bytes) -> str | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        record = json.loads(line)
-    except ValueError:
+        return str(parse_json(line, _LINE)["id"])
+    except Misfit:
         return None
-    return record["id"] if isinstance(record, dict) and isinstance(record.get("id"), str) else None
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import click
 
 from ttd.cli.options import with_options
+from ttd.documents import parse_json
 from ttd.errors import InputError
+from ttd.schema import Misfit, fields
 
 _EXAMPLE = '{"max_tokens": 256}'
 
@@ -41,12 +42,10 @@ def request_fields(ctx: click.Context, parameter: click.Parameter, value: str | 
     if value is None:
         return None
     try:
-        fields = json.loads(value)
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise click.BadParameter(f"{value!r} is no JSON object, such as {_EXAMPLE}", ctx, parameter)
-    return fields
+        found: dict[str, Any] = parse_json(value, fields({}))
+    except Misfit:
+        raise click.BadParameter(f"{value!r} is no JSON object, such as {_EXAMPLE}", ctx, parameter) from None
+    return found
 
 
 _OPTIONS = (

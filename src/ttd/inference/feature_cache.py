@@ -19,17 +19,28 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from ttd.documents import parse_json
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.files import whole_file
 from ttd.inference.options import Options
 from ttd.inference.views import Axis, View, encode_views, prepare
+from ttd.schema import any_number, count, each, fields, flag, integer
 
 _TENSORS = ("dense", "pooled")
 _EXTRA = "extras."  # before the names of what this encoder keeps besides
 _SIZES = ("size", "offset", "padded")
+
+_PAIR = each(integer, 2)
+_AXIS = fields(
+    {"full": count, "starts": each(integer), "start": integer, "length": count, "mirrored": flag}, others=False
+)
+_VIEWS = each(
+    fields({"checksum": count, **dict.fromkeys(_SIZES, _PAIR), "rows": _AXIS, "columns": _AXIS, "weight": any_number})
+)
 
 
 class FeatureCache:
@@ -98,7 +109,9 @@ class CachedViews:
         """What `views.json` says of each view; nothing where it is missing or damaged."""
         try:
             checksum, text = (self._entry / "views.json").read_text("utf-8").splitlines()
-            records: list[dict[str, Any]] = json.loads(text) if int(checksum) == zlib.crc32(text.encode()) else []
+            if int(checksum) != zlib.crc32(text.encode()):
+                return []
+            records: list[dict[str, Any]] = parse_json(text, _VIEWS)
         except (FileNotFoundError, ValueError):
             return []
         return records
@@ -111,7 +124,12 @@ class CachedViews:
             return None
         if zlib.crc32(content) != record["checksum"]:
             return None
-        tensors: dict[str, Any] = {name: t.to(self._encoder.device) for name, t in load(content).items()}
+        try:
+            tensors: dict[str, Any] = {name: t.to(self._encoder.device) for name, t in load(content).items()}
+        except (SafetensorError, ValueError):
+            return None
+        if not set(_TENSORS) <= set(tensors):
+            return None
         extras = {name[len(_EXTRA) :]: tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)}
         sizes: dict[str, Any] = {name: tuple(record[name]) for name in _SIZES}
         rows, columns = (_axis(record[name]) for name in ("rows", "columns"))

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+from ttd.documents import read_json
 from ttd.files import whole_file
 from ttd.scenes.scene import Scenes
+from ttd.schema import each, fields, mapping, text
 
 PATCH = 16
+_CARD = fields({"world": mapping(), "labels": each(each(text))})
 _CHUNK = 500
 
 
@@ -33,7 +36,7 @@ class ScenePool:
         self.scenes, self.grid = scenes, scenes.size // PATCH
         patches, labels = folder / f"{name}.npy", folder / f"{name}.json"
         wanted = {"objects": list(scenes.objects), "nouns": list(scenes.nouns), "styles": list(scenes.styles)}
-        card = json.loads(labels.read_text("utf-8")) if labels.exists() else {}
+        card = read_json(labels, _CARD) if labels.exists() else {}
         if card.get("world") != wanted:
             folder.mkdir(parents=True, exist_ok=True)
             card = {"world": wanted, "labels": _paint(patches, scenes, count)}

@@ -68,10 +68,13 @@ def load_last(folder: Path) -> dict[str, Any] | None:
         if hashlib.sha256(content).digest() != digest:
             log.warning("%s is damaged: trying the one before it", path)
             continue
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if state.get("format") != FORMAT:
+        try:
+            state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # what is no checkpoint fails in every way there is
+            raise InputError(f"{path} is not a checkpoint ({type(error).__name__}): remove it") from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise InputError(f"{path} was written by another version of ttd: continue with that, or start anew")
-        return state
+        return dict(state)
     if found:
         raise InputError(f"every checkpoint in {folder} is damaged: remove the folder to start anew")
     return None

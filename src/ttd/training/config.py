@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ttd.documents import parse_toml, read_toml
 from ttd.errors import InputError
 from ttd.registry import LOSS_TERMS
+from ttd.schema import Misfit, Schema, any_text, anything, integer, number
 from ttd.training.config_sections import Augment, Choice, Data, Loss, Model, Optimiser, Run
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "SHIPPED",
@@ -141,13 +137,10 @@ def _read_toml(source: str | Path) -> dict[str, Any]:
     path = SHIPPED / f"{source}.toml"
     if not (isinstance(source, str) and source == Path(source).name and path.is_file()):
         path = Path(source)
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
-        raise InputError(f"there is no config {source}: give a TOML file, or one of {shipped}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as TOML: {error}") from error
+        raise InputError(f"there is no config {source}: give a TOML file, or one of {shipped}")
+    return read_toml(path)
 
 
 def _split(override: str) -> tuple[str, str, Any]:
@@ -157,8 +150,8 @@ def _split(override: str) -> tuple[str, str, Any]:
     if not equals or not dot:
         raise InputError(f"{override!r} is no override: write section.name=value, such as optimiser.rate=1e-5")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}")["value"]
+    except Misfit:
         value = text.strip()
     return section, name, value
 
@@ -198,10 +191,20 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         return tuple(texts)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or not _usable(value):
         expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
         raise InputError(f"{name} must be {expected}, not {value!r}")
     return value
+
+
+def _usable(value: Any) -> bool:
+    """Not NaN, infinite, a whole number beyond 64 bits, or half a character."""
+    checks: dict[type, Schema] = {int: integer, float: number, str: any_text}
+    try:
+        checks.get(type(value), anything)(value)
+    except Misfit:
+        return False
+    return True
 
 
 def _close(name: str, known: typing.Iterable[str]) -> str:

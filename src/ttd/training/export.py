@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ttd import schema
+from ttd.documents import read_json, refused
 from ttd.encoders.base import Encoder
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
 from ttd.encoders.loading.formats import CARD as BASE_CARD
@@ -18,7 +20,7 @@ from ttd.files import whole_file, whole_folder
 from ttd.training.config import Config
 from ttd.training.logging import read_log
 from ttd.training.lora import hub_name
-from ttd.training.run_record import read_record
+from ttd.training.run_record import RECORD, read_record
 
 CARD = "README.md"
 RESULTS = "results.json"
@@ -31,6 +33,20 @@ METHOD = {
 """Settings that decide what is trained (None: all of the section), as opposed to on what data, in what size and for how
 long."""
 
+_NEEDED = schema.fields(
+    {
+        "base": schema.text,
+        "data": schema.text,
+        "pairs": schema.count,
+        "seed": schema.integer,
+        "world": schema.count,
+        "versions": schema.mapping(),
+        "config": schema.fields(dict.fromkeys(Config().to_dict(), schema.mapping())),
+    }
+)
+_NUMBER = schema.either(schema.number, schema.text, schema.flag, schema.null)
+_NUMBERS = schema.mapping(schema.either(_NUMBER, schema.mapping(_NUMBER)))
+
 
 def write_model_card(folder: Path, repo: str = "THIS_FOLDER") -> Path:
     """Write the card `README.md` of a run's folder from `run.json`, `log.jsonl` and, if there, `results.json`.
@@ -38,7 +54,11 @@ def write_model_card(folder: Path, repo: str = "THIS_FOLDER") -> Path:
     `repo` is where readers find the adapter. `results.json` holds evaluation results as name -> number, or as table
     -> name -> number.
     """
-    record = read_record(folder) or {}
+    record = read_record(folder)
+    if record is None:
+        raise InputError(f"{folder} holds no {RECORD}, from which its card is made: give the folder of a training run")
+    with refused(folder / RECORD, "restore it, or train again"):
+        _NEEDED(record)
     log = read_log(folder)
     path = folder / CARD
     with whole_file(path) as part:
@@ -115,10 +135,19 @@ def _training(log: list[dict[str, Any]]) -> list[str]:
     titles = [f"L_{name}" + ("" if weight == 1 else f" (times {weight:g})") for name, weight in weights.items()]
     head = ["step", "loss", *titles, "words selected"]
     lines = [
-        [f"{e['step']}", f"{e['loss']:.4f}", *(f"{e[name]:.4f}" for name in weights), f"{e['selected']:.0%}"]
+        [
+            f"{e['step']}",
+            f"{e['loss']:.4f}",
+            *(_cell(e.get(name), ".4f") for name in weights),
+            _cell(e.get("selected"), ".0%"),
+        ]
         for e in rows
     ]
     return ["## Training", "", *(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)), ""]
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
 
 
 def _results(folder: Path) -> list[str]:
@@ -131,7 +160,7 @@ def _results(folder: Path) -> list[str]:
             "",
         ]
     lines = ["## Results", "", "| | |", "|---|---|"]
-    for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+    for name, value in read_json(path, _NUMBERS, remedy="hold names and their numbers in it, or remove it").items():
         rows = {f"{name}: {inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value}
         lines += [f"| {label} | {_rounded(number)} |" for label, number in rows.items()]
     return [*lines, ""]

@@ -13,10 +13,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ttd.documents import parse_json, refused
 from ttd.errors import missing_extra
 from ttd.files import whole_file
+from ttd.schema import any_number, count, fields, mapping
 
 LOG = "log.jsonl"
+_ENTRY = fields({"step": count, "loss": any_number})
+_VALUES = mapping(any_number)
 
 
 class Journal:
@@ -57,14 +61,19 @@ class Journal:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log, in order; a last line that was cut off by a crash is left out."""
+    """The entries of a run's log, in order; a last line that was cut off by a crash is left out.
+
+    Raises:
+        InputError: another line is damaged.
+    """
     path = folder / LOG
+    lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            break
+    for number, line in enumerate(lines[:-1], 1):
+        with refused(f"{path}, line {number}", "restore it, or remove the file: the run goes on without its past"):
+            entry = parse_json(line, _ENTRY, nan=True)
+            _VALUES(entry)
+            entries.append(entry)
     return entries
 
 

@@ -9,12 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from ttd._version import __version__
+from ttd.documents import as_read_back, read_json
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.schema import any_text, count, each, fields, integer, mapping, optional, text
 from ttd.training.config import Config
 
 RECORD = "run.json"
+_DATA = fields({}, {"sources": each(any_text), "keep": any_text})
+_CONFIG = fields({}, {"model": fields({}, {"name": any_text}), "data": _DATA})
+_RECORD = fields(
+    {"config": _CONFIG},
+    {
+        "base": text,
+        "data": text,
+        "method": optional(text),
+        "pairs": count,
+        "steps": count,
+        "world": count,
+        "seed": integer,
+        "command": any_text,
+        "versions": mapping(text),
+    },
+)
 # What may change between two starts of one run, because it does not change the result.
 _FREE = {
     "model": {"method"},  # the block that it stands for is compared
@@ -65,12 +83,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: remove it to start anew, or restore it") from error
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise InputError(f"{path} belongs to something else than a training run: choose another folder")
+    remedy = "choose another folder where it is not a training run's; else restore it, or remove it to start anew"
+    record: dict[str, Any] = read_json(path, _RECORD, remedy=remedy)
     return record
 
 
@@ -91,8 +105,9 @@ def _compare(folder: Path, before: dict[str, Any], config: Config, facts: dict[s
     free = {section: set(names) for section, names in _FREE.items()}
     if config.optimiser.schedule == "constant":
         free["optimiser"] = {"epochs", "steps"}  # a constant rate may simply go on for longer
-    for section, values in json.loads(json.dumps(config.to_dict())).items():
-        old = before["config"].get(section, {})
+    for section, values in as_read_back(config.to_dict()).items():
+        old = before["config"].get(section)
+        old = old if isinstance(old, dict) else {}
         changed += [
             f"{section}.{name} ({old.get(name)!r} there, {value!r} now)"
             for name, value in values.items()

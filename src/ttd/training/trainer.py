@@ -24,6 +24,7 @@ from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError, OutOfMemory, is_out_of_memory
 from ttd.run_lock import RunLock
+from ttd.schema import any_text, count, fields
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
 from ttd.training.config import Config, Optimiser
@@ -149,12 +150,28 @@ class Trainer:
         self.place.wait()
         if state is None:
             return
+        try:
+            self._take_over(state)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint in {self.out / CHECKPOINTS} does not fit this run ({type(error).__name__}): "
+                "remove it, or start anew in another folder"
+            ) from error
+        log.info("going on at step %d of %d", self.step, len(self.steps))
+
+    def _take_over(self, state: dict[str, Any]) -> None:
         self.adapter.load_state(state["adapter"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.cut = state["step"], state.get("cut_captions", 0)
+        for parameter in self.parameters:
+            moments = self.optimiser.state[parameter]
+            if any(moments[name].shape != parameter.shape for name in ("exp_avg", "exp_avg_sq") if moments):
+                raise ValueError("moments of another shape")
+        step, cut = state["step"], state.get("cut_captions", 0)
+        fields({"step": count, "cut": count})({"step": step, "cut": cut})
         for damage in state["damaged"]:
+            fields(dict.fromkeys(("reason", "shard", "key", "detail"), any_text))(damage)
             self.report.add(BadSample(damage["reason"], damage["shard"], damage["key"], damage["detail"]))
-        log.info("going on at step %d of %d", self.step, len(self.steps))
+        self.step, self.cut = step, cut
 
     def run(self, stop: StopRequest, *, quiet: bool = False) -> None:
         """Go on to the end, or until `stop` asks to leave; then the adapter is in the folder."""

@@ -12,6 +12,7 @@ from ttd.data.pair_scores import ScoreJob
 from ttd.data.pruning import prune
 from ttd.data.shard_jobs import run_shards, table_path
 from ttd.data.sources import PairSource
+from ttd.documents import parse_json
 from ttd.files import whole_file
 from ttd.scenes.measure import WORDS
 from ttd.scenes.proof.plan import ProofRun
@@ -74,4 +75,4 @@ def _truths(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
         with tarfile.open(folder / Path(shard.name).name) as tar:
             for name in tar.getnames():
                 if name.endswith(".json"):
-                    yield shard.name, Path(name).stem, json.load(tar.extractfile(name))  # type: ignore[arg-type]
+                    yield shard.name, Path(name).stem, parse_json(tar.extractfile(name).read())  # type: ignore[union-attr]

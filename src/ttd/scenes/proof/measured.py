@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ttd.documents import read_json
 from ttd.encoders.base import Encoder
 from ttd.evaluation.metrics import class_scores
 from ttd.files import whole_file
@@ -26,10 +27,16 @@ from ttd.scenes.measure import (
     tag_selection,
 )
 from ttd.scenes.scene import Scene, Scenes
+from ttd.schema import any_number, each, fields, mapping, optional
 
 PAPER_CUT = 0.5
 CUTS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 PAIRED = ("CaptionIoU", "CaptionIoU, objects only", "IoU in the image", "AUC per image")
+
+_NUMBERS = mapping(optional(any_number))
+_MEASURED = fields(
+    {"numbers": _NUMBERS, "controls": _NUMBERS, "paired": mapping(each(optional(any_number)))}, others=False
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Measured:
     @classmethod
     def read(cls, path: Path) -> Measured:
         """What `write` wrote."""
-        return cls(**json.loads(path.read_text("utf-8")))
+        return cls(**read_json(path, _MEASURED, nan=True))
 
 
 @torch.inference_mode()

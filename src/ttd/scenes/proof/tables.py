@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ttd.documents import read_json
 from ttd.files import whole_file
 from ttd.scenes.proof.inputs import wrong_share
 from ttd.scenes.proof.measured import PAIRED, Measured
 from ttd.scenes.proof.plan import BASES, RUNS, TABLES, Table
 from ttd.scenes.proof.work import best_method, read
+from ttd.schema import mapping
 
 _BASE_OF = {method: name for name, method in BASES.items()}
 AIM = {
@@ -76,7 +78,7 @@ def write_tables(folder: Path) -> str:
 
 
 def _about(folder: Path, base: Measured) -> list[str]:
-    size: dict[str, Any] = json.loads((folder / "proof.json").read_text("utf-8"))
+    size: dict[str, Any] = read_json(folder / "proof.json", mapping())
     best, methods = best_method(folder)
     control = base.controls
     precision, f1 = control["every noun: precision"], control["every noun: F1"]

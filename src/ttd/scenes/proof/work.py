@@ -19,11 +19,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ttd.documents import read_json
 from ttd.errors import InputError, TTDError
 from ttd.files import whole_file
 from ttd.scenes.proof.inputs import prepare
 from ttd.scenes.proof.measured import Measured, measure, validation_miou
 from ttd.scenes.proof.plan import BASES, BEST, RUNS, ProofRun
+from ttd.schema import mapping, number
 from ttd.training.export import RESULTS, write_model_card
 from ttd.training.signals import Stopped
 
@@ -101,7 +103,7 @@ def read(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[Measured
 
 def best_method(folder: Path) -> tuple[str, dict[str, float]]:
     """The last block's method with the highest mIoU on validation scenes, and that of all."""
-    methods: dict[str, float] = json.loads((folder / "methods.json").read_text("utf-8"))
+    methods: dict[str, float] = read_json(folder / "methods.json", mapping(number))
     return max(methods, key=lambda name: methods[name]), methods
 
 
@@ -144,7 +146,7 @@ def _settle(folder: Path, size: Size) -> None:
     facts = {**asdict(size), "base": ttd.load("mini").encoder.fingerprint()}
     path = folder / "proof.json"
     if path.exists():
-        if json.loads(path.read_text("utf-8")) != facts:
+        if read_json(path) != facts:
             raise InputError(f"{folder} holds a proof of another size or base model: choose another --out")
         return
     with whole_file(path) as part:
