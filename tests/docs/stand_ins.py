@@ -35,7 +35,10 @@ def fill(hub: StandIn) -> None:
         if entry.source == catalogue.IN_PACKAGE or "://" in entry.source:
             continue
         if entry.kind == "clip":
-            _serve_folder(hub, entry.source, tiny_clip_model(width=32, seed=seed), clip_tokenizer())
+            model = tiny_clip_model(width=32, seed=seed)
+            _serve_folder(hub, entry.source, model, clip_tokenizer())
+            if entry.weights is not None:  # as OpenCLIP's publishers do, both formats lie in one repository
+                hub.files |= {f"{entry.source}/{name}": content for name, content in open_clip_files(model).items()}
         elif entry.kind == "siglip":
             _serve_folder(hub, entry.source, tiny_siglip_model(seed=seed), small_tokenizer())
         else:
@@ -54,7 +57,8 @@ def redirect(url: str) -> None:
         if row.kind == "tcl" and row.what == "model":
             row = replace(row, source=url + RELEASE, sha256=_served_hash(url + RELEASE))
         elif row.sha256 is not None:
-            row = replace(row, sha256=_served_hash(f"{url}/{row.source}/resolve/{row.revision}/model.safetensors"))
+            weights = row.weights or "model.safetensors"
+            row = replace(row, sha256=_served_hash(f"{url}/{row.source}/resolve/{row.revision}/{weights}"))
         rows.append(row)
     catalogue.CATALOGUE = tuple(rows)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import pickle
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from ttd.device import find_device
 from ttd.encoders.base import Encoder
 from ttd.encoders.families import Format, find_family
-from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
+from ttd.encoders.loading.adapters import HUB_ID, add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
 from ttd.encoders.loading.downloads import cache_folder, released_weights
 from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, recognise
@@ -28,7 +27,6 @@ __all__ = ["known_models", "load_encoder"]
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MINI = _ASSETS / "mini"
 _REFINER = Format("hf", model_type="sam_hq")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def load_encoder(
@@ -73,7 +71,8 @@ def load_encoder(
             # An adapter may have been trained with another method than its base has by default.
             card = read_card(adapter_path)
             encoder = build(source, method or (card.method if card else None))
-            attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge)
+            ids = _hub_ids(str(name), source.path)
+            attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge, model_ids=ids)
         return encoder.to(place, precision).eval().requires_grad_(False)
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):
@@ -92,7 +91,7 @@ def find_model(name: str | Path) -> Source:
         return _from_catalogue(entry)
     if Path(name).expanduser().exists():
         return recognise(name)
-    if _HUB_ID.fullmatch(str(name)):
+    if HUB_ID.fullmatch(str(name)):
         return recognise(hub_model(str(name)))
     raise _unknown(str(name), "model")
 
@@ -112,7 +111,7 @@ def find_adapter(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if _HUB_ID.fullmatch(str(name)):
+    if HUB_ID.fullmatch(str(name)):
         return hub_adapter(str(name))
     raise _unknown(str(name), "adapter")
 
@@ -124,7 +123,7 @@ def find_sam(name: str | Path) -> Path:
     if entry is None and path.exists():
         return path
     source = entry.source if entry else str(name)
-    if _HUB_ID.fullmatch(source):
+    if HUB_ID.fullmatch(source):
         return hub_model(source, entry, [_REFINER])
     raise _unknown(str(name), "refiner")
 
@@ -140,6 +139,18 @@ def _from_catalogue(entry: ModelEntry) -> Source:
     # A folder that was filled by hand may hold the same model under another name.
     pinned = entry.weights if entry.weights and (folder / entry.weights).is_file() else None
     return recognise(folder, pinned)
+
+
+def _hub_ids(name: str, path: Path) -> set[str]:
+    """The hub ids under which a model is known: by its name, or by the cache's folder that it lies in."""
+    entry = find_entry(name)
+    ids = {name} if entry is None and HUB_ID.fullmatch(name) and not Path(name).expanduser().exists() else set()
+    if entry is not None and entry.hub_id is not None:
+        ids.add(entry.hub_id)
+    ids |= {part.removeprefix("models--").replace("--", "/", 1) for part in path.parts if part.startswith("models--")}
+    if path.parent == cache_folder() and "--" in path.name:
+        ids.add(path.name.replace("--", "/", 1))
+    return ids
 
 
 def _unknown(name: str, what: str) -> ModelError:

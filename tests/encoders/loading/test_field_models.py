@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
@@ -552,6 +553,87 @@ def test_a_single_file_whose_activation_is_assumed_says_so(tmp_path: Path, caplo
     torch.save(tensors | own, tmp_path / "ViT.pt")  # as OpenAI's own files
     load_encoder(tmp_path / "ViT.pt")
     assert not caplog.records
+
+
+# ---------------------------------------------------------------- adapters
+
+
+@pytest.fixture
+def adapter(clip_folder: Path, tmp_path: Path) -> Path:
+    """A PEFT adapter of the tiny CLIP that says nothing about its base."""
+    encoder = load_encoder(clip_folder)
+    model = get_peft_model(encoder.backbone, LoraConfig(r=2, target_modules=encoder.lora_targets()))
+    randomised(model.base_model.model.vision_model.encoder.layers[0].self_attn.v_proj.lora_B, seed=3)
+    model.save_pretrained(tmp_path / "lora")
+    edit(tmp_path / "lora/adapter_config.json", lambda c: c.update(base_model_name_or_path=None))
+    return tmp_path / "lora"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(modules_to_save=["classifier"]), r"replaces the module classifier \(modules_to_save\)"),
+        (lambda c: c.update(modules_to_save="score"), "replaces the module score"),
+        (lambda c: c.update(r="two"), "cannot be attached to this model"),
+        (lambda c: c.update(r=0), "cannot be attached to this model"),
+        (lambda c: c.update(target_modules=["nothing"]), "cannot be attached to this model"),
+        (lambda c: c.update(lora_dropout="much"), "cannot be attached to this model"),
+        (lambda c: c.update(init_lora_weights="magic"), "cannot be attached to this model"),
+    ],
+)
+def test_an_adapter_that_does_not_fit(
+    clip_folder: Path, adapter: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    edit(adapter / "adapter_config.json", change)
+    with pytest.raises(ModelError, match=said) as error:
+        load_encoder(clip_folder, adapter=adapter)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_that_git_lfs_did_not_fetch(clip_folder: Path, adapter: Path, name: str) -> None:
+    (adapter / name).write_text(POINTER)
+    with pytest.raises(ModelError, match=f"{name} is only a pointer of Git LFS"):
+        load_encoder(clip_folder, adapter=adapter)
+
+
+def test_an_adapter_of_a_compiled_model(clip_folder: Path, adapter: Path) -> None:
+    expected = load_encoder(clip_folder, adapter=adapter).fingerprint()
+    assert expected != load_encoder(clip_folder).fingerprint()
+    file = adapter / "adapter_model.safetensors"
+    state = {n.replace("base_model.model.", "base_model.model._orig_mod."): t for n, t in load_file(file).items()}
+    save_file(state, file)
+    assert load_encoder(clip_folder, adapter=adapter).fingerprint() == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "warned"),
+    [
+        ("clip-vit-b16", "openai/clip-vit-base-patch32", True),
+        ("openai/clip-vit-base-patch16", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", True),
+        ("openai/clip-vit-base-patch16", "OpenAI/clip-vit-base-patch16", False),
+        ("clip-vit-b16", "openai/clip-vit-base-patch16", False),
+        ("clip-vit-b16", "/data/models/clip", False),
+        ("clip-vit-b16", None, False),
+    ],
+)
+def test_an_adapter_of_another_hub_id(
+    folder: Path,
+    adapter: Path,
+    ttd_cache: Path,
+    caplog: pytest.LogCaptureFixture,
+    model: str,
+    base: str | None,
+    warned: bool,
+) -> None:
+    shutil.copytree(folder, ttd_cache / "openai--clip-vit-base-patch16")
+    edit(adapter / "adapter_config.json", lambda c: c.update(base_model_name_or_path=base))
+    for name in (model, ttd_cache / "openai--clip-vit-base-patch16"):
+        caplog.clear()
+        load_encoder(name, adapter=adapter)
+        assert [r.levelname for r in caplog.records] == ["WARNING"] * warned
+        if warned:
+            assert f"was trained on {base}, not on openai/clip-vit-base-patch16" in caplog.text
 
 
 # ---------------------------------------------------------------- the hub

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.encoders.loading.checkpoints import read_tensors
 from ttd.encoders.loading.files import read_json
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, read_card
-from ttd.encoders.loading.weights import check_safetensors, weights_file
+from ttd.encoders.loading.tokenizers import cause
+from ttd.encoders.loading.weights import check_safetensors, weights_file, without_wrappers
 from ttd.errors import ModelError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 CONFIG = "adapter_config.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 REMEDY = "load it with the model that it was trained on"
 _PEFT_PREFIX = "base_model.model."
 _PEFT_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(\.\w+)?\.weight")
@@ -36,7 +38,14 @@ _WRAPPERS = ("module.", "model.", "base_model.model.", "base_model.")
 # ---------------------------------------------------------------- PEFT folders
 
 
-def attach_adapter(encoder: Encoder, folder: str | Path, *, scale: float = 1.0, merge: bool = True) -> None:
+def attach_adapter(
+    encoder: Encoder,
+    folder: str | Path,
+    *,
+    scale: float = 1.0,
+    merge: bool = True,
+    model_ids: Collection[str] = (),
+) -> None:
     """Attach a PEFT LoRA folder to `encoder.backbone`, in place.
 
     Args:
@@ -44,6 +53,7 @@ def attach_adapter(encoder: Encoder, folder: str | Path, *, scale: float = 1.0, 
         folder: holds `adapter_config.json`, `adapter_model.safetensors` and, optionally, `ttd.json`.
         scale: in 0..1; multiplies the LoRA update. 0 leaves the base untouched.
         merge: add the update to the weights; otherwise LoRA layers stay in the backbone.
+        model_ids: hub ids under which the encoder's model is known; an adapter of another is warned about.
 
     Raises:
         ModelError: a file is missing or damaged, the adapter is no LoRA, or it belongs to another base.
@@ -51,11 +61,13 @@ def attach_adapter(encoder: Encoder, folder: str | Path, *, scale: float = 1.0, 
     folder = Path(folder)
     config = _read_config(folder)
     _check_base(encoder, folder)
+    _check_saved_modules(encoder.backbone, config, folder)
+    _note_base(config, folder, model_ids)
     weights = weights_file(folder, ADAPTER_WEIGHTS)
     if weights is None:
         raise ModelError(f"{folder} has {CONFIG} but no {ADAPTER_WEIGHTS[0]}: copy it beside it")
     check_safetensors(weights)
-    tensors = read_tensors(weights)
+    tensors = {without_wrappers(name): values for name, values in read_tensors(weights).items()}
     _check_shapes(encoder.backbone, tensors, folder)
     if 0 < scale < 1 and (config.get("use_dora") or config.get("modules_to_save") or _beyond_lora(tensors)):
         raise ModelError(f"{folder} changes more than low-rank layers: the scale must be 0 or 1")
@@ -104,6 +116,31 @@ def _check_base(encoder: Encoder, folder: Path) -> None:
         )
 
 
+def _check_saved_modules(backbone: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
+    """Raise where the adapter brings whole modules that the model does not have."""
+    saved = config.get("modules_to_save") or []
+    names = [saved] if isinstance(saved, str) else saved
+    for name in names:
+        if not any(module == name or module.endswith(f".{name}") for module, _ in backbone.named_modules()):
+            raise ModelError(
+                f"the adapter {folder} replaces the module {name} (modules_to_save), which this model does not have: "
+                f"{REMEDY}"
+            )
+
+
+def _note_base(config: Mapping[str, Any], folder: Path, model_ids: Collection[str]) -> None:
+    """Warn where an adapter without a fingerprint names another hub id as its base."""
+    base, card = config.get("base_model_name_or_path"), read_card(folder)
+    if not isinstance(base, str) or not HUB_ID.fullmatch(base) or (card is not None and card.fingerprint is not None):
+        return
+    if model_ids and base.lower() not in {name.lower() for name in model_ids}:
+        log.warning(
+            "the adapter %s was trained on %s, not on %s: it is attached as the shapes fit; load it with its own base "
+            "if that is not meant",
+            folder, base, " or ".join(sorted(model_ids)),
+        )  # fmt: skip
+
+
 def _check_shapes(backbone: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Raise where a LoRA factor's module is not in the backbone or has other sizes."""
     modules = dict(backbone.named_modules())
@@ -139,10 +176,10 @@ def _inject(encoder: Encoder, folder: Path, tensors: dict[str, Tensor], scale: f
         config.inference_mode = True
         model = with_layers(encoder.backbone, config)
         outcome = set_peft_model_state_dict(model, tensors)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # PEFT raises whatever it meets
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"the adapter {folder} cannot be attached to this model: {error}") from error
+        raise ModelError(f"the adapter {folder} cannot be attached to this model ({cause(error)}): {REMEDY}") from error
     missing = [name for name in outcome.missing_keys if "lora_" in name]
     if missing or outcome.unexpected_keys:
         name = next(iter([*missing, *outcome.unexpected_keys]))

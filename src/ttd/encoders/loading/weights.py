@@ -156,11 +156,11 @@ def unwrapped(tensors: Mapping[str, T], known: Collection[str], where: object) -
     Raises:
         ModelError: more than one model lies in the file.
     """
-    plain = {_without(name, _WRAPPERS): values for name, values in tensors.items()}
+    plain = {without_wrappers(name): values for name, values in tensors.items()}
     if set(known) <= plain.keys():
         return plain
     # Data-parallel training wraps a part as "module": dropped only where names do not fit as they are.
-    plain = {_without(name, _WRAPPERS | {"module"}): values for name, values in tensors.items()}
+    plain = {without_wrappers(name, _WRAPPERS | {"module"}): values for name, values in tensors.items()}
     if set(known) <= plain.keys():
         return plain
     first = min(known)
@@ -182,5 +182,6 @@ def unwrapped(tensors: Mapping[str, T], known: Collection[str], where: object) -
     return found
 
 
-def _without(name: str, parts: Collection[str]) -> str:
-    return ".".join(part for part in name.split(".") if part not in parts)
+def without_wrappers(name: str, wrappers: Collection[str] = _WRAPPERS) -> str:
+    """A parameter's name without the parts that compiling and parallel training put into it."""
+    return ".".join(part for part in name.split(".") if part not in wrappers)
