@@ -1,4 +1,5 @@
-"""What every run over many items shares: who does which of them, reading ahead, and files that are made once.
+"""What every run over many items shares: who does which of them, files that are made once, settings and versions,
+reading ahead.
 
 A run can be killed at any moment and is started again by the same command. That needs three things: results appear
 whole or not at all (`ttd.files`), one process at a time works on a part (`ttd.run_lock`), and a unit of work needs
@@ -8,6 +9,7 @@ nothing but itself, so any process may do it, now or after a kill.
 from __future__ import annotations
 
 import os
+import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from ttd._version import __version__
+from ttd.documents import as_read_back
 from ttd.errors import InputError
 from ttd.files import check_there, whole_file
 
@@ -27,6 +31,7 @@ E = TypeVar("E", bound=Exception)
 Skipped = tuple[str, str]  # id and reason
 
 _BATCHES_AHEAD = 2
+_MOST_SHOWN = 60  # characters of a setting in a message
 
 
 class Executor(Protocol):
@@ -144,6 +149,46 @@ def _make(unit: FileToMake, *, skip: bool, again: bool) -> bool | str:
             raise
         return str(error)
     return True
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], most: int = 3) -> str:
+    """The first `most` settings that are not the same, as "model.name was 'mini', now 'tcl'"; "" where all are.
+
+    Args:
+        before: as they were read from a file.
+        now: this process's, not written yet.
+        most: how many are told.
+    """
+    then, today = dict(_leaves(before)), dict(_leaves(as_read_back(now)))
+    names = [name for name in {**then, **today} if then.get(name) != today.get(name)]
+    return ", ".join(f"{name} was {_brief(then.get(name))}, now {_brief(today.get(name))}" for name in names[:most])
+
+
+def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The single settings of nested ones, named as in "model.adapter"."""
+    if not isinstance(content, dict) or not content:
+        yield name, content
+        return
+    for key, value in content.items():
+        yield from _leaves(value, ".".join(part for part in (name, str(key)) if part))
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def versions() -> dict[str, str]:
+    """Of everything that takes part in a result, to be written beside it."""
+    from importlib.metadata import PackageNotFoundError, version  # which takes time at the start of a command
+
+    found = {"ttd": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "peft", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def read_ahead(

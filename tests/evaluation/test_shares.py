@@ -21,11 +21,11 @@ from tests.evaluation.conftest import Eval
 from tests.evaluation.layouts import write
 from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
-from ttd.cli.results_file import ResultsFile
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes
 from ttd.evaluation.runner import Shares, share_name
 from ttd.model import TTD
+from ttd.results_file import ResultsFile
 
 # `ttd ...` with the oracle; with KILL=n it is killed when it is asked about its n-th image.
 ORACLE = """

@@ -12,9 +12,9 @@ import click
 
 from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_files
-from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
+from ttd.results_file import ResultsFile, json_line
 from ttd.runs import read_ahead
 
 if TYPE_CHECKING:

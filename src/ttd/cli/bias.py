@@ -12,8 +12,8 @@ from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import protocol_option, start_logging
 from ttd.cli.output import printable, run_folder, table, tell_skipped
-from ttd.cli.results_file import ResultsFile, json_line
 from ttd.documents import read_json
+from ttd.results_file import ResultsFile, json_line
 from ttd.schema import mapping
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from ttd.cli.data_options import Pairs, pair_options, pairs_bar, print_bad_sampl
 from ttd.cli.data_tag import tag
 from ttd.cli.options import NameOf
 from ttd.cli.output import printable, run_folder, table, tell_skipped
-from ttd.cli.results_file import json_line
 from ttd.errors import InputError
 from ttd.registry import DATASETS
+from ttd.results_file import json_line
 
 if TYPE_CHECKING:
     from ttd.annotate.agreement import Agreement, Disagreement

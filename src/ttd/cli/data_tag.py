@@ -21,10 +21,10 @@ from ttd.cli.data_options import (
 from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SIZE_OPTION, protocol_option
 from ttd.cli.output import printable, run_folder
-from ttd.cli.results_file import json_line
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
 from ttd.registry import SCORES
+from ttd.results_file import json_line
 from ttd.taggers.registry import TAGGERS
 from ttd.text.words import UNSPACED_REMEDY
 
@@ -82,7 +82,7 @@ def tag(
     from ttd.runs import Ranks
 
     words_by.check((tagger,) if tagger else ())
-    rank, world = Ranks.here()
+    rank, world = ranks = Ranks.here()
     place = run_folder(_place(out, shards), rank, world)
     source = pairs.open(keep)
     from ttd.data.tag_table import TagTableJob
@@ -95,7 +95,7 @@ def tag(
     job = TagTableJob(chooser, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
     tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
-        report = run_shards(job, source, tables, limit=limit, rank=rank, world=world, progress=bar.update)
+        report = run_shards(job, source, tables, limit=limit, ranks=ranks, progress=bar.update)
     if job.unspaced and not tagger:
         click.echo(f"{job.unspaced:,} captions: {UNSPACED_REMEDY}", err=True)
     written: list[Path] = []
@@ -105,7 +105,7 @@ def tag(
         writer = TaggedShards(source, tables, place, job.settings, per_shard=per_shard, threads=pairs.threads)
         with pairs_bar(-(-len(source) // world), rank) as bar:
             bar.set_description("writing shards")
-            for number in range(rank, len(source.shards), world):
+            for number in ranks.mine(len(source.shards)):
                 written += writer.write(number, bar.update)
     whole = whole_report(job, source, tables, limit)
     if whole is None:

@@ -14,8 +14,8 @@ import click
 
 from ttd.cli.options import DEVICE_OPTION, start_logging
 from ttd.cli.output import printable, table, writable_folder
-from ttd.cli.results_file import json_line
 from ttd.files import whole_file
+from ttd.results_file import json_line
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,11 +11,11 @@ import click
 from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.options import NameOf, mask_options, protocol_option, start_logging
 from ttd.cli.output import printable, run_folder, table, tell_skipped, writable_folder
-from ttd.cli.results_file import ResultsFile, json_line
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.documents import read_json
 from ttd.registry import DATASETS, SCORES
+from ttd.results_file import ResultsFile, json_line
 from ttd.schema import mapping
 from ttd.taggers.registry import TAGGERS
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from ttd.cli.output import table
-from ttd.cli.results_file import json_line
+from ttd.results_file import json_line
 
 
 @click.command()

@@ -55,7 +55,7 @@ def prune(
     from ttd.data.shard_jobs import run_shards, table_path, whole_report
     from ttd.runs import Ranks
 
-    rank, world = Ranks.here()
+    rank, world = ranks = Ranks.here()
     place = run_folder(Path(out), rank, world)
     source = pairs.open()
     from ttd.data.pair_scores import ScoreJob
@@ -75,8 +75,7 @@ def prune(
             source,
             scores,
             limit=pairs.max_bad_samples,
-            rank=rank,
-            world=world,
+            ranks=ranks,
             progress=bar.update,
         )
     whole = whole_report(job, source, scores, pairs.max_bad_samples)
@@ -101,7 +100,7 @@ def prune(
 
 
 def _tell(pruned: Pruned, place: Path, as_json: bool) -> None:
-    from ttd.cli.results_file import json_line
+    from ttd.results_file import json_line
 
     result = pruned.to_dict()
     if as_json:

@@ -17,9 +17,9 @@ from ttd.data.bad_samples import REASONS, BadSample, BadSampleReport
 from ttd.data.shard import Shard
 from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
-from ttd.documents import as_read_back
 from ttd.errors import InputError
 from ttd.files import check_there
+from ttd.runs import ALONE, Ranks, differences
 from ttd.schema import any_text, count, each, fields, mapping, one_of
 
 _DAMAGE = fields({"reason": one_of(*REASONS), "key": any_text, "detail": any_text})
@@ -52,8 +52,7 @@ def run_shards(
     folder: Path,
     *,
     limit: float = 0.1,
-    rank: int = 0,
-    world: int = 1,
+    ranks: Ranks = ALONE,
     progress: Callable[[int], None] = lambda pairs: None,
 ) -> BadSampleReport:
     """Do this rank's shards that are not done yet.
@@ -63,7 +62,7 @@ def run_shards(
         source: the pairs; only those of its keep-list, where it has one.
         folder: gets one file per shard, `FOLDER/NAME.parquet`.
         limit: share of damaged pairs, or shards, above which the job stops.
-        rank, world: which shards are this process's.
+        ranks: which shards are this process's.
         progress: is told how many pairs are done.
 
     Returns:
@@ -72,7 +71,7 @@ def run_shards(
     Raises:
         InputError: a file was made with other settings; too much is damaged; finished files are gone.
     """
-    mine = range(rank, len(source.shards), world)
+    mine = ranks.mine(len(source.shards))
     report = BadSampleReport(sum(len(source.indices(number)) for number in mine), len(mine), limit)
     for number in mine:
         shard, indices = source.shards[number], source.indices(number)
@@ -145,13 +144,8 @@ def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:
     about = read_about(path, _ABOUT)
     if about is None or (about.get("size"), about.get("pairs")) != (shard.size, len(shard)):
         return None
-    before, now = about["settings"], as_read_back(job.settings)
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if names:
-        raise InputError(
-            f"{path} was made with other settings ({names[0]} was {before.get(names[0])!r}, now "
-            f"{now.get(names[0])!r}): choose another --out or remove it"
-        )
+    if other := differences(about["settings"], job.settings):
+        raise InputError(f"{path} was made with other settings ({other}): choose another --out or remove it")
     return about
 
 

@@ -139,7 +139,7 @@ PREPARED = 64  # items that a benchmark may prepare together
 
 
 class Store(Protocol):
-    """Keeps measurements on disk as they are made; `ttd.cli.results_file.ResultsFile` is one."""
+    """Keeps measurements on disk as they are made; `ttd.results_file.ResultsFile` is one."""
 
     path: Path
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ttd._version import __version__
 from ttd.documents import as_read_back, read_json
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.runs import versions
 from ttd.schema import any_text, count, each, fields, integer, mapping, optional, text
 from ttd.training.config import Config
 
@@ -86,12 +84,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     remedy = "choose another folder where it is not a training run's; else restore it, or remove it to start anew"
     record: dict[str, Any] = read_json(path, _RECORD, remedy=remedy)
     return record
-
-
-def versions() -> dict[str, str]:
-    """Of everything that takes part."""
-    packages = ("torch", "transformers", "peft", "numpy", "pillow")
-    return {"ttd": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def _compare(folder: Path, before: dict[str, Any], config: Config, facts: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ttd.cli.results_file import ResultsFile, json_line
 from ttd.errors import InputError
+from ttd.results_file import ResultsFile, json_line
 
 
 def written(path: Path, ids: list[str], settings: dict[str, object] | None = None) -> None:
@@ -26,7 +26,7 @@ def test_a_second_run_knows_what_is_done(tmp_path: Path) -> None:
         assert results.done == {"a", "b", "c"}
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["settings"] == {"model": "mini"}
-    assert {"python", "ttd-clip", "torch"} <= set(run["versions"])
+    assert {"python", "ttd", "torch"} <= set(run["versions"])
 
 
 def test_a_kill_at_any_byte_loses_only_the_last_line(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="model was 'mini', now 'tcl'"):
         ResultsFile(path, {"model": "tcl"})
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match=r"is not JSON .* choose another --out"):
         ResultsFile(path, {"model": "mini"})
 
 

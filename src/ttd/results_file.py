@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttd.documents import as_read_back, parse_json, read_json
+from ttd.documents import parse_json, read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.runs import differences, versions
 from ttd.schema import Misfit, any_text, fields, mapping
 
 _RUN, _LINE = fields({"settings": mapping()}), fields({"id": any_text})
-MOST_SHOWN = 60  # characters of a setting in a message
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -56,10 +55,7 @@ class ResultsFile:
         if not any(path.exists() for path in (self.path, *self.beside)) or not self.run_path.exists():
             return
         before = read_json(self.run_path, _RUN, remedy="choose another --out, or remove it")["settings"]
-        now = as_read_back(settings)
-        then, today = dict(_leaves(before)), dict(_leaves(now))
-        if names := [name for name in {**then, **today} if then.get(name) != today.get(name)]:
-            other = ", ".join(f"{n} was {_brief(then.get(n))}, now {_brief(today.get(n))}" for n in names[:3])
+        if other := differences(before, settings):
             raise InputError(f"{self.path} holds results of another run ({other}); choose another --out or remove it.")
 
     def _repair(self) -> set[str]:
@@ -82,7 +78,7 @@ class ResultsFile:
         return done
 
     def _write_run(self, settings: dict[str, Any]) -> None:
-        run = {"command": sys.argv, "settings": settings, "versions": _versions()}
+        run = {"command": sys.argv, "settings": settings, "versions": versions()}
         with whole_file(self.run_path) as part:
             part.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
 
@@ -136,20 +132,6 @@ class ResultsFile:
             self.close()
 
 
-def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The single settings of nested ones, named as in "model.adapter"."""
-    if not isinstance(content, dict) or not content:
-        yield name, content
-        return
-    for key, value in content.items():
-        yield from _leaves(value, ".".join(part for part in (name, str(key)) if part))
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
-
-
 def _parse(line: bytes) -> str | None:
     """The id of a complete line, None where it is none."""
     if not line.endswith(b"\n"):
@@ -158,15 +140,3 @@ def _parse(line: bytes) -> str | None:
         return str(parse_json(line, _LINE)["id"])
     except Misfit:
         return None
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("ttd-clip", "torch", "transformers", "numpy", "pillow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
