@@ -57,7 +57,7 @@ def skipped_of(results: dict[str, Any]) -> list[tuple[str, str]]:
     return [(item["id"], item["reason"]) for item in results["skipped"]]
 
 
-_FOR_CLASSES = ("--classes", "--synonyms")
+_FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation")
 _FOR_MASKS = ("--background", "--refine", "--sam-model")
 _FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--percentile", "--negatives", "--tagger")
 _FOR_TAGGERS = (
@@ -95,6 +95,13 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @mask_options
 @click.option("--classes", metavar="FILE", help="Another class list (a class per line; synonyms after ;).")
 @click.option("--synonyms", is_flag=True, help="Ask for all names of a class; the best one counts.")
+@click.option(
+    "--label-orientation",
+    type=click.Choice(["upright", "stored"]),
+    default="upright",
+    show_default=True,
+    help="How labels were drawn on photos with EXIF orientation, where they fit both ways.",
+)
 @click.option("--split", metavar="NAME", help="refcoco…: val, testA, testB or test; coco-80: val2014 or val2017.")
 @click.option("--split-by", metavar="WHO", help="refcoco…: whose splits: unc, google or umd.")
 @click.option("--part", type=click.Choice(["tags", "masks"]), help="Only this part.")
@@ -204,7 +211,7 @@ def _refuse_others(name: str, part: str | None) -> None:
 
     strange: tuple[str, ...] = () if name == "tagmask" else (*_FOR_TAGMASK, *_FOR_TAGGERS)
     strange += _FOR_CLASSES if name == "tagmask" or name in PARTITIONS else ()
-    strange += _FOR_MASKS if name in LABELS else ()
+    strange += (*_FOR_MASKS, "--label-orientation") if name in LABELS else ()
     if part == "masks":
         strange += (*_FOR_TAGMASK[1:], *_FOR_TAGGERS)
     ctx = click.get_current_context()
@@ -235,6 +242,7 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
         llm=words_by.llm,
         split=chosen["split"],
         split_by=chosen["split_by"],
+        label_orientation=chosen["label_orientation"],
     )
 
 

@@ -60,6 +60,7 @@ class Choices:
         parts, scores, stop_words, shuffled: see `ttd.evaluation.tasks.tagmask.TagMask`.
         percentiles, negatives: tagmask: rows of the rule "negatives", and where its words come from: captions, list
             or a file; None: captions where they hold enough words.
+        label_orientation: of `ttd.evaluation.datasets.labels.ORIENTATIONS`.
         split, split_by: see `ttd.evaluation.datasets.refcoco.read_refer`; coco-80 has a split too.
     """
 
@@ -78,6 +79,7 @@ class Choices:
     negatives: str | None = None
     split: str | None = None
     split_by: str | None = None
+    label_orientation: str = "upright"
 
 
 def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | None = None) -> Benchmark:
@@ -133,7 +135,7 @@ def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | N
         encoder=encoder,
         threshold=data.threshold if data is not None else None,
     )
-    return open_data_set(name, root, options, choices.classes, choices.synonyms)
+    return open_data_set(name, root, options, choices.classes, choices.synonyms, choices.label_orientation)
 
 
 def _of_views(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ttd.evaluation.datasets.converters import context_maps, object_maps, stuff_maps, train_id_maps
-from ttd.evaluation.datasets.labels import LabelRule, cityscapes_ids, coco_stuff_ids, identity, without_zero
+from ttd.evaluation.datasets.labels import LabelRule, ade20k, cityscapes_ids, coco_stuff_ids, identity, without_zero
 from ttd.evaluation.datasets.layouts import DataSet, Layout
 from ttd.registry import DATASETS
 
@@ -22,7 +24,8 @@ _CONTEXT_FOLDERS = ("", "VOC2010", "VOCdevkit/VOC2010", "PASCAL_Context")
 
 def _voc(rule: LabelRule) -> tuple[Layout, ...]:
     splits = ("ImageSets/Segmentation/val.txt",)
-    return (Layout("JPEGImages", "SegmentationClass", splits=splits, rule=rule), *_authors(rule))
+    layouts = (Layout("JPEGImages", "SegmentationClass", splits=splits, rule=rule), *_authors(rule))
+    return tuple(replace(layout, voc_colours=True) for layout in layouts)
 
 
 def _context(rule: LabelRule) -> tuple[Layout, ...]:
@@ -93,9 +96,9 @@ for _data in (
         "ade20k",
         "ADE20K, 150 classes",
         (
-            Layout("images/validation", "annotations/validation", rule=without_zero),
-            Layout("images", "annotations", rule=without_zero),
-            *_authors(without_zero),
+            Layout("images/validation", "annotations/validation", rule=ade20k, reduced=identity),
+            Layout("images", "annotations", rule=ade20k, reduced=identity),
+            *(replace(layout, reduced=identity) for layout in _authors(ade20k)),
         ),
         ("", "ADEChallengeData2016"),
         (2000,),

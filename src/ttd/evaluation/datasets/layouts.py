@@ -57,6 +57,8 @@ class Layout:
         splits: text files of ids, the first that is there counts; where none is, all label files count.
         rule: makes the table from stored values to classes, see `ttd.evaluation.datasets.labels`.
         not_ending: label files with this ending belong to another layout.
+        reduced: the rule where labels hold 255, in place of `rule`: others have taken the uncounted value 0 out already.
+        voc_colours: whether the labels' colours are VOC's, which count more than the numbers that are stored.
     """
 
     images: str
@@ -66,6 +68,8 @@ class Layout:
     splits: tuple[str, ...] = ()
     rule: LabelRule = identity
     not_ending: str = "Ids.png"
+    reduced: LabelRule | None = None
+    voc_colours: bool = False
 
 
 @dataclass(frozen=True)

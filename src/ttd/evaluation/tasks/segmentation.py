@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
-from ttd.evaluation.datasets.labels import LabelRule, apply_rule, read_labels
+from ttd.evaluation.datasets.labels import (
+    EITHER_WAY,
+    LabelRule,
+    apply_rule,
+    hold_ignored,
+    oriented,
+    read_labels,
+    read_voc_labels,
+)
 from ttd.evaluation.datasets.layouts import OWN_FOLDER, find_dataset, find_samples
 from ttd.evaluation.metrics import class_scores, confusion_matrix
 from ttd.evaluation.report.panels import Shown, class_panel, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
-from ttd.schema import count, each, entries, fields, integer, within
+from ttd.schema import count, each, entries, fields, integer, text, within
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +45,8 @@ class ClassSegmentation(Benchmark):
         rule: makes the table from stored values to classes, see `ttd.evaluation.datasets.labels`.
         options: for `TTD.segment`.
         synonyms: ask for all names of a class; the best of them counts.
+        orientation: of `ttd.evaluation.datasets.labels.ORIENTATIONS`.
+        voc_colours: see `ttd.evaluation.datasets.layouts.Layout`.
     """
 
     def __init__(
@@ -48,9 +58,12 @@ class ClassSegmentation(Benchmark):
         rule: LabelRule,
         options: Options,
         synonyms: bool = False,
+        orientation: str = "upright",
+        voc_colours: bool = False,
     ) -> None:
         self.name, self.root, self.options = name, root, {"masks": options}
         self.classes, self.rule, self.synonyms = classes, rule, synonyms
+        self.orientation, self.voc_colours = orientation, voc_colours
         self._samples = list(samples)
         self._table = rule(len(classes))
         self._texts = classes.texts(synonyms)
@@ -67,20 +80,24 @@ class ClassSegmentation(Benchmark):
             "texts": self._texts,
             "labels": self.rule.__name__,
             "synonyms": self.synonyms,
+            "label_orientation": self.orientation,
         }
 
     def measure(self, model: TTD, number: int) -> Record:
-        """The image's confusion matrix, as [true class, predicted class, pixels] where there are pixels."""
-        image, truth = self._read(number)
+        """The image's confusion matrix, as [true class, predicted class, pixels] where there are pixels; and in
+        `labels` what had to be decided about the label map.
+        """
+        image, truth, decided = self._read(number)
         predicted = self._labels(model, image, self.options["masks"])
         counts = confusion_matrix(predicted, truth, len(self.classes))
-        return {"confusion": [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]}
+        found = [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]
+        return {"confusion": found, **({"labels": decided} if decided else {})}
 
     def check(self, record: Record) -> None:
         """See `Benchmark`."""
         true = within(0, len(self.classes) - 1, integer)
         predicted = within(0, len(self.classes), integer)  # the last: no class
-        fields({"confusion": each(entries(true, predicted, count))})(record)
+        fields({"confusion": each(entries(true, predicted, count))}, {"labels": each(text)})(record)
 
     def quality(self, record: Record) -> dict[str, float]:
         """The mean IoU over the classes that are in this image or were predicted there."""
@@ -90,7 +107,7 @@ class ClassSegmentation(Benchmark):
 
     def show(self, model: TTD, number: int, record: Record) -> Shown:
         """The image, the true classes, those found, and the refined ones where the options ask for it."""
-        image, truth = self._read(number)
+        image, truth, _ = self._read(number)
         kinds = unrefined_first(self.options["masks"], model.encoder)
         maps = {"truth": truth, **{name: self._labels(model, image, options) for name, options in kinds.items()}}
         panels = [
@@ -103,18 +120,14 @@ class ClassSegmentation(Benchmark):
         found = model.segment(image, self._texts, options)
         return self.classes.labels(found, self.synonyms)
 
-    def _read(self, number: int) -> tuple[Image.Image, np.ndarray]:
-        """The image and its true classes [H,W]."""
+    def _read(self, number: int) -> tuple[Image.Image, np.ndarray, list[str]]:
+        """The image, its true classes [H,W], and what had to be decided about these."""
         sample = self._samples[number]
         image = read_image(sample.image)
         path = sample.truth[0]
-        truth = apply_rule(read_labels(path), self._table, path)
-        if truth.shape != (image.height, image.width):
-            raise InputError(
-                f"{path} is {truth.shape[1]}x{truth.shape[0]} pixels, the image {image.width}x{image.height}: "
-                "they must have the same size"
-            )
-        return image, truth
+        values, by = read_voc_labels(path, _VOC_VALUES) if self.voc_colours else (read_labels(path), None)
+        values, turned = oriented(values, path, sample.image, (image.height, image.width), self.orientation)
+        return image, apply_rule(values, self._table, path), [how for how in (by, turned) if how]
 
     def tally(self) -> _ConfusionTally:
         """One matrix for the whole set."""
@@ -125,10 +138,13 @@ class _ConfusionTally(Tally):
     def __init__(self, classes: ClassList) -> None:
         self.titles = classes.titles
         self.counts = np.zeros((len(classes), len(classes) + 1), np.int64)
+        self.decided: defaultdict[str, list[str]] = defaultdict(list)
 
     def add(self, record: Record) -> None:
         for true, predicted, pixels in record["confusion"]:
             self.counts[true, predicted] += pixels
+        for how in record.get("labels", ()):
+            self.decided[how].append(str(record.get("id", "")))
 
     def result(self) -> Result:
         scores = class_scores(self.counts)
@@ -149,11 +165,26 @@ class _ConfusionTally(Tally):
         absent = sum(bool(np.isnan(iou)) for iou in scores.iou)
         where = f"{absent} of the {len(self.titles)} classes"
         notes = (f"Neither there nor predicted, so not in the means: {where}.",) if absent else ()
+        notes += tuple(_sentence(how, sorted(names)) for how, names in sorted(self.decided.items()))
         return Result(numbers, {"per_class": rows}, notes)
 
 
+_VOC_VALUES = 21
+
+
+def _sentence(how: str, names: list[str]) -> str:
+    choice = "; --label-orientation says how they were drawn" if how == EITHER_WAY else ""
+    more = ", ..." if len(names) > 5 else ""
+    return f"{len(names)} label maps {'' if how == EITHER_WAY else 'were '}{how}: {', '.join(names[:5])}{more}{choice}."
+
+
 def open_data_set(
-    name: str, root: Path, options: Options, classes: str | Path | None = None, synonyms: bool = False
+    name: str,
+    root: Path,
+    options: Options,
+    classes: str | Path | None = None,
+    synonyms: bool = False,
+    orientation: str = "upright",
 ) -> ClassSegmentation:
     """A named data set, or "folder": images/ and labels/ (PNG of class numbers) with classes.txt.
 
@@ -163,6 +194,7 @@ def open_data_set(
         options: for `TTD.segment`.
         classes: another class list than the data set's own, with the same number of classes.
         synonyms: ask for all names of a class.
+        orientation: see `ClassSegmentation`.
     """
     if name == "folder":
         own = read_classes(classes if classes is not None else root / "classes.txt")
@@ -171,4 +203,7 @@ def open_data_set(
         data = find_dataset(name)
         own = own_classes(name, classes, data.classes)
         samples, layout = find_samples(root, data.folders, data.layouts)
-    return ClassSegmentation(name, root, samples, own, layout.rule, options, synonyms)
+    rule = layout.rule
+    if layout.reduced is not None and hold_ignored([sample.truth[0] for sample in samples]):
+        rule = layout.reduced
+    return ClassSegmentation(name, root, samples, own, rule, options, synonyms, orientation, layout.voc_colours)

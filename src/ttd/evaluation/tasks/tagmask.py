@@ -4,6 +4,7 @@ whole caption covers (Table 3).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.datasets.labels import TURNED, oriented
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
 from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
 from ttd.evaluation.report.panels import MarkedWords, Shown, heat_panel, marked, outcome_panel, photo_panel
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 PARTS = ("tags", "masks")
 EVERY_NOUN = "every noun"
 SHUFFLED = " (shuffled)"
+
+
+log = logging.getLogger(__name__)
 
 
 class TagMask(Benchmark):
@@ -209,12 +214,10 @@ def _decided(tags: Record, score: str) -> Decided:
 
 def _mask(row: TagMaskRow, image: Image.Image) -> np.ndarray:
     """The true mask, bool [H,W]; raises `InputError` where it has not the image's size."""
-    truth = row.mask()
-    if truth.shape != (image.height, image.width):
-        raise InputError(
-            f"the mask is {truth.shape[1]}x{truth.shape[0]} pixels, the image {image.width}x"
-            f"{image.height}: they must have the same size"
-        )
+    path = row.sample.truth[0]
+    truth, how = oriented(row.mask(), path, row.sample.image, (image.height, image.width))
+    if how == TURNED:
+        log.warning("%s is %s.", path, how)
     return truth
 
 
