@@ -25,6 +25,17 @@ def saved(folder: Path, image: Image.Image, name: str, **options: object) -> Pat
     return path
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff"])
+def test_what_was_read_is_upright_when_it_is_read_again(tmp_path: Path, name: str) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        once = read_image(saved(tmp_path, Image.fromarray(RAMP), name, exif=exif))
+        again = read_image(once)
+        assert once.size == ((7, 5) if orientation < 5 else (5, 7))
+        assert np.array_equal(np.asarray(again), np.asarray(once))
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and then ends."""
 

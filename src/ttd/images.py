@@ -251,7 +251,15 @@ def turn_of(image: Image.Image, name: str) -> Image.Transpose | None:
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     turn = turn_of(image, name)
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    # What was turned must not be turned again where it is read once more.
+    upright.info = {key: value for key, value in image.info.items() if key not in _SAYING_ORIENTATION}
+    return upright
+
+
+_SAYING_ORIENTATION = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:

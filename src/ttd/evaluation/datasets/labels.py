@@ -78,9 +78,7 @@ def read_voc_labels(path: Path, classes: int) -> tuple[np.ndarray, str | None]:
     numbers = {(r << 16) + (g << 8) + b: value for (r, g, b), value in known.items()}
     found, where = np.unique(pixels, return_inverse=True)
     if any(number not in numbers for number in found.tolist()):
-        raise InputError(
-            f"{path} is a colour image ({image.mode}) with other colours than VOC's: labels must be numbers"
-        )
+        raise InputError(f"{path} is a colour image ({image.mode}), not in VOC's colours: labels must be numbers")
     return np.array([numbers[number] for number in found.tolist()])[where.reshape(pixels.shape)], BY_COLOUR
 
 
@@ -113,8 +111,8 @@ def oriented(
     fits_shown, fits_stored = labels.shape == shown, turn is not None and labels.shape == stored
     if not fits_shown and not fits_stored:
         raise InputError(
-            f"{path} is {labels.shape[1]}x{labels.shape[0]} pixels, the image {shown[1]}x{shown[0]}: they must have the "
-            "same size"
+            f"{path} is {labels.shape[1]}x{labels.shape[0]} pixels, the image {shown[1]}x{shown[0]}: they must have "
+            "the same size"
         )
     if not fits_stored or turn is None:
         return labels, None

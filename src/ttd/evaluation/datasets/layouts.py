@@ -57,7 +57,7 @@ class Layout:
         splits: text files of ids, the first that is there counts; where none is, all label files count.
         rule: makes the table from stored values to classes, see `ttd.evaluation.datasets.labels`.
         not_ending: label files with this ending belong to another layout.
-        reduced: the rule where labels hold 255, in place of `rule`: others have taken the uncounted value 0 out already.
+        reduced: the rule where labels hold 255, in place of `rule`: others have taken the value 0 out already.
         voc_colours: whether the labels' colours are VOC's, which count more than the numbers that are stored.
     """
 
