@@ -96,7 +96,7 @@ def test_mistakes_with_taggers_are_said_in_a_sentence(tmp_path: Path, evaluate: 
         ((*llm, "--llm-url", url), "and --llm-model"),
         ((*llm, "--llm-url", url, "--llm-model", "m"), "gives no answer (no connection"),
         ((*llm, "--llm-url", "here", "--llm-model", "m"), "not an address"),
-        ((*llm, "--llm-url", url, "--llm-model", "m", "--llm-request", "[1]"), "no JSON object"),
+        ((*llm, "--llm-url", url, "--llm-model", "m", "--llm-request", "[1]"), "not a JSON object"),
         (("--tagger", "nltk", "--llm-url", url), "--llm-url needs --tagger llm"),
         (("--spacy-model", "m"), "--spacy-model needs --tagger spacy"),
         (("--tagger", "brill"), "brill"),

@@ -135,8 +135,8 @@ def test_wrong_worlds_are_refused(wrong: dict) -> None:
 
 
 def test_damaged_atlas_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = atlas_room.json.loads
-    monkeypatch.setattr(atlas_room.json, "loads", lambda text: {**real(text), "sha256": "0" * 64})
+    real = atlas_room.parse_json
+    monkeypatch.setattr(atlas_room, "parse_json", lambda text: {**real(text), "sha256": "0" * 64})
     with pytest.raises(TTDError, match="damaged"):
         load_atlas.__wrapped__()
 

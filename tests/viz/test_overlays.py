@@ -33,7 +33,7 @@ from ttd.viz.overlays import (
     mask_png,
     save_png,
 )
-from ttd.viz.typography import Chip, cut, font, paragraph
+from ttd.viz.typography import Chip, fitted, font, paragraph
 
 GREY = Image.new("RGB", (40, 30), (128, 128, 128))
 
@@ -214,8 +214,8 @@ def test_equal_scores_and_no_words_can_be_drawn() -> None:
 
 def test_a_long_word_is_cut_to_the_width() -> None:
     face = font(16)
-    assert cut("short", face, 200) == "short"
-    shortened = cut("x" * 100_000, face, 200)
+    assert fitted("short", face, 200) == "short"
+    shortened = fitted("x" * 100_000, face, 200)
     assert shortened.endswith("…")
     assert 150 < face.getlength(shortened) <= 200
 

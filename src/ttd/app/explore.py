@@ -20,7 +20,7 @@ from ttd.app.answers import AS_PROTOCOL, MAX_CAPTION, PageAnswer, Question, answ
 from ttd.app.html import FILES, notice
 from ttd.app.models import NO_ADAPTER, ModelPool
 from ttd.errors import TTDError
-from ttd.scenes.examples import telling_scenes
+from ttd.scenes.examples import example_scenes
 from ttd.scoring import SCORES
 from ttd.viz.overlays import save_png
 
@@ -61,7 +61,7 @@ def write_examples(folder: Path, number: int = _EXAMPLES) -> list[Example]:
         number: of scenes.
     """
     examples = []
-    for scene in islice(telling_scenes(_SEED), number):
+    for scene in islice(example_scenes(_SEED), number):
         path = folder / f"scene-{scene.index}.png"
         save_png(Image.fromarray(scene.image), path)
         examples.append(Example(path, scene.caption, ", ".join((*scene.nouns, scene.background))))

@@ -11,7 +11,7 @@ import click
 from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import protocol_option, start_logging
-from ttd.cli.output import printable, run_folder, table, tell_skipped
+from ttd.cli.output import print_skipped, printable, run_folder, table
 from ttd.documents import read_json
 from ttd.results_file import ResultsFile, json_line
 from ttd.schema import mapping
@@ -80,34 +80,34 @@ def bias(
 
     start_logging(verbose)
     benchmark = SingleTagBias(read_tagmask(Path(root)), options(protocol, "tags"), options(protocol, "masks"), regions)
-    place = run_folder(Path(out))
+    folder = run_folder(Path(out))
     asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
     loaded = {name: one.load() for name, one in asked.items()}
-    results = {name: _measure(benchmark, asked[name], loaded[name], place / name, protocol, limit) for name in asked}
+    results = {name: _measure(benchmark, asked[name], loaded[name], folder / name, protocol, limit) for name in asked}
     if images:
-        _draw(benchmark, loaded, place, images)
-    _tell(results, place, as_json)
+        _draw(benchmark, loaded, folder, images)
+    _print_results(results, folder, as_json)
     # What one of the models could not use is missing from its own numbers alone.
     skipped = list(dict.fromkeys(item for found in results.values() for item in skipped_of(found)))
-    tell_skipped(skipped, " in results.json")
+    print_skipped(skipped, " in results.json")
     return 1 if skipped else 0
 
 
 def _measure(
-    benchmark: SingleTagBias, model: ModelChoice, loaded: TTD, place: Path, protocol: str, limit: int | None
+    benchmark: SingleTagBias, model: ModelChoice, loaded: TTD, folder: Path, protocol: str, limit: int | None
 ) -> dict[str, Any]:
     """Measures one model; gives the content of its `results.json`."""
     from ttd.evaluation.runner import run
 
     settings = run_settings(benchmark, model, loaded, protocol)
-    with ResultsFile(place / "measurements.jsonl", settings) as store:
+    with ResultsFile(folder / "measurements.jsonl", settings) as store:
         outcome: Outcome | None = run(loaded, benchmark, store, limit)
         record = read_json(store.run_path, mapping())
     assert outcome is not None  # one process measures all
-    return write_results(place, outcome, {"benchmark": benchmark.name, **record})
+    return write_results(folder, outcome, {"benchmark": benchmark.name, **record})
 
 
-def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: int) -> None:
+def _draw(benchmark: SingleTagBias, models: dict[str, TTD], folder: Path, count: int) -> None:
     """`bias-even-1.png` and so on: chosen by the first model's map entropy, so that no choice flatters training."""
     from ttd.evaluation.report.bias_figure import draw
     from ttd.evaluation.report.panels import best_median_worst
@@ -117,15 +117,15 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], place: Path, count: 
     from ttd.viz.overlays import save_png
 
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
-    lines = Shares(place / "before").records(numbers, benchmark.check)
+    lines = Shares(folder / "before").records(numbers, benchmark.check)
     entropies = {line["id"]: measures(*of_record(line))["map entropy"] for line in lines}
     names = {"best": "even", "median": "median", "worst": "biased"}
     for group, ids in best_median_worst(entropies, count).items():
         for rank, name in enumerate(ids, 1):
-            save_png(draw(benchmark, models, numbers[name]), place / f"bias-{names[group]}-{rank}.png")
+            save_png(draw(benchmark, models, numbers[name]), folder / f"bias-{names[group]}-{rank}.png")
 
 
-def _tell(results: dict[str, dict[str, Any]], place: Path, as_json: bool) -> None:
+def _print_results(results: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> None:
     """The table, on the terminal and as `bias.md`."""
     from ttd.files import whole_file
 
@@ -140,7 +140,7 @@ def _tell(results: dict[str, dict[str, Any]], place: Path, as_json: bool) -> Non
     head = ("", *COLUMNS)
     lines = [head, ("---", *("---:" for _ in COLUMNS)), *rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    with whole_file(place / "bias.md") as part:
+    with whole_file(folder / "bias.md") as part:
         part.write_text(f"# Single tag bias\n\n{text}\n\n{' '.join(notes)}\n", "utf-8")
     if as_json:
         click.echo(json_line({name: found["numbers"] for name, found in results.items()}))
@@ -148,7 +148,7 @@ def _tell(results: dict[str, dict[str, Any]], place: Path, as_json: bool) -> Non
         click.echo(table(head, rows))
         for note in notes:
             click.echo(printable(note))
-    click.echo(f"all is in {printable(str(place))}", err=True)
+    click.echo(f"all is in {printable(str(folder))}", err=True)
 
 
 def _cell(value: float | None) -> str:

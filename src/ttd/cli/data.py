@@ -12,7 +12,7 @@ import click
 from ttd.cli.data_options import Pairs, pair_options, pairs_bar, print_bad_samples
 from ttd.cli.data_tag import tag
 from ttd.cli.options import NameOf
-from ttd.cli.output import printable, run_folder, table, tell_skipped
+from ttd.cli.output import print_skipped, printable, run_folder, table
 from ttd.errors import InputError
 from ttd.registry import DATASETS
 from ttd.results_file import json_line
@@ -120,7 +120,7 @@ def prepare(name: str, annotations: str, out: str, labels: str | None) -> int:
     run_folder(Path(out))
     done = make_maps(jobs)
     click.echo(f"{done.made + done.kept} label maps in {printable(out)}, {done.made} of them made now")
-    tell_skipped(done.skipped)
+    print_skipped(done.skipped)
     return 1 if done.skipped else 0
 
 
@@ -165,7 +165,7 @@ def tagmask_from_coco(
     )
     written = write_coco_tagmask(source, run_folder(Path(out)), limit)
     click.echo(f"{written.rows} captions in {printable(out)}, {written.unmatched} named nothing that is annotated")
-    tell_skipped(written.skipped)
+    print_skipped(written.skipped)
     return 1 if written.skipped else 0
 
 

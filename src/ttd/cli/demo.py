@@ -80,11 +80,11 @@ def demo(
     names at least two things that are there and one that is not, and leaves a fifth of the image out.
     """
     import ttd
-    from ttd.scenes.examples import telling_scenes
+    from ttd.scenes.examples import example_scenes
 
     start_logging(False)
     folder = writable_folder(Path(out)) if out else None
-    chosen = list(islice(telling_scenes(seed), number))
+    chosen = list(islice(example_scenes(seed), number))
     loaded = ttd.load(model, adapter=adapter, device=device)
     results = [_show(loaded, scene, folder) for scene in chosen]
     report = {"model": model, "adapter": adapter, "seed": seed, **_totals(results)}

@@ -10,7 +10,7 @@ import click
 
 from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.options import NameOf, mask_options, protocol_option, start_logging
-from ttd.cli.output import printable, run_folder, table, tell_skipped, writable_folder
+from ttd.cli.output import print_skipped, printable, run_folder, table, writable_folder
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.documents import read_json
@@ -43,12 +43,12 @@ def run_settings(benchmark: Benchmark, model: ModelChoice, loaded: TTD, protocol
     }
 
 
-def write_results(place: Path, outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
+def write_results(folder: Path, outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
     """Writes `results.json` and the tables; gives what `results.json` holds."""
     from ttd.evaluation.runner import write_outcome
 
-    write_outcome(place, outcome, facts)
-    found: dict[str, Any] = read_json(place / "results.json", mapping())
+    write_outcome(folder, outcome, facts)
+    found: dict[str, Any] = read_json(folder / "results.json", mapping())
     return found
 
 
@@ -82,7 +82,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     """How many items may be skipped; infinity for "all"."""
     if value != "all" and not value.isdecimal():
         raise click.BadParameter(
-            f"{value!r} is no number of items: write --allow-skips, or --allow-skips 3.", ctx, parameter
+            f"{value!r} is not a number of items: write --allow-skips, or --allow-skips 3.", ctx, parameter
         )
     return float("inf") if value == "all" else float(value)
 
@@ -181,25 +181,25 @@ def evaluate(
     choices = _choices(chosen, words_by)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
-    place = run_folder(Path(out), rank, world)
+    folder = run_folder(Path(out), rank, world)
     cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
     loaded = model.load()
     if cache is not None:
         loaded.keep_features(cache)
     benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
     settings = run_settings(benchmark, model, loaded, choices.protocol)
-    about, beside = place / "measurements.run.json", list(place.glob("measurements*.jsonl"))
-    with ResultsFile(place / share_name(rank, world), settings, run_path=about, beside=beside) as store:
+    about, beside = folder / "measurements.run.json", list(folder.glob("measurements*.jsonl"))
+    with ResultsFile(folder / share_name(rank, world), settings, run_path=about, beside=beside) as store:
         outcome = run(loaded, benchmark, store, limit, rank=rank, world=world)
     if outcome is None:
         click.echo(f"Process {rank} of {world} is done; the one that ends last writes the result.", err=True)
         return 0
     record = {**read_json(about, mapping()), "choices": asdict(choices)}
-    results = _write(place, benchmark, outcome, record)
+    results = _write(folder, benchmark, outcome, record)
     if chosen["images"]:
-        _show(place, benchmark, loaded, chosen["images"])
-    _tell(results, model, as_json, place)
-    tell_skipped(outcome.skipped, " in results.json")
+        _write_images(folder, benchmark, loaded, chosen["images"])
+    _print_results(results, model, as_json, folder)
+    print_skipped(outcome.skipped, " in results.json")
     return 1 if len(outcome.skipped) > allow_skips else 0
 
 
@@ -246,7 +246,7 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
     )
 
 
-def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str, Any]) -> dict[str, Any]:
+def _write(folder: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str, Any]) -> dict[str, Any]:
     """`results.json`, the tables and the plot; gives what `results.json` holds."""
     from dataclasses import replace
 
@@ -257,25 +257,25 @@ def _write(place: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str
     if outcome.items < (every := len(benchmark.samples)):
         notes.append(f"Only the first {outcome.items} of {every} items were asked about (--limit).")
     result = replace(outcome.result, notes=(*filter(None, notes), *outcome.result.notes))
-    found = write_results(place, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
+    found = write_results(folder, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
     if sweep := result.rows.get("sweep"):
         gap = next((row for row in result.rows["tags"] if row["tagger"] == "s_pixel"), None)
-        plot_sweep(sweep, gap, place / "sweep.png")
+        plot_sweep(sweep, gap, folder / "sweep.png")
     return found
 
 
-def _show(place: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
+def _write_images(folder: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
     """`images.html`, where the benchmark shows any."""
     from ttd.evaluation.report.finished_run import read_run
     from ttd.evaluation.report.gallery import ImageSource, sections, write_images
 
-    title = read_run(place).title
-    parts = sections([ImageSource(title, place, benchmark, lambda: (model, benchmark))], count)
+    title = read_run(folder).title
+    parts = sections([ImageSource(title, folder, benchmark, lambda: (model, benchmark))], count)
     if parts:
-        write_images(place / "images.html", f"{benchmark.name}: images", title, parts)
+        write_images(folder / "images.html", f"{benchmark.name}: images", title, parts)
 
 
-def _tell(results: dict[str, Any], model: ModelChoice, as_json: bool, place: Path) -> None:
+def _print_results(results: dict[str, Any], model: ModelChoice, as_json: bool, folder: Path) -> None:
     """The numbers beside the published ones."""
     from ttd.evaluation.report.tables import comparisons
 
@@ -288,5 +288,5 @@ def _tell(results: dict[str, Any], model: ModelChoice, as_json: bool, place: Pat
         for note in results["notes"]:
             click.echo(printable(note))
     click.echo(
-        f"{results['measured']} of {results['items']} items measured; all is in {printable(str(place))}", err=True
+        f"{results['measured']} of {results['items']} items measured; all is in {printable(str(folder))}", err=True
     )

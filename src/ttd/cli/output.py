@@ -135,7 +135,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def tell_skipped(skipped: Sequence[tuple[str, str]], more: str = "", *, most: int = MOST_LISTED) -> None:
+def print_skipped(skipped: Sequence[tuple[str, str]], more: str = "", *, most: int = MOST_LISTED) -> None:
     """Names what was skipped, an id and a reason each, on stderr; `more` says where the rest of a long list stands."""
     for name, reason in skipped[:most]:
         click.echo(f"  skipped {printable(name)}: {printable(reason)}", err=True)

@@ -41,18 +41,18 @@ def report(folders: tuple[str, ...], count: int, device: str | None, out: str) -
     from ttd.evaluation.report.page import by_benchmark, write_report
 
     runs = [read_run(Path(folder)) for folder in folders]
-    place = writable_folder(Path(out))
+    folder = writable_folder(Path(out))
     pages = {}
     if count:
         for benchmark, mine in by_benchmark(runs).items():
-            if page := _images(benchmark, mine, count, device, place):
+            if page := _images(benchmark, mine, count, device, folder):
                 pages[benchmark] = page.name
                 click.echo(f"wrote {printable(str(page))}")
-    for path in write_report(runs, place, pages):
+    for path in write_report(runs, folder, pages):
         click.echo(f"wrote {printable(str(path))}")
 
 
-def _images(benchmark: str, runs: list[FinishedRun], count: int, device: str | None, place: Path) -> Path | None:
+def _images(benchmark: str, runs: list[FinishedRun], count: int, device: str | None, folder: Path) -> Path | None:
     """The page of one benchmark's runs; None, and a word about it, where it shows no images."""
     from ttd.errors import InputError
     from ttd.evaluation.report.gallery import ImageSource, sections, write_images
@@ -69,7 +69,7 @@ def _images(benchmark: str, runs: list[FinishedRun], count: int, device: str | N
     if not parts:
         click.echo(f"{benchmark} has no images to show", err=True)
         return None
-    page = place / f"images-{benchmark}.html"
+    page = folder / f"images-{benchmark}.html"
     about = "In this order: " + "; ".join(run.title for run in runs) if len(runs) > 1 else runs[0].title
     write_images(page, f"{benchmark}: images", about, parts)
     return page

@@ -44,7 +44,7 @@ def request_fields(ctx: click.Context, parameter: click.Parameter, value: str | 
     try:
         found: dict[str, Any] = parse_json(value, fields({}))
     except Misfit:
-        raise click.BadParameter(f"{value!r} is no JSON object, such as {_EXAMPLE}", ctx, parameter) from None
+        raise click.BadParameter(f"{value!r} is not a JSON object, such as {_EXAMPLE}", ctx, parameter) from None
     return found
 
 

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from ttd.data.tables import SCORES, metadata, read_table
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.viz.typography import FAINT, INK, PAPER, cut, font
+from ttd.viz.typography import FAINT, INK, PAPER, fitted, font
 
 ALL = "all"
 BINS = 1000  # over -1..1
@@ -177,7 +177,7 @@ def _panel(draw: ImageDraw.ImageDraw, top: int, name: str, spread: Spread, prune
         f"{pruned.kept[name]:,} ({pruned.kept[name] / spread.count:.1%}) above {threshold:.4f} kept"
     )
     face = font(14, True)
-    draw.text((_EDGE, top + 10), cut(title, face, _WIDTH - 2 * _EDGE), font=face, fill=INK)
+    draw.text((_EDGE, top + 10), fitted(title, face, _WIDTH - 2 * _EDGE), font=face, fill=INK)
     low, high = _range(spread, threshold)
     bars = _resampled(spread, low, high)
     base, tallest = top + _HEIGHT - _FOOT, max(1.0, float(bars.max()))

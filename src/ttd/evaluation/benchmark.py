@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ttd.evaluation.report.panels import Shown
+    from ttd.evaluation.report.panels import ItemPanels
     from ttd.inference.options import Options
     from ttd.model import TTD
 
@@ -103,7 +103,7 @@ class Benchmark(ABC):
         """How well one item went, by measure (higher is better, NaN: it says nothing); none: it shows no images."""
         return {}
 
-    def show(self, model: TTD, number: int, record: Record) -> Shown:
+    def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """Images of `samples[number]` for a page; `record` is what `measure` gave. Only where `quality` gives any."""
         raise NotImplementedError(f"{self.name} shows no images")
 

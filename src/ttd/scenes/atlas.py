@@ -33,15 +33,15 @@ class Atlas:
 def load_atlas() -> Atlas:
     """Reads the atlas that lies in the package; raises `TTDError` where its pixels are not the published ones."""
     folder = files("ttd") / "assets" / "scenes"
-    card = parse_json((folder / "atlas.json").read_bytes())
+    index = parse_json((folder / "atlas.json").read_bytes())
     with Image.open(io.BytesIO((folder / "atlas.png").read_bytes())) as image:
         pixels = np.asarray(image.convert("RGBA"))
-    if hashlib.sha256(pixels.tobytes()).hexdigest() != card["sha256"]:
+    if hashlib.sha256(pixels.tobytes()).hexdigest() != index["sha256"]:
         raise TTDError("The atlas of scenes is damaged (its SHA-256 differs): install the package again.")
-    side, columns = card["sprite"], card["columns"]
+    side, columns = index["sprite"], index["columns"]
     rows = pixels.shape[0] // side
     grid = pixels.reshape(rows, side, columns, side, 4).swapaxes(1, 2).reshape(-1, side, side, 4)
-    nouns, styles = tuple(card["nouns"]), tuple(card["styles"])
+    nouns, styles = tuple(index["nouns"]), tuple(index["styles"])
     large = _premultiply(grid[: len(nouns) * len(styles)]).reshape(len(nouns), len(styles), side, side, 4)
     return Atlas(nouns, styles, _frame(large), _frame(_halve(large)))
 

@@ -47,11 +47,13 @@ def fit(drawing: Image.Image) -> Image.Image:
     box = drawing.getchannel("A").point(lambda a: 255 if a > 16 else 0).getbbox()
     if box is None:
         raise ValueError("the drawing is empty: the font or the icon set does not know this code point")
-    cut = drawing.crop(box)
-    scale = SPRITE / max(cut.size)
-    size = (max(1, round(cut.width * scale)), max(1, round(cut.height * scale)))
+    sprite_image = drawing.crop(box)
+    scale = SPRITE / max(sprite_image.size)
+    size = (max(1, round(sprite_image.width * scale)), max(1, round(sprite_image.height * scale)))
     sprite = Image.new("RGBA", (SPRITE, SPRITE))
-    sprite.paste(cut.resize(size, Image.Resampling.LANCZOS), ((SPRITE - size[0]) // 2, (SPRITE - size[1]) // 2))
+    sprite.paste(
+        sprite_image.resize(size, Image.Resampling.LANCZOS), ((SPRITE - size[0]) // 2, (SPRITE - size[1]) // 2)
+    )
     return sprite
 
 
@@ -69,7 +71,7 @@ def build(folder: Path, font_path: str) -> None:
     pixels[pixels[..., 3] == 0] = 0
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(folder / "atlas.png", optimize=True)
-    card = {
+    index = {
         "sprite": SPRITE,
         "columns": COLUMNS,
         "styles": list(STYLES),
@@ -77,7 +79,7 @@ def build(folder: Path, font_path: str) -> None:
         "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
         "licences": {"openmoji": "CC BY-SA 4.0", "noto": "SIL Open Font License 1.1"},
     }
-    (folder / "atlas.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    (folder / "atlas.json").write_text(json.dumps(index, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

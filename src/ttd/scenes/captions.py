@@ -49,7 +49,7 @@ FILLER: frozenset[str] = frozenset(
 
 @dataclass(frozen=True)
 class SceneCaption:
-    """A caption and what it claims.
+    """A caption and what it names.
 
     `true` are the things named that are in the scene (nouns, and the background's name where it is named),
     `absent` those named that are not.
@@ -65,37 +65,37 @@ def draw_caption(
 ) -> SceneCaption:
     """Words a scene; `vocabulary` is what a thing that is not there is drawn from."""
     named = draws.sample(nouns, draws.between(1, len(nouns)))
-    claims = list(named)
+    things = list(named)
     true, absent = list(named), []
-    place = draws.chance(BACKGROUND_PERCENT)
-    where = background
+    with_background = draws.chance(BACKGROUND_PERCENT)
+    named_background = background
     if draws.chance(ABSENT_PERCENT):
-        if not place and draws.chance(15):
-            place, where = True, draws.pick([b for b in BACKGROUNDS if b != background])
-            absent.append(where)
+        if not with_background and draws.chance(15):
+            with_background, named_background = True, draws.pick([b for b in BACKGROUNDS if b != background])
+            absent.append(named_background)
         else:
             others = draws.sample(vocabulary, min(len(vocabulary), len(nouns) + 1))
-            lie = next((other for other in others if other not in nouns), None)
-            if lie is not None:
-                claims.insert(draws.below(len(claims) + 1), lie)
-                absent.append(lie)
-    if place and where == background:
+            absent_noun = next((other for other in others if other not in nouns), None)
+            if absent_noun is not None:
+                things.insert(draws.below(len(things) + 1), absent_noun)
+                absent.append(absent_noun)
+    if with_background and named_background == background:
         true.append(background)
-    text = _word(draws, claims, where if place else None)
+    text = _word(draws, things, named_background if with_background else None)
     return SceneCaption(text, tuple(true), tuple(absent))
 
 
-def _word(draws: Draws, things: list[str], place: str | None) -> str:
+def _word(draws: Draws, things: list[str], background: str | None) -> str:
     parts = []
     for i, thing in enumerate(things):
         if i:
             parts.append(draws.pick(_JOINTS))
         parts.append(f"{draws.pick(_ARTICLES)} {thing}")
-    if place is not None:
+    if background is not None:
         if draws.chance(70):
-            parts.append(f"{draws.pick(_PLACES)} {place}")
+            parts.append(f"{draws.pick(_PLACES)} {background}")
         else:
-            parts.insert(0, f"{place} ,")
+            parts.insert(0, f"{background} ,")
     if draws.chance(50):
         parts.insert(0, draws.pick(_OPENINGS))
     if draws.chance(40):

@@ -1,7 +1,7 @@
 """`mini`: a plain `CLIPModel` in small, and the pass through its modules that trains it fast.
 
 Shapes: B images, n patches kept, D width of the tower, C embedding. The pass differs from the model's own
-`forward` only in what training wants: patches arrive cut out (so the patch embedding is a linear layer and
+`forward` only in what training wants: patches arrive ready (so the patch embedding is a linear layer and
 dropped patches cost nothing), the last block computes the one token that is pooled, and CLS dropout.
 """
 

@@ -1,4 +1,4 @@
-"""Held-out scenes that can tell a good model from a bad one: what the demo and the page show."""
+"""Held-out scenes on which good and bad models differ: what the demo and the page show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ttd.scenes.scene import Scene, Scenes
 MOST_DESCRIBED = 0.8  # share of the image that the caption describes
 
 
-def telling_scenes(seed: int) -> Iterator[Scene]:
+def example_scenes(seed: int) -> Iterator[Scene]:
     """Scenes of the test split, without end.
 
     The caption names two things that are there and one that is not, and leaves part of the image

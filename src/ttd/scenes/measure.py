@@ -1,6 +1,6 @@
 """What an encoder does on scenes, where the whole truth is known.
 
-Shapes: S scenes, V words of the world, N words of a caption, h x w cells, H x W pixels.
+Shapes: S scenes, V words of the world, N words of a caption, h x w patches, H x W pixels.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def confusion(encoder: Encoder, encoded: EncodedScenes, number: int, asked: Sequ
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """A caption's map, cut at several thresholds, against the union mask of its true words.
+    """A caption's map, thresholded at several thresholds, against the union mask of its true words.
 
     Attributes:
         number: of the scene.
@@ -181,19 +181,19 @@ def caption_rows(encoder: Encoder, encoded: EncodedScenes, thresholds: Sequence[
 
 
 def caption_masks(encoder: Encoder, encoded: EncodedScenes, threshold: float = 0.5) -> dict[str, dict[str, float]]:
-    """The caption's map cut at the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
+    """The caption's map above the threshold against the union mask: CaptionIoU, mFPR, mFNR over captions with a
     true word, and over those of them that name objects only; with the IoU of a mask that is the whole image."""
     rows = caption_rows(encoder, encoded, (threshold,))
     parts = {"all": rows, "objects only": [row for row in rows if row.objects_only]}
     return {kind: caption_means(part) for kind, part in parts.items()}
 
 
-def caption_means(rows: Sequence[CaptionRow], cut: int = 0) -> dict[str, float]:
-    """CaptionIoU, mFPR, mFNR at the threshold number `cut`, and the IoU of the whole image; NaN for no rows."""
+def caption_means(rows: Sequence[CaptionRow], threshold: int = 0) -> dict[str, float]:
+    """CaptionIoU, mFPR, mFNR at the threshold number `threshold`, and the IoU of the whole image; NaN for no rows."""
     return {
-        "CaptionIoU": _mean([row.overlaps[cut].iou for row in rows]),
-        "mFPR": _mean([row.overlaps[cut].fpr for row in rows]),
-        "mFNR": _mean([row.overlaps[cut].fnr for row in rows]),
+        "CaptionIoU": _mean([row.overlaps[threshold].iou for row in rows]),
+        "mFPR": _mean([row.overlaps[threshold].fpr for row in rows]),
+        "mFNR": _mean([row.overlaps[threshold].fnr for row in rows]),
         "whole image IoU": _mean([row.whole for row in rows]),
     }
 
@@ -204,7 +204,7 @@ def tag_selection(
     """Words chosen from captions by each score: precision, recall, F1, accuracy, mAP (Table 2b), and two controls.
 
     "absent selected": share of the nouns named but not there that were selected. "every noun" is the row that
-    selects all nouns of the world without looking. `shuffled` shows each caption another scene's image: what
+    selects all nouns of the world without an image. `shuffled` shows each caption another scene's image: what
     the text alone achieves. Stop words count as words that are never selected.
     """
     counts = {score: _TagTally() for score in (*scores, "every noun")}
@@ -220,7 +220,7 @@ def tag_selection(
         words = embeddings[[place[text] for text in candidates]]
         raw = _scores(encoder, features, words, encoded.captions[i], scores)
         for score in scores:
-            # The sum's parts are scaled already: it is cut as it is.
+            # The sum's parts are scaled already: it is thresholded as it is.
             rule = "threshold" if score == "s_image+s_text" else default_rule(score)
             chosen = select_tags(raw[score], rule, logit_scale=encoder.logit_scale).tolist()
             counts[score].add(scene, row, candidates, raw[score].tolist(), chosen)

@@ -36,14 +36,14 @@ class ScenePool:
         self.scenes, self.grid = scenes, scenes.size // PATCH
         patches, labels = folder / f"{name}.npy", folder / f"{name}.json"
         wanted = {"objects": list(scenes.objects), "nouns": list(scenes.nouns), "styles": list(scenes.styles)}
-        card = read_json(labels, _CARD) if labels.exists() else {}
-        if card.get("world") != wanted:
+        content = read_json(labels, _CARD) if labels.exists() else {}
+        if content.get("world") != wanted:
             folder.mkdir(parents=True, exist_ok=True)
-            card = {"world": wanted, "labels": _paint(patches, scenes, count)}
+            content = {"world": wanted, "labels": _paint(patches, scenes, count)}
             with whole_file(labels) as part:
-                part.write_text(json.dumps(card), "utf-8")
+                part.write_text(json.dumps(content), "utf-8")
         self.patches: np.ndarray = np.load(patches, mmap_mode="r")
-        self.labels: list[tuple[str, ...]] = [tuple(names) for names in card["labels"]]
+        self.labels: list[tuple[str, ...]] = [tuple(names) for names in content["labels"]]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,8 +52,8 @@ class ScenePool:
 def to_patches(image: np.ndarray) -> np.ndarray:
     """Cuts uint8 [H, W, 3] into [H/16 * W/16, 3*16*16], each patch as (channel, row, column)."""
     rows, columns = image.shape[0] // PATCH, image.shape[1] // PATCH
-    cut = image.reshape(rows, PATCH, columns, PATCH, 3).transpose(0, 2, 4, 1, 3)
-    return cut.reshape(rows * columns, -1)
+    split = image.reshape(rows, PATCH, columns, PATCH, 3).transpose(0, 2, 4, 1, 3)
+    return split.reshape(rows * columns, -1)
 
 
 def mirror_patches(patches: np.ndarray, grid: int) -> np.ndarray:

@@ -47,13 +47,13 @@ class AnswerCache:
         request: what else is sent, in plain values.
 
     Raises:
-        InputError: the file is no such cache, or cannot be used.
+        InputError: the file is not such a cache, or cannot be used.
     """
 
     def __init__(self, path: Path, model: str, prompt: str, request: Mapping[str, Any]) -> None:
         self.path, self._model, self._prompt = path, model, prompt
         self._question = json.dumps([model, prompt, dict(request)], sort_keys=True)
-        with self._told():
+        with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path, timeout=_BUSY, isolation_level="IMMEDIATE")
             self._base.execute(_TABLE)
@@ -62,7 +62,7 @@ class AnswerCache:
         """The answers that are known."""
         wanted = {self._key(caption): caption for caption in captions}
         found: dict[str, CachedAnswer] = {}
-        with self._told():
+        with self._explained():
             for part in _parts(list(wanted)):
                 marks = ",".join("?" * len(part))
                 rows = self._base.execute(f"SELECT key, answer, refused FROM answers WHERE key IN ({marks})", part)
@@ -75,13 +75,13 @@ class AnswerCache:
             (self._key(caption), self._model, self._prompt, _storable(caption), _storable(answer.text), answer.refused)
             for caption, answer in answers.items()
         ]
-        with self._told(), self._base:  # one transaction
+        with self._explained(), self._base:  # one transaction
             self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
         return self.get(answers)
 
     def has_answers(self) -> bool:
         """Whether the model has ever answered this prompt."""
-        with self._told():
+        with self._explained():
             row = self._base.execute(
                 "SELECT 1 FROM answers WHERE model = ? AND prompt = ? AND NOT refused LIMIT 1",
                 (self._model, self._prompt),
@@ -104,7 +104,7 @@ class AnswerCache:
         return hashlib.sha256(f"{self._question}\n{caption}".encode("utf-8", "surrogatepass")).hexdigest()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:

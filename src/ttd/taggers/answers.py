@@ -73,12 +73,12 @@ def _words(entry: str, own: set[str]) -> list[str]:
     pieces: list[str] = []
     for piece in entry.split():
         pieces += [piece] if piece in own else [word.text for word in split_words(piece)]
-    telling = [piece for piece in pieces if not is_stop_word(piece)]
-    return telling if telling or len(pieces) > 1 else pieces
+    meaningful = [piece for piece in pieces if not is_stop_word(piece)]
+    return meaningful if meaningful or len(pieces) > 1 else pieces
 
 
 def _without_thoughts(text: str) -> str:
-    """What stands after the last thought, and before one that was cut off."""
+    """What stands after the last thought, and before one that was incomplete."""
     marks = list(_THOUGHT.finditer(text))
     closed = max((i for i, mark in enumerate(marks) if mark[1]), default=-1)
     start = marks[closed].end() if closed >= 0 else 0
@@ -98,19 +98,19 @@ def _folded(word: str) -> str:
 def _json(text: str) -> list[str] | None:
     """The first JSON value in the text that holds strings, or is an empty list."""
     decoder = json.JSONDecoder()
-    place = 0
-    while (start := _first(text, "[{", place)) >= 0:
+    position = 0
+    while (start := _first(text, "[{", position)) >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
         except RecursionError:
             return None
         except ValueError:
-            place = start + 1
+            position = start + 1
             continue
         found = list(_strings(value))
         if found or value in ([], {}) or (isinstance(value, dict) and not any(value.values())):
             return found
-        place = end
+        position = end
     return None
 
 
@@ -130,7 +130,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _bracketed(text: str) -> list[str] | None:
-    """`['dog', 'grass']`, `[dog, grass]`, and a list that was cut off, without its unfinished last entry."""
+    """`['dog', 'grass']`, `[dog, grass]`, and a list that was incomplete, without its unfinished last entry."""
     found = _BRACKETS.search(text)
     if found is None:
         return None
@@ -167,4 +167,4 @@ def _plain(text: str) -> list[str] | None:
 
 def _first(text: str, marks: str, start: int) -> int:
     """The first place from `start` on that holds one of `marks`; -1 for none."""
-    return min((place for mark in marks if (place := text.find(mark, start)) >= 0), default=-1)
+    return min((position for mark in marks if (position := text.find(mark, start)) >= 0), default=-1)

@@ -35,7 +35,7 @@ class Chosen:
 
     def words(self, caption: Caption) -> list[str]:
         """The distinct chosen words, lower case, the caption's in order, then the others."""
-        own = (word.lower() for word, kept in zip(caption.words, self.selected, strict=True) if kept)
+        own = (word.lower() for word, chosen in zip(caption.words, self.selected, strict=True) if chosen)
         return list(dict.fromkeys([*own, *self.others]))
 
 

@@ -93,7 +93,7 @@ class Objective(nn.Module):
     def __init__(self, encoder: Encoder, adapter: Adapter, config: Config) -> None:
         super().__init__()
         self.encoder, self.config = encoder, config
-        self._adapter = [adapter]  # in a list: its PEFT wrapper is no second child with the same parameters
+        self._without_adapter = adapter.left_out
         if config.loss.maps not in encoder.trained_maps:
             known = " or ".join(f'"{name}"' for name in encoder.trained_maps)
             raise InputError(f'loss.maps = "{config.loss.maps}" does not suit a {encoder.kind} model: choose {known}')
@@ -199,7 +199,7 @@ class Objective(nn.Module):
         choice = self.config.choice
         with torch.no_grad():
             if choice.model == "frozen" and choice.by not in ("nouns", "given"):
-                with self._adapter[0].left_out():
+                with self._without_adapter():
                     encoded = self._encode(batch)
                 sim = self.encoder.similarity(encoded.features, rows_of(encoded.words, batch.word_rows))
             scores = s_pixel(sim.detach(), inside[:, None])

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from ttd.results import TaggedWord
 from ttd.viz.colours import colour_values, scale
 from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, side_by_side, stack
-from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, clean, cut, font, paragraph
+from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, clean, fitted, font, paragraph
 
 PANEL = 320  # pixels of a heatmap's longer side
 MOST_PANELS = 11  # heatmaps beside the photo; the rest is counted in a note
@@ -99,7 +99,7 @@ def score_plot(
         colour = _PICKED if word.selected else _LEFT
         x = middle + 14 + (right - middle - 24) * (word.score - low) / max(high - low, 1e-12)
         face = font(14, word.selected)
-        draw.text((middle, y + 3), cut(word.text, face, middle - 14), font=face, fill=INK, anchor="ra")
+        draw.text((middle, y + 3), fitted(word.text, face, middle - 14), font=face, fill=INK, anchor="ra")
         draw.line((middle + 10, y + 12, x, y + 12), fill=colour, width=2)
         draw.ellipse((x - 5, y + 7, x + 5, y + 17), fill=colour)
         draw.text((width - 80, y + 4), f"{word.score:.3f}", font=font(13), fill=FAINT, anchor="ra")
@@ -176,7 +176,7 @@ def _titled(image: Image.Image, title: str, note: str) -> Image.Image:
     page = Image.new("RGB", (width, image.height + 26), PAPER)
     draw = ImageDraw.Draw(page)
     room = width - (font(13).getlength(note) + 8 if note else 0)
-    draw.text((0, 4), cut(title, font(15, True), room), font=font(15, True), fill=INK)
+    draw.text((0, 4), fitted(title, font(15, True), room), font=font(15, True), fill=INK)
     draw.text((width, 6), note, font=font(13), fill=FAINT, anchor="ra")
     page.paste(image, (0, 26))
     return page

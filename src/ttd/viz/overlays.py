@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.viz.colours import class_colours, colour_values
-from ttd.viz.typography import FAINT, INK, PAPER, cut, font
+from ttd.viz.typography import FAINT, INK, PAPER, fitted, font
 
 SIDE = 1024
 
@@ -138,7 +138,7 @@ def _legend(rows: Sequence[tuple[str, float, npt.NDArray[np.float32]]], most: in
         y = 6 + number * height
         fill = (int(colour[0]), int(colour[1]), int(colour[2]))
         draw.rectangle((10, y + 3, 28, y + 21), fill=fill, outline=INK)
-        draw.text((38, y + 3), cut(name, font(15), width - 38 - 58), font=font(15), fill=INK)
+        draw.text((38, y + 3), fitted(name, font(15), width - 38 - 58), font=font(15), fill=INK)
         draw.text((width - 8, y + 4), f"{share:.1%}", font=font(13), fill=FAINT, anchor="ra")
     if more or not listed:
         note = f"… and {more} more" if more else "no class found here"

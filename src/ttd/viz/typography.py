@@ -46,7 +46,7 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def cut(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
+def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
     """`text`, shortened with an ellipsis where it is wider than `width` pixels."""
     text = clean(text)
     if len(text) <= LONGEST and face.getlength(text) <= width:
@@ -83,7 +83,7 @@ def _place(chips: Sequence[Chip], size: int, width: int, lines: int) -> tuple[li
     x, line = 0.0, 0
     for number, chip in enumerate(chips):
         face = font(size, chip.marked)
-        text = cut(chip.text, face, width)
+        text = fitted(chip.text, face, width)
         length = face.getlength(text)
         if x > 0:
             x += gap + 3 if chip.space else 1

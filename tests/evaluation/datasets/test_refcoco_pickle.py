@@ -119,7 +119,7 @@ def test_other_ways_in_are_closed(tmp_path: Path) -> None:
 def test_damage_is_a_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "refs.p"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no readable pickle"):
+    with pytest.raises(InputError, match="not a readable pickle"):
         read_plain_pickle(path)
 
 

@@ -187,7 +187,7 @@ def test_nus_wide_as_a_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.truth, truth)
     assert [sample.id for sample in data.samples] == ["images/a.png", "images/b.png"]
     (tmp_path / "nus_wid_data.csv").write_text("images/a.png,\"['sky', 'bird']\",val\n")
-    with pytest.raises(InputError, match="line 1: 'bird' is none"):
+    with pytest.raises(InputError, match="line 1: 'bird' is not one"):
         read_nus_wide(tmp_path)
     (tmp_path / "nus_wid_data.csv").write_text("images/a.png\n")
     with pytest.raises(InputError, match="line 1"):

@@ -159,7 +159,7 @@ def test_faulty_items_are_named_and_the_rest_counts(tmp_path: Path, evaluate: Ev
         assert len(results(tmp_path / "out")["skipped"]) == 5
     wrong = evaluate(Oracle(titles), benchmark, tmp_path / "data", "--allow-skips", "many")
     assert wrong.exit_code == 2
-    assert "'many' is no number" in wrong.stderr
+    assert "'many' is not a number" in wrong.stderr
 
 
 def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
@@ -206,7 +206,7 @@ def test_other_settings_or_data_do_not_mix_with_an_earlier_run(tmp_path: Path, e
         (["voc", "--protocol", "best"], "is not one of 'default'"),
         (["voc"], "known layouts"),
         (["folder"], "classes.txt does not exist"),
-        (["tagmask"], "no TagMask set"),
+        (["tagmask"], "not a TagMask set"),
         (["voc", "--tagger", "nltk"], "--tagger says nothing about voc"),
         (["refcoco", "--no-shuffled"], "--shuffled says nothing about refcoco"),
         (["tagmask", "--synonyms"], "--synonyms says nothing about tagmask"),

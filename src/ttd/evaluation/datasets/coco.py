@@ -132,7 +132,7 @@ def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r}, which is no text")
+        raise TypeError(f"{value!r}, which is not text")
     return value
 
 
@@ -168,7 +168,7 @@ def instance_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         return values.reshape(size[1], size[0]).T  # COCO counts down the columns
     if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
-        raise InputError("its segmentation is no list of polygons [[x1, y1, x2, y2, x3, y3, ...], ...]: convert it")
+        raise InputError("its segmentation is not a list of polygons [[x1, y1, x2, y2, x3, y3, ...], ...]: convert it")
     polygons = []
     for polygon in segmentation:
         numbers = np.array(polygon, np.float64)

@@ -216,8 +216,8 @@ def cityscapes_ids(classes: int) -> np.ndarray:
 def coco_stuff_ids(classes: int) -> np.ndarray:
     """COCO-Stuff's original ids 0 .. 181 with the gaps of COCO's numbering taken out."""
     table = _empty()
-    kept = [value for value in range(_COCO_IDS) if value not in _COCO_GAPS]
-    table[kept] = np.arange(len(kept))
+    used = [value for value in range(_COCO_IDS) if value not in _COCO_GAPS]
+    table[used] = np.arange(len(used))
     return table
 
 

@@ -161,7 +161,7 @@ def find_samples(root: Path, folders: tuple[str, ...], layouts: tuple[Layout, ..
                 continue
             if found := _samples(home, layout, images, labels):
                 for files in (images, labels):
-                    files.tell()
+                    files.warn_left_out()
                 return found, layout
     wanted = "; ".join(dict.fromkeys(f"{a.images}/ with {a.labels}/*{a.ending}" for a in layouts))
     raise InputError(f"{root} holds none of the known layouts of this data set: {wanted} (see docs/benchmarks.md)")
@@ -190,7 +190,7 @@ class _Files:
     def _listing(self) -> ImageListing:
         return list_images(self.folder)
 
-    def tell(self) -> None:
+    def warn_left_out(self) -> None:
         """Says in the log what was left out of a listing that was made."""
         if "_listing" in vars(self) and self._listing.left_out:
             log.warning("%s: left out %s.", self.folder, self._listing.left_out)

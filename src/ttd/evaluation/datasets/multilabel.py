@@ -51,7 +51,7 @@ def read_coco(root: Path, split: str | None = None) -> LabelledImages:
         split: of `COCO_SPLITS`; None: the one that is there.
 
     Raises:
-        InputError: nothing or both are there, or the file is no such one.
+        InputError: nothing or both are there, or the file is another one.
     """
     if split is not None and split not in COCO_SPLITS:
         raise InputError(f"coco-80 has no split {split!r}: choose from {', '.join(COCO_SPLITS)}")
@@ -119,7 +119,7 @@ def _read_table(root: Path) -> LabelledImages:
             continue
         labels = [part.strip(" '\"") for part in row[1].strip(" []").split(",") if part.strip(" '\"")]
         if stray := [label for label in labels if label not in column]:
-            raise InputError(f"{path}, line {number}: {stray[0]!r} is none of NUS-WIDE's 81 concepts")
+            raise InputError(f"{path}, line {number}: {stray[0]!r} is not one of NUS-WIDE's 81 concepts")
         names.append(_listed(row[0], f"{path}, line {number}"))
         shown.append([column[label] for label in labels])
     if not names:

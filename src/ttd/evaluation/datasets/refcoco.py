@@ -27,7 +27,7 @@ from ttd.safe_paths import check_path
 
 
 class _Refused(Exception):
-    """The file asks for something that is no plain data."""
+    """The file asks for something that is not plain data."""
 
 
 # The slower unpickler written in Python: the one in C can be made to claim any amount of memory by one instruction.
@@ -65,10 +65,10 @@ def read_plain_pickle(path: Path) -> Any:
     # A damaged stack of instructions fails in any way: EOFError, IndexError, KeyError, struct.error, MemoryError ...
     except Exception as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InputError(f"{path} is no readable pickle file ({reason}): get it again") from None
+        raise InputError(f"{path} is not a readable pickle file ({reason}): get it again") from None
 
 
-# Splits by who made them; the first one is taken where nothing is said.
+# Splits by who made them; the first one is taken where none is named.
 PARTITIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "refcoco": {"unc": ("val", "testA", "testB"), "google": ("val", "test")},
     "refcoco+": {"unc": ("val", "testA", "testB")},
@@ -200,13 +200,13 @@ def _expressions(content: Any, path: Path, split: str) -> tuple[dict[int, list[E
             image, annotation = int(ref["image_id"]), int(ref["ann_id"])
             found = [(int(row["sent_id"]), row["sent"]) for row in ref["sentences"]]
             if not all(isinstance(text, str) for _, text in found):
-                raise TypeError("a sentence is no text")
+                raise TypeError("a sentence is not text")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(f"{path}: entry {number} lacks what an expression has ({error}): get it again") from None
-        said = [Expression(key, text, annotation) for key, text in found if text.strip()]
-        wordless += len(found) - len(said)
-        if said:
-            rows.setdefault(image, []).extend(said)
+        written = [Expression(key, text, annotation) for key, text in found if text.strip()]
+        wordless += len(found) - len(written)
+        if written:
+            rows.setdefault(image, []).extend(written)
     return {image: sorted(rows[image], key=lambda e: (e.id, e.annotation)) for image in sorted(rows)}, wordless
 
 

@@ -93,7 +93,7 @@ def read_tagmask(root: Path) -> TagMaskSet:
         root, rows = home, _authors(home)
     else:
         raise InputError(
-            f"{root} is no TagMask set: it needs tags.jsonl with images/ and masks/, or the authors' "
+            f"{root} is not a TagMask set: it needs tags.jsonl with images/ and masks/, or the authors' "
             f"{', '.join(AUTHORS)}"
         )
     if not rows:

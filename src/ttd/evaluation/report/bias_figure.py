@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ttd.evaluation.report.panels import BLUE, ORANGE
-from ttd.evaluation.tasks.bias import COVERED, Lit, SingleTagBias, entropy, of_record, shares, true_words
+from ttd.evaluation.tasks.bias import COVERED, RegionCounts, SingleTagBias, entropy, of_record, shares, true_words
 from ttd.images import read_image
 from ttd.viz.figures import heading, indented
 from ttd.viz.overlays import bounded, heatmap_overlay, mask_overlay, side_by_side, stack
-from ttd.viz.typography import FAINT, INK, PAPER, Chip, cut, font, paragraph
+from ttd.viz.typography import FAINT, INK, PAPER, Chip, fitted, font, paragraph
 
 if TYPE_CHECKING:
     from ttd.model import TTD
@@ -29,7 +29,7 @@ _BARS = 330  # pixels of the bars' width
 
 
 @dataclass(frozen=True)
-class BiasLook:
+class BiasRow:
     """What one model makes of one caption.
 
     Attributes:
@@ -45,7 +45,7 @@ class BiasLook:
     caption_map: NDArray[np.float32]
     mask: NDArray[np.bool_]
     word_maps: NDArray[np.float32]
-    lit: Lit
+    lit: RegionCounts
     score: NDArray[np.float64]
 
 
@@ -54,7 +54,7 @@ def bias_image(
     caption: Sequence[str],
     words: Sequence[str],
     truth: NDArray[np.bool_],
-    looks: Sequence[BiasLook],
+    rows: Sequence[BiasRow],
 ) -> Image.Image:
     """One image of a caption.
 
@@ -63,29 +63,29 @@ def bias_image(
         caption: all words of the caption, in order.
         words: the true ones, distinct.
         truth: union of the words' regions, bool [H,W]: of the first model, where they are its own.
-        looks: one row each, e.g. before and after.
+        rows: one row each, e.g. before and after.
     """
     true = set(words)
     line = paragraph([Chip(word, BLUE if word in true else None, word in true) for word in caption], 1000)
     image = bounded(photo, PANEL, enlarge=True)
     given = [_titled("image", image), _titled("the words' regions", _masked(photo, truth))]
-    rows = [_row(photo, words, look) for look in looks]
-    page = stack([indented(line, 10), indented(side_by_side(given), 10), *rows])
+    drawn = [_row(photo, words, row) for row in rows]
+    page = stack([indented(line, 10), indented(side_by_side(given), 10), *drawn])
     framed = Image.new("RGB", (page.width + 10, page.height + 20), PAPER)
     framed.paste(page, (0, 10))
     return framed
 
 
-def _row(photo: Image.Image, words: Sequence[str], look: BiasLook) -> Image.Image:
+def _row(photo: Image.Image, words: Sequence[str], row: BiasRow) -> Image.Image:
     panels = [
-        _titled("caption's map", heatmap_overlay(photo, look.caption_map, side=PANEL, enlarge=True)),
-        _titled("caption's mask", _masked(photo, look.mask)),
+        _titled("caption's map", heatmap_overlay(photo, row.caption_map, side=PANEL, enlarge=True)),
+        _titled("caption's mask", _masked(photo, row.mask)),
     ]
-    for word, heat in list(zip(words, look.word_maps, strict=True))[:MOST_WORDS]:
+    for word, heat in list(zip(words, row.word_maps, strict=True))[:MOST_WORDS]:
         panels.append(_titled(f"“{word}”", heatmap_overlay(photo, heat, side=PANEL, enlarge=True)))
-    portions = {"share of the map": shares(look.lit.coverage), "share of the score": look.score}
-    panels.append(_bars(words, portions, look.lit.coverage > COVERED))
-    return indented(stack([heading(look.title, 600), side_by_side(panels)]), 10)
+    portions = {"share of the map": shares(row.lit.coverage), "share of the score": row.score}
+    panels.append(_bars(words, portions, row.lit.coverage > COVERED))
+    return indented(stack([heading(row.title, 600), side_by_side(panels)]), 10)
 
 
 def _masked(photo: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
@@ -94,7 +94,7 @@ def _masked(photo: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
 
 def _titled(title: str, image: Image.Image) -> Image.Image:
     page = Image.new("RGB", (max(image.width, 110), image.height + 22), PAPER)
-    ImageDraw.Draw(page).text((0, 3), cut(title, font(13, True), page.width), font=font(13, True), fill=INK)
+    ImageDraw.Draw(page).text((0, 3), fitted(title, font(13, True), page.width), font=font(13, True), fill=INK)
     page.paste(image, (0, 22))
     return page
 
@@ -115,7 +115,7 @@ def _bars(words: Sequence[str], portions: Mapping[str, NDArray[np.float64]], cov
     for number, word in enumerate(words):
         y = top + line * number
         tick = "✓ " if covered[number] else ""
-        draw.text((left - 6, y + 7), cut(tick + word, font(13), left - 8), font=font(13), fill=INK, anchor="ra")
+        draw.text((left - 6, y + 7), fitted(tick + word, font(13), left - 8), font=font(13), fill=INK, anchor="ra")
         for place, values in enumerate(portions.values()):
             share = float(np.nan_to_num(values[number]))
             at = y + 3 + 13 * place
@@ -131,11 +131,11 @@ def draw(benchmark: SingleTagBias, models: Mapping[str, TTD], number: int) -> Im
     """The bias of caption `number`, a row for each model under its name."""
     row = benchmark.rows[number]
     words, image, options = true_words(row), read_image(row.sample.image), benchmark.options["masks"]
-    looks = []
+    rows = []
     for title, model in models.items():
         maps = model.heatmaps(image, [row.caption, *words], options)
         mask = model.caption_mask(image, row.caption, options=options)
         found, score = of_record(benchmark.measure(model, number))
-        looks.append(BiasLook(title, maps[0], mask, maps[1:], found, score))
+        rows.append(BiasRow(title, maps[0], mask, maps[1:], found, score))
     truth = np.asarray(benchmark.regions_of(next(iter(models.values())), number).any(0))
-    return bias_image(image, row.words, words, truth, looks)
+    return bias_image(image, row.words, words, truth, rows)

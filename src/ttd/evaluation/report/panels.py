@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from ttd.viz.colours import class_colours
 from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, labels_on_grid
-from ttd.viz.typography import INK, PAPER, Colour, cut, font
+from ttd.viz.typography import INK, PAPER, Colour, fitted, font
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +49,7 @@ class MarkedWords:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ItemPanels:
     """One item: `given` is the same for every model (input, truth), `found` and `words` are this model's."""
 
     given: tuple[Panel, ...]
@@ -60,7 +60,7 @@ class Shown:
 def marked(title: str, words: Sequence[str], selected: Sequence[bool], true: Sequence[bool]) -> MarkedWords:
     """Marks of words from decisions and truth, all of the same length."""
     names = {(True, True): RIGHT, (True, False): WRONG, (False, True): MISSED, (False, False): LEFT}
-    marks = [names[bool(kept), bool(right)] for kept, right in zip(selected, true, strict=True)]
+    marks = [names[bool(chosen), bool(right)] for chosen, right in zip(selected, true, strict=True)]
     return MarkedWords(title, tuple(zip(words, marks, strict=True)))
 
 
@@ -92,8 +92,8 @@ def most_changed(before: Mapping[str, float], after: Mapping[str, float], count:
 
 def _ordered(values: Mapping[str, float]) -> list[str]:
     """Ids from the lowest value to the highest; of equal ones the id that comes first is the higher."""
-    kept = sorted((name for name in values if not math.isnan(values[name])), reverse=True)
-    return sorted(kept, key=lambda name: values[name])
+    known = sorted((name for name in values if not math.isnan(values[name])), reverse=True)
+    return sorted(known, key=lambda name: values[name])
 
 
 SIDE = 360  # pixels of a panel's longer side
@@ -172,7 +172,7 @@ def _write_names(image: Image.Image, labels: NDArray[np.int64], names: Sequence[
         # Framed, so that the image's border counts as an edge and the name stays inside.
         depth = distance_transform_cdt(np.pad(labels == number, 1))[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        text = cut(name, face, image.width)
+        text = fitted(name, face, image.width)
         half = face.getlength(text) / 2 + 2
         left = min(max(float(x), half), max(image.width - half, half))
         draw.text((left, float(y)), text, font=face, fill=INK, anchor="mm", stroke_width=2, stroke_fill=PAPER)

@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Lit:
+class RegionCounts:
     """What a caption's mask lights up, in pixels.
 
     Attributes:
@@ -68,10 +68,10 @@ class Lit:
         return 1 - self.union / self.pixels
 
 
-def lit(mask: NDArray[np.bool_], regions: NDArray[np.bool_]) -> Lit:
+def lit(mask: NDArray[np.bool_], regions: NDArray[np.bool_]) -> RegionCounts:
     """Counts the pixels of a caption's mask [H,W] in the regions [n,H,W] of its words, which may overlap."""
     union = regions.any(0)
-    return Lit(
+    return RegionCounts(
         hits=(regions & mask).sum((1, 2), dtype=np.int64),
         areas=regions.sum((1, 2), dtype=np.int64),
         mask=int(mask.sum()),
@@ -94,9 +94,9 @@ def entropy(portions: Floats) -> float:
     """
     if np.isnan(portions).any():
         return float("nan")
-    kept = portions[portions > 0]
+    positive = portions[portions > 0]
     # `+ 0.0`: one word with all would else give -0.
-    return float(-(kept * np.log(kept)).sum() / np.log(len(portions)) + 0.0)
+    return float(-(positive * np.log(positive)).sum() / np.log(len(portions)) + 0.0)
 
 
 def top_share(portions: Floats) -> float:
@@ -104,7 +104,7 @@ def top_share(portions: Floats) -> float:
     return float(portions.max())
 
 
-def bias(found: Lit, score: Floats) -> dict[str, float]:
+def bias(found: RegionCounts, score: Floats) -> dict[str, float]:
     """The measures of one caption from its mask and its words' shares of the score [n]."""
     portions = shares(found.coverage)
     covered = found.coverage > COVERED
@@ -181,9 +181,9 @@ class SingleTagBias(Benchmark):
             "score": self._score(model, for_scores, words),
         }
 
-    def _score(self, model: TTD, look: Image.Image | EncodedImage, words: list[str]) -> list[float]:
+    def _score(self, model: TTD, seen: Image.Image | EncodedImage, words: list[str]) -> list[float]:
         """The words' shares of the pooled image's score: a softmax over them at the model's logit scale."""
-        found = model.tag(look, None, tags=words, selection="s_image", options=self.options["tags"])
+        found = model.tag(seen, None, tags=words, selection="s_image", options=self.options["tags"])
         return [word.score for word in found.words]
 
     def _looks(self, model: TTD, image: Image.Image) -> tuple[Image.Image | EncodedImage, Image.Image | EncodedImage]:
@@ -204,10 +204,10 @@ class SingleTagBias(Benchmark):
         return self._regions(model, row, image, image)
 
     def _regions(
-        self, model: TTD, row: TagMaskRow, image: Image.Image, look: Image.Image | EncodedImage
+        self, model: TTD, row: TagMaskRow, image: Image.Image, seen: Image.Image | EncodedImage
     ) -> NDArray[np.bool_]:
         if self.regions == "own":
-            return self._own_regions(model, look, true_words(row))
+            return self._own_regions(model, seen, true_words(row))
         return self._true_regions(row, image)
 
     def _true_regions(self, row: TagMaskRow, image: Image.Image) -> NDArray[np.bool_]:
@@ -219,10 +219,10 @@ class SingleTagBias(Benchmark):
             )
         return np.stack(masks)
 
-    def _own_regions(self, model: TTD, look: Image.Image | EncodedImage, words: list[str]) -> NDArray[np.bool_]:
+    def _own_regions(self, model: TTD, seen: Image.Image | EncodedImage, words: list[str]) -> NDArray[np.bool_]:
         options = self.options["masks"]
-        masks = model.caption_masks(look, words, options=options)
-        nearest = model.segment(look, words, replace(options, background=False, refine="none")).label_map
+        masks = model.caption_masks(seen, words, options=options)
+        nearest = model.segment(seen, words, replace(options, background=False, refine="none")).label_map
         return np.asarray(masks & (nearest == np.arange(len(words))[:, None, None]))
 
     def check(self, record: Record) -> None:
@@ -242,11 +242,11 @@ def true_words(row: TagMaskRow) -> list[str]:
     return [word for word in dict.fromkeys(row.words) if word in row.true]
 
 
-def of_record(record: Record) -> tuple[Lit, NDArray[np.float64]]:
+def of_record(record: Record) -> tuple[RegionCounts, NDArray[np.float64]]:
     """What `SingleTagBias.measure` counted, and the words' shares of the score."""
     mask, inside, union, pixels = record["counts"]
     hits, areas = np.array(record["hits"], np.int64), np.array(record["areas"], np.int64)
-    return Lit(hits, areas, mask, inside, union, pixels), np.array(record["score"], np.float64)
+    return RegionCounts(hits, areas, mask, inside, union, pixels), np.array(record["score"], np.float64)
 
 
 class _BiasTally(Tally):

@@ -16,7 +16,7 @@ from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.classes import ClassList
 from ttd.evaluation.datasets.multilabel import LabelledImages
 from ttd.evaluation.metrics import average_precision, class_average_precisions, mean_of_known
-from ttd.evaluation.report.panels import Shown, marked, photo_panel
+from ttd.evaluation.report.panels import ItemPanels, marked, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.schema import each, fields, integer, number, within
@@ -130,7 +130,7 @@ class MultiLabel(Benchmark):
         true[record["true"]] = True
         return {"AP": average_precision(np.array(record["scores"][S_PIXEL]), true)}
 
-    def show(self, model: TTD, number: int, record: Record) -> Shown:
+    def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, and by each score as many of the best classes as it has, then those that are missed."""
         true = set(record["true"])
         words = []
@@ -140,7 +140,7 @@ class MultiLabel(Benchmark):
             titles = [self.classes.titles[k] for k in shown]
             words.append(marked(name, titles, [k in best for k in shown], [k in true for k in shown]))
         image = read_image(self.data.samples[number].image)
-        return Shown((photo_panel("image", image),), (), tuple(words))
+        return ItemPanels((photo_panel("image", image),), (), tuple(words))
 
     def _best_names(self, values: Tensor) -> Tensor:
         """The best score among the names of each class: `[texts]` -> `[K]`."""

@@ -12,7 +12,7 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.refcoco import ReferSet
 from ttd.evaluation.metrics import MaskCounts, mask_counts
-from ttd.evaluation.report.panels import Shown, outcome_panel, photo_panel
+from ttd.evaluation.report.panels import ItemPanels, outcome_panel, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.schema import count, each, entries, fields, integer, within
@@ -87,7 +87,7 @@ class Referring(Benchmark):
         ious = [MaskCounts(*pixels).overlap.iou for _, *pixels in record["expressions"]]
         return {"IoU": float(np.mean(ious))}
 
-    def show(self, model: TTD, number: int, record: Record) -> Shown:
+    def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, and the masks of its first expressions against their objects."""
         item = self.data.images[number]
         image = read_image(item.sample.image)
@@ -97,7 +97,7 @@ class Referring(Benchmark):
             outcome_panel(shortened(expression.text), image, mask, item.mask(expression.annotation))
             for expression, mask in zip(asked, masks, strict=True)
         )
-        return Shown((photo_panel("image", image),), found)
+        return ItemPanels((photo_panel("image", image),), found)
 
     def tally(self) -> _ExpressionTally:
         """Means over expressions, and the ratio of all pixels."""

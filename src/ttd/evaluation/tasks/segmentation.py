@@ -22,7 +22,7 @@ from ttd.evaluation.datasets.labels import (
 )
 from ttd.evaluation.datasets.layouts import OWN_FOLDER, find_dataset, find_samples
 from ttd.evaluation.metrics import class_scores, confusion_matrix
-from ttd.evaluation.report.panels import Shown, class_panel, photo_panel
+from ttd.evaluation.report.panels import ItemPanels, class_panel, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
@@ -105,7 +105,7 @@ class ClassSegmentation(Benchmark):
         tally.add(record)
         return {"IoU": class_scores(tally.counts).mean["mIoU"]}
 
-    def show(self, model: TTD, number: int, record: Record) -> Shown:
+    def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, the true classes, those found, and the refined ones where the options ask for it."""
         image, truth, _ = self._read(number)
         kinds = unrefined_first(self.options["masks"], model.encoder)
@@ -114,7 +114,7 @@ class ClassSegmentation(Benchmark):
             class_panel(name, image, labels, self.classes.titles, background=self.classes.background)
             for name, labels in maps.items()
         ]
-        return Shown((photo_panel("image", image), panels[0]), tuple(panels[1:]))
+        return ItemPanels((photo_panel("image", image), panels[0]), tuple(panels[1:]))
 
     def _labels(self, model: TTD, image: Image.Image, options: Options) -> np.ndarray:
         found = model.segment(image, self._texts, options)

@@ -169,8 +169,10 @@ class Sweep:
         for score, at in self.counts.items():
             values = torch.tensor([value for value, _ in decisions[score]], dtype=torch.float64)
             for threshold, counts in at.items():
-                kept = {w for w, keep in zip(asked, select_threshold(values, threshold).tolist(), strict=True) if keep}
-                counts.add(np.array([word in kept for word in words], bool), right)
+                chosen = {
+                    w for w, keep in zip(asked, select_threshold(values, threshold).tolist(), strict=True) if keep
+                }
+                counts.add(np.array([word in chosen for word in words], bool), right)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per score and threshold."""

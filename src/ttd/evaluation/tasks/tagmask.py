@@ -16,7 +16,7 @@ from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.labels import TURNED, oriented
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
 from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
-from ttd.evaluation.report.panels import MarkedWords, Shown, heat_panel, marked, outcome_panel, photo_panel
+from ttd.evaluation.report.panels import ItemPanels, MarkedWords, heat_panel, marked, outcome_panel, photo_panel
 from ttd.evaluation.tasks.score_table import PresentAboveAbsent
 from ttd.evaluation.tasks.tag_tables import Decided, Sweep, TagRow, TextTags, decide, decided
 from ttd.images import read_image
@@ -158,20 +158,22 @@ class TagMask(Benchmark):
             found["F1"] = counts.scores["F1"]
         return found
 
-    def show(self, model: TTD, number: int, record: Record) -> Shown:
+    def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, the true mask, the caption's map and mask (refined too), the words of every tagger."""
         row = self.data.rows[number]
         image = read_image(row.sample.image)
         words = tuple(self._marked(record)) if "tags" in record else ()
         if "mask" not in record:
-            return Shown((photo_panel("image", image),), (), words)
+            return ItemPanels((photo_panel("image", image),), (), words)
         truth = _mask(row, image)
         heat = model.caption_map(image, row.caption, replace(self.mask_options, refine="none"))
         panels = [heat_panel("caption's map", image, heat)]
         for title, options in unrefined_first(self.mask_options, model.encoder).items():
             found = model.caption_mask(image, row.caption, options=options)
             panels.append(outcome_panel(title, image, found, truth))
-        return Shown((photo_panel("image", image), outcome_panel("truth", image, truth, truth)), tuple(panels), words)
+        return ItemPanels(
+            (photo_panel("image", image), outcome_panel("truth", image, truth, truth)), tuple(panels), words
+        )
 
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
         tags = record["tags"]
@@ -208,7 +210,7 @@ class TagMask(Benchmark):
 
 
 def _decided(tags: Record, score: str) -> Decided:
-    pairs = [(value, bool(kept)) for value, kept in tags["decisions"][score]]
+    pairs = [(value, bool(chosen)) for value, chosen in tags["decisions"][score]]
     return decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True)))
 
 

@@ -29,7 +29,7 @@ from ttd.scenes.measure import (
 from ttd.scenes.scene import Scene, Scenes
 from ttd.schema import any_number, each, fields, mapping, optional
 
-PAPER_CUT = 0.5
+PAPER_THRESHOLD = 0.5
 CUTS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 PAIRED = ("CaptionIoU", "CaptionIoU, objects only", "IoU in the image", "AUC per image")
 
@@ -67,11 +67,11 @@ class Measured:
 @torch.inference_mode()
 def measure(encoder: Encoder, test: int, validation: int) -> Measured:
     """Measures an encoder on `test` scenes; `validation` scenes choose the threshold of the caption's mask."""
-    cut = chosen_cut(encoder, validation)
+    threshold = chosen_threshold(encoder, validation)
     encoded = encode_scenes(encoder, _scenes("test", test))
     tags = tag_selection(encoder, encoded, scores=("s_pixel",))
     shuffled = tag_selection(encoder, encoded, scores=("s_pixel",), shuffled=True)["s_pixel"]
-    rows = caption_rows(encoder, encoded, (PAPER_CUT, cut))
+    rows = caption_rows(encoder, encoded, (PAPER_THRESHOLD, threshold))
     objects = [row for row in rows if row.objects_only]
     means, of_objects = caption_means(rows), caption_means(objects)
     aucs = present_aucs(encoder, encoded)
@@ -81,7 +81,7 @@ def measure(encoder: Encoder, test: int, validation: int) -> Measured:
         "F1, shuffled": shuffled["F1"],
         **{name: means[name] for name in ("CaptionIoU", "mFPR", "mFNR")},
         "CaptionIoU, objects only": of_objects["CaptionIoU"],
-        "chosen threshold": cut,
+        "chosen threshold": threshold,
         "CaptionIoU, chosen threshold": caption_means(rows, 1)["CaptionIoU"],
         "objects only, chosen threshold": caption_means(objects, 1)["CaptionIoU"],
         "mIoU": class_scores(np.sum(matrices, axis=0)).mean["mIoU"],
@@ -111,7 +111,7 @@ def _by_scene(rows: Sequence[CaptionRow], count: int) -> list[float]:
 
 
 @torch.inference_mode()
-def chosen_cut(encoder: Encoder, validation: int) -> float:
+def chosen_threshold(encoder: Encoder, validation: int) -> float:
     """The threshold of `CUTS` with the highest CaptionIoU on validation scenes."""
     encoded = encode_scenes(encoder, _scenes("validation", validation))
     rows = caption_rows(encoder, encoded, CUTS)
