@@ -1,4 +1,4 @@
-"""`ttd models`: what has a short name, and the methods."""
+"""`ttd models`: what has a short name, and the methods; `check` shows what one model is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from dataclasses import asdict
 
 import click
 
+from ttd.cli.models_check import check
 from ttd.cli.output import table
 from ttd.results_file import json_line
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def models(as_json: bool) -> None:
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
     """List the models and adapters that have a short name, and the methods of --method, with their sources."""
+    if ctx.invoked_subcommand is not None:
+        return
     from ttd.encoders.loading.catalogue import known_models
     from ttd.encoders.methods import known_methods
 
@@ -40,6 +44,9 @@ def models(as_json: bool) -> None:
     click.echo(table(("name", "what", "kind", "size", "licence", "source", "notes"), rows))
     click.echo()
     click.echo(table(("method", "protocol", "source"), [(m.name, m.protocol, m.source) for m in methods]))
+
+
+models.add_command(check)
 
 
 def size(number: int | None) -> str:

@@ -19,6 +19,37 @@ IN_PACKAGE = "in the package"
 
 
 @dataclass(frozen=True)
+class ModelShape:
+    """What a model's parameters do not all show. None: not known, or the model has none.
+
+    Attributes:
+        patch_size, image_size: sides in pixels; the native side of images.
+        vision_heads, text_heads: attention heads of a block.
+        activation: in transformers' words.
+        tokens: length of its tokenizer.
+    """
+
+    patch_size: int
+    image_size: int
+    vision_heads: int | None = None
+    text_heads: int | None = None
+    activation: str | None = None
+    tokens: int | None = None
+
+
+def _openai(patch: int, image: int = 224, *, large: bool = False) -> ModelShape:
+    return ModelShape(patch, image, *((16, 12) if large else (12, 8)), "quick_gelu", 49_408)
+
+
+def _laion(patch: int) -> ModelShape:
+    return ModelShape(patch, 224, 12, 8, "gelu", 49_408)
+
+
+def _siglip(image: int, tokens: int) -> ModelShape:
+    return ModelShape(16, image, 12, 12, "gelu_pytorch_tanh", tokens)
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """One row of the catalogue.
 
@@ -35,6 +66,7 @@ class ModelEntry:
         weights: the file of weights that is loaded, and that `sha256` is of, whatever else a repository holds.
         file: the file name under which a release is kept in the cache.
         notes: one line for people.
+        shape: what its publisher's configuration says; what `ttd models check` compares a model with.
     """
 
     name: str
@@ -49,6 +81,7 @@ class ModelEntry:
     weights: str | None = None
     file: str | None = None
     notes: str = ""
+    shape: ModelShape | None = None
 
     @property
     def hub_id(self) -> str | None:
@@ -78,7 +111,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         base="mini",
         notes="our own recipe, not the paper's",
     ),
-    ModelEntry("clip-vit-b32", "clip", "openai/clip-vit-base-patch32", 605_000_000, MODEL_PAGE),
+    ModelEntry("clip-vit-b32", "clip", "openai/clip-vit-base-patch32", 605_000_000, MODEL_PAGE, shape=_openai(32)),
     ModelEntry(
         "clip-vit-b16",
         "clip",
@@ -86,8 +119,16 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         599_000_000,
         MODEL_PAGE,
         notes="the base of the paper's MaskCLIP",
+        shape=_openai(16),
     ),
-    ModelEntry("clip-vit-l14", "clip", "openai/clip-vit-large-patch14", 1_710_000_000, MODEL_PAGE),
+    ModelEntry(
+        "clip-vit-l14",
+        "clip",
+        "openai/clip-vit-large-patch14",
+        1_710_000_000,
+        MODEL_PAGE,
+        shape=_openai(14, large=True),
+    ),
     ModelEntry(
         "clip-vit-l14-336",
         "clip",
@@ -95,6 +136,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         1_710_000_000,
         MODEL_PAGE,
         notes="native side 336 pixels",
+        shape=_openai(14, 336, large=True),
     ),
     ModelEntry(
         "openclip-vit-b32",
@@ -103,6 +145,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         605_000_000,
         MODEL_PAGE,
         notes="trained on LAION-2B",
+        shape=_laion(32),
     ),
     ModelEntry(
         "openclip-vit-b16",
@@ -114,9 +157,24 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         revision="7288da5a0d6f0b51c4a2b27c624837a9236d0112",
         weights="open_clip_model.safetensors",
         notes="trained on LAION-2B",
+        shape=_laion(16),
     ),
-    ModelEntry("siglip-base-patch16-224", "siglip", "google/siglip-base-patch16-224", 813_000_000, "Apache-2.0"),
-    ModelEntry("siglip-base-patch16-384", "siglip", "google/siglip-base-patch16-384", 814_000_000, "Apache-2.0"),
+    ModelEntry(
+        "siglip-base-patch16-224",
+        "siglip",
+        "google/siglip-base-patch16-224",
+        813_000_000,
+        "Apache-2.0",
+        shape=_siglip(224, 32_000),
+    ),
+    ModelEntry(
+        "siglip-base-patch16-384",
+        "siglip",
+        "google/siglip-base-patch16-384",
+        814_000_000,
+        "Apache-2.0",
+        shape=_siglip(384, 32_000),
+    ),
     ModelEntry(
         "siglip2-base-patch16-224",
         "siglip",
@@ -124,6 +182,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         1_500_000_000,
         MODEL_PAGE,
         notes="many languages",
+        shape=_siglip(224, 256_000),
     ),
     ModelEntry(
         "tcl",
@@ -131,6 +190,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         TCL_URL,
         713_000_000,
         "MIT",
+        shape=ModelShape(16, 448, 12, 8, "quick_gelu", 49_408),
         file="tcl.pth",
         notes="size computed: 178.3 M parameters in float32",
     ),
