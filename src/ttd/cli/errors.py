@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ttd.cli.streams import prepare_streams, silence_stdout
 from ttd.errors import TTDError, is_out_of_memory
 from ttd.files import DISK_FULL
 
@@ -39,11 +40,13 @@ def exit_code(run: Callable[[], Any]) -> int:
     """
     try:
         with _terminable():
+            prepare_streams()
             code = run()
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (BrokenPipeError, PipeClosed):
-        _silence_stdout()
+        silence_stdout()
         return PIPE_CLOSED
     except BaseException as error:
         if isinstance(error, _NO_ARGUMENTS):
@@ -53,7 +56,7 @@ def exit_code(run: Callable[[], Any]) -> int:
         if told is None:
             raise
         if isinstance(error, OSError):
-            _silence_stdout()
+            silence_stdout()
         message, code = told
         click.echo(f"ttd: {message}{'' if message.endswith(('.', ')')) else '.'}", err=True)
         return code
@@ -78,6 +81,10 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
         return _MEMORY, 2
     if isinstance(error, OSError) and error.errno is not None:
         return _file_sentence(error), 2
+    if isinstance(error, UnicodeEncodeError):
+        text = error.object[max(0, error.start - 40) : error.end + 20]
+        shown = text.encode("ascii", "backslashreplace").decode()
+        return f'"{_one_line(shown)}" holds a byte that is not UTF-8, or half a character; rename the file or id', 2
     return None
 
 
@@ -95,14 +102,6 @@ def _file_sentence(error: OSError) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _silence_stdout() -> None:
-    """Points stdout to nowhere, so that Python's own flush at exit cannot fail a second time."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        return  # no real file is behind it
 
 
 @contextmanager
