@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 import ttd
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
-from tests.data.samples import image, write_shards
+from tests.data.samples import image, write_shards, write_tar
 from ttd.cli import cli
 from ttd.data.sources import PairSource
 from ttd.model import TTD
@@ -102,3 +102,17 @@ def test_mistakes_are_answered_in_a_sentence(photos: Path, tmp_path: Path) -> No
         (("tag", photos, "--model", "mini", "--out", out, "--keep", tmp_path / "k"), "does not exist"),
     ):
         assert message in one_sentence(run(*arguments)), message
+
+
+NOTHING = {"empty": {}, "others": {"a": {"cls": b"3"}, "b": {"npy": b"x"}}, "hidden": {".x": {"png": b"x"}}}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+@pytest.mark.parametrize("command", ["check", "pack"])
+def test_nothing_to_work_on_is_an_error(tmp_path: Path, name: str, command: str) -> None:
+    write_tar(tmp_path / "set" / "0.tar", NOTHING[name])
+    more = ["--out", str(tmp_path / "out")] if command == "pack" else []
+    done = CliRunner().invoke(cli, ["data", command, str(tmp_path / "set"), *more], prog_name="ttd")
+    assert done.exit_code == 2, done.output
+    assert "no pairs in there" in done.stderr
+    assert not list((tmp_path / "out").glob("*.tar"))

@@ -7,6 +7,7 @@ import pytest
 
 from tests.data.samples import caption, image, number_of
 from ttd.data.bad_samples import BROKEN_IMAGE, EMPTY_CAPTION, ENCODING, MISSING_CAPTION, BadSample
+from ttd.data.items import open_items
 from ttd.data.sources import PairSource
 from ttd.errors import InputError
 
@@ -67,3 +68,44 @@ def test_a_folder_says_what_it_leaves_out(photos: Path, caplog: pytest.LogCaptur
     (photos / "none").mkdir()
     with pytest.raises(InputError, match="no images"):
         PairSource(photos / "none")
+
+
+@pytest.mark.parametrize("name", ["a" * 246 + ".png", "\u72d7" * 83 + ".png", "a" * 252 + ".im", "\u72d7" * 84 + ".im"])
+def test_names_as_long_as_a_file_system_allows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(image(0))
+    (tmp_path / "b.png").write_bytes(image(1))
+    (tmp_path / "b.txt").write_text("a dog")
+    source = PairSource(tmp_path)
+    (other,) = (i for i in range(2) if source.locate(i)[1] != "b.png")
+    assert source[1 - other].captions == ("a dog",)
+    with pytest.raises(BadSample, match="missing caption"):
+        source[other]
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ("caf\u00e9 by the sea".encode("utf-16"), ("caf\u00e9 by the sea",)),
+        ("\ufeffa dog".encode("utf-16-be"), ("a dog",)),
+        ("caf\u00e9".encode("utf-32"), ("caf\u00e9",)),
+        (b"\xef\xbb\xbfa dog\r\n", ("a dog",)),
+        ("caf\u00e9".encode("latin-1"), ENCODING),
+        ("a dog".encode("utf-16-le"), ENCODING),
+        (b"\xff\xfea", ENCODING),
+        ("\u72d7".encode("gbk"), ENCODING),
+        (b"\xff\xfe", EMPTY_CAPTION),
+    ],
+)
+def test_captions_are_utf_8_or_what_their_mark_says(tmp_path: Path, data: bytes, wanted: object) -> None:
+    (tmp_path / "a.png").write_bytes(image(0))
+    (tmp_path / "a.txt").write_bytes(data)
+    (item,) = open_items(str(tmp_path))
+    if isinstance(wanted, tuple):
+        assert item.captions == PairSource(tmp_path)[0].captions == wanted
+        return
+    with pytest.raises(BadSample) as found:
+        PairSource(tmp_path)[0]
+    assert found.value.reason == wanted
+    if wanted == ENCODING:
+        with pytest.raises(BadSample):
+            _ = item.captions

@@ -16,6 +16,7 @@ import click
 from ttd._version import __version__
 from ttd.cli.options import ENCODER_OPTIONS, start_logging, with_options
 from ttd.cli.output import printable
+from ttd.errors import InputError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -39,10 +40,17 @@ class Pairs:
     verbose: bool
 
     def open(self, keep: str | None = None) -> PairSource:
-        """The pairs; raises `InputError` where what is named does not exist."""
+        """The pairs; raises `InputError` where what is named does not exist, or holds no pair and no damage."""
         from ttd.data.sources import PairSource
 
-        return PairSource(self.sources, images=self.images, keep=keep)
+        source = PairSource(self.sources, images=self.images, keep=keep)
+        if not len(source) and not any(shard.damage for shard in source.shards):
+            named = ", ".join(str(shard.path) for shard in source.shards[:3])
+            more = ", ..." if len(source.shards) > 3 else ""
+            raise InputError(
+                f"{named}{more}: no pairs in there. A pair is an image and a .txt or .json of the same name"
+            )
+        return source
 
 
 @dataclass(frozen=True)

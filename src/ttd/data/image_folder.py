@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class ImageFolder:
             for file in self._files
         ]
         texts = dict.fromkeys(caption_file(file) for file in self._files)
-        self.size = sum(file.stat().st_size for file in (*self._files, *texts) if file.is_file())
+        self.size = sum(file.stat().st_size for file in (*self._files, *texts) if os.path.isfile(file))
 
     def __len__(self) -> int:
         """Images."""

@@ -80,7 +80,9 @@ class ClassList:
         return [names[0] for names in self.names]
 
     def texts(self, synonyms: bool = False) -> list[str]:
-        """What a model is asked for: every class's name (or all its names), without the background."""
+        """What a model is asked for: every class's name, without the background; or all names, other words for the
+        background too.
+        """
         return [text for text, _ in self._asked(synonyms)]
 
     def labels(self, found: Segmentation, synonyms: bool = False) -> np.ndarray:
@@ -91,19 +93,19 @@ class ClassList:
         return np.array(numbers, np.int64)[found.label_map]
 
     def _asked(self, synonyms: bool) -> list[tuple[str, int]]:
-        first = 1 if self.background else 0
-        return [
-            (text, number)
-            for number, names in enumerate(self.names)
-            if number >= first
-            for text in (names if synonyms else names[:1])
-        ]
+        asked = []
+        for number, names in enumerate(self.names):
+            # The background is what no other class is; only other words for it can be asked for.
+            first = 1 if self.background and number == 0 else 0
+            asked += [(text, number) for text in names[first : None if synonyms else 1]]
+        return asked
 
 
 def read_classes(name: str | Path | tuple[str, ...]) -> ClassList:
     """The class list of a benchmark by name, any file, or the lines themselves: a class each, `name; synonym; synonym`.
 
-    Lines that begin with `#` are comments. The first class may be `background`.
+    A list without semicolons may have commas in their place (`cls_voc21.txt` and others of the field). Lines that begin
+    with `#` are comments. The first class may be `background`.
 
     Raises:
         InputError: missing, empty, a class twice, more classes than a label map of 8 bits holds.
@@ -131,18 +133,18 @@ def own_classes(name: str, instead: str | Path | None, listed: str | Path | tupl
     if instead is None:
         return own
     theirs = read_classes(instead)
+    if own.background and not theirs.background and len(theirs) == len(own) and len(theirs.names[0]) > 1:
+        # Lists of the field name the background by what it is made of: "sky, wall, tree, ...".
+        theirs = ClassList(((own.titles[0], *theirs.names[0]), *theirs.names[1:]), True)
     if (len(theirs), theirs.background) != (len(own), own.background):
         raise InputError(f"{instead} must list {len(own)} classes in the order of {name}'s own list")
     return theirs
 
 
 def _parse(lines: Iterable[str], name: str) -> ClassList:
-    rows = [line.strip() for line in lines]
-    classes = tuple(
-        tuple(part.strip() for part in row.split(";") if part.strip())
-        for row in rows
-        if row and not row.startswith("#")
-    )
+    rows = [row for line in lines if (row := line.strip()) and not row.startswith("#")]
+    separator = ";" if any(";" in row for row in rows) else ","
+    classes = tuple(tuple(part.strip() for part in row.split(separator) if part.strip()) for row in rows)
     titles = [names[0] if names else "" for names in classes]
     background = bool(titles) and titles[0].lower() == BACKGROUND
     if len(titles) - background < 1 or "" in titles:

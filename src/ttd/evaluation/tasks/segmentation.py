@@ -164,9 +164,9 @@ class _ConfusionTally(Tally):
         numbers = {**scores.mean, "pixel accuracy": right / total if total else float("nan")}
         absent = sum(bool(np.isnan(iou)) for iou in scores.iou)
         where = f"{absent} of the {len(self.titles)} classes"
-        notes = (f"Neither there nor predicted, so not in the means: {where}.",) if absent else ()
-        notes += tuple(_sentence(how, sorted(names)) for how, names in sorted(self.decided.items()))
-        return Result(numbers, {"per_class": rows}, notes)
+        notes = [f"Neither there nor predicted, so not in the means: {where}."] if absent else []
+        notes += [_sentence(how, sorted(names)) for how, names in sorted(self.decided.items())]
+        return Result(numbers, {"per_class": rows}, tuple(notes))
 
 
 _VOC_VALUES = 21

@@ -1,0 +1,62 @@
+"""Class lists in both forms that people have: synonyms after semicolons, or after commas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ttd.errors import InputError
+from ttd.evaluation.datasets.classes import own_classes, read_classes
+from ttd.results import Segmentation
+
+
+def read(tmp_path: Path, text: str) -> tuple[tuple[str, ...], ...]:
+    (tmp_path / "c.txt").write_text(text)
+    return read_classes(tmp_path / "c.txt").names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("cat; kitty\ndog\n", (("cat", "kitty"), ("dog",))),
+        ("cat, kitty\ndog\n", (("cat", "kitty"), ("dog",))),
+        ("cat,kitty,\ndog,hound, puppy\n", (("cat", "kitty"), ("dog", "hound", "puppy"))),
+        ("cat; a cat, lying\ndog\n", (("cat", "a cat, lying"), ("dog",))),  # with semicolons a comma is a name's own
+        ("# a, b; c\ncat, kitty\ndog\n", (("cat", "kitty"), ("dog",))),
+    ],
+)
+def test_both_forms(tmp_path: Path, text: str, names: tuple[tuple[str, ...], ...]) -> None:
+    assert read(tmp_path, text) == names
+
+
+def test_a_class_twice_is_found_in_both_forms(tmp_path: Path) -> None:
+    for text in ("cat; kitty\ncat\n", "cat, kitty\ncat, tom\n"):
+        with pytest.raises(InputError, match="'cat' twice"):
+            read(tmp_path, text)
+
+
+def test_synonyms_of_the_background_are_asked_for_and_are_background(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("background; sky; wall\ncat; kitty\ndog\n")
+    classes = read_classes(tmp_path / "c.txt")
+    assert classes.texts() == ["cat", "dog"]
+    assert classes.texts(synonyms=True) == ["sky", "wall", "cat", "kitty", "dog"]
+    texts = classes.texts(synonyms=True)
+    maps = np.arange(6).reshape(1, 6)
+    found = Segmentation(maps.astype(np.uint16), ("background", *texts), background=0.5)
+    assert classes.labels(found, synonyms=True).tolist() == [[0, 0, 0, 1, 1, 2]]
+
+
+def test_the_lists_of_the_field_name_the_background_by_what_it_is_made_of(tmp_path: Path) -> None:
+    own = read_classes("voc")
+    lines = ["sky, wall, tree, wood", *own.titles[1:-1], "tvmonitor, television screen"]
+    (tmp_path / "cls_voc21.txt").write_text("\n".join(lines) + "\n")
+    classes = own_classes("voc", tmp_path / "cls_voc21.txt")
+    assert classes.background
+    assert classes.names[0] == ("background", "sky", "wall", "tree", "wood")
+    assert classes.texts(synonyms=True)[:4] == ["sky", "wall", "tree", "wood"]
+    assert classes.texts()[-1] == "tvmonitor"
+    (tmp_path / "short.txt").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(InputError, match="must list 21 classes"):
+        own_classes("voc", tmp_path / "short.txt")
