@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.data_options import ModelChoice, model_options
 from ttd.cli.eval import run_settings, skipped_of, write_results
-from ttd.cli.options import protocol_option, start_logging
+from ttd.cli.options import ModelChoice, model_options, protocol_option, start_logging
 from ttd.cli.output import print_skipped, printable, run_folder, table
 from ttd.documents import read_json
 from ttd.results_file import ResultsFile, json_line

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd._version import __version__
-from ttd.cli.options import ENCODER_OPTIONS, start_logging, with_options
+from ttd.cli.options import gathered
 from ttd.cli.output import printable
 from ttd.errors import InputError
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
     from ttd.data.bad_samples import BadSampleReport
     from ttd.data.sources import PairSource
-    from ttd.model import TTD
 
 MOST_LISTED = 10  # damaged pairs named on the terminal; the report names them all
 
@@ -53,45 +50,6 @@ class Pairs:
         return source
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model works on the pairs."""
-
-    model: str
-    adapter: str | None
-    adapter_scale: float
-    method: str | None
-    device: str | None
-    dtype: str | None
-
-    def load(self) -> TTD:
-        """The model; under torchrun every process takes the accelerator of its own number."""
-        import torch
-
-        import ttd
-
-        device, local = self.device, os.environ.get("LOCAL_RANK")
-        if device is None and local is not None and torch.cuda.is_available():
-            device = f"cuda:{local}"
-        return ttd.load(
-            self.model,
-            adapter=self.adapter,
-            adapter_scale=self.adapter_scale,
-            method=self.method,
-            device=device,
-            dtype=self.dtype,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the results beside the base model's weights."""
-        return {
-            "adapter": self.adapter,
-            "adapter_scale": self.adapter_scale if self.adapter else None,
-            "method": self.method,
-            "dtype": self.dtype,
-        }
-
-
 _PAIRS = (
     click.argument("sources", nargs=-1, required=True),
     click.option("--images", metavar="DIR", help="Where a captions file's image paths start from."),
@@ -106,40 +64,12 @@ _PAIRS = (
     click.option("--json", "as_json", is_flag=True, help="The result as JSON."),
     click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
 )
-_NAME = "Short name, hub id, folder or file."
-_MODEL = (click.option("--model", required=True, metavar="NAME", help=_NAME), *ENCODER_OPTIONS)
-_MODEL_IF_ANY = (click.option("--model", default="", metavar="NAME", help=_NAME), *ENCODER_OPTIONS)
 
 
 def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that name pairs; the command gets them together as its argument `pairs`."""
 
-    @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        pairs = Pairs(**{name: given.pop(name) for name in Pairs.__dataclass_fields__})
-        start_logging(pairs.verbose)
-        return function(pairs=pairs, **given)
-
-    return with_options(_PAIRS, command)
-
-
-def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that name a model; the command gets them together as its argument `model`."""
-    return with_options(_MODEL, _model_command(function))
-
-
-def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `model_options`, but `model.model` is "" where none is named."""
-    return with_options(_MODEL_IF_ANY, _model_command(function))
-
-
-def _model_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        chosen = ModelChoice(**{name: given.pop(name) for name in ModelChoice.__dataclass_fields__})
-        return function(model=chosen, **given)
-
-    return command
+    return gathered(Pairs, "pairs", _PAIRS, function)
 
 
 def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:

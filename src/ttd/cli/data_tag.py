@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_options import (
-    ModelChoice,
     Pairs,
-    optional_model_options,
     pair_options,
     pairs_bar,
     print_bad_samples,
     write_record,
 )
 from ttd.cli.negatives import SelectionChoice, selection_options
-from ttd.cli.options import SIZE_OPTION, protocol_option
+from ttd.cli.options import SIZE_OPTION, ModelChoice, optional_model_options, protocol_option
 from ttd.cli.output import printable, run_folder
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.data_options import ModelChoice, model_options
-from ttd.cli.options import NameOf, mask_options, protocol_option, start_logging
+from ttd.cli.options import (
+    ModelChoice,
+    NameOf,
+    ProtocolChanges,
+    model_options,
+    protocol_changes,
+    protocol_option,
+    start_logging,
+)
 from ttd.cli.output import print_skipped, printable, run_folder, table, writable_folder
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
@@ -20,7 +27,6 @@ from ttd.schema import mapping
 from ttd.taggers.registry import TAGGERS
 
 if TYPE_CHECKING:
-    from ttd.cli.data_options import ModelChoice
     from ttd.evaluation.benchmark import Benchmark
     from ttd.evaluation.runner import Outcome
     from ttd.model import TTD
@@ -92,7 +98,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
 @model_options
 @protocol_option("paper")
-@mask_options
+@protocol_changes
 @click.option("--classes", metavar="FILE", help="Another class list (a class per line; synonyms after ;).")
 @click.option("--synonyms", is_flag=True, help="Ask for all names of a class; the best one counts.")
 @click.option(
@@ -156,6 +162,7 @@ def evaluate(
     as_json: bool,
     verbose: bool,
     words_by: TaggerChoice,
+    changes: ProtocolChanges,
     **chosen: Any,
 ) -> int:
     """Measure a model on the benchmark NAME.
@@ -178,7 +185,7 @@ def evaluate(
     _refuse_others(name, chosen["part"])
     rank, world = Ranks.here()
     words_by.check(chosen["taggers"])
-    choices = _choices(chosen, words_by)
+    choices = _choices(chosen, words_by, changes)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
     folder = run_folder(Path(out), rank, world)
@@ -221,14 +228,13 @@ def _refuse_others(name: str, part: str | None) -> None:
         raise InputError(f"{found[0]} says nothing about {about}: leave it out")
 
 
-def _choices(chosen: dict[str, Any], words_by: TaggerChoice) -> Any:
+def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolChanges) -> Any:
     from ttd.evaluation.registry import Choices
     from ttd.evaluation.tasks.tagmask import PARTS
 
-    names = ("refine", "sam_model", "size", "background")
     return Choices(
         protocol=chosen["protocol"],
-        given={name: chosen[name] for name in names if chosen[name] is not None},
+        given=changes.changes(),
         classes=chosen["classes"],
         synonyms=chosen["synonyms"],
         parts=(chosen["part"],) if chosen["part"] else PARTS,

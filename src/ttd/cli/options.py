@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,8 +54,8 @@ class NameOf(click.ParamType[str]):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What was asked for; None leaves it to the protocol or the model."""
+class ModelChoice:
+    """Which model answers."""
 
     model: str
     adapter: str | None
@@ -62,11 +63,55 @@ class Settings:
     method: str | None
     device: str | None
     dtype: str | None
-    protocol: str | None
+
+    def load(self) -> TTD:
+        """The model; under torchrun every process takes the accelerator of its own number."""
+        import torch
+
+        import ttd
+
+        device, local = self.device, os.environ.get("LOCAL_RANK")
+        if device is None and local is not None and torch.cuda.is_available():
+            device = f"cuda:{local}"
+        return ttd.load(
+            self.model,
+            adapter=self.adapter,
+            adapter_scale=self.adapter_scale,
+            method=self.method,
+            device=device,
+            dtype=self.dtype,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the results beside the base model's weights."""
+        return {
+            "adapter": self.adapter,
+            "adapter_scale": self.adapter_scale if self.adapter else None,
+            "method": self.method,
+            "dtype": self.dtype,
+        }
+
+
+@dataclass(frozen=True)
+class ProtocolChanges:
+    """Single values in place of a protocol's, by the names of `ttd.Options`; None leaves it to the protocol."""
+
     refine: str | None
     sam_model: str | None
     size: int | None
     background: float | bool | None
+
+    def changes(self) -> dict[str, Any]:
+        """Those that were given."""
+        values = {field.name: getattr(self, field.name) for field in fields(ProtocolChanges)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Settings(ProtocolChanges, ModelChoice):
+    """What a command on images was asked for; None leaves it to the protocol or the model."""
+
+    protocol: str | None
     out: str | None
     as_json: bool
     batch: int
@@ -74,24 +119,13 @@ class Settings:
 
     def load(self) -> TTD:
         """The model; raises `TTDError` where it or an option is wrong, before an image is looked at."""
-        import ttd
-
         self.options("masks")
-        return ttd.load(
-            self.model,
-            adapter=self.adapter,
-            adapter_scale=self.adapter_scale,
-            method=self.method,
-            device=self.device,
-            dtype=self.dtype,
-        )
+        return super().load()
 
     def options(self, task: Task, **changes: Any) -> Options:
         """The protocol's options for one kind of question, with those that were given."""
-        names = ("refine", "sam_model", "size", "background")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         own = find_method(self.method).protocol if self.method is not None else None
-        return options(self.protocol or own, task, **given, **changes)
+        return options(self.protocol or own, task, **self.changes(), **changes)
 
     def resolved(self) -> dict[str, Any]:
         """What decides the results: a run continues only where these are the same."""
@@ -135,7 +169,7 @@ def protocol_option(default: str | None = None) -> Callable[[Callable[..., Any]]
     )
 
 
-MASK_OPTIONS = (
+_CHANGES = (
     click.option("--refine", type=NameOf(REFINERS.choices), help="How maps are refined; auto: the model's own way."),
     click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
     SIZE_OPTION,
@@ -146,7 +180,7 @@ MASK_OPTIONS = (
         help="Threshold below which a pixel is background; by default the model's.",
     ),
 )
-"""Single values in place of the protocol's: those of `Settings.options`."""
+"""The options of `ProtocolChanges`."""
 ENCODER_OPTIONS = (
     click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
     click.option(
@@ -162,6 +196,7 @@ ENCODER_OPTIONS = (
 )
 """What decides, beside its name, which encoder answers."""
 
+_NAME = "Short name, hub id, folder or file."
 _OPTIONS = (
     click.option(
         "--model",
@@ -172,7 +207,7 @@ _OPTIONS = (
     ),
     *ENCODER_OPTIONS,
     protocol_option(),
-    *MASK_OPTIONS,
+    *_CHANGES,
     click.option(
         "--out",
         metavar="PATH",
@@ -197,21 +232,48 @@ def with_options(options: Iterable[Callable[..., Any]], command: Callable[..., A
     return command
 
 
-def mask_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `MASK_OPTIONS`."""
-    return with_options(MASK_OPTIONS, function)
+def gathered(
+    kind: type[Any], argument: str, options: Iterable[Callable[..., Any]], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A command with options, which it gets together in one argument; `--verbose` among them starts the log.
+
+    Args:
+        kind: a dataclass with a field for each option.
+        argument: its name in the command's function.
+        options: of the command line.
+        function: the command's.
+    """
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        found = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        if getattr(found, "verbose", None) is not None:
+            start_logging(found.verbose)
+        return function(**{argument: found}, **given)
+
+    return with_options(options, command)
 
 
 def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the shared options; the command gets them together as its argument `settings`."""
+    return gathered(Settings, "settings", _OPTIONS, function)
 
-    @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        settings = Settings(**{name: given.pop(name) for name in Settings.__dataclass_fields__})
-        start_logging(settings.verbose)
-        return function(settings=settings, **given)
 
-    return with_options(_OPTIONS, command)
+def protocol_changes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of `ProtocolChanges`; the command gets them together as its argument `changes`."""
+    return gathered(ProtocolChanges, "changes", _CHANGES, function)
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that name a model; the command gets them together as its argument `model`."""
+    named = click.option("--model", required=True, metavar="NAME", help=_NAME)
+    return gathered(ModelChoice, "model", (named, *ENCODER_OPTIONS), function)
+
+
+def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `model_options`, but `model.model` is "" where none is named."""
+    named = click.option("--model", default="", metavar="NAME", help=_NAME)
+    return gathered(ModelChoice, "model", (named, *ENCODER_OPTIONS), function)
 
 
 def start_logging(verbose: bool) -> None:

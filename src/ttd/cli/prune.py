@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ttd.cli.data_options import (
-    ModelChoice,
     Pairs,
-    model_options,
     pair_options,
     pairs_bar,
     print_bad_samples,
     write_record,
 )
+from ttd.cli.options import ModelChoice, model_options
 from ttd.cli.output import printable, run_folder, table
 
 if TYPE_CHECKING:
