@@ -14,14 +14,14 @@ from tests.tiny_models import tiny_clip, tiny_tcl
 from tests.tolerance import COSINES, assert_close
 from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
 from ttd.data.pair_scores import ScoreJob, centre_square
-from ttd.data.shard_jobs import run_shards, whole_report
+from ttd.data.shard_jobs import ShardNotes, run_shards, whole_report
 from ttd.data.sources import PairSource
 from ttd.errors import InputError
 
 
 def scored(job: ScoreJob, source: PairSource) -> tuple[dict[str, float], list[BadSample]]:
     damaged: list[BadSample] = []
-    table = job.table(source, range(len(source)), damaged.append)
+    table = job.table(source, range(len(source)), ShardNotes(damaged.append))
     return dict(zip(table["key"].to_pylist(), table["score"].to_pylist(), strict=True)), damaged
 
 

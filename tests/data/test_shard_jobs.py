@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pytest
 
 from tests.data.samples import image, sample, write_shards, write_tar
 from ttd.data.bad_samples import BadSample
-from ttd.data.shard_jobs import ShardJob, run_shards, table_path, whole_report
+from ttd.data.shard_jobs import ShardJob, ShardNotes, run_shards, table_path, whole_report
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
 from ttd.errors import InputError
@@ -24,13 +23,13 @@ class LengthJob(ShardJob):
         self.settings = settings
         self.asked: list[str] = []
 
-    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
+    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
         rows = []
         for i in indices:
             try:
                 pair = source[i]
             except BadSample as damage:
-                skip(damage)
+                notes.skip(damage)
                 continue
             rows.append({"shard": pair.shard, "key": pair.key, "score": len(pair.captions[0]) / 100})
         self.asked += [source.locate(indices[0])[0]] if len(indices) else []
@@ -110,10 +109,10 @@ def test_files_that_vanish_are_no_success(source: PairSource, tmp_path: Path) ->
     class Vanishing(LengthJob):
         """Somebody removes the folder when the last shard is in work."""
 
-        def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
+        def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
             if len(indices) and source.locate(indices[0])[0] == "cc/bad.tar":
                 shutil.rmtree(tmp_path / "out")
-            return super().table(source, indices, skip)
+            return super().table(source, indices, notes)
 
     with pytest.raises(InputError, match=r"00000\.tar\.parquet was removed .* same command again"):
         run_shards(Vanishing(), source, tmp_path / "out", limit=1)

@@ -9,7 +9,7 @@ import pytest
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import image, json_bytes, write_tar
 from ttd.data.bad_samples import NO_ANSWER, BadSample
-from ttd.data.shard_jobs import run_shards
+from ttd.data.shard_jobs import ShardNotes, run_shards
 from ttd.data.sources import PairSource
 from ttd.data.tag_table import ModelChooser, TagTableJob, TextChooser, some_captions
 from ttd.inference.options import Options
@@ -35,7 +35,7 @@ def source(tmp_path: Path) -> PairSource:
 def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> None:
     damaged: list[BadSample] = []
     job = TagTableJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()), batch=batch)
-    table = job.table(source, range(len(source)), damaged.append)
+    table = job.table(source, range(len(source)), ShardNotes(damaged.append))
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
         "one": [["red"]],
         "five": [["green"], ["green"], []],
@@ -47,7 +47,7 @@ def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> Non
 
 def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
     model = TTD(ColourModelEncoder())
-    table = TagTableJob(ModelChooser(model)).table(source, range(len(source)), lambda damage: None)
+    table = TagTableJob(ModelChooser(model)).table(source, range(len(source)), ShardNotes(lambda damage: None))
     for key, tags in zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True):
         pair = source[list(SAMPLES).index(key)]
         assert tags == [model.tag(pair.image, c, options=Options(stop_words=False)).selected for c in pair.captions]
@@ -59,7 +59,7 @@ def test_negative_words_decide(source: PairSource) -> None:
     for share in (0.0, 100.0):
         rule = Selection(rule="negatives", percentile=share, negatives=["green", "zebra"])
         chooser = ModelChooser(model, selection=rule, options=Options())
-        found[share] = TagTableJob(chooser).table(source, range(1), lambda damage: None)["tags"].to_pylist()
+        found[share] = TagTableJob(chooser).table(source, range(1), ShardNotes(lambda damage: None))["tags"].to_pylist()
         assert found[share] == [[model.tag(source[0].image, "red and blue", selection=rule).selected]]
         assert chooser.settings["percentile"] == share
         assert len(chooser.settings["negatives"]) == 16
@@ -103,7 +103,7 @@ def test_a_tagger_of_the_text_chooses_too(source: PairSource, look: bool) -> Non
     damaged: list[BadSample] = []
     tagger = FirstWord()
     table = TagTableJob(TextChooser(tagger, stop_words=True, look=look), batch=3).table(
-        source, range(5), damaged.append
+        source, range(5), ShardNotes(damaged.append)
     )
     assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
         "one": [["red", "xyz"]],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ttd.data.bad_samples import BadSample
-from ttd.data.shard_jobs import ShardJob
+from ttd.data.shard_jobs import ShardJob, ShardNotes
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
 from ttd.device import inference
@@ -71,7 +70,7 @@ class ScoreJob(ShardJob):
             "flip": flip,
         }
 
-    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
+    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
         keys: list[str] = []
         scores: list[float] = []
@@ -80,13 +79,17 @@ class ScoreJob(ShardJob):
             batch = []
             for one in read:
                 if isinstance(one, BadSample):
-                    skip(one)
+                    notes.skip(one)
                 else:
                     batch.append(one)
             if batch:
                 keys += [prepared.key for _, prepared in batch]
                 names += [name for name, _ in batch]
-                scores += self.score([p.pixels for _, p in batch], [p.captions for _, p in batch]).tolist()
+                captions = [prepared.captions for _, prepared in batch]
+                scores += self.score([prepared.pixels for _, prepared in batch], captions).tolist()
+                notes.cut_captions += sum(
+                    self.encoder.truncated_texts([one for several in captions for one in several])
+                )
         return pa.table([names, keys, scores], schema=SCORES)
 
     @inference
@@ -95,7 +98,6 @@ class ScoreJob(ShardJob):
         images = torch.stack(pixels).to(self.encoder.device)
         every = [caption for several in captions for caption in several]
         text = self.encoder.encode_text(every)
-        self.cut_captions += sum(self.encoder.truncated_texts(every))
         counts = torch.tensor([len(several) for several in captions], device=text.device)
         owner = torch.repeat_interleave(torch.arange(len(captions), device=text.device), counts)
         views = [images, images.flip(-1)] if self.flip else [images]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,33 @@ _ABOUT = fields(
 )
 
 
+@dataclass
+class ShardNotes:
+    """What a job notes while it works on a shard.
+
+    Attributes:
+        skip: takes the damaged pairs.
+        progress: may be called with a number of pairs that are done, before the shard is.
+        cut_captions: captions that were longer than the model takes; a job may count them.
+    """
+
+    skip: Callable[[BadSample], None]
+    progress: Callable[[int], None] = lambda pairs: None
+    cut_captions: int = 0
+
+
 class ShardJob(ABC):
     """What is done with the pairs of one shard.
 
     Attributes:
         settings: what decides the results, in plain values; files made with others are refused.
-        progress: may be told how many pairs are done before a shard is.
-        cut_captions: captions of the shard in work that were longer than the model takes; a job may count them.
     """
 
     settings: dict[str, Any]
-    cut_captions: int = 0
-    progress: Callable[[int], None] = staticmethod(lambda pairs: None)
 
     @abstractmethod
-    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
-        """The rows of the pairs `indices` of `source`; damaged ones go to `skip` and give none."""
+    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
+        """The rows of the pairs `indices` of `source`; damaged ones go to `notes.skip` and give none."""
 
 
 def run_shards(
@@ -81,8 +93,7 @@ def run_shards(
             progress(len(indices))
         else:
             left = _Left(len(indices), progress)
-            job.progress = left.done
-            _do(job, source, number, folder, report)
+            _do(job, source, number, folder, report, left.done)
             left.done(left.pairs)
     check_there(table_path(folder, source.shards[number]) for number in mine)
     return report
@@ -115,7 +126,14 @@ class _Left:
         self._progress(pairs)
 
 
-def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: BadSampleReport) -> None:
+def _do(
+    job: ShardJob,
+    source: PairSource,
+    number: int,
+    folder: Path,
+    report: BadSampleReport,
+    progress: Callable[[int], None],
+) -> None:
     damaged: list[BadSample] = []
 
     def skip(damage: BadSample) -> None:
@@ -125,16 +143,16 @@ def _do(job: ShardJob, source: PairSource, number: int, folder: Path, report: Ba
     shard = source.shards[number]
     if shard.damage:
         skip(shard.damage)
-    job.cut_captions = 0
-    table = job.table(source, source.indices(number), skip)
+    notes = ShardNotes(skip, progress)
+    table = job.table(source, source.indices(number), notes)
     about = {
         "settings": job.settings,
         "size": shard.size,
         "pairs": len(shard),
         "damage": [damage.to_dict() for damage in damaged],
-        "cut_captions": job.cut_captions,
+        "cut_captions": notes.cut_captions,
     }
-    report.cut_captions += job.cut_captions
+    report.cut_captions += notes.cut_captions
     write_table(table, table_path(folder, shard), about)
 
 

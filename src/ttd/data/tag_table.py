@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
 from ttd.data.bad_samples import NO_ANSWER, BadSample
-from ttd.data.shard_jobs import ShardJob
+from ttd.data.shard_jobs import ShardJob, ShardNotes
 from ttd.data.sources import Captioned, Pair, PairSource
 from ttd.data.tables import WORDS
 from ttd.errors import TTDError
@@ -73,22 +73,22 @@ class TagTableJob(ShardJob):
         self.unspaced = 0
         self.settings = {**(settings or {}), **chooser.settings}
 
-    def table(self, source: PairSource, indices: range, skip: Callable[[BadSample], None]) -> pa.Table:
+    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
         rows: list[tuple[str, str, Tags | None]] = []
         for read in read_ahead(lambda i: self.chooser.read(source, i), indices, self.batch, self.threads, BadSample):
             pairs = []
             for one in read:
                 if isinstance(one, BadSample):
-                    skip(one)
+                    notes.skip(one)
                 else:
                     pairs.append(one)
             self.unspaced += sum(is_unspaced(caption) for pair in pairs for caption in pair.captions)
             for pair, tags in zip(pairs, self.chooser.choose(pairs), strict=True):
                 rows.append((pair.shard, pair.key, tags))
                 if tags is None:
-                    skip(BadSample(NO_ANSWER, pair.shard, pair.key))
-            self.progress(len(read))
+                    notes.skip(BadSample(NO_ANSWER, pair.shard, pair.key))
+            notes.progress(len(read))
         return pa.table([[row[i] for row in rows] for i in range(3)], schema=WORDS)
 
 
