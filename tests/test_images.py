@@ -384,3 +384,58 @@ def test_floats_beyond_their_range_are_dark_and_named(tmp_path: Path, caplog: py
     with caplog.at_level("WARNING", "ttd"):
         read_image(path)
     assert f"{path} is dark: its greys end at 4 of 255" in caplog.text
+
+
+SMOOTH = np.clip(
+    np.stack(
+        [
+            np.add.outer(np.linspace(0, 120, 300), np.linspace(0, 130, 500)),
+            *[np.full((300, 500), v) for v in (80, 160)],
+        ],
+        axis=-1,
+    ).round(),
+    0,
+    255,
+).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.jpg", "RGB"), ("a.jpg", "L"), ("a.jpg", "CMYK"), ("a.png", "RGB"), ("a.png", "RGBA"), ("a.png", "P"),
+     ("a.png", "LA"), ("a.png", "1"), ("a.tif", "F"), ("a.png", "I;16")],
+)  # fmt: skip
+def test_a_smaller_copy_is_the_same_image(tmp_path: Path, name: str, mode: str) -> None:
+    grey = Image.fromarray(SMOOTH).convert("L")
+    image = {
+        "F": lambda: Image.fromarray(np.asarray(grey).astype(np.float32)),
+        "I;16": lambda: Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+    }.get(mode, lambda: Image.fromarray(SMOOTH).convert(mode))()
+    path = saved(tmp_path, image, name)
+    small, full = read_image(path, side=100), read_image(path)
+    assert full.size == (500, 300)
+    assert (small.size, small.mode) == ((100, 60), "RGB")
+    expected = np.asarray(full.resize((100, 60), Image.Resampling.BICUBIC)).astype(int)
+    # Of black and white dots every smaller copy is a grey of its own; only their mean is the image's.
+    difference = abs(np.asarray(small) - expected)[2:-2, 2:-2]
+    assert difference.mean() <= (2 if mode != "1" else 12)
+    assert read_image(path, side=500).size == read_image(path, side=900).size == (500, 300)
+
+
+def test_a_smaller_copy_is_upright_on_white_and_never_empty(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = saved(tmp_path, Image.fromarray(SMOOTH), "turned.jpg", exif=exif)
+    assert read_image(turned, side=50).size == (30, 50)
+    clear = saved(tmp_path, Image.new("RGBA", (400, 200), (255, 0, 0, 0)), "clear.png")
+    assert np.asarray(read_image(clear, side=50)).min() == 255
+    assert read_image(saved(tmp_path, Image.new("RGB", (4000, 1)), "line.jpg"), side=50).size == (50, 1)
+    assert read_image(saved(tmp_path, Image.new("RGB", (8000, 1600)), "wide.jpg"), side=500).size == (500, 100)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_damaged_file_is_refused_at_every_size(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, Image.fromarray(SMOOTH), name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for side in (None, 100):
+        with pytest.raises(InputError, match="damaged or incomplete"):
+            read_image(path, side=side)

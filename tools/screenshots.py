@@ -17,8 +17,8 @@ from PIL import Image
 
 import ttd
 from tests.app.browser import Visit, browser, visit
+from ttd.app.access import Access
 from ttd.app.models import ModelPool, PageChoices
-from ttd.app.security import Access
 from ttd.app.server import page
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

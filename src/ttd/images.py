@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -28,11 +29,14 @@ MAX_PIXELS = 178_956_970
 # A path, a PIL image, or a uint8 array [H,W,3].
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
+# Modes whose values can be averaged as they are stored: others are converted at full size first.
+_SMALLER_FIRST = frozenset({"RGB", "L", "RGBA", "LA", "CMYK", "YCbCr"})
+
 _log = logging.getLogger(__name__)
 _BITS = "significant bits"
 
 
-def read_image(source: ImageLike, name: str | None = None) -> Image.Image:
+def read_image(source: ImageLike, name: str | None = None, *, side: int | None = None) -> Image.Image:
     """Read an image as upright 8-bit RGB at its own size.
 
     The EXIF orientation is honoured, transparency is laid on white, of an animated file the first frame
@@ -41,6 +45,8 @@ def read_image(source: ImageLike, name: str | None = None) -> Image.Image:
     Args:
         source: a path, a PIL image, or a uint8 array `[H,W,3]`.
         name: what messages call a PIL image.
+        side: make the longer side of a file's image at most so many pixels; a JPEG is then decoded at a fraction of its
+            size, so much less memory is needed for it.
 
     Raises:
         InputError: missing, not an image, damaged, or above 178 megapixels (checked before decoding).
@@ -62,7 +68,7 @@ def read_image(source: ImageLike, name: str | None = None) -> Image.Image:
         raise InputError(f"{path} is a folder, not an image: give one of the files in it")
     if not exists:
         raise InputError(f"{path} does not exist: check the name and the folder")
-    return _guarded(lambda: _open(path), str(path))
+    return _guarded(lambda: _open(path, side), str(path))
 
 
 HEIF_EXTRA = "install pillow-heif (pip install 'ttd-clip[heif]')"
@@ -176,15 +182,30 @@ def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
     return bits if isinstance(bits, tuple) else (bits,)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, side: int | None) -> Image.Image:
     with path.open("rb") as file:
         try:
             with opened(file) as image:
-                return _upright_rgb(image, str(path))
+                _check_size(image.size, str(path))
+                if side is not None and image.mode in _SMALLER_FIRST:
+                    _bound(image, side)
+                upright = _upright_rgb(image, str(path))
         except InputError as error:
             if str(error).startswith("it is "):
                 raise InputError(f"{path} is {str(error)[6:]}") from None
             raise
+    if side is not None:
+        _bound(upright, side)
+    return upright
+
+
+def _bound(image: Image.Image, side: int) -> None:
+    """Makes the longer side at most `side`, in place; a JPEG that is not decoded yet never gets its full size."""
+    factor = side / max(image.size)
+    if factor < 1:
+        wanted = [max(1, math.ceil(length * factor)) for length in image.size]
+        image.draft(None, (wanted[0], wanted[1]))
+        image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=None)
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:

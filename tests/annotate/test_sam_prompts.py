@@ -77,7 +77,7 @@ def test_the_image_is_encoded_once_for_all_questions(sam: SAMRefiner) -> None:
     pointed = proposer.mask(encoded, "red", Prompts().with_point(5, 6, True))
     assert not np.array_equal(first, pointed)
     count = len(asked.questions)
-    assert proposer.mask(encoded, "red", Prompts().with_point(5, 6, True)) is pointed
+    assert np.array_equal(proposer.mask(encoded, "red", Prompts().with_point(5, 6, True)), pointed)
     assert (asked.encoded, len(asked.questions)) == (1, count)
     assert not proposer.mask(encoded, "red", Prompts(empty=True)).any()
     dabbed = proposer.mask(encoded, "red", Prompts(empty=True).with_dab(4, 4, 2, True))

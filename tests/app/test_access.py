@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ttd.app.security import Access, is_local
+from ttd.app.access import Access, is_local
 from ttd.errors import InputError
 
 
@@ -42,3 +42,15 @@ def test_only_the_right_pair_is_let_in() -> None:
     assert not Access("127.0.0.1", 7860).allows("", "")
     assert "pässword" not in repr(access)
     assert Access("::1", 7860).address == "http://[::1]:7860/"
+
+
+def test_a_proxy_adds_its_name_to_those_that_are_accepted() -> None:
+    access = Access("127.0.0.1", 7860, root_path="https://example.org:8443/ttd")
+    assert access.hosts is not None
+    assert {"example.org", "127.0.0.1"} <= access.hosts
+    assert access.origin == "example.org:8443"
+    only_a_path = Access("127.0.0.1", 7860, root_path="/ttd")
+    assert only_a_path.hosts == Access("127.0.0.1", 7860).hosts
+    assert only_a_path.origin is None
+    with pytest.raises(InputError, match="https://name/path"):
+        Access("127.0.0.1", 7860, root_path="ttd")

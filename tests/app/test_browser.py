@@ -27,8 +27,8 @@ NASTY = "a lion <img src=x onerror=\"document.title='broken in'\"> ${document.ti
 
 @pytest.fixture(scope="module")
 def address(adapter: Path) -> Iterator[str]:
-    from tests.app.test_server import free_port
-    from ttd.app.security import Access
+    from tests.app.visitor import free_port
+    from ttd.app.access import Access
     from ttd.app.server import page
 
     with page(new_pool(adapter), Access("127.0.0.1", free_port())) as where:
@@ -218,8 +218,8 @@ def test_traversal_from_the_browser(tab: Visit, address: str) -> None:
 
 
 def test_a_password_is_asked_for_and_lets_in(opened: Browser, adapter: Path) -> None:
-    from tests.app.test_server import free_port
-    from ttd.app.security import Access
+    from tests.app.visitor import free_port
+    from ttd.app.access import Access
     from ttd.app.server import page
 
     with page(new_pool(adapter), Access("127.0.0.1", free_port(), "anna", "correct horse")) as where:

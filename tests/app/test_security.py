@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ttd.app.security import API, BODY_BYTES, FILE, JOIN, UPLOAD, Guard
+from ttd.app.heartbeats import Heartbeats
+from ttd.app.logins import CLIENT
+from ttd.app.security import API, BODY_BYTES, FILE, HEARTBEAT, JOIN, LOGIN_CHECK, UPLOAD, Guard
+from ttd.app.upload_folder import UploadFolder
 
 LIMIT = 1 << 20
+HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -37,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(folder: Path) -> TestClient:
-    guard = Guard(echo, folder, frozenset({"localhost", "127.0.0.1", "[::1]"}), LIMIT)
+    guard = Guard(echo, UploadFolder(folder), HOSTS, LIMIT)
     return TestClient(guard, base_url="http://localhost:7860")
 
 
@@ -140,3 +144,66 @@ def test_what_is_no_json_is_refused(client: TestClient) -> None:
     assert client.post(JOIN, content=b"no json").status_code == 403
     assert client.post(JOIN, content=b"[" * 200_000).status_code == 403
     assert client.post(JOIN, content=json.dumps({}).encode()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", f"{API}/cancel"),
+        ("POST", f"{API}/reset"),
+        ("POST", UPLOAD),
+        ("POST", JOIN),
+        ("GET", f"{HEARTBEAT}x"),
+        ("GET", f"{API}/queue/data"),
+    ],
+)
+def test_a_stranger_is_asked_to_log_in(folder: Path, method: str, path: str) -> None:
+    async def locked(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["path"] == LOGIN_CHECK, "a stranger's request was passed on"
+        known = dict(scope["headers"]).get(b"cookie") == b"known"
+        await send({"type": "http.response.start", "status": 200 if known else 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    client = TestClient(Guard(locked, UploadFolder(folder), HOSTS, LIMIT), base_url="http://localhost")
+
+    sent = client.request(method, path, **({"content": b"x"} if method == "POST" else {}))
+    assert (sent.status_code, sent.text) == (401, "Log in first.")
+    with pytest.raises(AssertionError, match="passed on"):
+        client.request(method, path, headers={"cookie": "known"}, **({"json": {}} if method == "POST" else {}))
+
+
+def test_headers_of_a_proxy_count_only_behind_one(folder: Path) -> None:
+    async def repeat(scope: Any, receive: Any, send: Any) -> None:
+        names = sorted(name.decode() for name, _ in scope["headers"] if b"forward" in name or b"gradio" in name)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": f"{CLIENT.get()} {' '.join(names)}".encode()})
+
+    given = {
+        "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https",
+        "Forwarded": "for=203.0.113.9", "X-Gradio-Server": "http://evil.example",
+    }  # fmt: skip
+    alone = TestClient(Guard(repeat, UploadFolder(folder), HOSTS, LIMIT), base_url="http://localhost")
+    assert alone.get("/", headers=given).text == "testclient "
+    guard = Guard(repeat, UploadFolder(folder), HOSTS, LIMIT, proxied=True, origin="example.org")
+    behind = TestClient(guard, base_url="http://localhost")
+    assert len(behind.get("/", headers=given).text.split()) == 1 + len(given)
+    for client, status in ((alone, 403), (behind, 200)):
+        assert client.post("/login", headers={"origin": "https://example.org"}).status_code == status
+        assert client.post("/login", headers={"origin": "https://evil.example"}).status_code == 403
+
+
+def test_a_heartbeat_is_noted_for_as_long_as_it_lasts(folder: Path) -> None:
+    beats = Heartbeats()
+    seen = []
+
+    async def beating(scope: Any, receive: Any, send: Any) -> None:
+        seen.append("one" in beats)
+        await echo(scope, receive, send)
+
+    guard = Guard(beating, UploadFolder(folder), HOSTS, LIMIT, beats)
+    client = TestClient(guard, base_url="http://localhost")
+    assert client.get(f"{HEARTBEAT}one").status_code == 200
+    assert client.get(f"{HEARTBEAT}two").status_code == 200
+    assert seen[-1] is False
+    assert True in seen
+    assert "one" not in beats

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,17 +14,13 @@ import pytest
 pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
 
 from tests.app.conftest import new_pool
-from ttd.app.security import API, FILE, UPLOAD, Access
+from tests.app.visitor import ask, free_port, upload
+from ttd.app.access import Access
+from ttd.app.security import API, FILE
 from ttd.app.server import page
 from ttd.errors import InputError
 
 USER, PASSWORD = "anna", "correct horse"
-
-
-def free_port() -> int:
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -33,31 +28,6 @@ def port(adapter: Path) -> Iterator[int]:
     number = free_port()
     with page(new_pool(adapter), Access("127.0.0.1", number)):
         yield number
-
-
-def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """The path goes out exactly as it is written."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.putrequest(method, path, skip_accept_encoding=True)
-    for name, value in headers.items():
-        connection.putheader(name.replace("_", "-"), value)
-    if body is not None:
-        connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
-
-
-def upload(port: int, name: str, content: bytes) -> tuple[int, bytes]:
-    body = (
-        (
-            f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
-        + content
-        + b"\r\n--edge--\r\n"
-    )
-    return ask(port, UPLOAD, "POST", body, Content_Type="multipart/form-data; boundary=edge")
 
 
 def test_the_page_is_there_and_names_no_other_server_to_load_from(port: int) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from tests.cli.conftest import Run
 from tests.extras import needs
-from ttd.app.security import Access
+from ttd.app.access import Access
 from ttd.cli import cli
 
 

@@ -175,7 +175,8 @@ class AnnotationSet:
         """
         if not opened.content.typed:
             raise InputError("this image has a caption of its own: change it in the data")
-        content = replace(opened.content, caption=checked_caption(caption))
+        caption = checked_caption(caption)
+        content = replace(self.queue.read(opened.item), caption=caption)
         return OpenItem.start(opened.item, content, self.proposer, self.store.get(opened.item.id))
 
     def accept(self, opened: OpenItem) -> Record:
@@ -189,7 +190,7 @@ class AnnotationSet:
         """
         if not opened.content.caption:
             raise InputError("this image has no caption yet: type what it shows, or skip it")
-        name, encoded = image_file(opened.item.id, opened.content.file_bytes, opened.image)
+        name, encoded = image_file(opened.item.id, opened.content.file_bytes)
         record = opened.record(ACCEPTED, name)
         return self._put(opened, record, lambda: write_image(self.store.root, name, encoded))
 
@@ -226,9 +227,9 @@ class AnnotationSet:
             raise InputError("only accepted items can be kept or rejected")
         return self.store.put(replace(record, verdict=verdict), record.version)
 
-    def image_of(self, record: Record) -> Image.Image:
-        """The image of an accepted item, read from the set."""
-        return read_image(inside(self.store.root, "images", record.image))
+    def image_of(self, record: Record, side: int | None = None) -> Image.Image:
+        """The image of an accepted item, read from the set; with `side` its longer side is at most so many pixels."""
+        return read_image(inside(self.store.root, "images", record.image), side=side)
 
     def _put(self, opened: OpenItem, record: Record, before: Callable[[], None] | None) -> Record:
         try:

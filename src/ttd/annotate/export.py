@@ -16,11 +16,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ttd.annotate.records import Record, mask_png
 from ttd.data.rows import jsonl_rows
 from ttd.files import whole_file
+from ttd.images import opened, read_image
 from ttd.safe_paths import check_name, inside, word_file
 from ttd.schema import fields, text
 
@@ -28,14 +28,14 @@ _ROW = fields({"id": text})
 _COPIED_FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
 
-def image_file(identifier: str, encoded: bytes, image: Image.Image) -> tuple[str, bytes]:
+def image_file(identifier: str, encoded: bytes) -> tuple[str, bytes]:
     """Name and content of an item's image: the bytes as they are, or a PNG where `ttd eval` cannot read the format."""
-    with Image.open(BytesIO(encoded)) as opened:
-        ending = _COPIED_FORMATS.get(opened.format or "")
-    if ending is not None:
-        return f"{identifier}{ending}", encoded
-    stream = BytesIO()
-    image.save(stream, format="PNG")
+    with opened(BytesIO(encoded)) as image:
+        ending = _COPIED_FORMATS.get(image.format or "")
+        if ending is not None:
+            return f"{identifier}{ending}", encoded
+        stream = BytesIO()
+        read_image(image, identifier).save(stream, format="PNG")
     return f"{identifier}.png", stream.getvalue()
 
 

@@ -17,9 +17,11 @@ from ttd.annotate.queue import QueueImage, QueueItem
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.errors import InputError
 from ttd.text.words import Word, is_stop_word, split_words
+from ttd.viz.overlays import bounded
 
 _UNDO_STEPS = 200
 MAX_CHARACTERS = 1000  # of a typed caption
+SHOWN_SIDE = 900  # pixels of the longer side as an item is shown
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class OpenItem:
     """An item of the queue while a person annotates it. Words are in lower case; equal words of a caption are one.
 
     Attributes:
-        item, content: what is annotated.
+        item, content: what is annotated; of the image only a copy of at most `SHOWN_SIDE` pixels is kept.
         base_version: version of the record it started from; 0: there was none.
         status: of that record, "" without one.
         verdict: of that record.
@@ -90,6 +92,7 @@ class OpenItem:
         drafted = _from_draft(draft, version, {token.text.lower() for token in tokens})
         if drafted is not None:
             state, note = drafted, "What you had clicked here before is back."
+        content = replace(content, image=bounded(content.image, SHOWN_SIDE))
         opened = cls(item, content, version, record.status if record else "", record.verdict if record else None,
                    tokens, note, encoded, proposer, state)  # fmt: skip
         if state.active not in state.true:
@@ -97,8 +100,13 @@ class OpenItem:
         return opened
 
     @property
-    def image(self) -> Image.Image:
-        """Upright RGB."""
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image."""
+        return self._encoded.size[1], self._encoded.size[0]
+
+    @property
+    def shown(self) -> Image.Image:
+        """Upright RGB, at most `SHOWN_SIDE` pixels."""
         return self.content.image
 
     @property
@@ -206,7 +214,7 @@ class OpenItem:
         self._state = self._past.pop()
 
     def masks(self) -> dict[str, Mask]:
-        """Each chosen word's mask, bool [H,W]; do not change them."""
+        """Each chosen word's mask, bool [H,W]."""
         self._proposer.prepare(self._encoded, [word for word in self.true if not self._state.prompts_of(word).empty])
         return {word: self._proposer.mask(self._encoded, word, self._state.prompts_of(word)) for word in self.true}
 

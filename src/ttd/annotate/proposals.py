@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from PIL import Image
 
 from ttd.annotate.map_masks import Mask, mask_from_map, painted
 from ttd.annotate.prompts import Box, Point, Prompts
+from ttd.lru_cache import LRUCache
 from ttd.text.words import is_stop_word, split_words
 
 if TYPE_CHECKING:
@@ -74,14 +76,21 @@ class EncodedPair:
     Attributes:
         size: (H, W) of the image.
         candidates: the caption's distinct words with their scores, without stop words.
+        number: another one for every pair of a proposer.
     """
 
     size: tuple[int, int]
     candidates: tuple[Candidate, ...]
+    number: int
     _image: EncodedImage
     _embedding: SAMEmbedding | None
-    _heat: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    _masks: dict[tuple[str, Prompts], Mask] = field(default_factory=dict)
+    _accepted: dict[tuple[str, Prompts], NDArray[np.uint8]] = field(default_factory=dict)
+
+
+# Together, for all open items: a map or a mask has the image's own size, and every click gives another mask. What was
+# removed is computed again.
+HEAT_BYTES = 256 << 20
+MASK_BYTES = 128 << 20  # of masks with eight pixels a byte
 
 
 class Proposer:
@@ -111,6 +120,11 @@ class Proposer:
         self._options = replace(options or Options(), refine="none")
         threshold = self._options.threshold(model.encoder)
         self.threshold = model.encoder.background if threshold is None else threshold
+        self._heat: LRUCache[tuple[int, str], NDArray[np.float32]] = LRUCache(HEAT_BYTES, lambda heat: heat.nbytes)
+        self._masks: LRUCache[tuple[int, str, Prompts], NDArray[np.uint8]] = LRUCache(
+            MASK_BYTES, lambda mask: mask.nbytes
+        )
+        self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._model_lock = model_lock or Lock()
 
@@ -129,32 +143,43 @@ class Proposer:
                     scored = self._model.tag(image_features, None, tags=words).words
                     candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)
             embedding = None if self._sam is None else self._sam.encode(image)
-            return EncodedPair((image.height, image.width), candidates, image_features, embedding)
+            # Of the image only its size matters from here on; its pixels would stay as long as the item is open.
+            features = replace(image_features, image=Image.new("1", image.size))
+            return EncodedPair((image.height, image.width), candidates, next(self._numbers), features, embedding)
 
     def prepare(self, encoded: EncodedPair, words: Sequence[str]) -> None:
-        """Computes the maps of several words at once, which is faster than one by one."""
+        """Computes the maps of several words at once, which is faster than one by one; no more than are kept."""
+        fit = max(1, HEAT_BYTES // 2 // (4 * encoded.size[0] * encoded.size[1]))
         with self._lock:
-            missing = [word for word in words if word not in encoded._heat]
+            missing = [word for word in words if self._heat.get((encoded.number, word)) is None][:fit]
             if missing:
                 with self._model_lock:
                     maps = self._model.heatmaps(encoded._image, missing)
-                encoded._heat.update(zip(missing, maps, strict=True))
+                for word, heat in zip(missing, maps, strict=True):
+                    # A copy: a map of its own can be freed alone.
+                    self._heat.put((encoded.number, word), np.array(heat))
 
     def mask(self, encoded: EncodedPair, word: str, prompts: Prompts) -> Mask:
-        """The mask bool [H,W] that is proposed for a word with these prompts; do not change it.
+        """The mask bool [H,W] that is proposed for a word with these prompts.
 
         Without boxes and points inside, SAM-HQ redraws the mask from the model's own map; points outside correct that
         mask before it is redrawn.
         """
+        key = (encoded.number, word, prompts)
         with self._lock:
-            if (word, prompts) not in encoded._masks:
-                encoded._masks[word, prompts] = painted(self._proposed(encoded, word, prompts), prompts.dabs)
-            return encoded._masks[word, prompts]
+            packed = encoded._accepted.get((word, prompts))
+            if packed is None:
+                packed = self._masks.get(key)
+            if packed is None:
+                packed = np.packbits(painted(self._proposed(encoded, word, prompts), prompts.dabs))
+                self._masks.put(key, packed)
+        height, width = encoded.size
+        return np.unpackbits(packed, count=height * width).reshape(height, width).view(np.bool_)
 
     def remember(self, encoded: EncodedPair, word: str, prompts: Prompts, mask: Mask) -> None:
         """Makes a mask that was accepted before the proposal for its prompts, whichever model drew it."""
         with self._lock:
-            encoded._masks[word, prompts] = mask
+            encoded._accepted[word, prompts] = np.packbits(mask)
 
     def _proposed(self, encoded: EncodedPair, word: str, prompts: Prompts) -> Mask:
         if prompts.empty:
@@ -163,7 +188,9 @@ class Proposer:
         if self._sam is not None and encoded._embedding is not None and prompted:
             return mask_from_sam(self._sam, encoded._embedding, prompts)
         self.prepare(encoded, [word])
-        mask = mask_from_map(encoded._heat[word], prompts, self.threshold)
+        heat = self._heat.get((encoded.number, word))
+        assert heat is not None, "the newest map is kept, whatever its size"
+        mask = mask_from_map(heat, prompts, self.threshold)
         if self._sam is not None and encoded._embedding is not None:
             redrawn: Mask = self._sam.redraw(encoded._embedding, mask[None], exclusive=False)[0][0]
             return redrawn

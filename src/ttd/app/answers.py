@@ -187,7 +187,7 @@ def download(pool: ModelPool, question: Question) -> PageDownload:
     with pool.use(question.model, question.adapter) as model:
         image = model.encode(path, question.options(pool.choices.sam_model))
         tagging = _tag(model, image, question)
-        full = PageImage(image.full, image.full, image.newly_encoded)
+        full = image.full(path)
         segmentation = _segment(model, full, names or tagging.selected, question.background)
     settings = {name: value for name, value in asdict(question).items() if name != "path"}
     record = {
@@ -195,7 +195,7 @@ def download(pool: ModelPool, question: Question) -> PageDownload:
         "tagging": tagging.to_dict(),
         "segmentation": segmentation.to_dict() if segmentation else None,
     }
-    return PageDownload(image.full.image, tagging, segmentation, record)
+    return PageDownload(full.shown.image, tagging, segmentation, record)
 
 
 def threshold_of(pool: ModelPool, model: str, adapter: str, protocol: str) -> float:

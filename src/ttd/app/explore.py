@@ -225,9 +225,15 @@ class _Events:
             event(self.show_masks, self._inputs, masks, **latest)
         f["opacity"].input(None, [f["opacity"]], None, js=_SET_OPACITY, api_visibility="private")
         for name, button in f["downloads"].items():
-            button.click(self._saver(name), [f["opacity"], *self._inputs], [f["file"], f["status"]], **plain).then(
-                None, [f["file"]], None, js=_SAVE, api_visibility="private"
-            )
+            # One at a time: they are made at the image's own size, which may be 50 megapixels.
+            button.click(
+                self._saver(name),
+                [f["opacity"], *self._inputs],
+                [f["file"], f["status"]],
+                **plain,
+                concurrency_limit=1,
+                concurrency_id="downloads",
+            ).then(None, [f["file"]], None, js=_SAVE, api_visibility="private")
         if "examples" in f:
             f["examples"].click(
                 self.show_example,

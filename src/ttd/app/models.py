@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.inference.protocols import PROTOCOLS
 from ttd.inference.views import EncodedImage
+from ttd.lru_cache import LRUCache
 from ttd.model import TTD
 from ttd.viz.overlays import bounded
 
@@ -92,57 +92,12 @@ def labelled(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
-
-class LRUCache(Generic[K, V]):
-    """A cache of limited size: the least recently used values are removed. Several threads may use it.
-
-    Args:
-        limit: of the sum of all sizes; the newest value stays even where it alone exceeds the limit.
-        size: of a value, computed once when it is put in; by default every value counts as one.
-    """
-
-    def __init__(self, limit: int, size: Callable[[V], int] = lambda _: 1) -> None:
-        self._limit = limit
-        self._size = size
-        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: K) -> V | None:
-        """The value, which becomes the most recently used; None where it is not cached."""
-        with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key][0]
-
-    def put(self, key: K, value: V) -> list[V]:
-        """Adds `value`; returns the values that were removed for it, least recently used first."""
-        size = self._size(value)
-        with self._lock:
-            self._values.pop(key, None)
-            self._values[key] = (value, size)
-            removed = []
-            while len(self._values) > 1 and sum(size for _, size in self._values.values()) > self._limit:
-                removed.append(self._values.popitem(last=False)[1][0])
-            return removed
-
-    def drop(self, wanted: Callable[[K], bool]) -> None:
-        """Removes every value for whose key `wanted` is true."""
-        with self._lock:
-            for key in [key for key in self._values if wanted(key)]:
-                del self._values[key]
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._values)
-
-
 MAX_MODELS = 4
 ENCODED_BYTES = 1 << 30
 SHOWN_SIDE = 512  # pixels of the longer side at which maps are computed for the page
+# Pixels of the longer side at which an upload is decoded and encoded: the most that a protocol looks at (448 on the
+# shorter side and `MAX_STRETCH` times that on the longer). A photo of 49 megapixels takes 12 MB instead of 147.
+DECODED_SIDE = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,14 +118,16 @@ class PageImage:
     """An uploaded image, encoded.
 
     Attributes:
-        full: at the image's own size, for downloads.
-        shown: the same features, for maps of at most `SHOWN_SIDE` pixels.
+        shown: for maps of at most `SHOWN_SIDE` pixels.
         newly_encoded: whether it was encoded just now, not found in the cache.
     """
 
-    full: EncodedImage
     shown: EncodedImage
     newly_encoded: bool
+
+    def full(self, path: str) -> PageImage:
+        """The same features for maps at the own size of the uploaded image, which is decoded again."""
+        return replace(self, shown=replace(self.shown, image=read_upload(path)))
 
 
 class ModelPool:
@@ -233,12 +190,13 @@ class ModelInUse:
         view = options.view
         key = (self._number, digest(path), *view.values())
         cached = self._encoded.get(key)
-        encoded = cached or self.ttd.encode(read_upload(path), options)
-        if cached is None:
+        encoded = cached
+        if encoded is None:
+            encoded = self.ttd.encode(read_upload(path, DECODED_SIDE), options)
+            # The features do not change; what is shown of the image is all that is kept of it.
+            encoded = replace(encoded, image=bounded(encoded.image, SHOWN_SIDE))
             self._encoded.put(key, encoded)
-        encoded = replace(encoded, options=options)
-        shown = replace(encoded, image=bounded(encoded.image, SHOWN_SIDE))
-        return PageImage(encoded, shown, cached is None)
+        return PageImage(replace(encoded, options=options), cached is None)
 
 
 def encoded_bytes(encoded: EncodedImage) -> int:

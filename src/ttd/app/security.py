@@ -1,117 +1,30 @@
-"""Who can reach the page (`Access`), and an ASGI middleware in front of its server (`Guard`).
+"""An ASGI middleware in front of the page's server.
 
-The guard lets through only the addresses that the page needs, files of one folder, and requests of limited size; its
-headers tell the browser to load nothing from elsewhere. It depends on gradio's addresses but does not import gradio.
+The guard lets through only the addresses that the page needs, files of one folder, and requests of limited size, of
+visitors who are logged in where a login is needed; its headers tell the browser to load nothing from elsewhere. It
+depends on gradio's addresses but does not import gradio.
 """
 
 from __future__ import annotations
 
-import errno
-import hmac
-import ipaddress
-import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ttd.app.asgi import App, Message, Receive, Scope, Send, bare_get, replayed
+from ttd.app.heartbeats import Heartbeats
+from ttd.app.logins import CLIENT
+from ttd.app.upload_folder import UploadFolder, UploadRefused
 from ttd.documents import parse_json
-from ttd.errors import InputError
 from ttd.schema import Misfit
-
-MIN_PASSWORD = 8
-
-
-@dataclass(frozen=True)
-class Access:
-    """Where the page is served and to whom.
-
-    Attributes:
-        host: a name or an address to bind to.
-        port: 1 to 65535.
-        user, password: None where the page needs no login.
-    """
-
-    host: str
-    port: int
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if (self.user is None) != (self.password is None):
-            raise InputError("a user needs a password, and a password needs a user: give both or neither")
-        if self.user is None and not self.local:
-            raise InputError(
-                f"{self.host} can be reached from other machines: name a user with --user, and give a password"
-            )
-        if self.user is not None and not self.user.strip():
-            raise InputError("the user's name is empty: write one after --user")
-        if self.password is not None and len(self.password) < MIN_PASSWORD:
-            raise InputError(f"the password has fewer than {MIN_PASSWORD} characters: choose a longer one")
-
-    @property
-    def local(self) -> bool:
-        """Whether only this machine can reach the page."""
-        return is_local(self.host)
-
-    @property
-    def hosts(self) -> frozenset[str] | None:
-        """The host names of requests that are accepted; None: any, as this machine may have names unknown here."""
-        names = {"localhost", "127.0.0.1", "[::1]", f"[{self.host}]" if ":" in self.host else self.host}
-        return frozenset(names) if self.local else None
-
-    @property
-    def address(self) -> str:
-        """The URL to open in a browser."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.port}/"
-
-    def check_free(self) -> None:
-        """Raises `InputError` where the page cannot be served here: the port is in use, or the address does not belong
-        to this machine."""
-        try:
-            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((self.host, self.port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(f"port {self.port} is taken: choose another with --port") from error
-            raise InputError(
-                f"{self.host} port {self.port} cannot be used here ({error.strerror or error}): "
-                "choose another with --host and --port"
-            ) from error
-
-    def allows(self, user: str, password: str) -> bool:
-        """Whether user and password are right, compared in constant time."""
-        wanted = (self.user or "", self.password or "")
-        equal = [
-            hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
-            for given, expected in zip((user, password), wanted, strict=True)
-        ]
-        return self.user is not None and all(equal)
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach an address to bind to; False for host names other than localhost."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API = "/gradio_api"
 FILE = f"{API}/file="
 UPLOAD = f"{API}/upload"
 JOIN = f"{API}/queue/join"
+DATA = f"{API}/queue/data"
+HEARTBEAT = f"{API}/heartbeat/"
+LOGIN_CHECK = f"{API}/login_check"
 _READ = frozenset(
     {
         "/",
@@ -123,18 +36,20 @@ _READ = frozenset(
         "/theme.css",
         "/user",
         f"{API}/app_id",
-        f"{API}/login_check",
-        f"{API}/queue/data",
+        LOGIN_CHECK,
+        DATA,
         f"{API}/startup-events",
         f"{API}/theme.css",
         f"{API}/upload_progress",
         f"{API}/user",
     }
 )
-_READ_BELOW = ("/assets/", "/static/", "/svelte/", f"{API}/heartbeat/", FILE)
+_READ_BELOW = ("/assets/", "/static/", "/svelte/", HEARTBEAT, FILE)
 _WRITE = frozenset({"/login", UPLOAD, JOIN, f"{API}/cancel", f"{API}/reset"})
 
-BODY_BYTES = 4 << 20  # of every request except an upload
+BODY_BYTES = 4 << 20  # of every request except uploads and logins
+LOGIN_BYTES = 1 << 16
+MAX_STREAMS = 256  # open pages and questions that are being answered
 _MULTIPART_BYTES = 1 << 16  # what surrounds an uploaded file
 
 _POLICY = "; ".join(
@@ -164,16 +79,34 @@ class Guard:
 
     Args:
         app: the server.
-        folder: the only one whose files are served; links that lead out of it are not followed.
+        uploads: the folder of which files are served (links that lead out of it are not followed), and which takes
+            uploads.
         hosts: the accepted host names (otherwise another web page could reach this one by DNS rebinding); None: any.
         upload_bytes: size of the largest upload.
+        heartbeats: where the pages that are open are noted.
+        proxied: whether a proxy is in front: only then headers that name the visitor's address or the page's count.
+        origin: name and port of the page behind the proxy, where known.
     """
 
-    def __init__(self, app: App, folder: Path, hosts: frozenset[str] | None, upload_bytes: int) -> None:
+    def __init__(
+        self,
+        app: App,
+        uploads: UploadFolder,
+        hosts: frozenset[str] | None,
+        upload_bytes: int,
+        heartbeats: Heartbeats | None = None,
+        proxied: bool = False,
+        origin: str | None = None,
+    ) -> None:
         self._app = app
-        self._folder = folder.resolve()
+        self._uploads = uploads
+        self._folder = uploads.folder.resolve()
         self._hosts = hosts
         self._upload_bytes = upload_bytes
+        self._heartbeats = Heartbeats() if heartbeats is None else heartbeats
+        self._proxied = proxied
+        self._origin = origin
+        self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -181,6 +114,8 @@ class Guard:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
+        if not self._proxied:
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if not _names_a_proxy(pair[0])]}
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal:
@@ -190,24 +125,51 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > limit:
             return await _send_text(send, *too_large)
-        if scope["path"] == JOIN:
-            body = await _read_body(receive, limit)
-            if body is None or not _names_only_local_files(body):
-                return await _send_text(send, 403, "This request names a file that the page did not send.")
-            receive = _replay(body, receive)
-        else:
-            receive = _limited(receive, limit)
+        # Gradio checks this for some of its addresses only, and for none before it reads the body.
+        if _needs_login(scope["path"]) and await bare_get(self._app, scope, LOGIN_CHECK) != 200:
+            return await _send_text(send, 401, "Log in first.")
+        client = scope.get("client")
+        CLIENT.set(client[0] if client else "")
         sender = _HeaderSender(send)
         try:
-            await self._app(scope, receive, sender.send)
+            await self._pass_on(scope, receive, sender.send, limit)
         except _TooLargeError:
             if not sender.started:
                 await _send_text(send, *too_large)
+        except UploadRefused as refused:
+            await _send_text(send, refused.status, refused.sentence)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        path = scope["path"]
+        if path == UPLOAD:
+            return await self._uploads.take(self._app, scope, receive, send, limit)
+        if path == DATA or path.startswith(HEARTBEAT):
+            return await self._stream(scope, receive, send)
+        if path != JOIN:
+            return await self._app(scope, _limited(receive, limit), send)
+        body = await _read_body(receive, limit)
+        if body is None or not _names_only_local_files(body):
+            return await _send_text(send, 403, "This request names a file that the page did not send.")
+        return await self._app(scope, replayed([body], receive), send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An answer that goes on for as long as a page is open, or for as long as its question is computed."""
+        if self._streams >= MAX_STREAMS:
+            return await _send_text(send, 503, "Too many visitors are on this page: try again in a minute.")
+        self._streams += 1
+        try:
+            if scope["path"] == DATA:
+                return await self._app(scope, receive, send)
+            with self._heartbeats.beating(scope["path"][len(HEARTBEAT) :]):
+                return await self._app(scope, receive, send)
+        finally:
+            self._streams -= 1
 
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
-            return 403, f"This page accepts only the host names {', '.join(sorted(self._hosts))}."
+            names = ", ".join(sorted(self._hosts))
+            return 403, f"This page accepts only the host names {names}; a proxy's is named with ttd app --root-path."
         if method in ("GET", "HEAD"):
             if path not in _READ and not path.startswith(_READ_BELOW):
                 return 404, "There is nothing here."
@@ -217,7 +179,7 @@ class Guard:
         if method != "POST" or path not in _WRITE:
             return 404, "There is nothing here."
         origin = headers.get("origin")
-        if origin is not None and origin.split("://")[-1] != host:
+        if origin is not None and origin.split("://")[-1] not in (host, self._origin):
             return 403, "This request comes from another page."
         return None
 
@@ -228,7 +190,19 @@ class Guard:
             return False
 
     def _limit(self, path: str) -> int:
-        return self._upload_bytes + _MULTIPART_BYTES if path == UPLOAD else BODY_BYTES
+        if path == UPLOAD:
+            return self._upload_bytes + _MULTIPART_BYTES
+        return LOGIN_BYTES if path == "/login" else BODY_BYTES
+
+
+def _names_a_proxy(header: bytes) -> bool:
+    """Headers that only a proxy may set; gradio and uvicorn believe them."""
+    name = header.lower()
+    return name.startswith((b"x-forwarded-", b"x-gradio-server")) or name == b"forwarded"
+
+
+def _needs_login(path: str) -> bool:
+    return path in _WRITE - {"/login"} or path in (DATA, UPLOAD) or path.startswith((HEARTBEAT, FILE))
 
 
 class _TooLargeError(Exception):
@@ -275,19 +249,6 @@ async def _read_body(receive: Receive, limit: int) -> bytes | None:
             return None
         if not message.get("more_body"):
             return bytes(body)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    sent = False
-
-    async def replayed() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

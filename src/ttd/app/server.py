@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttd.app.access import Access
+from ttd.app.heartbeats import Heartbeats
+from ttd.app.logins import CLIENT, MAX_DELAY, LoginDelays, TooManyLogins
 from ttd.app.models import ModelPool
-from ttd.app.security import Access, Guard
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import missing_extra
 
@@ -19,16 +21,21 @@ if TYPE_CHECKING:
     from ttd.annotate.annotation_set import AnnotationSet
 
 _HOUR = 3600  # seconds
+_MAX_SESSIONS = 64  # of which gradio remembers the values of the fields
+_PROXIES = "FORWARDED_ALLOW_IPS"  # uvicorn's variable: whose X-Forwarded-For it believes
 
 
 @contextmanager
-def page(pool: ModelPool, access: Access, annotate: AnnotationSet | None = None) -> Iterator[str]:
+def page(
+    pool: ModelPool, access: Access, annotate: AnnotationSet | None = None, delays: LoginDelays | None = None
+) -> Iterator[str]:
     """Serves the page while the block runs, which is given its address.
 
     Args:
         pool: the models that the page offers.
         access: address, port and password.
         annotate: the set for the Annotate tab; None: without that tab.
+        delays: after wrong passwords; None: new ones.
 
     Raises:
         MissingExtra: gradio is not installed.
@@ -37,8 +44,9 @@ def page(pool: ModelPool, access: Access, annotate: AnnotationSet | None = None)
     access.check_free()
     folder = Path(tempfile.mkdtemp(prefix="ttd-app-")).resolve()
     try:
-        blocks, style = build(pool, folder, annotate)
-        _launch(blocks, access, folder, style)
+        heartbeats = Heartbeats()
+        blocks, style = build(pool, folder, annotate, heartbeats)
+        _launch(blocks, access, folder, style, heartbeats, LoginDelays() if delays is None else delays)
         try:
             yield access.address
         finally:
@@ -47,7 +55,9 @@ def page(pool: ModelPool, access: Access, annotate: AnnotationSet | None = None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(pool: ModelPool, folder: Path, annotate: AnnotationSet | None = None) -> tuple[Any, dict[str, Any]]:
+def build(
+    pool: ModelPool, folder: Path, annotate: AnnotationSet | None, heartbeats: Heartbeats
+) -> tuple[Any, dict[str, Any]]:
     """The page as `gr.Blocks`, and the theme and CSS for its `launch`; uploads are written into `folder`."""
     _prepare_gradio(folder)
     import gradio as gr
@@ -56,7 +66,7 @@ def build(pool: ModelPool, folder: Path, annotate: AnnotationSet | None = None) 
     from ttd.app.theme import CSS, theme
 
     examples = write_examples(folder / "examples")
-    with gr.Blocks(title="ttd", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as blocks:
+    with gr.Blocks(title="ttd", analytics_enabled=False, delete_cache=(_HOUR // 12, _HOUR)) as blocks:
         gr.HTML(
             '<div class="ttd-head"><h1>ttd</h1><span>Which words of a caption are in the image, '
             "and where: Text-Tag Self-Distillation</span></div>"
@@ -71,7 +81,7 @@ def build(pool: ModelPool, folder: Path, annotate: AnnotationSet | None = None) 
                 with gr.Tab("Explore"):
                     on_load = explore_tab(pool, examples)
                 with gr.Tab("Annotate", id="annotate"):
-                    annotate_tab(annotate)
+                    annotate_tab(annotate, heartbeats)
         on_load()
     blocks.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return blocks, {"theme": theme(), "css": CSS}
@@ -81,34 +91,80 @@ def _prepare_gradio(folder: Path) -> None:
     """Sets the folders of gradio's files, which it reads from the environment."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "cached_examples")
+    # After every answer gradio makes a table of the times of so many answers, which nothing here shows.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "10"
     try:
         import gradio  # noqa: F401
     except ImportError as error:
         raise missing_extra("app", "the page needs gradio") from error
 
 
-def _launch(blocks: Any, access: Access, folder: Path, style: dict[str, Any]) -> None:
+def _launch(
+    blocks: Any, access: Access, folder: Path, style: dict[str, Any], heartbeats: Heartbeats, delays: LoginDelays
+) -> None:
     from starlette.middleware import Middleware
 
-    guard = Middleware(Guard, folder=folder, hosts=access.hosts, upload_bytes=MAX_BYTES)
-    blocks.launch(
-        server_name=access.host,
-        server_port=access.port,
-        auth=access.allows if access.user is not None else None,
-        max_file_size=MAX_BYTES,
-        app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
-        share=False,
-        quiet=True,
-        inbrowser=False,
-        prevent_thread_lock=True,
-        show_error=False,
-        footer_links=[],
-        run_history=False,
-        allowed_paths=[],
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        strict_cors=True,
-        **style,
+    from ttd.app.security import Guard
+    from ttd.app.upload_folder import UploadFolder
+
+    guard = Middleware(
+        Guard,
+        uploads=UploadFolder(folder),
+        hosts=access.hosts,
+        upload_bytes=MAX_BYTES,
+        heartbeats=heartbeats,
+        proxied=access.root_path is not None,
+        origin=access.origin,
     )
+    with _no_proxy_believed() if access.root_path is None else nullcontext():
+        blocks.launch(
+            server_name=access.host,
+            server_port=access.port,
+            root_path=(access.root_path or "").rstrip("/"),
+            auth=_login(access, delays) if access.user is not None else None,
+            max_file_size=MAX_BYTES,
+            state_session_capacity=_MAX_SESSIONS,
+            app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
+            share=False,
+            quiet=True,
+            inbrowser=False,
+            prevent_thread_lock=True,
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            allowed_paths=[],
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            strict_cors=True,
+            **style,
+        )
+
+
+def _login(access: Access, delays: LoginDelays) -> Callable[[str, str], Awaitable[bool]]:
+    """What gradio asks about a name and a password: with a delay after wrong ones."""
+    from starlette.exceptions import HTTPException
+
+    async def allowed(user: str, password: str) -> bool:
+        try:
+            return await delays.check(CLIENT.get(), user, lambda: access.allows(user, password))
+        except TooManyLogins:
+            wait = {"Retry-After": f"{MAX_DELAY:.0f}"}
+            raise HTTPException(429, "Too many logins at the same time: wait a minute.", wait) from None
+
+    return allowed
+
+
+@contextmanager
+def _no_proxy_believed() -> Iterator[None]:
+    """While the server starts in the block: without a proxy, a visitor on this machine could name any address."""
+    before = os.environ.get(_PROXIES)
+    os.environ[_PROXIES] = ""
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PROXIES]
+        else:
+            os.environ[_PROXIES] = before

@@ -30,15 +30,15 @@ def digest(path: str) -> str:
         raise InputError(f"{file.name} is no longer on the server: upload the image again") from error
 
 
-def read_upload(path: str) -> Image.Image:
-    """The image, upright RGB.
+def read_upload(path: str, side: int | None = None) -> Image.Image:
+    """The image, upright RGB; with `side` its longer side is at most so many pixels.
 
     Raises:
         InputError: the file is not an image, damaged, or above `MAX_PIXELS` (checked before it is decoded).
     """
     _check_pixels(Path(path))
     try:
-        return read_image(path)
+        return read_image(path, side=side)
     except TTDError as error:
         # The folder on the server is not shown to the visitor.
         raise type(error)(str(error).replace(path, Path(path).name)) from error

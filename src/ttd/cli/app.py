@@ -14,8 +14,8 @@ from ttd.cli.options import ENCODER_OPTIONS, start_logging, with_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
+    from ttd.app.access import Access
     from ttd.app.models import ModelPool
-    from ttd.app.security import Access
 
 PASSWORD_VARIABLE = "TTD_APP_PASSWORD"
 # --adapter is the page's own: there it may be named several times, and is chosen on the page.
@@ -51,6 +51,11 @@ def _encoder_options(function: Any) -> Any:
 @click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to serve the page.")
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Its port.")
+@click.option(
+    "--root-path",
+    metavar="PLACE",
+    help="Where a proxy serves the page: /path or https://name/path; its X-Forwarded-For then counts.",
+)
 @click.option("--user", metavar="NAME", help="Ask visitors for this user and a password; needed with another --host.")
 @click.option(
     "--password-file",
@@ -73,6 +78,7 @@ def app(
     out: str | None,
     host: str,
     port: int,
+    root_path: str | None,
     user: str | None,
     password_file: str | None,
     verbose: bool,
@@ -89,9 +95,9 @@ def app(
     """
     start_logging(verbose)
     password = _password(user, password_file)
-    from ttd.app.security import Access
+    from ttd.app.access import Access
 
-    access = Access(host, port, user, password)
+    access = Access(host, port, user, password, root_path)
     if (annotate is None) != (out is None):
         raise InputError("--annotate says what to annotate and --out where it goes: give both or neither")
     if annotate is None and (images is not None or every_caption):

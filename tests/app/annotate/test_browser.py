@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.app.browser import Visit, browser, visit
-from tests.app.test_server import free_port
+from tests.app.visitor import PageProcess
 from tests.tiny_models import tiny_sam_model
 from ttd.annotate.store import AnnotationStore
 from ttd.cli import cli
@@ -30,28 +27,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-class Server:
+class Server(PageProcess):
     """`ttd app --annotate`, which can be killed and started again at the same address."""
 
     def __init__(self, folder: Path, data: str = "scenes", *options: str) -> None:
-        self.out, port = folder / "set", free_port()
-        self.address = f"http://127.0.0.1:{port}/"
-        self._command = [
-            sys.executable, "-m", "ttd", "app", "--annotate", str(folder / data), "--out", str(self.out),
-            "--port", str(port), *options,
-        ]  # fmt: skip
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert self.address in self._process.stdout.readline()
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        self.out = folder / "set"
+        super().__init__("--annotate", str(folder / data), "--out", str(self.out), *options)
 
     def rows(self) -> list[TagMaskRow]:
         return list(read_tagmask(self.out).rows)

@@ -112,7 +112,9 @@ class Actions:
         number = given.get("item")
         if isinstance(number, int) and 0 <= number < len(self.annotations.queue):
             self._show(tab, self.annotations.open(number, tab.name))
-            tab.message = tab.message or "The server was restarted; this is where you left."
+            tab.message = (
+                tab.message or "The server was restarted, or this page stood idle for long; this is where you left."
+            )
         else:
             self._open_next(tab, -1)
 
@@ -180,7 +182,7 @@ class Actions:
         if not isinstance(spots, list) or not 0 < len(spots) <= MAX_SPOTS:
             raise InputError(f"a stroke of the brush has 1 to {MAX_SPOTS} spots: draw a shorter one")
         pairs = [dict(zip("xy", spot, strict=False)) if isinstance(spot, list) else {} for spot in spots]
-        radius = min(max(_number(given, "radius"), 0.5), float(max(_opened(tab).image.size)))
+        radius = min(max(_number(given, "radius"), 0.5), float(max(_opened(tab).size)))
         _opened(tab).stroke([_spot(tab, pair, "x", "y") for pair in pairs], radius, _flag(given))
 
     def _annotate(self, tab: Tab, given: Mapping[str, Any]) -> None:
@@ -252,6 +254,6 @@ def _flag(given: Mapping[str, Any]) -> bool:
 
 def _spot(tab: Tab, given: Mapping[str, Any], x: str, y: str) -> tuple[float, float]:
     """A position in the image, clamped to it and rounded to a tenth of a pixel."""
-    width, height = _opened(tab).image.size
+    width, height = _opened(tab).size
     across = min(max(_number(given, x), 0.0), width - 1.0)
     return round(across, 1), round(min(max(_number(given, y), 0.0), height - 1.0), 1)

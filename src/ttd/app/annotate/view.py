@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ttd.annotate.annotation_set import AnnotationSet, Progress
-from ttd.annotate.item import MAX_CHARACTERS, OpenItem
+from ttd.annotate.item import MAX_CHARACTERS, SHOWN_SIDE, OpenItem
 from ttd.annotate.map_masks import Mask
 from ttd.annotate.prompts import Prompts
 from ttd.annotate.records import Record
@@ -20,9 +20,7 @@ from ttd.app.html import css_colour, escaped, img, notice
 from ttd.inference.masks import nearest
 from ttd.text.words import is_stop_word, split_words
 from ttd.viz.colours import class_colours
-from ttd.viz.overlays import bounded
 
-SIDE = 900  # pixels of the longer side as it is shown
 _MIN_SIDE = 600  # the same for the masks of smaller images
 _FILL, _FILL_ACTIVE = 80, 120  # opacity of the colours, of 255
 
@@ -66,7 +64,7 @@ class TabView:
             )
         if self._image is None or self._image[0] is not opened:
             # Made once for an item: it is the largest part of every response.
-            self._image = opened, img(bounded(opened.image, SIDE), opened.content.caption, "ann-image")
+            self._image = opened, img(opened.shown, opened.content.caption, "ann-image")
         return _annotate(opened, self._image[1])
 
 
@@ -93,7 +91,7 @@ def _head(progress: Progress, tab: Tab) -> str:
 def _annotate(opened: OpenItem, image: str) -> str:
     """The caption, the image (given as HTML) with the masks, and the panel beside it."""
     colours, masks = word_colours(opened.words), opened.masks()
-    stage = _stage(image, opened.image.size, masks, colours, opened.active, opened.prompts)
+    stage = _stage(image, opened.size, masks, colours, opened.active, opened.prompts)
     state = {"accepted": "accepted before", "skipped": "skipped before"}.get(opened.status, "")
     panel = (
         f"{_chosen(opened, masks, colours)}{_tools(opened)}"
@@ -182,9 +180,8 @@ def _review(annotations: AnnotationSet, record: Record | None) -> str:
         return ""
     words = tuple(dict.fromkeys(record.words))
     colours = word_colours(words)
-    image = annotations.image_of(record)
-    shown = img(bounded(image, SIDE), record.caption, "ann-image")
-    stage = _stage(shown, image.size, record.masks, colours, None, Prompts())
+    shown = img(annotations.image_of(record, SHOWN_SIDE), record.caption, "ann-image")
+    stage = _stage(shown, record.size[::-1], record.masks, colours, None, Prompts())
     spans = []
     for token in split_words(record.caption):
         word = token.text.lower()
@@ -213,7 +210,7 @@ def _stage(
     """The image (given as HTML), the masks over it, the words on their masks, the active word's points and boxes."""
     width, height = size
     # The masks of a small image are enlarged: otherwise their edges would cover it.
-    factor = min(max(1.0, _MIN_SIDE / max(size)), SIDE / max(size))
+    factor = min(max(1.0, _MIN_SIDE / max(size)), SHOWN_SIDE / max(size))
     layer = _layer(masks, colours, active, (max(1, round(height * factor)), max(1, round(width * factor))))
     labels = "".join(_label(word, mask, colours[word], word == active) for word, mask in masks.items() if mask.any())
     return (

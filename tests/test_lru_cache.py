@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttd.app.models import LRUCache
+from ttd.lru_cache import LRUCache
 
 SIZES = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 9)), max_size=40)
 
