@@ -25,6 +25,6 @@ def decoded(data: bytes) -> str:
         UnicodeError: it is in no encoding that is known, UTF-16 without a mark included.
     """
     text = data.decode(encoding_of(data))
-    if "\0" in text:  # every other byte of UTF-16
+    if text.count("\0") * 4 > len(text):  # every other byte of UTF-16
         raise UnicodeError(f"character {text.index(chr(0))} is NUL: UTF-16 without a byte order mark?")
     return text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ttd.errors import InputError
-from ttd.evaluation.datasets.classes import own_classes, read_classes
+from ttd.evaluation.datasets.classes import own_classes, read_classes, read_numbers
 from ttd.results import Segmentation
 
 
@@ -60,3 +60,18 @@ def test_the_lists_of_the_field_name_the_background_by_what_it_is_made_of(tmp_pa
     (tmp_path / "short.txt").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(InputError, match="must list 21 classes"):
         own_classes("voc", tmp_path / "short.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_lists_are_utf_8_or_what_their_mark_says(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "c.txt").write_bytes("caf\u00e9; bar\r\ndog\r\n".encode(encoding))
+    assert read_classes(tmp_path / "c.txt").names == (("caf\u00e9", "bar"), ("dog",))
+    (tmp_path / "n.txt").write_bytes("1: caf\u00e9\r\n2: dog\r\n".encode(encoding))
+    assert read_numbers(tmp_path / "n.txt") == {1: "caf\u00e9", 2: "dog"}
+
+
+@pytest.mark.parametrize("data", ["caf\u00e9".encode("latin-1"), "dog".encode("utf-16-le")])
+def test_lists_in_another_encoding_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "c.txt").write_bytes(data)
+    with pytest.raises(InputError, match="UTF-8"):
+        read_classes(tmp_path / "c.txt")

@@ -9,22 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from ttd.data.text_files import decoded
 from ttd.errors import InputError
 from ttd.evaluation.metrics import IGNORED
 from ttd.results import Segmentation
 
 
 def read_lines(path: Path, advice: str) -> list[str]:
-    """The lines of a text file in UTF-8, without the mark with which some editors begin it.
+    """The lines of a text file, in UTF-8 or what its byte order mark says.
 
     Raises:
-        InputError: missing, a folder, or no UTF-8; ends with `advice`, what to do.
+        InputError: missing, a folder, or in another encoding; ends with `advice`, what to do.
     """
     try:
-        return path.read_text("utf-8-sig").splitlines()
+        return decoded(path.read_bytes()).splitlines()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: {advice}") from None
-    except (UnicodeDecodeError, IsADirectoryError):
+    except (UnicodeError, IsADirectoryError):
         raise InputError(f"{path} is not a text file in UTF-8: {advice}") from None
 
 
@@ -36,8 +37,8 @@ def read_numbers(name: str | Path) -> dict[int, str]:
     """
     own = files("ttd").joinpath(f"assets/labels/{name}.txt")
     try:
-        text = own.read_text("utf-8") if isinstance(name, str) and own.is_file() else Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = decoded((own if isinstance(name, str) and own.is_file() else Path(name)).read_bytes())
+    except (OSError, UnicodeError):
         raise InputError(f"{name} cannot be read: give a text file with lines of `number: name`") from None
     found: dict[int, str] = {}
     for row, line in enumerate(text.splitlines(), 1):

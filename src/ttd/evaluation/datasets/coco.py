@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ttd.data.captions import texts_of
 from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
+from ttd.images import opened
 from ttd.safe_paths import check_path
 
 log = logging.getLogger(__name__)
@@ -93,8 +93,9 @@ class CocoMasks:
             return [(int(annotation["category_id"]), instance_mask(annotation["segmentation"], size))]
         path = self._segments / str(annotation["file_name"])
         try:
-            colours = np.asarray(Image.open(path).convert("RGB")).astype(np.int64)
-        except OSError:
+            with path.open("rb") as file:
+                colours = np.asarray(opened(file).convert("RGB")).astype(np.int64)
+        except (OSError, SyntaxError):
             raise InputError(f"{path} is missing or damaged: get the panoptic PNG files again") from None
         numbers = colours @ np.array([1, 256, 65536])
         return [(int(s["category_id"]), numbers == int(s["id"])) for s in annotation["segments_info"]]

@@ -160,8 +160,9 @@ def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise InputError(f"{path} does not exist: the truth for this image is missing")
     try:
-        image = Image.open(path)
-        image.load()
+        with path.open("rb") as file:
+            image = opened(file)
+            image.load()
     except MemoryError as error:
         raise memory_for(path) from error
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error ...
