@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 
-def die_at_disk_call(number: int) -> None:
+def die_at_disk_call(number: int) -> Callable[[], int]:
     """Count every write of a whole file, fsync and rename of this process from now on, and die at the `number`-th.
 
-    A write is then half done, an fsync or a rename not begun; `number` 0: never.
+    A write is then half done, an fsync or a rename not begun; `number` 0: never. Gives what tells their count so far.
     """
     calls = 0
 
@@ -35,3 +35,4 @@ def die_at_disk_call(number: int) -> None:
     write = Path.write_bytes
     Path.write_bytes = counted(write, lambda path, content: write(path, bytes(content)[: len(content) // 2]))  # type: ignore[method-assign]
     os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+    return lambda: calls

@@ -257,8 +257,8 @@ def test_a_run_inside_that_is_at_work_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_results_in_one_file_sweep_only_their_own(tmp_path: Path) -> None:
-    own, other = leftover(tmp_path, "a.jsonl"), leftover(tmp_path, "b.jsonl")
-    below = leftover(tmp_path / "folder", "a.jsonl")
+    own, other = leftover(tmp_path, "a.run.json"), leftover(tmp_path, "b.jsonl")
+    below = leftover(tmp_path / "folder", "a.run.json")
     with RunLock(tmp_path, name="a.jsonl"):
         assert [path.exists() for path in (own, other, below)] == [False, True, True]
 

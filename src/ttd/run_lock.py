@@ -197,7 +197,8 @@ class RunLock:
         os.utime(self._file if os.utime in os.supports_fd else self.path)
         mark = os.fstat(self._file).st_mtime_ns
         if not any(path != self.path and is_held(path) for path in self.folder.glob(".ttd-*.lock")):
-            remove_leftovers(self.folder, mark, of=self._name[:-1], skip=_holds_others)
+            of = f"{Path(self._name).stem}." if self._name else ""  # NAME.jsonl has NAME.run.json beside it
+            remove_leftovers(self.folder, mark, of=of, skip=_holds_others)
 
     def _refusal(self, holder: Holder | None, rank: int, world: int) -> InputError:
         what = str(self.folder / self._name[:-1]) if self._name else str(self.folder)

@@ -228,11 +228,12 @@ class Trainer:
             last = self.step == total
             if journal is not None:
                 journal.step(entry, write=last or self.step % options.log_every == 0 or self.step == 1)
+            # Drawn before it is saved: a kill between the two draws it again, and never leaves it out.
+            if watch is not None and (last or self.step % options.watch_every == 0):
+                watch.draw(self.objective, self.step)
             if last or self.step % options.checkpoint_every == 0:
                 self.save()
                 saved = self.step
-            if watch is not None and (last or self.step % options.watch_every == 0):
-                watch.draw(self.objective, self.step)
 
     def _leave(self, saved: int) -> NoReturn:
         if saved != self.step:
