@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # As many processes as the machine has processors, one thread in each; how tests are shared out is in tests/conftest.py.
 PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-kinds test-kernels test-lowest test-browser lint types wheel speed goldens clean
+.PHONY: demo test test-slow test-faults test-kinds test-kernels test-lowest test-browser lint types wheel speed goldens clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ test-slow: $(STAMP)
 # Every documented command with every kind of model: minutes of a processor's time, not part of .ci/run.
 test-kinds: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m kinds
+
+# Seeded damage to every kind of file that is read: FUZZ cases in all, SEED=N for others.
+test-faults: $(STAMP)
+	FUZZ=$(or $(FUZZ),10000) SEED=$(or $(SEED),0) $(BIN)/python -m pytest -m slow tests/faults
 
 # Two combinations of older kernels and threads; ALL=1 runs every one.
 test-kernels: $(STAMP)

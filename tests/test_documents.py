@@ -1,12 +1,15 @@
 """JSON and TOML files: what is read, and the sentence for what is not."""
 
+import ast
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ttd
 from ttd.documents import MOST_LEVELS, parse_json, parse_toml, read_json, read_toml
 from ttd.errors import InputError, ModelError
 from ttd.schema import (
@@ -154,3 +157,13 @@ def test_toml(tmp_path):
     path.write_bytes(b"a = '\xe4'")
     with pytest.raises(InputError, match="is not UTF-8"):
         read_toml(path)
+
+
+def test_nobody_else_parses_json_or_toml():
+    parsers = [f"{module}.{name}" for module in ("json", "tomllib") for name in ("load", "loads")]
+    found = set()
+    for path in sorted(Path(ttd.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in parsers:
+                found.add(path.name)
+    assert found == {"documents.py"}

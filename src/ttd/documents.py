@@ -9,6 +9,7 @@ be. Whatever does not fit ends as one sentence with the file, the place in it an
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +109,8 @@ def file_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         if not path.is_file():  # a pipe would be waited for, a device has no end
             raise Misfit("is not a file")
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            # Not `most`: so many bytes would be set aside before any is read.
+            content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except ValueError as fault:
         if isinstance(fault, Misfit):
             raise

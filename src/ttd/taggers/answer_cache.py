@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from ttd.errors import InputError
 _BUSY = 120.0  # seconds to wait for another process that writes
 _AT_ONCE = 500  # keys of one query
 _TABLE = """CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, model TEXT, prompt TEXT, caption TEXT, answer TEXT, refused INTEGER) WITHOUT ROWID"""
+    key TEXT PRIMARY KEY, model TEXT, prompt TEXT, caption TEXT, answer TEXT, refused INTEGER,
+    checksum INTEGER) WITHOUT ROWID"""
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,24 @@ class AnswerCache:
         with self._explained():
             for part in _parts(list(wanted)):
                 marks = ",".join("?" * len(part))
-                rows = self._base.execute(f"SELECT key, answer, refused FROM answers WHERE key IN ({marks})", part)
-                found |= {wanted[key]: CachedAnswer(text, bool(refused)) for key, text, refused in rows}
+                columns = "key, answer, refused, checksum"
+                for key, text, refused, checksum in self._base.execute(
+                    f"SELECT {columns} FROM answers WHERE key IN ({marks})", part
+                ):
+                    if not isinstance(text, str) or refused not in (0, 1) or checksum != _checksum(key, text, refused):
+                        raise sqlite3.DatabaseError("an answer in it is damaged")
+                    found[wanted[key]] = CachedAnswer(text, bool(refused))
         return found
 
     def put(self, answers: Mapping[str, CachedAnswer]) -> dict[str, CachedAnswer]:
         """Keep answers by caption, all or none; gives those that are kept: another process's where it was first."""
-        rows = [
-            (self._key(caption), self._model, self._prompt, _storable(caption), _storable(answer.text), answer.refused)
-            for caption, answer in answers.items()
-        ]
+        rows = []
+        for caption, answer in answers.items():
+            key, text = self._key(caption), _storable(answer.text)
+            checksum = _checksum(key, text, answer.refused)
+            rows.append((key, self._model, self._prompt, _storable(caption), text, answer.refused, checksum))
         with self._explained(), self._base:  # one transaction
-            self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return self.get(answers)
 
     def has_answers(self) -> bool:
@@ -112,6 +120,10 @@ class AnswerCache:
                 f"the answers of language models cannot be kept in {self.path} ({error}): remove it if it is damaged, "
                 "or choose another place with --llm-cache"
             ) from None
+
+
+def _checksum(key: str, text: str, refused: bool) -> int:
+    return zlib.crc32(f"{key}\n{int(refused)}\n{text}".encode("utf-8", "surrogatepass"))
 
 
 def _storable(text: str) -> str:

@@ -112,7 +112,11 @@ def _read_table(root: Path) -> LabelledImages:
     column = {name: number for number, name in enumerate(read_classes("nus-wide").titles)}
     names: list[str] = []
     shown: list[list[int]] = []
-    for number, row in enumerate(csv.reader(read_lines(path, _AGAIN)), 1):
+    try:
+        rows = list(csv.reader(read_lines(path, _AGAIN)))
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as CSV ({error}): get the table again") from None
+    for number, row in enumerate(rows, 1):
         if len(row) < 3:
             raise InputError(f"{path}, line {number}, has no filepath, labels and split: get the table again")
         if row[2].strip().lower() not in _TESTS:

@@ -33,8 +33,8 @@ _RESULTS = fields(
     {
         "benchmark": any_text,
         "settings": fields(
-            {"model": _MODEL},
-            {"data": fields({"root": any_text, "fingerprint": text}), "protocol": text, "task": optional(mapping())},
+            {"model": _MODEL, "data": fields({"root": any_text, "fingerprint": text}), "protocol": text},
+            {"task": optional(mapping())},
         ),
         "measured": count,
         "numbers": mapping(optional(number)),

@@ -1,0 +1,321 @@
+"""The formats that the package reads from files: how one is made, damaged and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from tests.data.samples import image, write_shards
+from tests.faults.mutations import (
+    Damage,
+    csv_cell,
+    json_leaf,
+    json_lines_leaf,
+    parquet_column,
+    toml_leaf,
+)
+from ttd.annotate.records import Record
+from ttd.data.bad_samples import BadSample
+from ttd.data.pruning import prune
+from ttd.data.sources import PairSource
+from ttd.data.tables import SCORES, WORDS, write_table
+from ttd.encoders.loading.checkpoints import read_tensors, write_tensors
+from ttd.encoders.loading.formats import Card as ModelCard
+from ttd.encoders.loading.formats import read_card, write_card
+from ttd.evaluation.datasets.converters import from_polygons
+from ttd.evaluation.datasets.multilabel import read_nus_wide
+from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.evaluation.report.finished_run import read_run
+from ttd.evaluation.runner import Shares
+from ttd.evaluation.tasks.tagmask import TagMask
+from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
+from ttd.training import checkpoint
+from ttd.training.config import read_config
+from ttd.training.export import write_model_card
+from ttd.training.logging import read_log
+from ttd.training.run_record import read_record
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        make: writes files into a folder; gives the one that is damaged.
+        read: reads them as the package does; gives what came out, to be compared.
+        leaf: damage that keeps the container valid; None where there is none but of the bytes.
+        sealed: it carries checksums, so damage to its bytes must not give other values.
+    """
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], Any]
+    leaf: Damage | None = None
+    sealed: bool = False
+
+
+def _written(path: Path, content: Any) -> Path:
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def _pairs(source: PairSource) -> list[Any]:
+    found: list[Any] = []
+    for number in range(len(source)):
+        try:
+            pair = source[number]
+            found.append((pair.shard, pair.key, pair.captions, pair.tags, pair.image.size))
+        except BadSample as bad:
+            found.append(("skipped", bad.reason))
+    return found
+
+
+ROWS = [{"image": f"{n}.png", "caption": f"a red dog, number {n}"} for n in range(3)]
+
+
+def _images(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(image(number))
+
+
+def _list(name: str, content: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        _images(folder)
+        return _written(folder / name, content)
+
+    return make
+
+
+CSV = "image,caption\n" + "".join(f'{row["image"]},"{row["caption"]}"\n' for row in ROWS)
+COCO = {
+    "images": [{"id": n, "file_name": row["image"], "height": 24, "width": 24} for n, row in enumerate(ROWS)],
+    "annotations": [{"id": n, "image_id": n, "caption": row["caption"]} for n, row in enumerate(ROWS)],
+}
+
+
+def _tar(folder: Path) -> Path:
+    return write_shards(folder / "cc", [3])[0]
+
+
+def _index(folder: Path) -> Path:
+    PairSource([_tar(folder)])
+    return folder / "cc" / "00000.tar.index"
+
+
+KEYS = [f"{n:09d}" for n in range(3)]
+PAIRS = {"shard": ["cc/00000.tar"] * 3, "key": KEYS}
+
+
+def _keep(folder: Path) -> Path:
+    _tar(folder)
+    scores = folder / "scores.parquet"
+    write_table(pa.table({**PAIRS, "score": [0.1, 0.2, 0.9]}, schema=SCORES), scores, {})
+    prune([scores], folder / "keep.parquet", k=-0.5)
+    return folder / "keep.parquet"
+
+
+def _words(folder: Path) -> Path:
+    _tar(folder)
+    path = folder / "tags.parquet"
+    write_table(pa.table({**PAIRS, "tags": [[["red"]], [["green", "image"]], [[]]]}, schema=WORDS), path, {})
+    return path
+
+
+def _word_lines(folder: Path) -> Path:
+    _tar(folder)
+    lines = [{"shard": "cc/00000.tar", "key": key, "tags": [["red", "image"]]} for key in KEYS]
+    return _written(folder / "tags.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _tagmask(folder: Path) -> Path:
+    (folder / "images").mkdir()
+    _images(folder / "images")
+    rows = [{"id": str(n), "caption": "a red dog", "words": ["a", "red", "dog"], "true": ["dog"]} for n in range(3)]
+    return _written(folder / "tags.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _measurements(folder: Path) -> Path:
+    _tagmask(folder)
+    tags = {"words": ["a", "red", "dog"], "true": [False, False, True], "asked": ["red", "dog"]}
+    decisions = {"s_pixel": [[0.1, False], [0.3, True]]}
+    record = {"mask": [1, 2, 3, 100], "tags": {**tags, "decisions": decisions}, "taggers": {}}
+    lines = [{"id": str(n), **record} for n in range(3)]
+    return _written(folder / "measurements.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _add_up(folder: Path) -> Any:
+    benchmark = TagMask(read_tagmask(folder), {}, {}, scores=("s_pixel",))
+    tally = benchmark.tally()
+    for record in Shares(folder).records(["0", "1", "2"], benchmark.check):
+        tally.add(record)
+    return repr(tally.result())
+
+
+SETTINGS = {
+    "model": {"name": "mini", "adapter": None, "adapter_scale": None, "method": "maskclip", "fingerprint": "2:ab"},
+    "data": {"root": "/data", "fingerprint": "cd"},
+    "protocol": "paper",
+    "task": {},
+}
+RESULTS = {"benchmark": "voc", "settings": SETTINGS, "measured": 3, "items": 3, "numbers": {"mIoU": 0.5, "FPR": None}}
+
+
+def _results(folder: Path) -> Any:
+    from ttd.evaluation.report.tables import comparisons
+
+    found = read_run(folder)
+    return repr((found.title, found.data, found.protocol, comparisons([(found.title, found.results)])))
+
+
+def _run(folder: Path) -> Path:
+    config = read_config(None).to_dict()
+    record = {"base": "2:ab", "data": "cd", "method": "maskclip", "pairs": 9, "steps": 4, "world": 1, "command": "ttd"}
+    more = {"seed": 0, "versions": {"ttd": "0.1"}, "config": config}
+    _written(folder / "log.jsonl", "".join(json.dumps(_entry(step)) + "\n" for step in range(3)))
+    return _written(folder / "run.json", {**record, **more})
+
+
+def _entry(step: int) -> dict[str, float]:
+    return {"step": step, "loss": 0.5, "distill": 0.25, "distill_weight": 1.0, "selected": 0.4, "lr": 1e-4}
+
+
+def _log(folder: Path) -> Path:
+    _run(folder)
+    return folder / "log.jsonl"
+
+
+def _card(folder: Path) -> Any:
+    return read_record(folder), read_log(folder), write_model_card(folder).read_text("utf-8")
+
+
+TOML = """
+[model]
+name = "mini"
+rank = 4
+kept = 0.5
+[data]
+sources = ["a.tar"]
+[optimiser]
+rate = 1e-4
+batch = 8
+epochs = 2
+"""
+
+
+def _checkpoint(folder: Path) -> Path:
+    return checkpoint.save(folder, 3, {"adapter": {"w": torch.arange(40.0)}, "damaged": [], "cut_captions": 0}, 1)
+
+
+def _record(folder: Path) -> Path:
+    values = {"shard": "s", "key": "k", "caption_index": 0, "caption": "a red dog", "words": ("a", "red", "dog")}
+    mask = np.eye(8, dtype=bool)
+    record = Record("item", 1, "accepted", true=("dog",), size=(8, 8), masks={"dog": mask}, **values)  # type: ignore[arg-type]
+    return _written(folder / "item.json", record.to_json())
+
+
+def _decision(folder: Path) -> Any:
+    path = folder / "item.json"
+    return Record.from_json(path.read_bytes(), path).to_json()
+
+
+def _cache(folder: Path) -> AnswerCache:
+    return AnswerCache(folder / "answers.sqlite", "m", "p", {})
+
+
+def _answers(folder: Path) -> Path:
+    with _cache(folder) as cache:
+        cache.put({f"caption {n}": CachedAnswer(f"answer {n}", n == 2) for n in range(5)})
+    return folder / "answers.sqlite"
+
+
+def _asked(folder: Path) -> Any:
+    with _cache(folder) as cache:
+        found = cache.get([f"caption {n}" for n in range(5)])
+    # What is not known any more is asked again.
+    return [found.get(f"caption {n}", ("skipped",)) for n in range(5)]
+
+
+def _nus(folder: Path) -> Path:
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(image(1))
+    (folder / "images" / "b.png").write_bytes(image(2))
+    return _written(
+        folder / "nus_wid_data.csv", "images/a.png,\"['sky', 'birds']\",val\nimages/b.png,\"['sky']\",test\n"
+    )
+
+
+def _labels(folder: Path) -> Any:
+    found = read_nus_wide(folder)
+    return [str(sample.image) for sample in found.samples], found.truth.tolist()
+
+
+POLYGONS = {
+    "imgHeight": 20,
+    "imgWidth": 30,
+    "objects": [
+        {"label": "road", "polygon": [[1, 1], [20, 2], [9, 15]]},
+        {"label": "car", "polygon": [[5, 5], [9, 5], [9, 9]]},
+    ],
+}
+TENSORS = {"a.weight": torch.arange(12.0).reshape(3, 4), "b.bias": torch.ones(3)}
+
+
+def _pickled(folder: Path) -> Path:
+    torch.save({"state_dict": TENSORS}, folder / "model.pt")
+    return folder / "model.pt"
+
+
+def _safe(folder: Path) -> Path:
+    write_tensors(TENSORS, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def _read(name: str) -> Callable[[Path], Any]:
+    return lambda folder: {key: value.tolist() for key, value in read_tensors(folder / name).items()}
+
+
+def _model_card(folder: Path) -> Path:
+    write_card(folder, ModelCard("clip", "maskclip", 224, 0.5, "2:ab", "words.txt", "mini"))
+    return folder / "ttd.json"
+
+
+FORMATS = {
+    "tar shard": Format(_tar, lambda f: _pairs(PairSource([f / "cc" / "00000.tar"]))),
+    "tar index": Format(_index, lambda f: _pairs(PairSource([f / "cc" / "00000.tar"])), None, True),
+    "list csv": Format(_list("l.csv", CSV), lambda f: _pairs(PairSource([f / "l.csv"])), csv_cell),
+    "list jsonl": Format(
+        _list("l.jsonl", "".join(json.dumps(row) + "\n" for row in ROWS)),
+        lambda f: _pairs(PairSource([f / "l.jsonl"])),
+        json_lines_leaf,
+    ),
+    "coco captions": Format(_list("l.json", COCO), lambda f: _pairs(PairSource([f / "l.json"])), json_leaf),
+    "keep-list": Format(_keep, lambda f: _pairs(PairSource([f / "cc"], keep=f / "keep.parquet")), parquet_column, True),
+    "tag table": Format(
+        _words, lambda f: _pairs(PairSource([f / "cc"], tags=f / "tags.parquet")), parquet_column, True
+    ),
+    "tag lines": Format(_word_lines, lambda f: _pairs(PairSource([f / "cc"], tags=f / "tags.jsonl")), json_lines_leaf),
+    "tagmask rows": Format(_tagmask, lambda f: repr(read_tagmask(f)), json_lines_leaf),
+    "measurements": Format(_measurements, _add_up, json_lines_leaf),
+    "results.json": Format(lambda f: _written(f / "results.json", RESULTS), _results, json_leaf),
+    "run.json": Format(_run, _card, json_leaf),
+    "log.jsonl": Format(_log, _card, json_lines_leaf),
+    "config toml": Format(lambda f: _written(f / "c.toml", TOML), lambda f: repr(read_config(f / "c.toml")), toml_leaf),
+    "checkpoint": Format(_checkpoint, lambda f: repr(checkpoint.load_last(f)), None, True),
+    "annotation": Format(_record, _decision, json_leaf),
+    "answer cache": Format(_answers, _asked, None, True),
+    "nus-wide csv": Format(_nus, _labels, csv_cell),
+    "polygons": Format(
+        lambda f: _written(f / "p.json", POLYGONS), lambda f: from_polygons(f / "p.json").tolist(), json_leaf
+    ),
+    "ttd.json": Format(_model_card, lambda f: repr(read_card(f)), json_leaf),
+    "safetensors": Format(_safe, _read("model.safetensors")),
+    "pickle": Format(_pickled, _read("model.pt")),
+}
