@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,8 +288,30 @@ def test_refuses_what_is_no_sam_hq(refiner: SAMRefiner, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lacks"):
         SAMRefiner.from_pretrained(tmp_path / "holes")
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="loaded"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged or cut off"):
         SAMRefiner.from_pretrained(tmp_path / "holes")
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(ModelError, match="git lfs pull"):
+        SAMRefiner.from_pretrained(tmp_path / "holes")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, r"a quantised model \(gptq\)"),
+        ({"vision_config": "large"}, "No SAM-HQ model can be loaded from .*vision_config"),
+        ({"attn_implementation": "flash_attention_2"}, "No SAM-HQ model can be loaded from .*[Ff]lash"),
+    ],
+)
+def test_whatever_transformers_raises_is_one_sentence(
+    refiner: SAMRefiner, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    refiner.model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match=said) as error:
+        SAMRefiner.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -113,27 +113,37 @@ class SAMRefiner(Refiner):
         Raises:
             ModelError: nothing there, another kind of model, or parameters missing.
         """
-        from safetensors import SafetensorError
         from transformers import AutoConfig, SamHQModel
 
+        from ttd.encoders.families import HF_WEIGHTS
+        from ttd.encoders.loading.files import check_unquantised, read_json
         from ttd.encoders.loading.formats import check_references
-        from ttd.encoders.loading.pretrained import quietly
+        from ttd.encoders.loading.pretrained import CONFIG, quietly
+        from ttd.encoders.loading.tokenizers import cause
+        from ttd.encoders.loading.weights import weights_file, weights_files
 
         check_references(name_or_folder)
+        path = Path(name_or_folder) / CONFIG
+        if path.is_file():
+            check_unquantised(read_json(path), path)
         try:
             config = AutoConfig.from_pretrained(name_or_folder)
             if config.model_type != "sam_hq":
                 raise ModelError(
                     f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as {DEFAULT_MODEL}."
                 )
+            if path.is_file() and (weights := weights_file(path.parent, HF_WEIGHTS)) is not None:
+                weights_files(weights)
             with quietly():
                 model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except ModelError:
+            raise
+        except Exception as error:  # transformers raises whatever it meets
             if is_out_of_memory(error):
                 raise
             raise ModelError(
                 f"No SAM-HQ model can be loaded from {name_or_folder}: give a hub id within reach or a "
-                f"folder with config.json and model.safetensors ({error})."
+                f"folder with config.json and model.safetensors ({cause(error)})."
             ) from error
         if info["missing_keys"]:
             raise ModelError(
