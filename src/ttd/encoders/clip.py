@@ -39,7 +39,7 @@ from ttd.encoders.loading.pretrained import (
     save_pretrained,
 )
 from ttd.encoders.loading.tokenizers import check_tokenizer, load_tokenizer
-from ttd.encoders.loading.weights import check_precision, read_weights, unwrapped
+from ttd.encoders.loading.weights import check_values, read_weights, unwrapped
 from ttd.encoders.methods import DEFAULT, Context, LastBlock, Method, find_method
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
@@ -123,7 +123,7 @@ class CLIPEncoder(CLIPTowers):
             return cls._from_folder(source.path, source.weights, source.tensors, options)
         assert source.weights is not None  # recognise() has looked
         tensors = read_weights(source.weights) if source.tensors is None else source.tensors
-        check_precision(tensors, source.weights)
+        check_values(tensors, source.weights)
         if source.layout == "openai":
             _note_activation(source.path, tensors)
             return cls.from_openai_state_dict(tensors, **options)

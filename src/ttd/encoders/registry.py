@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, k
 from ttd.encoders.loading.downloads import cache_folder, released_weights
 from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, recognise
 from ttd.encoders.loading.hub import hub_adapter, hub_model
+from ttd.encoders.loading.tokenizers import cause
 from ttd.encoders.methods import find_method
-from ttd.errors import InputError, ModelError, OutOfMemory, is_out_of_memory
+from ttd.errors import InputError, ModelError, OutOfMemory, TTDError, is_out_of_memory
 from ttd.registry import DTYPES
 
 __all__ = ["known_models", "load_encoder"]
@@ -181,10 +181,14 @@ def build(source: Source, method: str | None = None) -> Encoder:
     options: dict[str, Any] = {"method": chosen} if chosen else {}
     try:
         encoder = family.encoder.from_source(source, **options).float()
-    except (pickle.UnpicklingError, EOFError) as error:
+    except TTDError:
+        raise
+    except Exception as error:  # files of any content: whatever a library raises about them
+        if is_out_of_memory(error) or isinstance(error, OSError):
+            raise
         raise ModelError(
-            f"the weights of {source.path} are a damaged pickle or one that would run code: fetch them "
-            "again, as model.safetensors if possible"
+            f"{source.path} cannot be built as a {source.kind} model ({cause(error)}): fetch its files again, all from "
+            "the same model"
         ) from error
     if card is None:
         return encoder

@@ -27,6 +27,7 @@ from ttd.encoders.loading import tcl_names
 from ttd.encoders.loading.checkpoints import write_tensors
 from ttd.encoders.loading.formats import Source
 from ttd.encoders.loading.openai_names import clip_to_openai, under
+from ttd.encoders.loading.weights import check_values
 from ttd.encoders.tcl_decoder import TCLDecoder
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import InputError, ModelError
@@ -113,6 +114,7 @@ class TCLEncoder(CLIPTowers):
     def from_source(cls, source: Source, **options: Any) -> TCLEncoder:
         """Build the encoder of a file in the official names."""
         assert source.tensors is not None  # the only format is a file
+        check_values(source.tensors, source.path)
         return cls.from_state_dict(source.tensors, **options)
 
     @classmethod

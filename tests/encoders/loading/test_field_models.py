@@ -415,6 +415,52 @@ def test_quantised_weights_are_not_taken_for_numbers(folder: Path, kind: torch.d
         load_encoder(folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(
+    folder: Path, tmp_path: Path, tcl_tensors: dict[str, Tensor], value: float
+) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["visual_projection.weight"][3, 5] = value
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    for name, tensors, damaged in (
+        ("clip.pt", openai_tensors(), "visual.proj"),
+        ("tcl.pt", {n: t.clone() for n, t in tcl_tensors.items()}, "masker.sim2mask.w"),
+    ):
+        tensors[damaged].fill_(value)
+        torch.save(tensors, tmp_path / name)
+    for path, damaged in (
+        (folder, "visual_projection.weight"),
+        (tmp_path / "clip.pt", "visual.proj"),
+        (tmp_path / "tcl.pt", "masker.sim2mask.w"),
+    ):
+        with pytest.raises(ModelError, match=f"{damaged} holds values that are not finite"):
+            load_encoder(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("visual.class_embedding", ()),
+        ("visual.conv1.weight", ()),
+        ("visual.conv1.weight", (64, 3)),
+        ("visual.proj", (3,)),
+        ("token_embedding.weight", (7,)),
+        ("positional_embedding", ()),
+        ("transformer.resblocks.0.attn.in_proj_weight", (4,)),
+        ("visual.transformer.resblocks.0.mlp.c_fc.weight", ()),
+        ("logit_scale", (3,)),
+    ],
+)
+def test_parameters_of_other_shapes(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    tensors = openai_tensors() | {name: torch.ones(shape)}
+    open_clip_config(tmp_path / "o")
+    for path in (tmp_path / "m.safetensors", tmp_path / "o/m.safetensors"):
+        save_file(tensors, path)
+        with pytest.raises(ModelError) as error:
+            load_encoder(path)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"])
 def test_pointers_of_git_lfs(folder: Path, name: str) -> None:
     (folder / name).write_text(POINTER)

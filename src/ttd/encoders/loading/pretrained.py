@@ -18,7 +18,7 @@ from ttd.encoders.families import HF_WEIGHTS
 from ttd.encoders.loading.files import check_unquantised, read_json
 from ttd.encoders.loading.formats import check_references
 from ttd.encoders.loading.tokenizers import cause
-from ttd.encoders.loading.weights import check_precision, find_weights, read_weights, unwrapped
+from ttd.encoders.loading.weights import check_values, find_weights, read_weights, unwrapped
 from ttd.errors import ModelError, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def load_pretrained(
             f"{weights} holds no {config.model_type} model as transformers names its parameters (the first is "
             f"{min(tensors, default='none')}): put the weights that belong to {CONFIG} beside it"
         )
-    check_precision(named, weights)
+    check_values(named, weights)
     try:
         with quietly():
             model, report = model_class.from_pretrained(

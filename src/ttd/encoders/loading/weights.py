@@ -135,13 +135,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def check_precision(tensors: Mapping[str, Tensor], where: object) -> None:
-    """Raise ModelError where matrices are whole numbers or of 8 bits: a quantised model, whose scales are not known."""
+def check_values(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Raise ModelError where a parameter is not finite, or matrices are whole numbers or of 8 bits: a quantised model,
+    whose scales are not known.
+    """
     for name, values in tensors.items():
         if values.ndim >= 2 and str(values.dtype) not in _READABLE and not name.endswith("position_ids"):
             raise ModelError(
                 f"{where} is quantised: {name} is {str(values.dtype).removeprefix('torch.')}; fetch the model in "
                 "float32, float16 or bfloat16"
+            )
+        if values.is_floating_point() and str(values.dtype) in _READABLE and not bool(values.isfinite().all()):
+            raise ModelError(
+                f"{where} is damaged: {name} holds values that are not finite, as after an overflow of float16; fetch "
+                "the model again"
             )
 
 
