@@ -149,15 +149,15 @@ def test_a_step_of_damaged_pairs_only_is_no_step(base: Path, tmp_path: Path) -> 
 def test_a_loss_that_is_not_finite_stops_before_it_harms(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ttd.training import objective
+    from ttd import losses
 
-    inner, calls = objective.l_tag, []
+    inner, calls = losses.l_tag, []
 
     def exploding(*args: Any, **options: Any) -> torch.Tensor:
         calls.append(1)
         return inner(*args, **options) * (torch.inf if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(objective, "l_tag", exploding)
+    monkeypatch.setattr(losses, "l_tag", exploding)
     with pytest.raises(NonFiniteLoss, match=r"step 4: the loss is not finite, for the pairs .*tar:0"):
         train(config, tmp_path, quiet=True)
     monkeypatch.undo()
