@@ -33,7 +33,7 @@ from ttd.evaluation.datasets.converters import from_polygons
 from ttd.evaluation.datasets.multilabel import read_nus_wide
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.report.finished_run import read_run
-from ttd.evaluation.runner import Shares
+from ttd.evaluation.runner import Shares, add
 from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
 from ttd.training import checkpoint
@@ -155,7 +155,7 @@ def _add_up(folder: Path) -> Any:
     benchmark = TagMask(read_tagmask(folder), {}, {}, scores=("s_pixel",))
     tally = benchmark.tally()
     for record in Shares(folder).records(["0", "1", "2"], benchmark.check):
-        tally.add(record)
+        add(tally, record, folder)
     return repr(tally.result())
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ttd.documents import parse_json, read_json, refused
 from ttd.errors import InputError
-from ttd.evaluation.benchmark import Benchmark, Result
+from ttd.evaluation.benchmark import Benchmark, Result, Tally
 from ttd.files import whole_file
 from ttd.schema import Schema, any_text, anything, each, entries, fields
 
@@ -210,12 +210,22 @@ def run(
         return None
     tally, measured = benchmark.tally(), 0
     for record in shares.records(ids, benchmark.check):
-        tally.add(record)
+        add(tally, record, store.path.parent)
         measured += 1
     if not measured:
         reason = f" (the first: {every[0][0]}: {every[0][1]})" if every else ""
         raise InputError(f"None of the {len(samples)} items of {benchmark.root} could be used{reason}.")
     return Outcome(tally.result(), len(samples), measured, every)
+
+
+def add(tally: Tally, record: dict[str, Any], folder: Path) -> None:
+    """Adds a measurement that was read from `folder`; raises `InputError` where it contradicts the data."""
+    try:
+        tally.add(record)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder}: the measurement of {record['id']} does not fit the data ({type(error).__name__}): {_AGAIN}"
+        ) from error
 
 
 def write_outcome(folder: Path, outcome: Outcome, facts: dict[str, Any]) -> None:
