@@ -124,7 +124,10 @@ def either(*schemas: Schema) -> Schema:
         deepest = max(faults, key=lambda fault: len(fault.place))
         if deepest.place:
             raise deepest
-        raise Misfit("is " + " and ".join(dict.fromkeys(fault.fault.removeprefix("is ") for fault in faults)))
+        said = [fault.fault for fault in faults]
+        # What is of the right kind and still wrong ("holds half a character") says more than what it is not.
+        telling = [fault for fault in said if not fault.startswith("is not ")]
+        raise Misfit(telling[0] if telling else "is " + " and ".join(dict.fromkeys(one[3:] for one in said)))
 
     return check
 

@@ -271,8 +271,9 @@ def load_steps(steps: Steps, start: int) -> Iterator[StepData]:
     )
     try:
         yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        # The last two: it was ended while it handed a batch over.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise OutOfMemory(
             f"a process that reads the data was ended by the system ({' '.join(str(error).split())[:150]}), most often "
