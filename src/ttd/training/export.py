@@ -41,7 +41,13 @@ _NEEDED = schema.fields(
         "seed": schema.integer,
         "world": schema.count,
         "versions": schema.mapping(),
-        "config": schema.fields(dict.fromkeys(Config().to_dict(), schema.mapping())),
+        "config": schema.fields(
+            {
+                **dict.fromkeys(Config().to_dict(), schema.mapping()),
+                "model": schema.fields({"name": schema.any_text}),
+                "data": schema.fields({"sources": schema.each(schema.any_text), "keep": schema.any_text}),
+            }
+        ),
     }
 )
 _NUMBER = schema.either(schema.number, schema.text, schema.flag, schema.null)
