@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BITWISE = "tests/inference/test_feature_cache.py"
 # Whole commands over many images: most of the time, and no kernels that the others do not run.
 WHOLE = (
-    "benchmarks/test_shares.py",
+    "evaluation/test_shares.py",
     "cli/test_train.py",
     "scenes/test_mini.py",
     "scenes/test_proof.py",

@@ -211,7 +211,7 @@ epochs = 2
 
 
 def _checkpoint(folder: Path) -> Path:
-    return checkpoint.save(folder, 3, {"adapter": {"w": torch.arange(40.0)}, "damaged": [], "cut_captions": 0}, 1)
+    return checkpoint.save(folder, 3, {"adapter": {"w": torch.arange(40.0)}, "damaged": [], "truncated_captions": 0}, 1)
 
 
 def _record(folder: Path) -> Path:

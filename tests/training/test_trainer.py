@@ -132,8 +132,8 @@ def test_captions_that_are_cut_are_counted_once_over_a_break(
     data = write_tar(tmp_path / "pairs.tar", samples)
     train(tiny_config(base, data, "optimiser.steps=1"), tmp_path / "run", quiet=True)
     train(tiny_config(base, data, "optimiser.steps=2"), tmp_path / "run", quiet=True)
-    assert json.loads((tmp_path / "run" / "damage.json").read_text())["cut_captions"] == 2
-    assert sum(entry["cut_captions"] for entry in read_log(tmp_path / "run")) == 2
+    assert json.loads((tmp_path / "run" / "damage.json").read_text())["truncated_captions"] == 2
+    assert sum(entry["truncated_captions"] for entry in read_log(tmp_path / "run")) == 2
     assert "2 captions were longer than the 77 tokens" in caplog.text
 
 

@@ -80,7 +80,7 @@ class BadSampleReport:
         total: pairs that the job goes through.
         shards: shards that it goes through.
         limit: the share of damaged pairs, and of damaged shards, 0..1, above which the job stops.
-        cut_captions: how many captions were longer than the text tower takes; that is no damage.
+        truncated_captions: how many captions were longer than the text tower takes; that is no damage.
     """
 
     def __init__(self, total: int, shards: int = 0, limit: float = 0.1) -> None:
@@ -89,7 +89,7 @@ class BadSampleReport:
         self.total = total
         self.shards = shards
         self.limit = limit
-        self.cut_captions = 0
+        self.truncated_captions = 0
         self._pairs: dict[tuple[str, str], _Named] = {}
         self._shards: dict[str, _Named] = {}
 
@@ -133,7 +133,7 @@ class BadSampleReport:
             "damaged": len(self._pairs),
             "limit": self.limit,
             "reasons": self.reasons(),
-            "cut_captions": self.cut_captions,
+            "truncated_captions": self.truncated_captions,
             "shards": [
                 BadSample(named.reason, shard, "", named.detail).to_dict() for shard, named in self._shards.items()
             ],
@@ -143,8 +143,8 @@ class BadSampleReport:
 
     def cut_sentence(self, tokens: int) -> str:
         """What is said of captions that were longer than `tokens`."""
-        verb = "caption was" if self.cut_captions == 1 else "captions were"
-        said = f"{self.cut_captions:,} {verb} longer than the {tokens} tokens that the model takes"
+        verb = "caption was" if self.truncated_captions == 1 else "captions were"
+        said = f"{self.truncated_captions:,} {verb} longer than the {tokens} tokens that the model takes"
         return f"{said}: only the beginning counted"
 
     def write(self, path: str | Path) -> None:

@@ -87,7 +87,7 @@ class ScoreJob(ShardJob):
                 names += [name for name, _ in batch]
                 captions = [prepared.captions for _, prepared in batch]
                 scores += self.score([prepared.pixels for _, prepared in batch], captions).tolist()
-                notes.cut_captions += sum(
+                notes.truncated_captions += sum(
                     self.encoder.truncated_texts([one for several in captions for one in several])
                 )
         return pa.table([names, keys, scores], schema=SCORES)

@@ -25,7 +25,7 @@ from ttd.schema import any_text, count, each, fields, mapping, one_of
 
 _DAMAGE = fields({"reason": one_of(*REASONS), "key": any_text, "detail": any_text})
 _ABOUT = fields(
-    {"settings": mapping(), "size": count, "pairs": count, "damage": each(_DAMAGE)}, {"cut_captions": count}
+    {"settings": mapping(), "size": count, "pairs": count, "damage": each(_DAMAGE)}, {"truncated_captions": count}
 )
 
 
@@ -36,12 +36,12 @@ class ShardNotes:
     Attributes:
         skip: takes the damaged pairs.
         progress: may be called with a number of pairs that are done, before the shard is.
-        cut_captions: captions that were longer than the model takes; a job may count them.
+        truncated_captions: captions that were longer than the model takes; a job may count them.
     """
 
     skip: Callable[[BadSample], None]
     progress: Callable[[int], None] = lambda pairs: None
-    cut_captions: int = 0
+    truncated_captions: int = 0
 
 
 class ShardJob(ABC):
@@ -150,9 +150,9 @@ def _do(
         "size": shard.size,
         "pairs": len(shard),
         "damage": [damage.to_dict() for damage in damaged],
-        "cut_captions": notes.cut_captions,
+        "truncated_captions": notes.truncated_captions,
     }
-    report.cut_captions += notes.cut_captions
+    report.truncated_captions += notes.truncated_captions
     write_table(table, table_path(folder, shard), about)
 
 
@@ -168,6 +168,6 @@ def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:
 
 
 def _count(about: dict[str, Any], shard: Shard, report: BadSampleReport) -> None:
-    report.cut_captions += about.get("cut_captions", 0)
+    report.truncated_captions += about.get("truncated_captions", 0)
     for damage in about["damage"]:
         report.add(BadSample(damage["reason"], shard.name, damage["key"], damage["detail"]))

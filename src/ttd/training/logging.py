@@ -2,7 +2,7 @@
 
 A step's numbers have the same names in the log and in TensorBoard: `loss`; every term that is trained, unweighted, as
 `distill`, `tag`, `rank`, and its weight as `distill_weight` ...; `lr`; `grad_norm` (before clipping); `selected` (share
-of the captions' words); `images`, `images_per_second`, `damaged`, `cut_captions`.
+of the captions' words); `images`, `images_per_second`, `damaged`, `truncated_captions`.
 """
 
 from __future__ import annotations

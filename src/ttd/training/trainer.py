@@ -166,7 +166,7 @@ class Trainer:
             moments = self.optimiser.state[parameter]
             if any(moments[name].shape != parameter.shape for name in ("exp_avg", "exp_avg_sq") if moments):
                 raise ValueError("moments of another shape")
-        step, cut = state["step"], state.get("cut_captions", 0)
+        step, cut = state["step"], state.get("truncated_captions", 0)
         fields({"step": count, "cut": count})({"step": step, "cut": cut})
         for damage in state["damaged"]:
             fields(dict.fromkeys(("reason", "shard", "key", "detail"), any_text))(damage)
@@ -194,7 +194,7 @@ class Trainer:
         if self.place.first:
             self.adapter.save(self.out)
             write_model_card(self.out)
-            self.report.cut_captions = self.cut
+            self.report.truncated_captions = self.cut
             self.report.write(self.out / DAMAGE)
             if self.cut:
                 log.warning(self.report.cut_sentence(self.objective.encoder.max_tokens))
@@ -209,7 +209,7 @@ class Trainer:
         state = {
             "adapter": self.adapter.state(),
             "optimiser": self.optimiser.state_dict(),
-            "cut_captions": self.cut,
+            "truncated_captions": self.cut,
             "damaged": [*self.report.to_dict()["samples"], *self.report.to_dict()["shards"]],
         }
         checkpoint.save(self.out / CHECKPOINTS, self.step, state, self.config.run.keep_checkpoints)
@@ -284,7 +284,7 @@ class Trainer:
             "lr": rate,
             "images": int(count),
             "damaged": int(damaged),
-            "cut_captions": int(cut),
+            "truncated_captions": int(cut),
         }
 
     def _count_cut(self, data: StepData) -> int:
