@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# As many processes as the machine has processors, one thread in each; how tests are shared out is in tests/conftest.py.
-PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+# One process more than the machine has processors (some tests wait), one thread in each; how tests are shared out is in tests/conftest.py.
+PARALLEL := -n $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))") --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-faults test-kinds test-kernels test-lowest test-browser lint types wheel speed goldens clean
 

@@ -27,6 +27,7 @@ BITWISE = "tests/inference/test_feature_cache.py"
 WHOLE = (
     "evaluation/test_shares.py",
     "cli/test_train.py",
+    "loading/test_field_models.py",
     "scenes/test_mini.py",
     "scenes/test_proof.py",
     "tests/test_goldens.py",

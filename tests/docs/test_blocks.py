@@ -23,10 +23,13 @@ from tests.docs.uses import use
 
 STOPPED = 130  # a server that was asked once and stopped
 pytestmark = pytest.mark.apart
+MINUTES = {"docs/benchmarks.md", "docs/data.md", "docs/training.md"}  # a good part of one each
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in MINUTES else []) for page in PAGES]
+)
 def test_every_block_runs(page: str, world: World, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     prepare(page, folder, world.clients, lambda line: world.check(line, folder))

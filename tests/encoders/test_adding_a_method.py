@@ -47,6 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(tmp_path_factory.mktemp("site"), "guided_method", BLOCKS[0], "ttd.methods", "guided")
 
 
+@pytest.mark.slow
 def test_the_pages_examples_run(site: Path, tmp_path: Path) -> None:
     assert len(BLOCKS) == 2
     done = run_with(site, BLOCKS[1] + USED, tmp_path)

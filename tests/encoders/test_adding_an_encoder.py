@@ -48,6 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(tmp_path_factory.mktemp("site"), "colour_encoder", BLOCKS[0], "ttd.encoders", "colour")
 
 
+@pytest.mark.slow
 def test_the_pages_examples_run_and_its_adapters_are_ours(site: Path, tmp_path: Path) -> None:
     assert len(BLOCKS) == 2
     done = run_with(site, "from colour_encoder import ColourEncoder\n" + BLOCKS[1] + TRAINED, tmp_path)

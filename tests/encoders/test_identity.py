@@ -150,6 +150,7 @@ def test_results_with_another_method_in_the_card_are_not_continued(clip_folder: 
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_an_adapter_with_an_old_fingerprint_is_refused_until_it_is_stamped_anew(
     clip_folder: Path, tmp_path: Path
 ) -> None:

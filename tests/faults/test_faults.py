@@ -18,6 +18,7 @@ SEED = os.environ.get("SEED", "0")
 
 
 @pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.timeout(0)
 @pytest.mark.skipif(not hasattr(os, "fork") or not os.path.exists("/proc/self/statm"), reason="forks, and asks Linux")
 def test_damage_ends_in_a_sentence_or_changes_nothing_silently(capsys: pytest.CaptureFixture[str]) -> None:

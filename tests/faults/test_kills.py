@@ -107,6 +107,7 @@ def files(folder: Path, differs: tuple[str, ...]) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.parametrize("name", JOBS)
 def test_kills_change_nothing(name: str, processes: Any, inputs: dict[str, str], tmp_path: Path) -> None:
     job = JOBS[name]

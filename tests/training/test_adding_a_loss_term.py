@@ -59,6 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(tmp_path_factory.mktemp("site"), "own_caption_loss", BLOCKS[0], "ttd.losses", "own_caption")
 
 
+@pytest.mark.slow
 def test_the_pages_examples_run(site: Path, tmp_path: Path) -> None:
     assert len(BLOCKS) == 2
     done = run_with(site, BLOCKS[1] + TRAINED, tmp_path)

@@ -28,6 +28,8 @@ from ttd.encoders.registry import load_encoder
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError, ModelError, TTDError
 
+pytestmark = pytest.mark.slow  # about 140 models are written and read
+
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 599000000\n"
 WRAPPERS = ["_orig_mod.", "module.", "model.", "module._orig_mod.", "_fsdp_wrapped_module.", "student.clip."]
 

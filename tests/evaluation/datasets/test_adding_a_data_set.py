@@ -55,6 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(tmp_path_factory.mktemp("site"), "garden_dataset", BLOCKS[0], "ttd.datasets", "garden")
 
 
+@pytest.mark.slow
 def test_the_pages_examples_run(site: Path, tmp_path: Path) -> None:
     assert len(BLOCKS) == 2
     code = "import numpy as np\nimport ttd\n" + BLOCKS[1]  # a reader has both from the block above
