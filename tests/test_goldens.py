@@ -82,7 +82,7 @@ def _records(name: str, file: str, root: Path, folder: Path, renames: Renames) -
     text = (out / renames.file(file)).read_text("utf-8")
     for record in [json.loads(text)] if file.endswith(".json") else map(json.loads, text.splitlines()):
         if not str(record.get("id", "")).startswith("photo"):
-            yield renames.record(record)
+            yield record
 
 
 def _run(arguments: list[str], root: Path, folder: Path) -> None:
