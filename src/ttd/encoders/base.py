@@ -47,7 +47,6 @@ class Encoder(nn.Module, ABC):
         averages: what is averaged over the views of an image: "cosines", which are then calibrated, or "maps".
         looked_at: how heat maps for people are scaled: each by itself ("norm"), or "calibrated".
         refined_inside: refinements that `maps` does by itself, at the encoder's own resolution.
-        trained_maps: what losses may be computed on: "raw" cosines, "calibrated" maps.
         default_refinement: what `refine="auto"` means.
         usual_templates: by name, for classes and captions of an open vocabulary.
         vocabulary: the words that a small model knows, None where anything goes.
@@ -71,7 +70,6 @@ class Encoder(nn.Module, ABC):
     averages: Literal["cosines", "maps"] = "cosines"
     looked_at: Literal["norm", "calibrated"] = "norm"
     refined_inside: tuple[str, ...] = ()
-    trained_maps: tuple[str, ...] = ("raw",)
     default_refinement: str = "none"
     usual_templates: str = "openai80"
     vocabulary: frozenset[str] | None = None
@@ -264,22 +262,6 @@ class Encoder(nn.Module, ABC):
     def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
         """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid; here calibrated cosines."""
         return self.calibration(self.similarity(features, text))
-
-    def loss_maps(self, features: ImageFeatures, text: Tensor, which: str = "raw") -> Tensor:
-        """What losses are computed on, `[B,N,h,w]`, from `dense` alone, with gradient.
-
-        Args:
-            features: B images.
-            text: `[N,C]` or `[B,N,C]`, normalised here.
-            which: one of `trained_maps`; "raw": cosines.
-
-        Raises:
-            InputError: the encoder has no such maps.
-        """
-        if which not in self.trained_maps:
-            known = " or ".join(f'"{name}"' for name in self.trained_maps)
-            raise InputError(f'the maps "{which}" are not for a {self.kind} model: choose {known}')
-        return self.similarity(features, text)
 
     def identity(self) -> dict[str, Any]:
         """What the model is besides its parameters, as JSON values: image statistics, and the tokenizer if it has one.

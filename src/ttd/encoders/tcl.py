@@ -86,7 +86,6 @@ class TCLEncoder(CLIPTowers):
     averages = "maps"
     looked_at = "calibrated"
     refined_inside = ("pamr",)
-    trained_maps = ("raw", "calibrated")
     pruning_size = 224  # the authors scored with TCL at this side
     single_file_adapters = True
     default_refinement = "pamr"
@@ -218,10 +217,6 @@ class TCLEncoder(CLIPTowers):
             mask = mask.clone()
             mask[:, needed] = self._refine(features, mask[:, needed])
         return mask if prior is None else (1 - clip_weight) * mask + clip_weight * prior
-
-    def loss_maps(self, features: ImageFeatures, text: Tensor, which: str = "raw") -> Tensor:
-        """Cosines, or "calibrated": TCL's calibration of them, without its frozen branch, which is not trained."""
-        return self._calibrated(features, text) if which == "calibrated" else super().loss_maps(features, text, which)
 
     def masks(self, pixels: Tensor, text: Tensor, pamr: bool = False, clip_weight: float = CLIP_WEIGHT) -> Tensor:
         """TCL's final masks at the pixels' own size, `[B,N,H,W]` in 0..1.
