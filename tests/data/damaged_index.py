@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.data.samples import sample, write_tar
+from tests.faults.mutations import cut, flip, patch
 from ttd.data import tar_index
 from ttd.data.tar_shard import TarShard
 from ttd.errors import InputError
@@ -30,25 +31,6 @@ def pairs_of(shard: TarShard) -> Pairs:
     tar_index._block.cache_clear()
     keys = shard.keys().to_pylist()
     return [(keys[row], shard.captions(row), shard.image_bytes(row)) for row in range(len(shard))]
-
-
-def flip(content: bytes, draws: random.Random) -> bytes:
-    """One bit."""
-    damaged = bytearray(content)
-    damaged[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
-    return bytes(damaged)
-
-
-def cut(content: bytes, draws: random.Random) -> bytes:
-    """Its end is missing."""
-    return content[: draws.randrange(len(content))]
-
-
-def patch(content: bytes, draws: random.Random) -> bytes:
-    """A piece of it is copied over another place."""
-    size = draws.randrange(1, 200)
-    start, place = draws.randrange(len(content)), draws.randrange(len(content))
-    return content[:place] + content[start : start + size] + content[place + size :]
 
 
 def main(folder: Path, seed: int) -> None:
