@@ -130,7 +130,7 @@ class ChatServer:
             if type(error.__cause__).__name__ == "ConnectError":  # httpx's; another one found somebody
                 raise
         except self._openai.APIStatusError as error:
-            if error.status_code not in (408, 409, 429) and error.status_code < 500:
+            if not _may_pass(error.status_code):
                 raise
         return send(self._retries - 1)
 
@@ -138,7 +138,7 @@ class ChatServer:
         """A refused question; raises `ServerFailed` where the server is at fault."""
         if status in _REFUSED:
             return CachedAnswer(f"{status}: {message}", refused=True)
-        if status in (408, 409, 429) or status >= 500:
+        if _may_pass(status):
             raise self._silent(f"status {status}: {message}")
         hint = {
             401: "set the key in the environment variable TTD_LLM_API_KEY",
@@ -151,6 +151,11 @@ class ChatServer:
         return ServerFailed(
             f"the language model at {self._shown} gives no answer ({fault}): start its server, or check --llm-url"
         )
+
+
+def _may_pass(status: int) -> bool:
+    """Whether the same question may be answered later; the client asks again in the same cases."""
+    return status in (408, 409, 429) or status >= 500
 
 
 def _openai() -> Any:
