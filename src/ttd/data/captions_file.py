@@ -12,18 +12,15 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ttd.data.bad_samples import BROKEN_JSON, BROKEN_LINE, MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.captions import NoCaption, from_record, texts_of, usable
 from ttd.data.coco_json import read_coco_json
 from ttd.data.list_rows import IMAGE_NAMES, TEXT_NAMES, Fault, is_web_address, list_names, list_rows
-from ttd.data.shard import MOST_BYTES, shard_name
+from ttd.data.shard import MOST_BYTES, PathKeys, shard_name
 from ttd.errors import InputError
 from ttd.safe_paths import file_below
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +40,7 @@ class ListedLine:
     tags: tuple[str, ...] | NoCaption
 
 
-class CaptionsFile:
+class CaptionsFile(PathKeys):
     """See `ttd.data.shard.Shard`; a key is the image's path as the file has it, "line N" for a line that is no row.
 
     Args:
@@ -83,20 +80,6 @@ class CaptionsFile:
                 f"{path}: the image {self._keys[0]!r} and all others lie outside {self.images}: name the folder that "
                 "holds them (--images), and write their paths from there or in full"
             )
-
-    def __len__(self) -> int:
-        """Images."""
-        return len(self._keys)
-
-    def keys(self) -> pa.Array:
-        """All images' paths, in the order of the file."""
-        import pyarrow as pa
-
-        return pa.array(self._keys, pa.string())
-
-    def key(self, row: int) -> str:
-        """An image's path."""
-        return self._keys[row]
 
     def captions(self, row: int) -> tuple[str, ...]:
         """At least one caption."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.captions import NoCaption, from_text
 from ttd.data.listing import caption_file, list_images
-from ttd.data.shard import MOST_BYTES, shard_name
+from ttd.data.shard import MOST_BYTES, PathKeys, shard_name
 from ttd.errors import InputError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
 
-class ImageFolder:
+class ImageFolder(PathKeys):
     """See `ttd.data.shard.Shard`; a key is an image's path from the folder on, its subfolders included.
 
     What is left out of the listing is counted in the log.
@@ -55,20 +52,6 @@ class ImageFolder:
         ]
         texts = dict.fromkeys(caption_file(file) for file in self._files)
         self.size = sum(file.stat().st_size for file in (*self._files, *texts) if os.path.isfile(file))
-
-    def __len__(self) -> int:
-        """Images."""
-        return len(self._keys)
-
-    def keys(self) -> pa.Array:
-        """All images' paths, sorted."""
-        import pyarrow as pa
-
-        return pa.array(self._keys, pa.string())
-
-    def key(self, row: int) -> str:
-        """An image's path."""
-        return self._keys[row]
 
     def captions(self, row: int) -> tuple[str, ...]:
         """The text beside the image, all of it."""

@@ -63,6 +63,26 @@ class Shard(Protocol):
         ...
 
 
+class PathKeys:
+    """Keys that are the images' paths, held in memory."""
+
+    _keys: list[str]
+
+    def __len__(self) -> int:
+        """Images."""
+        return len(self._keys)
+
+    def keys(self) -> pa.Array:
+        """All images' paths, in order."""
+        import pyarrow as pa
+
+        return pa.array(self._keys, pa.string())
+
+    def key(self, row: int) -> str:
+        """An image's path."""
+        return self._keys[row]
+
+
 def shard_name(path: Path) -> str:
     """The folder's name and the file's: what score files, keep-lists and reports call a shard."""
     path = plain_path(path)
