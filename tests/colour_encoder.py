@@ -25,7 +25,8 @@ GREY = (0.3, 0.3, 0.3, 0.1)
 
 
 class ColourEncoder(Encoder):
-    """With `padding`, it behaves like TCL: any size is padded, and the padding looks like "padding"."""
+    """With `padding`, it pads any size as TCL does, and the padding looks like "padding"; with `own_maps` its maps are
+    cosines of 0..1 as they are, averaged as maps."""
 
     kind = "clip"
     mean = std = (0.5, 0.5, 0.5)
@@ -33,13 +34,14 @@ class ColourEncoder(Encoder):
     embedding_size = 4
     logit_scale = 10.0
 
-    def __init__(self, *, cell: int = 4, padding: int = 0, calibrated: bool = False) -> None:
+    def __init__(self, *, cell: int = 4, padding: int = 0, own_maps: bool = False) -> None:
         super().__init__()
         self.backbone = nn.Linear(1, 1)
         self.cell = cell
         self.padding = padding
-        if calibrated:
+        if own_maps:
             self.averages = "maps"
+            self.looked_at = "calibrated"
             self.refined_inside = ("pamr",)
             self.default_refinement = "pamr"
         if padding:
@@ -77,6 +79,8 @@ class ColourEncoder(Encoder):
         return normalize(torch.tensor(colours), dim=-1)
 
     def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
+        if self.averages == "cosines":
+            return super().maps(features, text, question)
         return self.similarity(features, text).clamp(0, 1)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import ttd
@@ -29,6 +32,7 @@ from tests.tolerance import (
 )
 from ttd import TTD, InputError, OutOfMemory
 from ttd.encoders import tcl
+from ttd.encoders.calibration import Calibration
 from ttd.images import prepare_pixels
 from ttd.inference import resizing as resample
 from ttd.inference.pipeline import BATCHES_AHEAD
@@ -140,9 +144,9 @@ def test_an_encoded_image_is_never_encoded_again(model: TTD) -> None:
     assert_same_tagging(model.tag(encoded, CAPTION), expected, COLOURS)
     assert_same_tagging(*model.tag_many([encoded], [CAPTION]), expected, COLOURS)
     assert_close(model.heatmaps(encoded, ["red"]), direct.heatmaps(scene(), ["red"], flipped), COLOURS)
-    heat = direct.caption_map(scene(), "blue", flipped)
+    heat = direct.caption_map(scene(), "blue", flipped, scale="calibrated")
     mask, wanted = model.caption_mask(encoded, "blue"), direct.caption_mask(scene(), "blue", options=flipped)
-    assert_same_decisions(mask, wanted, heat - direct.encoder.background, ROUNDING)
+    assert_same_decisions(mask, wanted, heat - direct.encoder.caption_threshold, ROUNDING)
     assert model.segment(encoded, ["red"], options=replace(encoded.options, background=0.3)).background == 0.3
     assert model.encoder.images_seen == seen
     assert encoded.size == (40, 60)
@@ -173,7 +177,7 @@ def test_caption_mask_is_cut_at_the_threshold(model: TTD) -> None:
     assert mask.dtype == np.bool_
     assert mask[:, :28].all()
     assert not mask[:, 32:].any()
-    heat = model.caption_map(scene(), "red")
+    heat = model.caption_map(scene(), "red", scale="calibrated")
     assert_same_decisions(model.caption_mask(scene(), "red", threshold=0.2), heat >= 0.2, heat - 0.2, ROUNDING)
 
 
@@ -187,7 +191,7 @@ def test_masks_of_several_captions_are_those_of_each_from_one_look(model: TTD, r
     found = model.caption_masks(scene(), captions, 0.3, options=Options(refine=refine))
     assert model.encoder.images_seen == seen + 1
     assert found.dtype == np.bool_
-    heats = model.heatmaps(scene(), captions, options=Options(refine=refine, background=0.3))
+    heats = model.heatmaps(scene(), captions, options=Options(refine=refine, background=0.3), scale="calibrated")
     cut = 0.5 if refine == "crf" else 0.3  # DenseCRF's labels compete after they were weighed by the threshold
     assert_same_decisions(found, np.stack(each), heats - cut, float_tolerance(torch.float32, COLOURS + PAMR))
     with pytest.raises(InputError, match="no text"):
@@ -209,19 +213,70 @@ def test_segments_and_background(model: TTD) -> None:
     assert "background" in str(found)
 
 
-def test_background_is_cut_on_jointly_scaled_maps(model: TTD) -> None:
+def test_background_is_cut_on_calibrated_maps(model: TTD) -> None:
     image = scene(40, 60)
     sim = model.similarity(image, ["red", "green", "blue"]).numpy()
-    scaled = (sim - sim.min()) / (sim.max() - sim.min() + 1e-6)
+    calibrated = 1 / (1 + np.exp(-10 * (sim - 0.25)))
     for threshold in (0.3, 0.9, 1.0):
         found = model.segment(image[:, :60], ["red", "green", "blue"], options=Options(background=threshold))
-        large = torch.nn.functional.interpolate(torch.from_numpy(scaled)[None], (40, 60), mode="bilinear")[0].numpy()
+        large = torch.nn.functional.interpolate(torch.from_numpy(calibrated)[None], (40, 60), mode="bilinear")[
+            0
+        ].numpy()
         expected = np.where(large.max(0) >= threshold, large.argmax(0) + 1, 0)
         assert (found.label_map == expected).mean() > 0.995
 
 
-def test_calibrated_maps_are_taken_as_they_are() -> None:
-    model = TTD(ColourEncoder(padding=16, calibrated=True))
+NAMES = ["red", "green", "blue", "grey", "a red thing", "sky", "dog"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    pixels=arrays(np.uint8, (6, 9, 3)),
+    threshold=st.floats(0, 1),
+    w=st.floats(1, 60),
+    c=st.floats(-0.5, 0.9),
+    count=st.integers(1, 6),
+)
+def test_one_name_more_takes_only_pixels_where_it_wins_and_reaches_the_threshold(
+    pixels: np.ndarray, threshold: float, w: float, c: float, count: int
+) -> None:
+    """Without refinement no pixel passes from one of the other names to another one, or to the background."""
+    model = TTD(ColourEncoder())
+    model.encoder.calibration = Calibration(w, c)
+    image = np.kron(pixels, np.ones((4, 4, 1), np.uint8))
+    encoded = model.encode(image, Options(size=24, background=threshold, templates="none"))
+    before = model.segment(encoded, NAMES[:count]).label_map
+    after = model.segment(encoded, NAMES[: count + 1]).label_map
+    maps = model.heatmaps(encoded, NAMES[: count + 1], scale="calibrated")
+    # Cosines with one text more may be added up in another order: what is too close to call is left out.
+    rounding = 2 * float_tolerance(torch.float32, COLOURS, scale=max(1.0, w / 4))
+    clear = np.minimum(label_margin(maps[:count], threshold), label_margin(maps, threshold)) > rounding
+    changed = (before != after) & clear
+    assert (after[changed] == count + 1).all()
+    assert ((maps[count] >= threshold) & (maps[count] >= maps[:count].max(0)))[changed].all()
+
+
+def test_heat_maps_are_scaled_as_asked(model: TTD) -> None:
+    sim = model.similarity(scene(40, 64), ["red", "sky"])
+    norm, calibrated = (model.heatmaps(scene(40, 64), ["red", "sky"], scale=how) for how in ("norm", "calibrated"))
+    assert np.array_equal(norm, model.heatmaps(scene(40, 64), ["red", "sky"]))
+    assert_close(norm[0].max(), 1.0, COLOURS)
+    expected = 1 / (1 + np.exp(-10 * (sim.double().numpy().max((1, 2)) - 0.25)))
+    assert_close(calibrated.max((1, 2)), expected, COLOURS, scale=10 / 4)
+    assert_close(model.caption_map(scene(40, 64), "sky", scale="calibrated"), calibrated[1], COLOURS)
+
+
+def test_captions_have_a_threshold_of_their_own(model: TTD) -> None:
+    heat = model.caption_map(scene(), "red and blue", scale="calibrated")
+    cut = float(np.quantile(heat, 0.4))
+    model.encoder.configured(caption_threshold=cut)
+    assert np.array_equal(model.caption_mask(scene(), "red and blue"), heat >= cut)
+    assert np.array_equal(model.caption_mask(scene(), "red and blue", options=Options(background=0.9)), heat >= 0.9)
+    assert model.segment(scene(), ["red"]).background == model.encoder.background
+
+
+def test_own_maps_are_taken_as_they_are() -> None:
+    model = TTD(ColourEncoder(padding=16, own_maps=True))
     image = scene(37, 51)
     image[:] = (255, 60, 60)
     sim = model.similarity(image, ["red", "blue"])
@@ -286,7 +341,7 @@ def test_pamr_leaves_out_what_the_threshold_cuts(
 @pytest.mark.parametrize("refine", ["none", "pamr"])
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
 def test_every_protocol_answers(protocol: str, refine: str) -> None:
-    for encoder in (ColourEncoder(), ColourEncoder(padding=16, calibrated=True)):
+    for encoder in (ColourEncoder(), ColourEncoder(padding=16, own_maps=True)):
         model = TTD(encoder)
         masks = find_options(protocol, "masks", size=32, refine=refine)
         tags = find_options(protocol, "tags", size=32)
@@ -323,7 +378,7 @@ def test_sam_redraws_masks_segments_and_heatmaps_with_one_loaded_model(
     loaded: list[SAMRefiner] = []
     load = SAMRefiner.from_pretrained
     monkeypatch.setattr(SAMRefiner, "from_pretrained", lambda *args: loaded.append(load(*args)) or loaded[-1])
-    cut = model.heatmaps(image, ["red"])[0] >= model.encoder.background
+    cut = model.caption_mask(image, "red")
     mask = model.caption_mask(image, "red", options=options)
     (own,) = loaded  # asked the same, the same model draws the same
     drawn = own.redraw(image, cut[None])[0][0]
@@ -337,7 +392,7 @@ def test_sam_redraws_masks_segments_and_heatmaps_with_one_loaded_model(
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 7)])
 @pytest.mark.parametrize("padding", [0, 16])
 def test_tiny_and_thin_images_work(shape: tuple[int, int], padding: int) -> None:
-    model = TTD(ColourEncoder(padding=padding, calibrated=bool(padding)))
+    model = TTD(ColourEncoder(padding=padding, own_maps=bool(padding)))
     image = np.full((*shape, 3), (255, 0, 0), np.uint8)
     assert model.tag(image, "red green").selected == ["red"]
     for refine in ("none", "pamr"):
@@ -383,9 +438,9 @@ def test_texts_that_cannot_be_looked_for_are_refused(model: TTD, texts: list[str
 
 def test_other_wrong_calls(model: TTD) -> None:
     wrong: tuple[dict[str, Any], ...] = ({"selection": "best"}, {"options": "best"}, {"tags": []})
-    for given in wrong:
+    for arguments in wrong:
         with pytest.raises(InputError):
-            model.tag(scene(), "red", **given)
+            model.tag(scene(), "red", **arguments)
     with pytest.raises(InputError):
         Selection(score="best")
     with pytest.raises(InputError, match="more images than texts"):

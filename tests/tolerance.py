@@ -42,6 +42,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ttd.encoders.base import Encoder
 from ttd.results import Tagging
 
 SAFETY = 2.0
@@ -98,15 +99,16 @@ def float_tolerance(dtype: torch.dtype, terms: int, *, scale: float = 1.0) -> fl
     return SAFETY * torch.finfo(dtype).eps * float(max(terms, 1)) ** 0.5 * scale
 
 
-def map_scale(sim: torch.Tensor, *, joint: bool = False) -> float:
-    """What scaling cosines `[N,h,w]` to 0..1 makes of their size: errors of the ends and the middle grow alike.
-
-    Args:
-        joint: all maps are scaled together.
-    """
-    values = sim.flatten() if joint else sim.flatten(-2)
+def map_scale(sim: torch.Tensor) -> float:
+    """What scaling cosines `[N,h,w]` to 0..1 makes of their size: errors of the ends and the middle grow alike."""
+    values = sim.flatten(-2)
     ranges = values.amax(-1) - values.amin(-1)
     return 2 * float(values.abs().max() / ranges.min())
+
+
+def calibrated_scale(encoder: Encoder) -> float:
+    """What `p = sigmoid(w (cos - c))` makes of the size of cosines: its steepest slope."""
+    return encoder.calibration.w / 4
 
 
 def assert_close(

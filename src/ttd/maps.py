@@ -1,4 +1,4 @@
-"""From cosine maps to values in 0..1: `norm`, its joint form, and the `union` of several maps."""
+"""From cosine maps to targets: `norm`, each map by itself, and the `union` of several maps."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ def norm(sim: Tensor, dim: tuple[int, ...] = (-2, -1), eps: float = 1e-6) -> Ten
     low = sim.amin(dim, keepdim=True)
     high = sim.amax(dim, keepdim=True)
     return (sim - low) / (high - low + eps)
-
-
-def joint_norm(sim: Tensor, eps: float = 1e-6) -> Tensor:
-    """Min-max scale `[..., N, H, W]` over all classes and pixels of an image together."""
-    return norm(sim, dim=(-3, -2, -1), eps=eps)
 
 
 def union(maps: Tensor, selected: Tensor) -> Tensor:

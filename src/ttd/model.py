@@ -23,7 +23,7 @@ from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, TTDError
 from ttd.images import ImageLike
-from ttd.inference.dense import DenseMaps
+from ttd.inference.dense import DenseMaps, Scale
 from ttd.inference.feature_cache import FeatureCache
 from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
 from ttd.inference.options import Options
@@ -48,6 +48,7 @@ def load(
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
     method: str | None = None,
+    calibration: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> TTD:
@@ -63,11 +64,22 @@ def load(
     from ttd.encoders.registry import load_encoder
 
     if isinstance(name, Encoder):
-        if adapter_scale != 1 or any(given is not None for given in (adapter, method, device, dtype)):
-            raise InputError("an encoder is taken as it is: leave out adapter and scale, method, device and dtype")
+        others = (adapter, method, calibration, device, dtype)
+        if adapter_scale != 1 or any(given is not None for given in others):
+            raise InputError(
+                "an encoder is taken as it is: leave out adapter and scale, method, calibration, device and dtype"
+            )
         return TTD(name)
     return TTD(
-        load_encoder(name, adapter=adapter, adapter_scale=adapter_scale, method=method, device=device, dtype=dtype)
+        load_encoder(
+            name,
+            adapter=adapter,
+            adapter_scale=adapter_scale,
+            method=method,
+            calibration=calibration,
+            device=device,
+            dtype=dtype,
+        )
     )
 
 
@@ -184,15 +196,26 @@ class TTD:
 
     @inference
     def heatmaps(
-        self, image: ImageLike | EncodedImage, texts: Sequence[str], options: Options | str | None = None
+        self,
+        image: ImageLike | EncodedImage,
+        texts: Sequence[str],
+        options: Options | str | None = None,
+        *,
+        scale: Scale | None = None,
     ) -> NDArray[np.float32]:
         """Where each text is: float32 `[N,H,W]` in 0..1 at the image's size.
 
-        TCL's maps are calibrated; others are scaled from each map's lowest to its highest cell.
+        Args:
+            image: see the class.
+            texts: any strings.
+            options: see the class.
+            scale: "norm" scales each map from its lowest to its highest cell, so that something is seen also of a text
+                that is nowhere; "calibrated" gives the values that masks and backgrounds are cut from. None: the way
+                in which the model's maps are looked at, "calibrated" for TCL and "norm" elsewhere.
         """
         seen = self._pipeline.open(image, options, "masks")
         self._texts.check(texts, seen.options.text_templates(self.encoder))
-        return self._heat(_alone(seen), texts)[0]
+        return self._heat(_alone(seen), texts, scale)[0]
 
     def heatmaps_many(
         self,
@@ -200,6 +223,7 @@ class TTD:
         texts: Sequence[str],
         options: Options | str | None = None,
         *,
+        scale: Scale | None = None,
         batch_size: int = 4,
     ) -> Iterator[NDArray[np.float32] | TTDError]:
         """`heatmaps` of the same texts for many images; see `tag_many`."""
@@ -207,18 +231,23 @@ class TTD:
 
         @inference
         def answer(batch: ImageBatch) -> list[NDArray[np.float32]]:
-            return self._heat(batch, texts)
+            return self._heat(batch, texts, scale)
 
         return self._pipeline.answers(images, options, "masks", batch_size, answer)
 
     @inference
     def caption_map(
-        self, image: ImageLike | EncodedImage, caption: str, options: Options | str | None = None
+        self,
+        image: ImageLike | EncodedImage,
+        caption: str,
+        options: Options | str | None = None,
+        *,
+        scale: Scale | None = None,
     ) -> NDArray[np.float32]:
-        """Where the whole caption is: float32 `[H,W]` in 0..1."""
+        """Where the whole caption is: float32 `[H,W]` in 0..1; see `heatmaps`."""
         seen = self._pipeline.open(image, options, "masks")
         self._texts.check([caption], seen.options.text_templates(self.encoder))
-        heat: NDArray[np.float32] = self._heat(_alone(seen), [caption])[0][0]
+        heat: NDArray[np.float32] = self._heat(_alone(seen), [caption], scale)[0][0]
         return heat
 
     @inference
@@ -229,12 +258,13 @@ class TTD:
         threshold: float | None = None,
         options: Options | str | None = None,
     ) -> NDArray[np.bool_]:
-        """What the caption describes: bool `[H,W]`, where its map reaches the threshold.
+        """What the caption describes: bool `[H,W]`, where its calibrated map reaches the threshold; possibly nowhere.
 
         Args:
             image: see the class.
             caption: any text.
-            threshold: in 0..1; None: `background` of the options, or the encoder's own.
+            threshold: in 0..1; None: `background` of the options where that is a number, else the encoder's own for
+                captions.
             options: see the class.
         """
         mask: NDArray[np.bool_] = self.caption_masks(image, [caption], threshold, options)[0]
@@ -292,8 +322,8 @@ class TTD:
     ) -> Segmentation:
         """Give every pixel one of the names, or background.
 
-        The highest map wins. Background is where the winner's map stays below `background`: TCL's own
-        calibrated map, elsewhere cosines scaled over all names and cells of the image together.
+        The highest calibrated map wins. Background is where the winner's map stays below `background`, so that without
+        refinement one name more takes only those pixels where its own map wins.
 
         Args:
             image: see the class.
@@ -435,24 +465,25 @@ class TTD:
         return notes
 
     def _maps(
-        self, batch: ImageBatch, texts: Sequence[str], *, joint: bool = False, threshold: float | None = None
+        self, batch: ImageBatch, texts: Sequence[str], *, scale: Scale = "calibrated", threshold: float | None = None
     ) -> Tensor:
         """Maps `[B,N,h,w]` of texts, see `DenseMaps.maps`."""
         text = self.encode_text(texts, batch.options.text_templates(self.encoder))
-        return self._dense.maps(batch.views, text, batch.options, joint=joint, threshold=threshold)
+        return self._dense.maps(batch.views, text, batch.options, scale=scale, threshold=threshold)
 
-    def _heat(self, batch: ImageBatch, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    def _heat(self, batch: ImageBatch, texts: Sequence[str], scale: Scale | None) -> list[NDArray[np.float32]]:
         """`heatmaps` of texts that were checked; each map is refined by itself."""
-        options, threshold = batch.options, _threshold(batch.options, self.encoder)
+        scale = scale or self.encoder.looked_at
+        options, threshold = batch.options, batch.options.caption_threshold(self.encoder)
         found = []
-        for image, maps in zip(batch.images, self._maps(batch, texts), strict=True):
+        for image, maps in zip(batch.images, self._maps(batch, texts, scale=scale), strict=True):
             refined = self._dense.refined_each(image, maps, options, threshold)
             found.append(pixel_values(refined, (image.height, image.width)))
         return found
 
     def _masks(self, batch: ImageBatch, captions: Sequence[Sequence[str]]) -> list[NDArray[np.bool_]]:
         """`caption_masks` of captions that were checked, some for each image; each distinct one is asked once."""
-        options, threshold = batch.options, _threshold(batch.options, self.encoder)
+        options, threshold = batch.options, batch.options.caption_threshold(self.encoder)
         every = list(dict.fromkeys(text for own in captions for text in own))
         maps = self._maps(batch, every, threshold=threshold)
         found = []
@@ -476,7 +507,7 @@ class TTD:
         all_names = tuple(names) if threshold is None else ("background", *names)
         unknown = self.unknown_words(names)
         found = []
-        for image, maps in zip(batch.images, self._maps(batch, names, joint=True, threshold=threshold), strict=True):
+        for image, maps in zip(batch.images, self._maps(batch, names, threshold=threshold), strict=True):
             refined = self._dense.refined(image, maps, options, threshold)
             labels = pixel_labels(refined, (image.height, image.width), threshold)
             found.append(Segmentation(labels, all_names, threshold, truncated, unknown))
@@ -500,9 +531,3 @@ def _paired(images: Iterable[Any], texts: Iterable[T], kept: dict[int, T]) -> It
             raise InputError(f"there are more {more} (of the first there are {number}): give one for each")
         kept[number] = text
         yield image
-
-
-def _threshold(options: Options, encoder: Encoder) -> float:
-    """A mask of one map needs a threshold, also where the options ask for no background."""
-    threshold = options.threshold(encoder)
-    return encoder.background if threshold is None else threshold

@@ -18,6 +18,7 @@ from tests.tolerance import (
     assert_close,
     assert_same_decisions,
     assert_same_tagging,
+    calibrated_scale,
     float_tolerance,
     label_margin,
     largest_difference,
@@ -29,7 +30,6 @@ from ttd.encoders.clip import CLIPEncoder
 from ttd.errors import InputError, ModelError
 from ttd.inference.options import Options
 from ttd.inference.resizing import resize
-from ttd.maps import joint_norm
 from ttd.model import TTD
 from ttd.scenes import Scene
 
@@ -55,11 +55,9 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def caption_heat(model: TTD, image: str, caption: str, **options: object) -> tuple[np.ndarray, float]:
     """A caption's map, and by how much another computation of it may differ."""
-    scale = map_scale(model.similarity(image, [caption]))
     terms = MINI + (PAMR if options.get("refine") == "pamr" else 0)
-    return model.caption_map(image, caption, options=Options(**options)), float_tolerance(
-        torch.float32, terms, scale=scale
-    )
+    heat = model.caption_map(image, caption, options=Options(**options), scale="calibrated")
+    return heat, float_tolerance(torch.float32, terms, scale=calibrated_scale(model.encoder))
 
 
 def test_the_answer_equals_the_models(pool: ModelPool, question: Question, image: str, scene: Scene) -> None:
@@ -78,8 +76,8 @@ def test_the_answer_equals_the_models(pool: ModelPool, question: Question, image
     assert_same_decisions(view.mask, mask, heat - 0.5, rounding)
     assert found.segmentation is not None
     labels = model.segment(image, ["lion", "couch"])
-    large = resize(joint_norm(sim), labels.label_map.shape)
-    rounding = float_tolerance(torch.float32, MINI, scale=map_scale(sim, joint=True))
+    large = resize(model.encoder.calibration(sim), labels.label_map.shape)
+    rounding = float_tolerance(torch.float32, MINI, scale=calibrated_scale(model.encoder))
     margin = label_margin(large, labels.background)
     assert_same_decisions(found.segmentation.label_map, labels.label_map, margin, rounding)
     assert found.vocabulary_size == len(model.encoder.vocabulary or ())
@@ -142,6 +140,7 @@ def test_the_threshold_gives_mask_and_background(
     refined = {} if refine == AS_PROTOCOL else {"refine": refine}
     expected = model.caption_mask(asked.path or "", asked.caption, threshold=threshold, options=Options(**refined))
     heat, rounding = caption_heat(model, asked.path or "", asked.caption, **refined)
+    heat = np.where(threshold == 0, 1.0, heat)  # nothing lies below 0, however close to it
     assert_same_decisions(found.captions[0].mask, expected, heat - threshold, rounding)
     assert found.segmentation is not None
     assert found.segmentation.background == threshold
@@ -210,5 +209,5 @@ def test_an_adapter_of_another_model_is_a_sentence(adapter: Path, question: Ques
 
 
 def test_each_protocol_brings_its_threshold(pool: ModelPool) -> None:
-    assert threshold_of(pool, "mini", "none", "default") == ttd.load("mini").encoder.background
+    assert threshold_of(pool, "mini", "none", "default") == ttd.load("mini").encoder.caption_threshold
     assert threshold_of(pool, "mini", "none", "tcl") == 0.4

@@ -14,11 +14,18 @@ from PIL import Image
 import ttd
 from tests.cli.conftest import one_sentence
 from tests.tiny_models import tiny_clip_model
-from tests.tolerance import COSINES, assert_close, assert_same_decisions, float_tolerance, label_margin, map_scale
+from tests.tolerance import (
+    COSINES,
+    assert_close,
+    assert_same_decisions,
+    calibrated_scale,
+    float_tolerance,
+    label_margin,
+    map_scale,
+)
 from ttd.cli import cli
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.inference.resizing import resize
-from ttd.maps import joint_norm
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +81,12 @@ def test_maps_agree_with_python(tiny: Path, noise: Path, tmp_path: Path) -> None
     labels = np.asarray(Image.open(tmp_path / "a-labels.png"))
     names = ["dog", "tree", "sky"]
     expected, sim = model.segment(image, names), model.similarity(image, names)
-    margin = label_margin(resize(joint_norm(sim), labels.shape), expected.background)
-    rounding = float_tolerance(torch.float32, COSINES, scale=map_scale(sim, joint=True))
+    margin = label_margin(resize(model.encoder.calibration(sim), labels.shape), expected.background)
+    rounding = float_tolerance(torch.float32, COSINES, scale=calibrated_scale(model.encoder))
     assert_same_decisions(labels, expected.label_map, margin, rounding)
     assert ask("mask", image, "a dog", *base, "--threshold", "0.3").exit_code == 0
     mask = np.asarray(Image.open(tmp_path / "a-mask.png")) == 255
-    rounding = float_tolerance(torch.float32, COSINES, scale=map_scale(model.similarity(image, ["a dog"])))
-    margin = model.caption_map(image, "a dog") - 0.3
+    margin = model.caption_map(image, "a dog", scale="calibrated") - 0.3
     assert_same_decisions(mask, model.caption_mask(image, "a dog", threshold=0.3), margin, rounding)
     record = json.loads(ask("heatmap", image, "dog", "tree", *base).stdout)
     heat = model.heatmaps(image, ["dog", "tree"])[1]

@@ -13,10 +13,10 @@ from tests.tiny_models import random_pixels, tiny_clip, tiny_siglip, tiny_tcl
 from tests.tolerance import TINY_IMAGE, TINY_TCL, TINY_TEXT, assert_close
 from ttd.encoders import base
 from ttd.encoders.base import Encoder
+from ttd.encoders.calibration import Calibration
 from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.features import ImageFeatures, MapQuestion, cosine_maps
+from ttd.encoders.features import ImageFeatures, cosine_maps
 from ttd.errors import InputError
-from ttd.maps import joint_norm, norm
 
 TEMPLATES = ("a photo of a {}.", "{} {}", "art")
 
@@ -79,15 +79,13 @@ def test_cosines_ignore_autocast() -> None:
 
 
 @torch.no_grad()
-def test_maps_follow_the_rule_of_uncalibrated_encoders() -> None:
+def test_maps_are_calibrated_cosines() -> None:
     encoder = tiny_clip()
     features, text = encoder.encode_image(random_pixels()), encoder.encode_text(["dog", "cat"])
-    sim = encoder.similarity(features, text)
-    ranges = sim.amax((-2, -1)) - sim.amin((-2, -1))
-    joint = encoder.maps(features, text, MapQuestion(joint=True))
-    # The same cosines once more, then divided by the range of a map.
-    for maps, expected in ((encoder.maps(features, text), norm(sim)), (joint, joint_norm(sim))):
-        assert_close(maps, expected, 48, scale=2 * float(sim.abs().max() / ranges.min()))
+    sim = encoder.similarity(features, text).double().numpy()
+    assert_close(encoder.maps(features, text), 1 / (1 + np.exp(-10 * (sim - 0.25))), 48, scale=10 / 4)
+    encoder.calibration = Calibration(40.0, 0.1)
+    assert_close(encoder.maps(features, text), 1 / (1 + np.exp(-40 * (sim - 0.1))), 48, scale=40 / 4)
 
 
 def test_features_of_some_images() -> None:

@@ -137,7 +137,7 @@ def test_templates_are_averaged_before_they_are_normalised() -> None:
 
 
 @torch.no_grad()
-def test_maps_mix_the_branches_and_ignore_joint() -> None:
+def test_maps_mix_the_branches() -> None:
     encoder = tiny_tcl()
     features, text = encoder.encode_image(random_pixels()), encoder.encode_text(["dog", "cat"])
     own = encoder.maps(features, text, MapQuestion(clip_weight=0))
@@ -145,7 +145,7 @@ def test_maps_mix_the_branches_and_ignore_joint() -> None:
     prior = interpolate(torch.sigmoid(10 * (cos_clip - 0.25)), scale_factor=4, mode="bilinear")
     assert_close(own, torch.sigmoid(9 * encoder.similarity(features, text) - 2), 48, scale=9 / 4)
     # The steepest slopes of both sigmoids, each with its share.
-    mixed = encoder.maps(features, text, MapQuestion(joint=True, clip_weight=0.6))
+    mixed = encoder.maps(features, text, MapQuestion(clip_weight=0.6))
     assert_close(mixed, 0.4 * own + 0.6 * prior, 48, scale=0.4 * 9 / 4 + 0.6 * 10 / 4)
     with pytest.raises(InputError, match="clip_weight"):
         encoder.maps(features, text, MapQuestion(clip_weight=1.5))

@@ -43,7 +43,7 @@ def test_sizes_of_tcl(image: tuple[int, int], expected: tuple[int, int]) -> None
 
 
 def test_presets_of_the_authors() -> None:
-    tcl, clip = ColourEncoder(padding=16, calibrated=True), ColourEncoder()
+    tcl, clip = ColourEncoder(padding=16, own_maps=True), ColourEncoder()
     tcl.background = 0.4
     tags = PROTOCOLS["paper"].tags
     assert (tags.size, tags.scales, tags.flip, tags.window) == (224, (1.0,), True, None)

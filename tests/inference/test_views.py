@@ -68,7 +68,7 @@ def test_scales_are_averaged_on_the_finest_grid() -> None:
     "changes", [{}, {"flip": True}, {"window": 24, "stride": 12, "flip": True, "scales": (1.0, 0.5)}]
 )
 def test_padding_never_wins(changes: dict[str, object]) -> None:
-    encoder = ColourEncoder(padding=16, calibrated=True)
+    encoder = ColourEncoder(padding=16, own_maps=True)
     options = Options(**changes)
     pixels = [normalised(scene(37, 51)), normalised(scene(19, 25))][: len(options.scales)]
     text = encoder.encode_text(TEXT)
@@ -120,7 +120,7 @@ def test_the_mean_feature_of_one_view_is_the_plain_mean() -> None:
 
 
 def test_the_mean_feature_of_many_views_is_the_mean_over_the_canvas() -> None:
-    encoder = ColourEncoder(padding=16, calibrated=True)
+    encoder = ColourEncoder(padding=16, own_maps=True)
     options = Options(scales=(1.0, 0.5), flip=True, window=24, stride=12)
     pixels = [normalised(scene(37, 51)), normalised(scene(19, 25))]
     views = list(encode_views(encoder, pixels, options))

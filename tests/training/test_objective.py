@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ def plain_sim(encoder: Encoder, batch: Batch, b: int, text: str) -> np.ndarray:
     return torch.einsum("chw,c->hw", dense, embedding).numpy()
 
 
-def plain_loss(encoder: Encoder, batch: Batch, b: int) -> tuple[float, float, list[bool]]:
-    """L_distill and L_tag of one image, and which words the largest gap selects."""
+def plain_loss(
+    encoder: Encoder, batch: Batch, b: int, trained: Callable[[np.ndarray], np.ndarray] = lambda sim: sim
+) -> tuple[float, float, list[bool]]:
+    """L_distill and L_tag of one image of `trained` cosines, and which words the largest gap selects."""
     words = [batch.words[r] for r, v in zip(batch.word_rows[b], batch.word_valid[b], strict=True) if v]
     sims = [plain_sim(encoder, batch, b, word) for word in words]
     caption = plain_sim(encoder, batch, b, batch.captions[batch.caption_rows[b, 0]])
@@ -64,6 +67,7 @@ def plain_loss(encoder: Encoder, batch: Batch, b: int) -> tuple[float, float, li
     drops = [order[i] - order[i + 1] for i in range(len(order) - 1)]
     cut = order[int(np.argmax(drops))] if drops else order[0]
     selected = [bool(score >= cut) for score in scores]
+    sims, caption = [trained(sim) for sim in sims], trained(caption)
     goals = [(sim - sim[inside].min()) / (np.ptp(sim[inside]) + 1e-6) for sim in sims]
     union = np.max([goal for goal, chosen in zip(goals, selected, strict=True) if chosen], axis=0)
     distill = float(((caption - union)[inside] ** 2).mean())
@@ -81,6 +85,19 @@ def test_a_batch_is_its_images_one_by_one(config: Config) -> None:
     assert_close(outcome.terms["distill"], sum(e[0] for e in expected), LOSS)
     assert_close(outcome.terms["tag"], sum(e[1] for e in expected), LOSS)
     assert_close(outcome.loss, sum(e[0] + e[1] for e in expected), LOSS)
+    for b, (_, _, selected) in enumerate(expected):
+        assert inputs.selected[b, : len(selected)].tolist() == selected
+
+
+def test_p_is_trained_as_the_cosine_is(base: Path, shards: Path) -> None:
+    """The losses of p = sigmoid(w (cos - c)), computed image by image; words are selected by their cosines."""
+    config = tiny_config(base, shards, "loss.similarity=calibrated", "loss.w=7", "loss.c=0.1")
+    objective, batch = objective_of(config), batch_of(config)
+    outcome, inputs = objective(batch), objective.inputs(batch)
+    encoder = objective.encoder
+    expected = [plain_loss(encoder, batch, b, lambda sim: 1 / (1 + np.exp(-7 * (sim - 0.1)))) for b in range(4)]
+    assert_close(outcome.terms["distill"], sum(e[0] for e in expected), LOSS)
+    assert_close(outcome.terms["tag"], sum(e[1] for e in expected), LOSS)
     for b, (_, _, selected) in enumerate(expected):
         assert inputs.selected[b, : len(selected)].tolist() == selected
 
@@ -251,21 +268,47 @@ def test_a_image_alone_has_relative_maps_of_its_own(base: Path, shards: Path) ->
     assert objective(batch).loss.isfinite()
 
 
-def test_calibrated_maps_are_tcls(base: Path, shards: Path) -> None:
-    config = tiny_config(base, shards, "loss.maps=calibrated")
-    with pytest.raises(InputError, match="does not suit a clip model"):
-        objective_of(config)
-    objective, batch = objective_of(config, tiny_tcl()), batch_of(config)
+@pytest.mark.parametrize("kind", ["clip", "tcl"])
+@pytest.mark.parametrize("numbers", [(), ("loss.w=30", "loss.c=0.1")])
+def test_the_similarity_that_is_trained_is_p(base: Path, shards: Path, kind: str, numbers: tuple[str, ...]) -> None:
+    encoder = tiny_clip() if kind == "clip" else tiny_tcl()
+    config = tiny_config(base, shards, "loss.similarity=calibrated", *numbers)
+    objective, batch = objective_of(config, encoder), batch_of(config)
     inputs = objective.inputs(batch)
-    assert inputs.sim.min() >= 0
-    assert inputs.sim.max() <= 1
-    objective.config = tiny_config(base, shards)
+    raw_config = tiny_config(base, shards, "loss.similarity=raw")
+    objective.config, objective.calibration = raw_config, None
     raw = objective.inputs(batch)
     assert torch.equal(raw.selected, inputs.selected)  # words are scored by raw cosines either way
-    network: Any = objective.encoder.backbone
-    expected = torch.sigmoid(network.mask_scale * raw.sim + network.mask_shift)
-    # Both encode anew; the sigmoid is steepest with a quarter of its scale.
-    assert_close(inputs.sim, expected, COSINES + TINY_TCL, scale=float(network.mask_scale) / 4)
+    w, c = (30.0, 0.1) if numbers else (encoder.calibration.w, encoder.calibration.c)
+    # Both encode anew; the sigmoid is steepest with a quarter of its slope.
+    for found, cosines in ((inputs.sim, raw.sim), (inputs.caption_sim, raw.caption_sim)):
+        assert_close(found, torch.sigmoid(w * (cosines - c)), COSINES + TINY_TCL, scale=w / 4)
+    assert inputs.sim.requires_grad
+
+
+def test_every_term_gets_p(base: Path, shards: Path) -> None:
+    settings = ("loss.similarity=calibrated", "loss.relative=true", "loss.rank=1", "loss.negatives=2")
+    config = tiny_config(base, shards, *settings)
+    objective, batch = objective_of(config), batch_of(config)
+    inputs = objective.inputs(batch)
+    assert (inputs.negative_sim >= 0).all()
+    assert (inputs.negative_sim <= 1).all()
+    assert inputs.word_scores.min() >= 0
+    assert set(objective(batch).terms) == {"distill", "tag", "rank"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("loss.similarity=raw", "loss.w=10"), "belong to"),
+        (("loss.similarity=calibrated", "loss.c=0.2"), "needs loss.w"),
+        (("loss.w=-1",), "at least 0"),
+        (("loss.similarity=maps",), "one of calibrated, raw"),
+    ],
+)
+def test_constants_that_cannot_be_are_refused(base: Path, shards: Path, settings: tuple[str, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        tiny_config(base, shards, *settings)
 
 
 def test_nan_names_its_pairs(config: Config) -> None:

@@ -118,8 +118,7 @@ class Proposer:
 
         self._model, self._sam = model, sam
         self._options = replace(options or Options(), refine="none")
-        threshold = self._options.threshold(model.encoder)
-        self.threshold = model.encoder.background if threshold is None else threshold
+        self.threshold = self._options.caption_threshold(model.encoder)
         self._heat: LRUCache[tuple[int, str], NDArray[np.float32]] = LRUCache(HEAT_BYTES, lambda heat: heat.nbytes)
         self._masks: LRUCache[tuple[int, str, Prompts], NDArray[np.uint8]] = LRUCache(
             MASK_BYTES, lambda mask: mask.nbytes
@@ -154,7 +153,7 @@ class Proposer:
             missing = [word for word in words if self._heat.get((encoded.number, word)) is None][:fit]
             if missing:
                 with self._model_lock:
-                    maps = self._model.heatmaps(encoded._image, missing)
+                    maps = self._model.heatmaps(encoded._image, missing, scale="calibrated")
                 for word, heat in zip(missing, maps, strict=True):
                     # A copy: a map of its own can be freed alone.
                     self._heat.put((encoded.number, word), np.array(heat))

@@ -199,11 +199,9 @@ def download(pool: ModelPool, question: Question) -> PageDownload:
 
 
 def threshold_of(pool: ModelPool, model: str, adapter: str, protocol: str) -> float:
-    """The threshold of a protocol, or the model's own where the protocol has none."""
+    """The threshold of a protocol, or the model's own for captions where the protocol has none."""
     with pool.use(model, adapter) as used:
-        encoder = used.ttd.encoder
-        own = find_options(protocol, "masks").threshold(encoder)
-        return encoder.background if own is None else own
+        return find_options(protocol, "masks").caption_threshold(used.ttd.encoder)
 
 
 def _tag(model: ModelInUse, image: PageImage, question: Question) -> Tagging:
@@ -225,7 +223,7 @@ def _after(adapter: str) -> str:
 
 
 def _caption(model: ModelInUse, image: PageImage, question: Question, title: str) -> CaptionResult:
-    heat = model.ttd.caption_map(image.shown, question.caption)
+    heat = model.ttd.caption_map(image.shown, question.caption, scale="calibrated")
     return CaptionResult(title, heat, heat >= question.threshold)
 
 

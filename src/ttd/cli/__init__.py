@@ -27,6 +27,7 @@ COMMANDS = {
     "bias": "ttd.cli.bias:bias",
     "data": "ttd.cli.data:data",
     "prune": "ttd.cli.prune:prune",
+    "calibrate": "ttd.cli.calibrate:calibrate",
     "train": "ttd.cli.train:train",
     "merge": "ttd.cli.train:merge",
     "app": "ttd.cli.app:app",

@@ -69,6 +69,7 @@ def app(
     adapters: tuple[str, ...],
     adapter_scale: float,
     method: str | None,
+    calibration: str | None,
     device: str | None,
     dtype: str | None,
     sam_model: str | None,
@@ -104,7 +105,7 @@ def app(
         raise InputError("--images and --every-caption are about what is annotated: name that with --annotate")
     access.check_free()
     encoder: dict[str, Any] = {
-        "adapter_scale": adapter_scale, "method": method, "device": device, "dtype": dtype,
+        "adapter_scale": adapter_scale, "method": method, "calibration": calibration, "device": device, "dtype": dtype,
     }  # fmt: skip
     if models == ("mini",) and not adapters and annotate is None:
         adapters = ("mini+ttd", "mini+negatives")  # so that the page can show before and after at once

@@ -61,6 +61,7 @@ class ModelChoice:
     adapter: str | None
     adapter_scale: float
     method: str | None
+    calibration: str | None
     device: str | None
     dtype: str | None
 
@@ -78,6 +79,7 @@ class ModelChoice:
             adapter=self.adapter,
             adapter_scale=self.adapter_scale,
             method=self.method,
+            calibration=self.calibration,
             device=device,
             dtype=self.dtype,
         )
@@ -88,6 +90,7 @@ class ModelChoice:
             "adapter": self.adapter,
             "adapter_scale": self.adapter_scale if self.adapter else None,
             "method": self.method,
+            "calibration": calibration_values(self.calibration),
             "dtype": self.dtype,
         }
 
@@ -132,7 +135,17 @@ class Settings(ProtocolChanges, ModelChoice):
         kept = asdict(self)
         for name in ("out", "as_json", "batch", "verbose", "device"):
             del kept[name]
+        kept["calibration"] = calibration_values(self.calibration)
         return kept
+
+
+def calibration_values(path: str | None) -> dict[str, float] | None:
+    """What decides results about `--calibration FILE`: its numbers; None where the model's own are taken."""
+    if path is None:
+        return None
+    from ttd.encoders.calibration import read_calibration
+
+    return read_calibration(path)[0].to_dict()
 
 
 def threshold_or_none(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | bool | None:
@@ -191,6 +204,7 @@ ENCODER_OPTIONS = (
         help="Weight of the adapter.",
     ),
     METHOD_OPTION,
+    click.option("--calibration", metavar="FILE", help="Of `ttd calibrate`, in place of the model's own."),
     DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )

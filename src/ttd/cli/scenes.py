@@ -135,6 +135,32 @@ def report(
 
 
 @scenes.command()
+@click.option("--model", default="mini", show_default=True, help="Name or folder.")
+@click.option("--adapter", help="A TTD adapter.")
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option("--count", type=click.IntRange(1), default=30, show_default=True, help="How many scenes.")
+@click.option("--threshold", type=click.FloatRange(0.0, 1.0), help="Of the background; by default the model's.")
+@DEVICE_OPTION
+def background(
+    model: str, adapter: str | None, split: str, count: int, threshold: float | None, device: str | None
+) -> None:
+    """Measure how much of the background is found when 3, 20, 80 and 160 nouns are asked for."""
+    import ttd
+    from ttd.cli.output import table
+    from ttd.scenes import Scenes
+    from ttd.scenes.background_recall import background_rows
+
+    world = Scenes(split)
+    rows = background_rows(
+        ttd.load(model, adapter=adapter, device=device), [world[i] for i in range(count)], threshold=threshold
+    )
+    head = ("rule", "nouns asked", "background found", "objects found", "called background", "truly")
+    numbers = [(r.background, r.objects, r.share, r.truth) for r in rows]
+    cells = [(r.rule, str(r.asked), *(f"{n:.2f}" for n in one)) for r, one in zip(rows, numbers, strict=True)]
+    click.echo(table(head, cells))
+
+
+@scenes.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Runs and tables.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often each training is done.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")

@@ -143,7 +143,7 @@ def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
         ) or pa.types.is_null(found)
     if wanted in _STRINGS:
         return found in _STRINGS or pa.types.is_null(found)
-    return bool(pa.types.is_floating(found))
+    return bool(pa.types.is_integer(found) if pa.types.is_integer(wanted) else pa.types.is_floating(found))
 
 
 def kept_rows(path: Path, shards: Sequence[Shard]) -> NDArray[np.int64]:

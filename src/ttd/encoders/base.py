@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ttd.encoders.calibration import OPENAI_LIKE, Calibration
 from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion, cosine_maps
 from ttd.encoders.identity import fingerprint, statistics_identity, tokenizer_identity
 from ttd.errors import InputError, ModelError
-from ttd.maps import joint_norm, norm
 
 if TYPE_CHECKING:
     from ttd.encoders.loading.formats import Source
@@ -41,12 +41,12 @@ class Encoder(nn.Module, ABC):
         patch_size: the sides of `pixels` are multiples of this (TCL pads by itself).
         image_size: the native side in pixels.
         max_tokens: longest text in tokens, start and end included.
-        background: default threshold under which a map means background.
+        background: default threshold under which a calibrated map means background.
+        caption_threshold: default threshold of a caption's mask.
         backgrounds: thresholds of its own for single data sets, by their names.
-        averages: what is averaged over the views of an image: "cosines", which are then scaled together, or "maps"
-            that are comparable as they are.
+        averages: what is averaged over the views of an image: "cosines", which are then calibrated, or "maps".
+        looked_at: how heat maps for people are scaled: each by itself ("norm"), or "calibrated".
         refined_inside: refinements that `maps` does by itself, at the encoder's own resolution.
-        trained_maps: what losses may be computed on: "raw" cosines, "calibrated" maps.
         default_refinement: what `refine="auto"` means.
         usual_templates: by name, for classes and captions of an open vocabulary.
         vocabulary: the words that a small model knows, None where anything goes.
@@ -64,10 +64,12 @@ class Encoder(nn.Module, ABC):
     image_size: int
     max_tokens: int
     background: float = 0.5
+    _caption_threshold: float | None = None
+    _calibration: Calibration | None = None
     backgrounds: ClassVar[Mapping[str, float]] = {}
     averages: Literal["cosines", "maps"] = "cosines"
+    looked_at: Literal["norm", "calibrated"] = "norm"
     refined_inside: tuple[str, ...] = ()
-    trained_maps: tuple[str, ...] = ("raw",)
     default_refinement: str = "none"
     usual_templates: str = "openai80"
     vocabulary: frozenset[str] | None = None
@@ -91,13 +93,39 @@ class Encoder(nn.Module, ABC):
         raise ModelError(f"{cls.__name__} does not say how it is built from files: its class must define from_source")
 
     def configured(
-        self: Self, image_size: int | None, background: float | None, vocabulary: frozenset[str] | None
+        self: Self,
+        image_size: int | None = None,
+        background: float | None = None,
+        vocabulary: frozenset[str] | None = None,
+        caption_threshold: float | None = None,
+        calibration: Calibration | None = None,
     ) -> Self:
         """Take over what the card `ttd.json` of a model says, once, after building; None leaves what is there."""
         self.image_size = image_size or self.image_size
         self.background = self.background if background is None else background
         self.vocabulary = self.vocabulary if vocabulary is None else vocabulary
+        self._caption_threshold = self._caption_threshold if caption_threshold is None else caption_threshold
+        self._calibration = self._calibration if calibration is None else calibration
         return self
+
+    @property
+    def default_calibration(self) -> Calibration:
+        """What stands for `calibration` where nobody fitted one: by default what suits OpenAI's CLIPs."""
+        return OPENAI_LIKE
+
+    @property
+    def calibration(self) -> Calibration:
+        """How cosines become maps in 0..1; may be set."""
+        return self.default_calibration if self._calibration is None else self._calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+
+    @property
+    def caption_threshold(self) -> float:
+        """The threshold of a caption's mask where nobody says one: `background` unless the card says another."""
+        return self.background if self._caption_threshold is None else self._caption_threshold
 
     def save(self, folder: Path) -> None:
         """Write the whole model, an adapter merged into it, as files that `from_source` reads: into an empty folder."""
@@ -231,32 +259,9 @@ class Encoder(nn.Module, ABC):
         """
         return cosine_maps(features.dense, text)
 
-    def scaled(self, sim: Tensor, *, joint: bool = False) -> Tensor:
-        """Cosines `[B,N,h,w]` -> maps in 0..1; for encoders whose views are averaged as cosines.
-
-        Min-max over each map, or with `joint` over all texts and cells of an image.
-        """
-        return joint_norm(sim) if joint else norm(sim)
-
     def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
-        """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid; here `scaled` cosines."""
-        return self.scaled(self.similarity(features, text), joint=question.joint)
-
-    def loss_maps(self, features: ImageFeatures, text: Tensor, which: str = "raw") -> Tensor:
-        """What losses are computed on, `[B,N,h,w]`, from `dense` alone, with gradient.
-
-        Args:
-            features: B images.
-            text: `[N,C]` or `[B,N,C]`, normalised here.
-            which: one of `trained_maps`; "raw": cosines.
-
-        Raises:
-            InputError: the encoder has no such maps.
-        """
-        if which not in self.trained_maps:
-            known = " or ".join(f'"{name}"' for name in self.trained_maps)
-            raise InputError(f'the maps "{which}" are not for a {self.kind} model: choose {known}')
-        return self.similarity(features, text)
+        """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid; here calibrated cosines."""
+        return self.calibration(self.similarity(features, text))
 
     def identity(self) -> dict[str, Any]:
         """What the model is besides its parameters, as JSON values: image statistics, and the tokenizer if it has one.
@@ -280,6 +285,8 @@ class Encoder(nn.Module, ABC):
             "image_size": self.image_size,
             "background": self.background,
             "backgrounds": dict(self.backgrounds),
+            "caption_threshold": self.caption_threshold,
+            "calibration": self.calibration.to_dict(),
             "refine": self.default_refinement,
             "templates": self.default_templates,
             "vocabulary": None if vocabulary is None else hashlib.sha256(vocabulary.encode()).hexdigest(),

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
+from ttd.encoders.calibration import Calibration
 from ttd.encoders.clip_towers import (
     CLIPTowers,
     as_map,
@@ -89,7 +90,7 @@ class CLIPEncoder(CLIPTowers):
         tokenizer: a transformers tokenizer; None if only token ids will be encoded.
         method: a method, or its name ("maskclip", "sclip", "clearclip", "naclip", "values", ...).
         mean, std: image statistics, OpenAI's by default.
-        background: default threshold of `segment` on min-max scaled maps.
+        background: default threshold of `segment` on calibrated maps.
         vocabulary: the words that the model knows, None where anything goes.
     """
 
@@ -223,7 +224,14 @@ class CLIPEncoder(CLIPTowers):
             background=self.background,
             vocabulary=self.vocabulary,
         )
-        return other.configured(self.image_size, None, None).train(self.training)
+        fitted = self._calibration if other.method.calibration is None else None
+        cut = self._caption_threshold
+        return other.configured(self.image_size, caption_threshold=cut, calibration=fitted).train(self.training)
+
+    @property
+    def default_calibration(self) -> Calibration:
+        """The method's, where it gives no cosines, else what suits OpenAI's CLIPs."""
+        return self.method.calibration or super().default_calibration
 
     def encode_image(self, pixels: Tensor, places: Tensor | None = None) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last.

@@ -77,13 +77,11 @@ class MapQuestion:
     """How an encoder is asked for maps; it heeds what concerns it.
 
     Attributes:
-        joint: whether the maps of an image shall be comparable with each other.
         refine: a refinement that the encoder does within its maps, one of its `refined_inside`; else "none".
         threshold: at which these very maps are cut (one view, no averaging); None where their values matter.
         clip_weight: in 0..1, the weight of a frozen branch, where the encoder has one; None: its own.
     """
 
-    joint: bool = False
     refine: str = "none"
     threshold: float | None = None
     clip_weight: float | None = None

@@ -30,6 +30,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 from ttd.registry import METHODS
 
@@ -113,6 +114,7 @@ class Method:
         second_backbone: makes the second backbone, `second_backbone(device)` -> a callable from normalised pixels
             `[B,3,H,W]` to features `[B,...]`; called when it is first needed. It is frozen.
         every_state: whether `hidden_states` are what enters each of the blocks, not the last one alone.
+        calibration: of what `similarity` or `finish` gives, where that is not a cosine; None: the model's.
         uses_query: whether the last block's q takes part in `patches`, so that training reaches it.
     """
 
@@ -126,6 +128,7 @@ class Method:
     second_backbone: Callable[[torch.device], Callable[[Tensor], Tensor]] | None = None
     every_state: bool = False
     uses_query: bool = True
+    calibration: Calibration | None = None
 
     def key(self) -> str:
         """Another text where other features are to be expected: a hook's settings, or its module's file, changed.

@@ -11,6 +11,7 @@ import torch
 
 from ttd.device import find_device
 from ttd.encoders.base import Encoder
+from ttd.encoders.calibration import set_calibration
 from ttd.encoders.families import Format, find_family
 from ttd.encoders.loading.adapters import HUB_ID, add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
@@ -35,6 +36,7 @@ def load_encoder(
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
     method: str | None = None,
+    calibration: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     merge: bool = True,
@@ -46,6 +48,7 @@ def load_encoder(
         adapter: an adapter's short name, folder, file or hub id.
         adapter_scale: how much of the adapter counts: 0 is the base exactly, 1 the adapter as trained.
         method: name of a method, see `ttd.encoders.methods`; None takes the model's own.
+        calibration: a file of `ttd calibrate`, or another model's `ttd.json`; None takes the model's own.
         device: None is CUDA where there is one, else MPS, else the CPU.
         dtype: "float32", "bfloat16", "float16", or torch's; None is float32.
         merge: add the adapter to the weights, which makes it free; False keeps its layers apart.
@@ -64,13 +67,14 @@ def load_encoder(
     source = find_model(name)
     try:
         if adapter_path is None:
-            encoder = build(source, method)
+            encoder = _calibrated(build(source, method), calibration)
         elif adapter_path.is_file():
-            encoder = build(_with_adapter_file(source, adapter_path, adapter_scale), method)
+            with_adapter = _with_adapter_file(source, adapter_path, adapter_scale)
+            encoder = _calibrated(build(with_adapter, method), calibration)
         else:
             # An adapter may have been trained with another method than its base has by default.
             card = read_card(adapter_path)
-            encoder = build(source, method or (card.method if card else None))
+            encoder = _calibrated(build(source, method or (card.method if card else None)), calibration)
             ids = _hub_ids(str(name), source.path)
             attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge, model_ids=ids)
         return encoder.to(place, precision).eval().requires_grad_(False)
@@ -193,7 +197,17 @@ def build(source: Source, method: str | None = None) -> Encoder:
     if card is None:
         return encoder
     folder = source.path if source.path.is_dir() else source.path.parent
-    return encoder.configured(card.image_size, card.background, read_vocabulary(folder, card))
+    fitted = card.calibration
+    if encoder.method is not None and encoder.method.calibration is not None:
+        fitted = None  # the card's is about cosines, which this method does not give
+    vocabulary = read_vocabulary(folder, card)
+    return encoder.configured(card.image_size, card.background, vocabulary, card.caption_threshold, fitted)
+
+
+def _calibrated(encoder: Encoder, calibration: str | Path | None) -> Encoder:
+    if calibration is not None:
+        set_calibration(encoder, calibration)
+    return encoder
 
 
 def _with_adapter_file(source: Source, path: Path, scale: float) -> Source:

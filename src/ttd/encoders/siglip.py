@@ -19,6 +19,7 @@ from torch.nn.functional import linear, normalize
 from transformers import SiglipConfig, SiglipModel
 
 from ttd.encoders.base import Encoder
+from ttd.encoders.calibration import Calibration
 from ttd.encoders.clip_towers import as_map, run_blocks
 from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.features import ImageFeatures
@@ -50,7 +51,7 @@ class SigLIPEncoder(Encoder):
         model: the towers.
         tokenizer: a transformers tokenizer; None if only token ids will be encoded.
         mean, std: image statistics.
-        background: default threshold of `segment` on min-max scaled maps.
+        background: default threshold of `segment` on calibrated maps.
     """
 
     def __init__(
@@ -98,6 +99,11 @@ class SigLIPEncoder(Encoder):
     def logit_scale(self) -> float:
         """The multiplier of cosines before SigLIP's sigmoid."""
         return float(self._siglip.logit_scale.exp())
+
+    @property
+    def default_calibration(self) -> Calibration:
+        """SigLIP's own scale and bias, which it was trained with on pooled embeddings: they may saturate on patches."""
+        return Calibration(self.logit_scale, -float(self._siglip.logit_bias) / self.logit_scale)
 
     @property
     def embedding_size(self) -> int:

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import CLIPModel
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
+from ttd.encoders.calibration import OPENAI_LIKE, Calibration
 from ttd.encoders.clip_towers import CLIPTowers, as_map, build_clip, embed_patches, run_blocks
 from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion, cosine_maps
@@ -37,7 +38,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CLIP_LOGIT_SCALE = math.log(100)  # where OpenAI's training ended; TCL's checkpoint does not repeat it
 CLIP_WEIGHT = 0.3
-CLIP_CENTRE, CLIP_SHARPNESS = 0.25, 10.0
 ROUNDING = 1e-5
 WEIGHTS = "tcl.safetensors"
 
@@ -84,8 +84,8 @@ class TCLEncoder(CLIPTowers):
     """
 
     averages = "maps"
+    looked_at = "calibrated"
     refined_inside = ("pamr",)
-    trained_maps = ("raw", "calibrated")
     pruning_size = 224  # the authors scored with TCL at this side
     single_file_adapters = True
     default_refinement = "pamr"
@@ -186,6 +186,14 @@ class TCLEncoder(CLIPTowers):
         layers = self._clip.vision_model.encoder.layers
         return self._project(class_token(layers[-1], run_blocks(layers[self._first_trained : -1], tokens)))
 
+    @property
+    def default_calibration(self) -> Calibration:
+        """What TCL learned: its `w`, and `c = -b / w`."""
+        w, b = float(self._network.mask_scale), float(self._network.mask_shift)
+        if not w > 0:
+            raise ModelError(f"the slope of this TCL's masks is {w}, not above 0: the checkpoint is damaged")
+        return Calibration(w, -b / w)
+
     def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
         """Calibrated masks in 0..1, `[B,N,H/4,W/4]` over the padded image.
 
@@ -197,7 +205,7 @@ class TCLEncoder(CLIPTowers):
             text: `[N,C]` or `[B,N,C]`, normalised here.
             question: `refine="pamr"` refines with PAMR at this resolution, with a `threshold` only those texts whose
                 mask may reach it whatever PAMR does; `clip_weight` is k, by default 0.3, and 0 leaves the frozen
-                branch out; `joint` changes nothing: calibrated masks are comparable as they are.
+                branch out.
         """
         clip_weight = CLIP_WEIGHT if question.clip_weight is None else question.clip_weight
         if not 0 <= clip_weight <= 1:
@@ -209,10 +217,6 @@ class TCLEncoder(CLIPTowers):
             mask = mask.clone()
             mask[:, needed] = self._refine(features, mask[:, needed])
         return mask if prior is None else (1 - clip_weight) * mask + clip_weight * prior
-
-    def loss_maps(self, features: ImageFeatures, text: Tensor, which: str = "raw") -> Tensor:
-        """Cosines, or "calibrated": TCL's calibration of them, without its frozen branch, which is not trained."""
-        return self._calibrated(features, text) if which == "calibrated" else super().loss_maps(features, text, which)
 
     def masks(self, pixels: Tensor, text: Tensor, pamr: bool = False, clip_weight: float = CLIP_WEIGHT) -> Tensor:
         """TCL's final masks at the pixels' own size, `[B,N,H,W]` in 0..1.
@@ -280,15 +284,16 @@ class TCLEncoder(CLIPTowers):
         return normalize(embedded, dim=-1).permute(0, 3, 1, 2)
 
     def _calibrated(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """The trained branch's masks in 0..1: `sigmoid(w * cos + b)`, `[B,N,H/4,W/4]`."""
+        """The trained branch's masks in 0..1: `sigmoid(w * cos + b)`, or by another calibration; `[B,N,H/4,W/4]`."""
         sim = self.similarity(features, text)
+        if self._calibration is not None:
+            return self._calibration(sim)
         return torch.sigmoid(self._network.mask_scale.float() * sim + self._network.mask_shift.float())
 
     def _clip_prior(self, features: ImageFeatures, text: Tensor, like: Tensor) -> Tensor:
         """The frozen branch's opinion in 0..1, at the masks' grid."""
         sim = cosine_maps(features.extra("clip_dense", "the CLIP branch"), text)
-        prior = torch.sigmoid((sim - CLIP_CENTRE) * CLIP_SHARPNESS)
-        return interpolate(prior, like.shape[-2:], mode="bilinear")
+        return interpolate(OPENAI_LIKE(sim), like.shape[-2:], mode="bilinear")
 
     def _refine(self, features: ImageFeatures, masks: Tensor) -> Tensor:
         """PAMR on the masks' own grid."""

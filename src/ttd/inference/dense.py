@@ -6,7 +6,7 @@ Shapes: B images, N texts, C embedding channels, h x w patches of the canvas (th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
@@ -15,7 +15,10 @@ from ttd.encoders.base import Encoder
 from ttd.encoders.features import MapQuestion
 from ttd.inference.options import Options
 from ttd.inference.views import View, average
+from ttd.maps import norm
 from ttd.refine.base import Refiner, find_refiner
+
+Scale = Literal["norm", "calibrated"]
 
 
 class DenseMaps:
@@ -31,7 +34,7 @@ class DenseMaps:
         text: Tensor,
         options: Options,
         *,
-        joint: bool = False,
+        scale: Scale = "calibrated",
         threshold: float | None = None,
     ) -> Tensor:
         """Maps `[B,N,h,w]` in 0..1, averaged over the views. An encoder may refine its own here (TCL), others later.
@@ -40,7 +43,8 @@ class DenseMaps:
             views: of B images.
             text: `[N,C]`, normalised.
             options: how the question is put.
-            joint: the maps are to be compared with each other.
+            scale: "calibrated" by the model's two numbers, so that maps compare with each other and with a threshold;
+                or each by itself from its lowest to its highest value (`norm`), for people to look at.
             threshold: below it the caller makes no difference between values: a map may go without PAMR.
         """
         encoder = self._encoder
@@ -49,10 +53,11 @@ class DenseMaps:
             inside = refine if refine in encoder.refined_inside else "none"
             # Where views are averaged it is not these maps that are cut.
             cut = threshold if options.one_view else None
-            question = MapQuestion(joint, inside, cut, options.clip_weight)
-            return average(views, lambda features: encoder.maps(features, text, question))
+            question = MapQuestion(inside, cut, options.clip_weight)
+            maps = average(views, lambda features: encoder.maps(features, text, question))
+            return norm(maps) if scale == "norm" else maps
         sim = average(views, lambda features: encoder.similarity(features, text))
-        return encoder.scaled(sim, joint=joint)
+        return norm(sim) if scale == "norm" else encoder.calibration(sim)
 
     def refined(self, image: Image.Image, maps: Tensor, options: Options, threshold: float | None) -> Tensor:
         """Maps `[N,h,w]` of one image that compete with each other: `[N,H',W']`; see `ttd.Refiner.refine`."""

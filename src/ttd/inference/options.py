@@ -32,8 +32,8 @@ class Options:
         templates: for heatmaps, masks and classes, also around whole captions; None: the encoder's usual
             ("tcl9" for TCL, "none" for a closed vocabulary, else OpenAI's 80).
         tag_templates: for scoring a caption's words.
-        background: threshold in 0..1 under which a map means background; True: the encoder's own; None or
-            False: no background.
+        background: threshold in 0..1 under which a map means background, and of a caption's mask; True: the encoder's
+            own; None or False: no background.
         refine: "none", "pamr", "crf", "sam" or a registered refiner's name; "auto": the encoder's own (PAMR for
             TCL, none elsewhere).
         sam_model: SAM-HQ's short name, hub id or folder for `refine="sam"`; None: "sam-hq".
@@ -78,6 +78,12 @@ class Options:
         if self.background is None or self.background is False:
             return None
         return encoder.background if self.background is True else float(self.background)
+
+    def caption_threshold(self, encoder: Encoder) -> float:
+        """The threshold of one text's mask, which there is also without background."""
+        if self.background is None or isinstance(self.background, bool):
+            return encoder.caption_threshold
+        return float(self.background)
 
     def refinement(self, encoder: Encoder) -> str:
         """`refine` with "auto" decided."""

@@ -66,7 +66,7 @@ def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     known = (*WORDS, *sorted(FILLER))
     (folder / "words.txt").write_text("\n".join(known) + "\n", "utf-8")
     encoder = CLIPEncoder(model.float(), clip_tokenizer(), method=METHOD)
-    card = Card("clip", METHOD, IMAGE, 0.5, encoder.fingerprint(), "words.txt")
+    card = Card("clip", METHOD, IMAGE, 0.5, fingerprint=encoder.fingerprint(), vocabulary="words.txt")
     write_card(folder, card)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     text = MODEL_CARD.format(millions=millions, size=IMAGE, patch=16, samples=samples, count=len(WORDS))

@@ -101,6 +101,7 @@ def check(config: Config) -> None:
         ("optimiser.warmup", optimiser.warmup, 0),
         ("optimiser.clip", optimiser.clip, 0),
         ("loss.negatives", loss.negatives, 0),
+        ("loss.w", loss.w, 0),
         ("loss.compared", loss.compared, 1),
         *((f"loss.{name}", weight, 0) for name, weight in loss.weights().items()),
         ("data.workers", config.data.workers, 0),
@@ -125,6 +126,10 @@ def check(config: Config) -> None:
         raise InputError(f"augment.shortest ({augment.shortest}) exceeds augment.longest ({augment.longest})")
     if loss.floor > 1 or (loss.floor < 0 and loss.floor != -1):
         raise InputError(f"loss.floor must lie in 0..1, or be -1 for none, not {loss.floor}")
+    if (loss.w or loss.c) and loss.similarity == "raw":
+        raise InputError('loss.w and loss.c belong to loss.similarity = "calibrated": leave them out')
+    if loss.c and not loss.w:
+        raise InputError("loss.c needs loss.w: give both, or neither for the model's own calibration")
     if loss.relative and loss.floor >= 0:
         raise InputError("loss.relative has a zero of its own: leave out loss.floor")
     if (config.choice.by == "given") != bool(config.data.tags):

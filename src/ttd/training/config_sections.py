@@ -103,7 +103,8 @@ class Loss:
     Attributes:
         distill, tag: weights of L_distill and L_tag; 0 switches one off (Table 5).
         mean: L_tag as a mean over the words in place of the sum (ours).
-        maps: raw cosines, or the encoder's calibrated maps (TCL).
+        similarity: what is pulled to the targets: p = sigmoid(w (cos - c)), or the raw cosine as Eq. 3 writes it.
+        w, c: of p; with w 0 both are the model's own calibration.
         negatives: how many words of other captions of the batch each image gets as unselected words (ours).
         negatives_weight: of each of them in L_tag.
         relative: train how far maps exceed the mean of the negative words' maps, and captions' maps that of the
@@ -119,7 +120,9 @@ class Loss:
     distill: float = 1.0
     tag: float = 1.0
     mean: bool = False
-    maps: Literal["raw", "calibrated"] = "raw"
+    similarity: Literal["calibrated", "raw"] = "calibrated"
+    w: float = 0.0
+    c: float = 0.0
     negatives: int = 0
     negatives_weight: float = 1.0
     relative: bool = False

@@ -275,13 +275,22 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, *, scale: flo
         ModelError: the adapter does not fit the base.
     """
     out = Path(out)
+    check_new(out)
+    write_model(load_encoder(model, adapter=adapter, adapter_scale=scale, device="cpu", dtype="float32"), out)
+    return out
+
+
+def check_new(out: Path) -> None:
+    """Raise `InputError` where a folder that a model is to be written to holds something."""
     if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty: choose a new folder for the merged model")
-    encoder = load_encoder(model, adapter=adapter, adapter_scale=scale, device="cpu", dtype="float32")
+        raise InputError(f"{out} is not empty: choose a new folder for the model")
+
+
+def write_model(encoder: Encoder, out: Path) -> None:
+    """Write an encoder, whole or not at all, as a folder that `ttd.load` reads, with its thresholds and calibration."""
     with whole_folder(out) as part:
         encoder.save(part)
         write_card(part, _card(encoder, part))
-    return out
 
 
 def _card(encoder: Encoder, out: Path) -> Card:
@@ -293,6 +302,8 @@ def _card(encoder: Encoder, out: Path) -> Card:
         method=encoder.method_name,
         image_size=encoder.image_size,
         background=encoder.background,
+        caption_threshold=encoder.caption_threshold,
+        calibration=encoder.calibration,
         fingerprint=encoder.fingerprint(),
         vocabulary=VOCABULARY if encoder.vocabulary is not None else None,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder
+from ttd.encoders.calibration import Calibration
 from ttd.encoders.loading.adapters import with_layers
 from ttd.encoders.loading.catalogue import find_entry
 from ttd.encoders.loading.checkpoints import write_tensors
@@ -32,13 +33,14 @@ class Adapter:
         encoder: its backbone gets the layers in place.
         options: rank, scale, towers.
         seed: of the layers' random start.
+        calibration: with which it is trained, for its card; None: on raw cosines.
 
     Attributes:
         fingerprint: of the base, taken before anything was attached.
     """
 
-    def __init__(self, encoder: Encoder, options: Model, seed: int) -> None:
-        self.encoder, self.options = encoder, options
+    def __init__(self, encoder: Encoder, options: Model, seed: int, calibration: Calibration | None = None) -> None:
+        self.encoder, self.options, self.calibration = encoder, options, calibration
         self.fingerprint = encoder.fingerprint()
         encoder.requires_grad_(False)
         torch.manual_seed(seed)
@@ -86,6 +88,7 @@ class Adapter:
             Card(
                 kind=self.encoder.kind,
                 method=self.encoder.method_name,
+                calibration=self.calibration,
                 fingerprint=self.fingerprint,
                 base=self.options.name,
             ),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder
+from ttd.encoders.calibration import Calibration
 from ttd.encoders.features import ImageFeatures
 from ttd.errors import InputError, TTDError
 from ttd.losses import LossInputs, above_others, find_loss_terms, negatives_floor, targets
@@ -29,7 +30,7 @@ from ttd.scoring import (
     softmax_scores,
 )
 from ttd.training.augment import inside_cells, normalised
-from ttd.training.config import Config
+from ttd.training.config import Config, Loss
 from ttd.training.dataset import Batch
 from ttd.training.lora import Adapter
 
@@ -94,9 +95,7 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         self._without_adapter = adapter.left_out
-        if config.loss.maps not in encoder.trained_maps:
-            known = " or ".join(f'"{name}"' for name in encoder.trained_maps)
-            raise InputError(f'loss.maps = "{config.loss.maps}" does not suit a {encoder.kind} model: choose {known}')
+        self.calibration = trained_calibration(encoder, config.loss)
         if config.augment.crop % encoder.patch_size:
             raise InputError(f"augment.crop must be a multiple of the patch size {encoder.patch_size}")
 
@@ -136,7 +135,7 @@ class Objective(nn.Module):
         in_loss = rows_of(encoded.words, batch.negative_rows[:, :number])  # (B, N', C)
         text = torch.cat([words, in_loss], 1)
         raw = self.encoder.similarity(encoded.features, text)
-        sim = raw if loss.maps == "raw" else self._maps(encoded.features, text)
+        sim = raw if self.calibration is None else self.calibration(raw)
         caption_sim = self._maps(encoded.features, rows_of(encoded.captions, batch.caption_rows))
         scores, selected = self._select(batch, encoded, raw[:, : words.shape[1]], inside)
         zero, negative_sim, valid = None, sim.new_zeros(len(batch), 0, *grid), batch.negatives_valid[:, :0]
@@ -191,8 +190,9 @@ class Objective(nn.Module):
         return Encoded(features, words, captions)
 
     def _maps(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """What is trained, `[B,N,h,w]`: by `loss.maps`, cosines or the encoder's calibrated maps."""
-        return self.encoder.loss_maps(features, text, self.config.loss.maps)
+        """What is trained, `[B,N,h,w]`: cosines, or p of them."""
+        sim = self.encoder.similarity(features, text)
+        return sim if self.calibration is None else self.calibration(sim)
 
     def _select(self, batch: Batch, encoded: Encoded, sim: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """s_pixel `[B,N]` and the selection bool `[B,N]` by the run's choice; no gradient."""
@@ -224,6 +224,16 @@ class Objective(nn.Module):
                     # An image alone in its batch has nothing to compare with: the paper's gap stands.
                     selected[some] = beaten
             return scores, selected
+
+
+def trained_calibration(encoder: Encoder, loss: Loss) -> Calibration | None:
+    """What turns cosines into the similarity that is trained; None where that is the cosine itself.
+
+    TCL's is its learned one alone, without PAMR and without its frozen branch.
+    """
+    if loss.similarity == "raw":
+        return None
+    return Calibration(loss.w, loss.c) if loss.w else encoder.calibration
 
 
 def _with_negatives(member: Tensor, words: int) -> Tensor:

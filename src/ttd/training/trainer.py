@@ -33,7 +33,7 @@ from ttd.training.distributed import Process, placed, sums
 from ttd.training.export import write_model_card
 from ttd.training.logging import Journal
 from ttd.training.lora import Adapter, log_method
-from ttd.training.objective import BatchLoss, NonFiniteLoss, Objective
+from ttd.training.objective import BatchLoss, NonFiniteLoss, Objective, trained_calibration
 from ttd.training.preview import Watch
 from ttd.training.run_record import settle_record
 from ttd.training.signals import Stopped, StopRequest
@@ -110,7 +110,8 @@ class Trainer:
 
     def __init__(self, config: Config, out: Path, source: PairSource, encoder: Encoder, place: Process) -> None:
         self.config, self.out, self.place = config, out, place
-        self.adapter = Adapter(encoder, config.model, config.run.seed)
+        calibration = trained_calibration(encoder, config.loss)
+        self.adapter = Adapter(encoder, config.model, config.run.seed, calibration)
         self.objective = Objective(encoder, self.adapter, config).train()
         self.steps = Steps(source, config, place.rank, place.world)
         self.parameters = [p for _, p in self.adapter.named_parameters()]

@@ -101,11 +101,11 @@ class Biased(Oracle):
 
 
 class Constant(Oracle):
-    """Sees the same everywhere."""
+    """Sees the same everywhere, nothing of what it is asked for."""
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         found = super().encode_image(pixels)
-        dense = torch.nn.functional.normalize(torch.ones_like(found.dense), dim=1)
+        dense = torch.nn.functional.normalize(-torch.ones_like(found.dense), dim=1)
         return ImageFeatures(dense, dense.mean((-2, -1)), found.size, found.offset, found.padded)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder
+from ttd.encoders.calibration import compare_trained
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.encoders.loading.checkpoints import read_tensors
 from ttd.encoders.loading.files import read_json
@@ -114,6 +115,7 @@ def _check_base(encoder: Encoder, folder: Path) -> None:
         raise ModelError(
             f"the adapter {folder} was trained on another base{base}, as the fingerprint in its {CARD} shows: {REMEDY}"
         )
+    compare_trained(encoder, card.calibration, folder)
 
 
 def _check_saved_modules(backbone: nn.Module, config: Mapping[str, Any], folder: Path) -> None:

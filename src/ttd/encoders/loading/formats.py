@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttd.encoders.calibration import Calibration, parse_calibration
 from ttd.encoders.families import Family, Format, families, find_family
 from ttd.encoders.loading.files import read_json
 from ttd.encoders.loading.weights import (
@@ -25,7 +26,7 @@ from ttd.encoders.loading.weights import (
     weights_file,
     weights_files,
 )
-from ttd.errors import ModelError
+from ttd.errors import InputError, ModelError
 from ttd.files import whole_file
 from ttd.safe_paths import name_fault
 
@@ -46,6 +47,8 @@ class Card:
         method: protocol of the last block ("maskclip", "values", ...).
         image_size: native side in pixels.
         background: threshold in 0..1 under which a map means background.
+        caption_threshold: threshold in 0..1 of a caption's mask.
+        calibration: how cosines become maps in 0..1; in an adapter's folder, what it was trained with.
         fingerprint: `Encoder.fingerprint()` of the base, before any adapter.
         vocabulary: name of a text file in the folder with one known word per line.
         base: in an adapter's folder, the name of the model that it was trained on.
@@ -55,6 +58,8 @@ class Card:
     method: str | None = None
     image_size: int | None = None
     background: float | None = None
+    caption_threshold: float | None = None
+    calibration: Calibration | None = None
     fingerprint: str | None = None
     vocabulary: str | None = None
     base: str | None = None
@@ -100,6 +105,8 @@ def read_card(folder: str | Path) -> Card | None:
     if unknown:
         raise ModelError(f"{path} has unknown entries ({', '.join(unknown)}): remove or correct them")
     _check_card(path, content)
+    if "calibration" in content:
+        content["calibration"] = parse_calibration(content["calibration"])
     return Card(**content)
 
 
@@ -138,9 +145,15 @@ def _check_card(path: Path, content: Mapping[str, Any]) -> None:
     size = content.get("image_size", 1)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ModelError(f'{path}: "image_size" must be a positive whole number of pixels')
-    threshold = content.get("background", 0.5)
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise ModelError(f'{path}: "background" must be a number from 0 to 1')
+    for name in ("background", "caption_threshold"):
+        threshold = content.get(name, 0.5)
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise ModelError(f'{path}: "{name}" must be a number from 0 to 1')
+    if "calibration" in content:
+        try:
+            parse_calibration(content["calibration"])
+        except InputError as error:
+            raise ModelError(f'{path}: "calibration": {error}') from None
     words = content.get("vocabulary", "words.txt")
     if name_fault(words):
         raise ModelError(f'{path}: "vocabulary" must name a file in the same folder, without any path')

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import ttd
+from tests.cli.conftest import one_sentence
+from tests.data.colour_model import ColourModelEncoder
+from tests.data.samples import image, write_tar
+from ttd.cli import cli
+from ttd.encoders.calibration import read_calibration
+from ttd.model import TTD
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COLOURS = ("red", "green", "blue", "grey")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Five shards of 32 pairs; every eighth caption names a wrong colour, one image is broken."""
+    for shard in range(5):
+        samples = {}
+        for i in range(32):
+            number = shard * 32 + i
+            colour = COLOURS[(number + (number % 8 == 1)) % 4]
+            data = b"no" if number == 13 else image(number)
+            samples[f"{number:09d}"] = {"png": data, "txt": f"a {colour} thing".encode()}
+        write_tar(tmp_path / "cc" / f"{shard:05d}.tar", samples)
+    (tmp_path / "colours.txt").write_text("\n".join(COLOURS[:3]))
+    return tmp_path / "cc"
+
+
+def run(*arguments: object) -> Result:
+    """`ttd ...` in this process."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
+
+
+@pytest.fixture
+def _model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ttd.__dict__, "load", lambda *args, **options: TTD(ColourModelEncoder()))
+
+
+def calibrate(shards: Path, out: Path) -> list[str]:
+    return ["calibrate", str(shards), "--model", "x", "--out", str(out), "--words", str(shards.parent / "colours.txt")]
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """All that was written, without the record of the command."""
+    found = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    record = json.loads(found.pop("calibration.json"))
+    return found | {"record": json.dumps({k: v for k, v in record.items() if k != "command"}).encode()}
+
+
+@pytest.mark.usefixtures("_model")
+def test_the_curve_lies_between_right_and_wrong_colours(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(*calibrate(shards, out), "--json")
+    assert result.exit_code == 1, result.output  # one image is broken
+    record = json.loads(result.stdout)
+    calibration, content = read_calibration(out / "calibration.json")
+    assert calibration.to_dict() == record["calibration"]
+    assert -1 / 3 < calibration.c < 1
+    assert calibration.w > 1
+    assert content["fingerprint"] == ColourModelEncoder().fingerprint()
+    assert record["before"]["w"] == 10.0
+    assert "000000013: broken image" in result.stderr
+    assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert "wrote" in run(*calibrate(shards, out)).stdout
+
+
+@pytest.mark.usefixtures("_model")
+def test_two_ranks_end_with_the_result_of_one(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(*calibrate(shards, tmp_path / "one"))
+    out = tmp_path / "two"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    second = run(*calibrate(shards, out))
+    assert (second.exit_code, (out / "calibration.json").exists()) == (0, False)
+    monkeypatch.setenv("RANK", "0")
+    assert run(*calibrate(shards, out)).exit_code == 0
+    assert results(out) == results(tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_model")
+def test_killed_it_ends_with_the_same_result(shards: Path, tmp_path: Path) -> None:
+    run(*calibrate(shards, tmp_path / "whole"))
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "tests.data.colour_model", "70", *calibrate(shards, out)]
+    killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=120, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert not (out / "calibration.json").exists()
+    assert 0 < len(list(out.rglob("*.tar.parquet"))) < 5
+    run(*calibrate(shards, out))
+    assert results(out) == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("_model")
+def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "file").touch()
+    plain = ["calibrate", shards, "--model", "x", "--out", tmp_path / "out"]
+    for arguments, message in (
+        (plain, "too few"),  # none of these words is in the list
+        ([*calibrate(shards, tmp_path / "other"), "--write-model", full], "is not empty"),
+        ([*plain, "--words", tmp_path / "none.txt"], "cannot be read"),
+        ([*plain, "--batch", "1"], "--batch"),
+    ):
+        assert message in one_sentence(run(*arguments)), message
+
+
+def test_the_written_model_has_the_new_calibration(tmp_path: Path) -> None:
+    out, folder = tmp_path / "out", tmp_path / "model"
+    assert run("scenes", "write", tmp_path / "scenes", "--count", "96").exit_code == 0
+    result = run("calibrate", tmp_path / "scenes", "--model", "mini", "--out", out, "--write-model", folder)
+    assert result.exit_code == 0, result.output
+    calibration, _ = read_calibration(out / "calibration.json")
+    assert ttd.load(folder).encoder.calibration == calibration != ttd.load("mini").encoder.calibration
+    assert ttd.load("mini", calibration=out / "calibration.json").encoder.calibration == calibration
