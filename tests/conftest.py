@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import HealthCheck, settings
 from tests.threads import use_test_threads
 
 use_test_threads()
+# What a shell starts in the background ignores Ctrl-C, and its children with it; tests send it to commands they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a busy machine an example takes as long as it takes.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")

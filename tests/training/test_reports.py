@@ -105,7 +105,8 @@ def test_watching_changes_nothing(base: Path, shards: Path, tmp_path: Path) -> N
 
 
 def test_the_card_says_what_was_done_and_what_was_not(base: Path, shards: Path, tmp_path: Path) -> None:
-    train(tiny_config(base, shards, "optimiser.steps=2"), tmp_path, command="ttd train x --out y", quiet=True)
+    config = tiny_config(base, shards, "optimiser.steps=2", "loss.similarity=calibrated")
+    train(config, tmp_path, command="ttd train x --out y", quiet=True)
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "Trained by `ttd train x --out y`." in text
     assert "The method's settings are the paper's." in text
@@ -121,7 +122,8 @@ def test_the_card_says_what_was_done_and_what_was_not(base: Path, shards: Path, 
 
 
 def test_the_card_names_what_is_not_the_papers(base: Path, shards: Path, tmp_path: Path) -> None:
-    options = ["optimiser.steps=1", "model.kept=0.6", "choice.by=negatives", "loss.rank=50"]
+    paper = ["optimiser.steps=1", "loss.similarity=calibrated"]
+    options = [*paper, "model.kept=0.6", "choice.by=negatives", "loss.rank=50"]
     train(tiny_config(base, shards, *options), tmp_path, quiet=True)
     sentence = 'This is not the paper\'s recipe: model.kept = 0.6, choice.by = "negatives", loss.rank = 50.0.'
     assert sentence in (tmp_path / "README.md").read_text("utf-8")
