@@ -12,7 +12,7 @@ GPU = "needs a GPU"
 
 _ALWAYS = (
     (r"(pip install )?img2dataset\b", f"{DOWNLOAD}: img2dataset, and images from all over the web"),
-    (r"python -m ttd\.scenes\.build_atlas\b", f"{DOWNLOAD}: the drawings of OpenMoji and a font"),
+    (r"python tools/build_atlas\.py\b", f"{DOWNLOAD}: the drawings of OpenMoji and a font"),
 )
 
 

@@ -14,7 +14,7 @@ from tests.evaluation.tasks.test_tagmask import TITLES, write_set
 from tests.extras import needs
 from tests.taggers.stub_server import Stub
 from ttd.errors import InputError
-from ttd.taggers.registry import open_tagger
+from ttd.taggers import open_tagger
 
 MEASURES = ("precision", "recall", "F1", "accuracy")
 

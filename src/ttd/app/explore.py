@@ -20,7 +20,7 @@ from ttd.app.answers import AS_PROTOCOL, MAX_CAPTION, PageAnswer, Question, answ
 from ttd.app.html import FILES, notice
 from ttd.app.models import NO_ADAPTER, ModelPool
 from ttd.errors import TTDError
-from ttd.scenes.examples import example_scenes
+from ttd.scenes.scene import example_scenes
 from ttd.scoring import SCORES
 from ttd.viz.overlays import save_png
 

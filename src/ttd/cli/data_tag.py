@@ -23,7 +23,7 @@ from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
 from ttd.registry import SCORES
 from ttd.results_file import json_line
-from ttd.taggers.registry import TAGGERS
+from ttd.taggers import TAGGERS
 from ttd.text.words import UNSPACED_REMEDY
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _text_chooser(
     tagger: str, words_by: TaggerChoice, model: ModelChoice, how: dict[str, Any], *, look: bool
 ) -> Chooser[Any]:
     from ttd.data.tag_table import TextChooser
-    from ttd.taggers.registry import open_tagger
+    from ttd.taggers import open_tagger
 
     given = click.get_current_context().get_parameter_source
     names = ("model", "adapter", "score", "selection_name", "threshold", "percentile", "negatives", "protocol", "size")

@@ -80,7 +80,7 @@ def demo(
     names at least two things that are there and one that is not, and leaves a fifth of the image out.
     """
     import ttd
-    from ttd.scenes.examples import example_scenes
+    from ttd.scenes.scene import example_scenes
 
     start_logging(False)
     folder = writable_folder(Path(out)) if out else None

@@ -24,7 +24,7 @@ from ttd.documents import read_json
 from ttd.registry import DATASETS, SCORES
 from ttd.results_file import ResultsFile, json_line
 from ttd.schema import mapping
-from ttd.taggers.registry import TAGGERS
+from ttd.taggers import TAGGERS
 
 if TYPE_CHECKING:
     from ttd.evaluation.benchmark import Benchmark

