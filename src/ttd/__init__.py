@@ -18,7 +18,7 @@ from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDErr
 
 if TYPE_CHECKING:
     from ttd.encoders.families import register_encoder
-    from ttd.encoders.methods import Method, register_method
+    from ttd.encoders.methods import Method, Patches, register_method
     from ttd.evaluation.datasets.layouts import DataSet, LabelMapFile, Layout, register_dataset
     from ttd.inference.options import Options
     from ttd.losses import LossInputs, LossTerm, register_loss_term
@@ -42,6 +42,7 @@ __all__ = [
     "ModelError",
     "Options",
     "OutOfMemory",
+    "Patches",
     "Refiner",
     "Segmentation",
     "Selection",
@@ -74,6 +75,7 @@ _HOMES = {
     "register_loss_term": "ttd.losses",
     "register_encoder": "ttd.encoders.families",
     "Method": "ttd.encoders.methods",
+    "Patches": "ttd.encoders.methods",
     "register_method": "ttd.encoders.methods",
     "Refiner": "ttd.refine.base",
     "register_refiner": "ttd.refine.base",

@@ -52,12 +52,12 @@ def ordinary_block(x: Array, p: Parameters, block: str, heads: int, bias: Array 
     return x + mlp(x, p, block)
 
 
-def cubic_weights(new: int, old: int) -> Array:
-    """[new, old] weights of bicubic resizing with a = -0.75, cell centres aligned, borders repeated."""
+def cubic_weights(new: int, old: int, extra: float = 0.0) -> Array:
+    """[new, old] weights of bicubic resizing with a = -0.75, by the factor (new + extra) / old, borders repeated."""
     a = -0.75
     weights = np.zeros((new, old))
     for i in range(new):
-        centre = (i + 0.5) * old / new - 0.5
+        centre = (i + 0.5) * old / (new + extra) - 0.5
         first = int(np.floor(centre)) - 1
         for j in range(first, first + 4):
             d = abs(centre - j)
@@ -67,7 +67,7 @@ def cubic_weights(new: int, old: int) -> Array:
     return weights
 
 
-def embed(pixels: Array, p: Parameters, patch: int) -> Array:
+def embed(pixels: Array, p: Parameters, patch: int, extra: float = 0.0) -> Array:
     """One image [3,H,W] -> the tokens that enter block 0."""
     kernel = p["vision_model.embeddings.patch_embedding.weight"]
     h, w = pixels.shape[1] // patch, pixels.shape[2] // patch
@@ -75,7 +75,7 @@ def embed(pixels: Array, p: Parameters, patch: int) -> Array:
     positions = p["vision_model.embeddings.position_embedding.weight"]
     side = round((len(positions) - 1) ** 0.5)
     grid = positions[1:].reshape(side, side, -1)
-    resized = np.einsum("hi,wj,ijd->hwd", cubic_weights(h, side), cubic_weights(w, side), grid)
+    resized = np.einsum("hi,wj,ijd->hwd", cubic_weights(h, side, extra), cubic_weights(w, side, extra), grid)
     patches = cells @ kernel.reshape(len(kernel), -1).T + resized.reshape(h * w, -1)
     cls = p["vision_model.embeddings.class_embedding"] + positions[0]
     return layer_norm(np.concatenate([cls[None], patches]), p, "vision_model.pre_layrnorm")
@@ -87,11 +87,18 @@ def project(x: Array, p: Parameters) -> Array:
 
 
 def encode(
-    pixels: Array, p: Parameters, patch: int, heads: int, weights: str, keep: bool, bias: Array | float = 0
+    pixels: Array,
+    p: Parameters,
+    patch: int,
+    heads: int,
+    weights: str,
+    keep: bool,
+    bias: Array | float = 0,
+    extra: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Dense features [h*w,C] with the given last block, and the ordinary image embedding [C]."""
+    """Dense features [h*w,C] with the given last block, and the ordinary image embedding [C]; `extra` of positions."""
     depth = 1 + max(int(n.split(".")[3]) for n in p if n.startswith("vision_model.encoder.layers."))
-    x = embed(pixels, p, patch)
+    x = embed(pixels, p, patch, extra)
     for i in range(depth - 1):
         x = ordinary_block(x, p, f"vision_model.encoder.layers.{i}", heads)
     last = f"vision_model.encoder.layers.{depth - 1}"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.output import say
-from ttd.encoders.methods import find_method
 from ttd.inference.protocols import PROTOCOLS, options
 from ttd.registry import DEVICES, DTYPES, METHODS, REFINERS
 
@@ -127,8 +126,7 @@ class Settings(ProtocolChanges, ModelChoice):
 
     def options(self, task: Task, **changes: Any) -> Options:
         """The protocol's options for one kind of question, with those that were given."""
-        own = find_method(self.method).protocol if self.method is not None else None
-        return options(self.protocol or own, task, **self.changes(), **changes)
+        return options(self.protocol, task, **self.changes(), **changes)
 
     def resolved(self) -> dict[str, Any]:
         """What decides the results: a run continues only where these are the same."""

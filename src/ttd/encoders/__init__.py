@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ttd.encoders.methods import Context as Context
     from ttd.encoders.methods import LastBlock as LastBlock
     from ttd.encoders.methods import Method as Method
+    from ttd.encoders.methods import Patches as Patches
     from ttd.encoders.methods import register_method as register_method
     from ttd.encoders.registry import known_models as known_models
     from ttd.encoders.registry import load_encoder as load_encoder
@@ -32,6 +33,7 @@ _HOMES = {
     "Context": "methods",
     "LastBlock": "methods",
     "Method": "methods",
+    "Patches": "methods",
     "register_method": "methods",
     "CLIPEncoder": "clip",
     "SigLIPEncoder": "siglip",

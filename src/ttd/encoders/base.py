@@ -137,8 +137,8 @@ class Encoder(nn.Module, ABC):
 
     @property
     def default_protocol(self) -> str:
-        """Name of the protocol that questions without one start from."""
-        return "default" if self.method is None else self.method.protocol
+        """Name of the protocol that `ttd eval` follows where none is named."""
+        return "paper" if self.method is None else self.method.protocol
 
     @property
     def pruning_size(self) -> int:
@@ -169,13 +169,20 @@ class Encoder(nn.Module, ABC):
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]` of any size that fits `patch_size`; gradients flow."""
 
-    def encode_windows(self, pixels: Tensor, places: Tensor) -> ImageFeatures:
+    @property
+    def together(self) -> bool:
+        """Whether all windows of an image are encoded in one call, as features of the whole image."""
+        return False
+
+    def encode_windows(self, pixels: Tensor, places: Tensor, image: Tensor | None = None) -> ImageFeatures:
         """`encode_image` of windows of larger images, for an encoder to which it matters where they lie.
 
         Args:
             pixels: `[B,3,H,W]`, normalised.
             places: int64 `[B,5]`: top, left, height and width of the whole image in its pixels, and 1 where the window
                 is mirrored.
+            image: `[1,3,H',W']`, normalised: the image whose windows these all are, for an encoder with `together`;
+                it gives the features of that image.
         """
         return self.encode_image(pixels)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ from ttd.encoders.loading.pretrained import (
 )
 from ttd.encoders.loading.tokenizers import check_tokenizer, load_tokenizer
 from ttd.encoders.loading.weights import check_values, read_weights, unwrapped
-from ttd.encoders.methods import DEFAULT, Context, LastBlock, Method, find_method
+from ttd.encoders.methods import DEFAULT, Context, LastBlock, Method, Patches, find_method
 from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
 
@@ -51,6 +52,7 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 OPENAI_PARAMETERS = frozenset({"visual.conv1.weight", "visual.proj", "text_projection"})
 OPENAI_WIDEST = 1024
+WINDOWS_AT_ONCE = 8  # in the blocks, where a method gets all windows of an image together
 
 # Settings of OpenCLIP's towers that change the computation, and the values that leave it as it is here.
 _PLAIN_OPEN_CLIP: dict[str, tuple[Any, ...]] = {
@@ -83,7 +85,8 @@ _OPEN_CLIP_WEIGHTS = (
 class CLIPEncoder(CLIPTowers):
     """CLIP with dense features and maps by one of the methods of `ttd.encoders.methods`.
 
-    Where its method looks at them, the `extras` of its features are "pixels", "places" and "second", see `Context`.
+    Where its method looks at them, the `extras` of its features are "pixels", "places", "class_token" and what its hook
+    `patches` gave, see `Context`.
 
     Args:
         model: the towers.
@@ -233,28 +236,36 @@ class CLIPEncoder(CLIPTowers):
         """The method's, where it gives no cosines, else what suits OpenAI's CLIPs."""
         return self.method.calibration or super().default_calibration
 
-    def encode_image(self, pixels: Tensor, places: Tensor | None = None) -> ImageFeatures:
-        """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last.
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last."""
+        return self.encode_windows(pixels, None)
 
-        Args:
-            pixels: normalised.
-            places: where these windows lie, for methods that ask, see `encode_windows`.
-        """
+    def encode_windows(self, pixels: Tensor, places: Tensor | None, image: Tensor | None = None) -> ImageFeatures:
+        """`encode_image` that tells the method where the windows lie; with `image` all windows of that one together."""
+        if self.method.together and image is None:
+            whole = [self._whole_image(one) for one in torch.split(pixels, 1)]
+            return ImageFeatures.joined(whole)
         states, grid = self._states(pixels)
-        context = self._context(pixels, places)
+        context = self._context(pixels, places, image)
+        found = self._patches(states, grid, context)
+        pooled = self._project(class_token(self._blocks[-1], states[-1]))
         size = (pixels.shape[-2], pixels.shape[-1])
-        return ImageFeatures(
-            dense=self._dense(states, grid, context),
-            pooled=self._project(class_token(self._blocks[-1], states[-1])),
-            size=size,
-            offset=(0, 0),
-            padded=size,
-            extras={name: t for name, t in vars(context).items() if t is not None} if self.method.finish else {},
-        )
+        extras: dict[str, Tensor] = {}
+        if image is not None:
+            context, size = replace(context, pixels=image, places=None), (image.shape[-2], image.shape[-1])
+            pooled = normalize(pooled.mean(0, keepdim=True), dim=-1)
+        if self.method.similarity is not None or self.method.finish is not None:
+            known = {name: getattr(context, name) for name in ("pixels", "places")}
+            if found.class_token is not None:
+                known["class_token"] = self._project(found.class_token)
+            extras = {name: t for name, t in {**found.extras, **known}.items() if t is not None}
+        dense = as_map(self._project(found.tokens), found.grid)
+        return ImageFeatures(dense, pooled, size, offset=(0, 0), padded=size, extras=extras)
 
-    def encode_windows(self, pixels: Tensor, places: Tensor) -> ImageFeatures:
-        """`encode_image` that tells the method where the windows lie."""
-        return self.encode_image(pixels, places)
+    @property
+    def together(self) -> bool:
+        """See `Method.together`."""
+        return self.method.together
 
     def encode_for_similarity(self, pixels: Tensor) -> ImageFeatures:
         """The dense features, and what the method's own `similarity` and `finish` look at."""
@@ -264,24 +275,41 @@ class CLIPEncoder(CLIPTowers):
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Dense features `[B,C,h,w]`, L2-normalised, float32."""
+        if self.method.together:
+            return self.encode_image(pixels).dense
         states, grid = self._states(pixels)
-        return self._dense(states, grid, self._context(pixels, None))
+        found = self._patches(states, grid, self._context(pixels, None))
+        return as_map(self._project(found.tokens), found.grid)
 
     def encode_pooled(self, pixels: Tensor) -> Tensor:
         """The pooled embedding `[B,C]`, without the last block's patches."""
         return self._project(class_token(self._blocks[-1], self._states(pixels)[0][-1]))
 
-    def similarity(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """Raw cosines of every cell and text, or the method's logits: `[B,N,h,w]` over the padded grid."""
+    def similarity(self, features: ImageFeatures, text: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Raw cosines of every cell and text, or the method's logits: `[B,N,h,w]` over the padded grid.
+
+        Args:
+            features: B images.
+            text: `[N,C]` or `[B,N,C]`.
+            classes: int64 `[N]`, see `Context.classes`.
+        """
         method = self.method
+        if method.similarity is None and method.finish is None:
+            return super().similarity(features, text)
+        extras = dict(features.extras)
+        pixels = features.extra("pixels", "the pixels")
+        known = {name: extras.pop(name, None) for name in ("pixels", "places", "class_token")}
+        context = replace(
+            self._context(pixels, known["places"]),
+            class_token=known["class_token"],
+            extras=extras,
+            classes=classes,
+        )
         if method.similarity is None:
             sim = super().similarity(features, text)
         else:
-            sim = method.similarity(features.dense, features.pooled, normalize(text.float(), dim=-1))
-        if method.finish is None:
-            return sim
-        pixels = features.extra("pixels", "the pixels")
-        return method.finish(sim, Context(pixels, features.extras.get("places"), features.extras.get("second")))
+            sim = method.similarity(features.dense, features.pooled, normalize(text.float(), dim=-1), context)
+        return sim if method.finish is None else method.finish(sim, context)
 
     def save(self, folder: Path) -> None:
         """Write a transformers folder: model, tokenizer, image statistics."""
@@ -311,21 +339,40 @@ class CLIPEncoder(CLIPTowers):
         """The tokens `[B,1+h*w,D]` that enter the last block, or each block where the method asks, and (h, w)."""
         self._check_pixels(pixels, self.patch_size)
         grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
+        parts = [
+            self._states_of(part)
+            for part in torch.split(pixels, WINDOWS_AT_ONCE if self.method.together else len(pixels))
+        ]
+        return [torch.cat(several) if len(several) > 1 else several[0] for several in zip(*parts, strict=True)], grid
+
+    def _states_of(self, pixels: Tensor) -> list[Tensor]:
         tokens = embed_patches(self._clip, pixels, self.method.positions)
         if not self.method.every_state:
-            return [run_blocks(self._blocks[:-1], tokens)], grid
+            return [run_blocks(self._blocks[:-1], tokens)]
         states = [tokens]
         for block in self._blocks[:-1]:
             states.append(run_blocks([block], states[-1]))
-        return states, grid
+        return states
 
-    def _context(self, pixels: Tensor, places: Tensor | None) -> Context:
-        second = None if self._second is None else self._second(pixels)
-        return Context(pixels, None if places is None else places.to(pixels.device), second)
+    def _whole_image(self, image: Tensor) -> ImageFeatures:
+        """An image `[1,3,H,W]` as its own only window."""
+        place = torch.tensor([[0, 0, image.shape[-2], image.shape[-1], 0]])
+        return self.encode_windows(image, place, image)
 
-    def _dense(self, states: list[Tensor], grid: tuple[int, int], context: Context) -> Tensor:
-        patches = (self.method.patches or LastBlock())(self._blocks, states, grid, context)
-        return as_map(self._project(patches), grid)
+    def _context(self, pixels: Tensor, places: Tensor | None, image: Tensor | None = None) -> Context:
+        return Context(
+            pixels,
+            self.mean,
+            self.std,
+            None if places is None else places.to(pixels.device),
+            image,
+            None if self._second is None else self._second(pixels.device),
+            encode_text=self.encode_text,
+        )
+
+    def _patches(self, states: list[Tensor], grid: tuple[int, int], context: Context) -> Patches:
+        found = (self.method.patches or LastBlock())(self._blocks, states, grid, context)
+        return found if isinstance(found, Patches) else Patches(found, grid)
 
 
 def _open_clip_names(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Tensor]:
@@ -395,13 +442,15 @@ def _count(part: Mapping[str, Any], name: str, default: int) -> int:
 class _SecondBackbone:
     """A method's second backbone, made when it is first needed; no part of the encoder's own parameters."""
 
-    def __init__(self, make: Callable[[torch.device], Callable[[Tensor], Tensor]]) -> None:
+    def __init__(self, make: Callable[[torch.device], Any]) -> None:
         self._make = make
-        self._made: tuple[torch.device, Callable[[Tensor], Tensor]] | None = None
+        self._made: tuple[torch.device, Any] | None = None
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Features `[B,...]` of normalised pixels `[B,3,H,W]`, without gradient."""
-        if self._made is None or self._made[0] != pixels.device:
-            self._made = pixels.device, self._make(pixels.device)
-        with torch.no_grad():
-            return self._made[1](pixels)
+    def __call__(self, device: torch.device) -> Any:
+        """What was made for the device; its parameters take no gradient."""
+        if self._made is None or self._made[0] != device:
+            made = self._make(device)
+            if isinstance(made, torch.nn.Module):
+                made.requires_grad_(False).eval()
+            self._made = device, made
+        return self._made[1]

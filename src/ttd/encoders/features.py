@@ -40,6 +40,14 @@ class ImageFeatures:
         """The features of some images of the batch, by slice or by indices (which may repeat)."""
         return self._map(lambda t: t[index])
 
+    @staticmethod
+    def joined(several: Sequence[ImageFeatures]) -> ImageFeatures:
+        """Features of several batches of the same sizes as those of one."""
+        first = several[0]
+        extras = {name: torch.cat([one.extras[name] for one in several]) for name in first.extras}
+        dense, pooled = (torch.cat([getattr(one, name) for one in several]) for name in ("dense", "pooled"))
+        return replace(first, dense=dense, pooled=pooled, extras=extras)
+
     def to(self, *args: Any, **kwargs: Any) -> ImageFeatures:
         """Move every tensor as `Tensor.to` does."""
         return self._map(lambda t: t.to(*args, **kwargs))

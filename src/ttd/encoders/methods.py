@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,23 +43,63 @@ ATTENTIONS = ("identity", "qq", "kk", "qq+kk")
 
 
 @dataclass(frozen=True)
+class Patches:
+    """What a `patches` hook gives where it is more than the patches of CLIP's own grid.
+
+    Attributes:
+        tokens: `[B,h'*w',D]`, what the projection into the shared space gets.
+        grid: (h', w'), any grid over the padded pixels.
+        class_token: `[B,D]`, the method's own class token; projected and normalised it is `Context.class_token`. The
+            pooled embedding stays CLIP's own.
+        extras: what the other hooks look at, by name, `[B,...]` each.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    class_token: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Context:
     """What a hook may look at besides the features.
 
     Attributes:
-        pixels: `[B,3,H,W]`, normalised: of the windows that are encoded.
+        pixels: `[B,3,H,W]`, normalised: of the windows that are encoded, padding included.
+        mean, std: with which they are normalised.
         places: where they lie, int64 `[B,5]`: top, left, height and width of the whole image in its pixels, and 1 where
             the window is mirrored; None where nobody says (training): each is a whole image.
-        second: features of the method's second backbone, `[B,...]`; None where it names none.
+        image: `[1,3,H',W']`, normalised: the whole image, for a method with `together`; else None.
+        second: what the method's `second_backbone` made; None where it names none. It is frozen: gradients reach
+            neither its parameters nor, through it, the pixels.
+        class_token: `[B,C]`, normalised, where `patches` gave one; only `similarity` and `finish` see it.
+        extras: what `patches` gave besides; as `class_token`.
+        classes: int64 `[N]`, to which class each text belongs where several name one (as words for the background do);
+            None: each is one by itself. Only `similarity` and `finish` see it.
+        encode_text: `encode_text(texts, templates)` -> `[M,C]`, normalised: embeddings of other texts than those that
+            are asked about, such as the empty sentence.
     """
 
     pixels: Tensor
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     places: Tensor | None = None
-    second: Tensor | None = None
+    image: Tensor | None = None
+    second: Any = None
+    class_token: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    classes: Tensor | None = None
+    encode_text: Callable[[Sequence[str], Sequence[str]], Tensor] | None = None
+
+    def colours(self, pixels: Tensor | None = None) -> Tensor:
+        """Normalised pixels (these, or others of the same model) back in 0..1, for another backbone's statistics."""
+        pixels = self.pixels if pixels is None else pixels
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return pixels * std + mean
 
 
-PatchesHook = Callable[["Sequence[Any]", "Sequence[Tensor]", "tuple[int, int]", Context], "Tensor"]
-SimilarityHook = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
+PatchesHook = Callable[["Sequence[Any]", "Sequence[Tensor]", "tuple[int, int]", Context], "Tensor | Patches"]
+SimilarityHook = Callable[["Tensor", "Tensor", "Tensor", Context], "Tensor"]
 FinishHook = Callable[["Tensor", Context], "Tensor"]
 
 
@@ -102,18 +142,21 @@ class Method:
         name: lower case, for `--method` and cards.
         source: where it was published, for people.
         patches: `patches(blocks, hidden_states, grid, context)` -> `[B,h*w,D]`, what the projection into the shared
-            space gets. `blocks` are the tower's (transformers' `CLIPEncoderLayer`, adapted or not), `hidden_states[-1]`
-            is what enters the last one, `[B,1+h*w,D]`, and `grid` is (h, w). None: MaskCLIP's.
-        similarity: `similarity(dense [B,C,h,w], pooled [B,C], text [N,C] or [B,N,C])` -> `[B,N,h,w]`, all normalised.
-            None: cosines.
+            space gets, or `Patches`. `blocks` are the tower's (transformers' `CLIPEncoderLayer`, adapted or not),
+            `hidden_states[-1]` is what enters the last one, `[B,1+h*w,D]`, and `grid` is (h, w). None: MaskCLIP's.
+        similarity: `similarity(dense [B,C,h,w], pooled [B,C], text [N,C] or [B,N,C], context)` -> `[B,N,h,w]`; features
+            and texts are normalised. None: cosines.
         finish: `finish(logits [B,N,h,w], context)` -> `[B,N,h',w']` of each window, before windows, scales and
             mirrorings are averaged. None: as they are.
-        protocol: the name of the protocol that questions without one start from.
+        protocol: the name of the protocol that `ttd eval` follows where none is named.
+        licence: of the authors' code; "" where they name none.
         positions: how position embeddings fit another grid: `positions([1,D,s,s], (h, w))` -> `[1,D,h,w]`.
             None: bicubically, by size.
-        second_backbone: makes the second backbone, `second_backbone(device)` -> a callable from normalised pixels
-            `[B,3,H,W]` to features `[B,...]`; called when it is first needed. It is frozen.
+        second_backbone: makes the second backbone, `second_backbone(device)` -> `Context.second`: a module, or an
+            object of several; called when it is first needed.
         every_state: whether `hidden_states` are what enters each of the blocks, not the last one alone.
+        together: whether `patches` gets all windows of one image in one call, `hidden_states` `[W,1+h*w,D]` with their
+            `context.places`, and gives `Patches` of the whole image, `[1,h'*w',D]`.
         calibration: of what `similarity` or `finish` gives, where that is not a cosine; None: the model's.
         uses_query: whether the last block's q takes part in `patches`, so that training reaches it.
     """
@@ -123,10 +166,12 @@ class Method:
     patches: PatchesHook | None = None
     similarity: SimilarityHook | None = None
     finish: FinishHook | None = None
-    protocol: str = "default"
+    protocol: str = "paper"
+    licence: str = ""
     positions: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
-    second_backbone: Callable[[torch.device], Callable[[Tensor], Tensor]] | None = None
+    second_backbone: Callable[[torch.device], Any] | None = None
     every_state: bool = False
+    together: bool = False
     uses_query: bool = True
     calibration: Calibration | None = None
 
@@ -139,7 +184,7 @@ class Method:
         if self.second_backbone is not None:
             raise InputError(f"features of the method {self.name!r} cannot be kept: its second backbone may change")
         hooks = [_described(hook) for hook in (self.patches, self.positions)]
-        return repr((self.name, hooks, self.every_state))
+        return repr((self.name, hooks, self.every_state, self.together))
 
 
 def register_method(method: Method) -> Method:
@@ -184,14 +229,38 @@ def _described(hook: Any) -> str:
     return f"{hook.__module__}.{hook.__qualname__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
 
 
+def enlarged_positions(native: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Position embeddings `[1,D,s,s]` -> `[1,D,h,w]` as the code of SCLIP, NACLIP and ClearCLIP makes them.
+
+    Bicubically by the factors (h + 0.1) / s and (w + 0.1) / s, which also say where the samples lie; as many positions
+    as there are already stay as they are, whatever the grid's shape.
+    """
+    from torch.nn.functional import interpolate
+
+    side = native.shape[-1]
+    if grid[0] * grid[1] == side * side:
+        return native.reshape(*native.shape[:2], *grid)
+    factors = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+    return interpolate(native, scale_factor=factors, mode="bicubic", align_corners=False)
+
+
 for _method in (
-    Method("maskclip", "Zhou et al., ECCV 2022; as in TCL and TTD", LastBlock(), uses_query=False),
-    Method("sclip", "Wang et al., ECCV 2024", LastBlock("qq+kk")),
-    Method("clearclip", "Lan et al., ECCV 2024", LastBlock("qq", residual_mlp=False)),
+    Method(
+        "maskclip", "Zhou et al., ECCV 2022; as in TCL and TTD", LastBlock(), uses_query=False, licence="Apache-2.0"
+    ),
+    Method("sclip", "Wang et al., ECCV 2024", LastBlock("qq+kk"), positions=enlarged_positions),
+    Method(
+        "clearclip",
+        "Lan et al., ECCV 2024",
+        LastBlock("qq", residual_mlp=False),
+        positions=enlarged_positions,
+    ),
     Method(
         "naclip",
         "Hajimiri et al., WACV 2025",
         LastBlock("kk", gaussian_sigma=5.0, residual_mlp=False),
+        licence="MIT",
+        positions=enlarged_positions,
         uses_query=False,
     ),
     Method("values", "the last block's values, projected", LastBlock(residual_mlp=False), uses_query=False),

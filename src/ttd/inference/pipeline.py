@@ -56,8 +56,8 @@ class Pipeline:
         self.cache: FeatureCache | None = None
 
     def options(self, given: Options | str | None, task: Task, **changes: Any) -> Options:
-        """`ttd.inference.protocols.options`, where None is the encoder's own protocol."""
-        return find_options(self.encoder.default_protocol if given is None else given, task, **changes)
+        """See `ttd.inference.protocols.options`."""
+        return find_options(given, task, **changes)
 
     def open(
         self, image: ImageLike | EncodedImage, options: Options | str | None, task: Task, *, keep: bool = False

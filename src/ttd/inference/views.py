@@ -175,6 +175,9 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
             for rows in _windows(scaled.shape[-2], encoder, options):
                 for columns in _windows(scaled.shape[-1], encoder, options, mirrored):
                     places.append((rows, columns))
+        if encoder.together:
+            yield from _whole_views(encoder, scaled, places, weight)
+            continue
         step = max(1, WINDOWS_PER_BATCH // batch)
         for first in range(0, len(places), step):
             chunk = places[first : first + step]
@@ -183,6 +186,23 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
             features = encoder.encode_windows(crops.to(encoder.device), where)
             for i, (rows, columns) in enumerate(chunk):
                 yield View(features.select(slice(i * batch, (i + 1) * batch)), rows, columns, weight)
+
+
+def _whole_views(
+    encoder: Encoder, scaled: Tensor, places: Sequence[tuple[Axis, Axis]], weight: float
+) -> Iterator[View]:
+    """One view of each mirroring, of all windows of an image together."""
+    for mirrored in dict.fromkeys(columns.mirrored for _, columns in places):
+        own = [place for place in places if place[1].mirrored == mirrored]
+        where = torch.tensor([_place(*place) for place in own])
+        features = []
+        for image in torch.split(scaled, 1):
+            crops = torch.cat([_crop(image, *place) for place in own])
+            whole = image.flip(-1) if mirrored else image
+            features.append(encoder.encode_windows(crops.to(encoder.device), where, whole.to(encoder.device)))
+        full = (scaled.shape[-2], scaled.shape[-1])
+        rows, columns = (Axis(n, (0,), 0, n, flip) for n, flip in zip(full, (False, mirrored), strict=True))
+        yield View(ImageFeatures.joined(features), rows, columns, weight)
 
 
 def average(views: Iterable[View], ask: Callable[[ImageFeatures], Tensor]) -> Tensor:
