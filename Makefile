@@ -52,9 +52,9 @@ test-browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser tests/app
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests speed tools
-	$(BIN)/ruff format --check src tests speed tools
-	$(BIN)/vermin --target=3.10- --no-tips --quiet --violations --exclude long --exclude str.decode src
+	$(BIN)/ruff check src tests experiments speed tools
+	$(BIN)/ruff format --check src tests experiments speed tools
+	$(BIN)/vermin --target=3.10- --no-tips --quiet --violations --exclude long --exclude str.decode src experiments
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -275,8 +275,6 @@ COMMANDS = {
     "data tag": "data tag {shards} --model mini --out {out}",
     "data pack": "data pack {shards} --out {out}",
     "scenes write": "scenes write {out} --count 2",
-    "scenes train-clip": "scenes train-clip --out {out} --brief",
-    "scenes prove": "scenes prove --out {out} --brief",
     "train": "train {shards} --model mini --steps 1 --out {out}",
 }
 

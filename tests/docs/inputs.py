@@ -40,7 +40,7 @@ def prepare(page: str, folder: Path, clients: Path, run: Run, model: str = "") -
 
 def _clone(folder: Path, clients: Path) -> None:
     """The repository with a finished `.venv`: that of this test, whose programs start without delay."""
-    for name in ("src", "tests", "speed", "tools"):
+    for name in ("src", "tests", "experiments", "speed", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.iterdir():
         if path.is_file():

@@ -14,17 +14,17 @@ PORT = "TTD_DOCS_PORT"  # variable with a free port for `ttd app`
 
 
 def smaller(arguments: list[str]) -> list[str]:
-    """The arguments of `ttd` as a test runs them."""
+    """The arguments of `ttd` as a test runs them; of `python -m`, those after it."""
     words = list(arguments)
     match words:
         case ["scenes", "write", *_] if "--count" in words:
             place = words.index("--count") + 1
             words[place] = str(min(int(words[place]), SCENES if "tagmask" in words else PAIRS))
-        case ["scenes", "train-clip", *_]:
+        case ["experiments.train_mini", *_]:
             words.append("--brief")
-        case ["scenes", "prove", *_]:
+        case ["experiments.prove", *_]:
             words += ["--brief"] if "--run" in words else ["--brief", "--seeds", "1", "--run", "ttd"]
-        case ["scenes", "report", *_] if "--count" not in words:
+        case ["experiments.report", *_] if "--count" not in words:
             words += ["--count", "256"]
         case ["demo", *_] if "--scenes" not in words:
             words += ["--scenes", "2"]

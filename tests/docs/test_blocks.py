@@ -50,7 +50,7 @@ def test_every_block_runs(page: str, world: World, tmp_path: Path) -> None:
 
 def is_long(block: Block) -> bool:
     """Whether a block takes most of a minute even when it is made small; it needs nothing of those above it."""
-    return block.kind == SHELL and any(re.search(r"ttd scenes (prove|report)\b", c.line) for c in commands(block))
+    return block.kind == SHELL and any(re.search(r"experiments\.(prove|report)\b", c.line) for c in commands(block))
 
 
 LONG = [block for page in PAGES for block in read_blocks(page) if is_long(block)]
@@ -141,10 +141,12 @@ def test_what_is_left_out(record_property: Callable[[str, object], None]) -> Non
 
 
 def made_smaller(script: str) -> list[str]:
-    """The `ttd` commands of a script that a test runs with other numbers, as it runs them."""
+    """The commands of a script that a test runs with other numbers, as it runs them."""
     found = []
     for line in script.replace("\\\n", " ").splitlines():
         program, *arguments = shlex.split(line, comments=True) or [""]
-        if Path(program).name == "ttd" and smaller(arguments) != arguments:
-            found.append(shlex.join(["ttd", *smaller(arguments)]))
+        skipped = int(arguments[:1] == ["-m"])
+        told, run = arguments[skipped:], smaller(arguments[skipped:])
+        if Path(program).name in ("ttd", "python") and run != told:
+            found.append(shlex.join([Path(program).name, *arguments[:skipped], *run]))
     return found

@@ -198,7 +198,9 @@ def run_python(arguments: list[str]) -> None:
         sys.argv = ["ttd", *arguments[2:]]
         run_ttd()
     elif how == "-m":
-        sys.argv = [what, *arguments[2:], *MODULES.get(what, [])]
+        from tests.docs.smaller import smaller
+
+        sys.argv = [*smaller([what, *arguments[2:]]), *MODULES.get(what, [])]
         for module in [module for module in sys.modules if module.partition(".")[0] == "tests"]:
             del sys.modules[module]  # those of the folder count
         runpy.run_module(what, run_name="__main__", alter_sys=True)

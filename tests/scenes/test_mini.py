@@ -112,7 +112,7 @@ def test_an_adapter_is_what_its_config_trains(adapter: str, config: str, tmp_pat
     for section in ("model", "augment", "choice", "loss", "optimiser"):
         assert trained[section] == shipped[section]
     assert ("This is not the paper's recipe" in card) == (adapter == "mini+negatives")
-    assert "Trained by `ttd scenes prove`." in card
+    assert "Trained by `python -m experiments.prove`." in card
 
 
 def test_demo_is_right_on_five_held_out_scenes(tmp_path: Path) -> None:

@@ -1,21 +1,19 @@
-"""`ttd scenes`: write the embedded world to disk, train its model, report what the model does."""
+"""`ttd scenes`: write the embedded world to disk, list its words, measure the background there."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from ttd.cli.options import DEVICE_OPTION, start_logging
+from ttd.cli.options import DEVICE_OPTION
 from ttd.cli.output import run_folder
 from ttd.errors import InputError
-from ttd.registry import DEVICES
 
 
 @click.group()
 def scenes() -> None:
-    """The embedded world of drawn scenes and its model `mini`."""
+    """The embedded world of drawn scenes, which the model `mini` knows."""
 
 
 @scenes.command()
@@ -77,63 +75,6 @@ def words() -> None:
         click.echo(f"{name}\tbackground")
 
 
-@scenes.command("train-clip")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="The run: checkpoint, log, model.",
-)
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help=f"{', '.join(DEVICES)} or cuda:1.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice by default.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--save-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between checkpoints.")
-@click.option("--brief", is_flag=True, help="A tiny run of the same kind, to try the machinery.")
-def train_clip(out: Path, device: str, threads: int | None, seed: int, save_every: int, brief: bool) -> None:
-    """Train `mini` from nothing and write it to OUT/model. The same call continues an interrupted run."""
-    import torch
-
-    from ttd.scenes.clip_training import BRIEF, ClipTrainer, Recipe
-    from ttd.scenes.export import export_run
-
-    start_logging(verbose=True)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    recipe = BRIEF if brief else Recipe(seed=seed)
-    if (out / "model").exists():
-        raise InputError(f"{out / 'model'} is finished: choose another --out or remove it.")
-    run_folder(out)
-    trainer = ClipTrainer(recipe, out, device)
-    trainer.train(save_every=save_every)
-    export_run(out, out / "model", recipe.steps * recipe.batch)
-    click.echo(f"The model is in {out / 'model'}: ttd.load({str(out / 'model')!r})")
-
-
-@scenes.command()
-@click.option("--model", default="mini", show_default=True, help="Name or folder.")
-@click.option("--adapter", help="A TTD adapter: adds the column after training.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, images.")
-@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
-@click.option("--count", type=click.IntRange(256), default=1024, show_default=True, help="How many scenes.")
-@DEVICE_OPTION
-@click.option("--json", "as_json", is_flag=True, help="The numbers as JSON on stdout.")
-def report(
-    model: str, adapter: str | None, out: Path, split: str, count: int, device: str | None, as_json: bool
-) -> None:
-    """Measure a model on scenes it has never seen: is it a CLIP, has it single tag bias, how well does it localise."""
-    import ttd
-    from ttd.scenes.report import measure, to_markdown, write_report
-
-    models = {"before": ttd.load(model, device=device)}
-    if adapter is not None:
-        models["after training"] = ttd.load(model, adapter=adapter, device=device)
-    columns = {title: measure(one.encoder, split, count) for title, one in models.items()}
-    about = f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."
-    write_report(columns, models, about, out, split)
-    click.echo(json.dumps(columns, indent=1) if as_json else to_markdown(columns, about))
-    click.echo(f"report.md, report.json and images are in {out}", err=True)
-
-
 @scenes.command()
 @click.option("--model", default="mini", show_default=True, help="Name or folder.")
 @click.option("--adapter", help="A TTD adapter.")
@@ -158,31 +99,3 @@ def background(
     numbers = [(r.background, r.objects, r.share, r.truth) for r in rows]
     cells = [(r.rule, str(r.asked), *(f"{n:.2f}" for n in one)) for r, one in zip(rows, numbers, strict=True)]
     click.echo(table(head, cells))
-
-
-@scenes.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Runs and tables.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often each training is done.")
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")
-@click.option("--run", "names", multiple=True, metavar="NAME", help="Only this training; repeatable.")
-@click.option("--brief", is_flag=True, help="A tiny proof of the same kind, to try the machinery.")
-def prove(out: Path, seeds: int, workers: int, names: tuple[str, ...], brief: bool) -> None:
-    """Train and measure all that the paper's tables compare, before and after TTD, beside honest controls.
-
-    The same call goes on where it stopped. Writes OUT/proof.md, OUT/tables.json and every adapter.
-    """
-    from ttd.scenes.proof.plan import RUNS
-    from ttd.scenes.proof.tables import write_tables
-    from ttd.scenes.proof.work import Size
-    from ttd.scenes.proof.work import prove as work
-
-    start_logging(verbose=False)
-    known = [run.name for run in RUNS]
-    if unknown := sorted(set(names) - set(known)):
-        raise InputError(f"There is no run {', '.join(unknown)}: choose from {', '.join(known)}.")
-    size = Size(steps=4, pairs=320, test=256, validation=64) if brief else Size()
-    chosen = [run for run in RUNS if not names or run.name in names]
-    run_folder(out)
-    work(out, size, runs=chosen, seeds=range(seeds), workers=workers)
-    click.echo(write_tables(out))
-    click.echo(f"proof.md and tables.json are in {out}", err=True)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from experiments.prove import work
+from experiments.prove.__main__ import main as command
+from experiments.prove.inputs import PAIRS
+from experiments.prove.plan import BASES, RUNS, TABLES
+from experiments.prove.tables import difference, reached, to_markdown
 from tests.tolerance import MINI, float_tolerance
-from ttd.cli.scenes import scenes as command
 from ttd.errors import InputError
-from ttd.scenes.proof import work
-from ttd.scenes.proof.inputs import PAIRS
-from ttd.scenes.proof.plan import BASES, RUNS, TABLES
-from ttd.scenes.proof.tables import difference, reached, to_markdown
 from ttd.training.config import read_config
 
 SMALL = work.Size(steps=2, pairs=64, test=256, validation=16)
@@ -76,6 +76,7 @@ def test_a_small_proof_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_unknown_runs(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, ["prove", "--out", str(tmp_path / "p"), "--run", "nothing"])
-    assert isinstance(result.exception, InputError)
+    result = CliRunner().invoke(command, ["--out", str(tmp_path / "p"), "--run", "nothing"])
+    assert result.exit_code == 2
+    assert "There is no run nothing: choose from ttd" in result.stderr
     assert not (tmp_path / "p").exists()

@@ -1,4 +1,4 @@
-"""A finished run of `ttd scenes train-clip` -> a model folder: float16 weights, tokenizer, card, words."""
+"""A finished run of `python -m experiments.train_mini` -> a model folder: float16 weights, tokenizer, card, words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPModel
 
+from experiments.train_mini.model import IMAGE, new_mini
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.loading.formats import Card, write_card
 from ttd.encoders.loading.pretrained import quietly
@@ -15,7 +16,6 @@ from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_folder
 from ttd.scenes.captions import FILLER
-from ttd.scenes.clip_model import IMAGE, new_mini
 from ttd.scenes.measure import WORDS
 
 METHOD = "values"
@@ -35,7 +35,7 @@ masks and no word labels.
   backgrounds; behind them stand the words that fill its captions and mean nothing.
 - **It does not know** photographs, nor any other word: for these take a model trained on them.
 - Dense features: the last block's values (`ttd.json`).
-- Trained by `ttd scenes train-clip`, measured by `ttd scenes report`.
+- Trained by `python -m experiments.train_mini`, measured by `python -m experiments.report`.
 
 The drawings it saw: OpenMoji (CC BY-SA 4.0) and Noto Color Emoji (SIL Open Font License 1.1).
 """
@@ -48,7 +48,9 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
     """
     checkpoint = run / "checkpoint.pt"
     if not checkpoint.exists():
-        raise InputError(f"{run} holds no checkpoint.pt: train first with `ttd scenes train-clip --out {run}`.")
+        raise InputError(
+            f"{run} holds no checkpoint.pt: train first with `python -m experiments.train_mini --out {run}`."
+        )
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder or empty it.")
     model = new_mini()

@@ -1,4 +1,7 @@
-"""What the embedded model must show, measured on scenes it has never seen: tables, JSON and images."""
+"""What the embedded model must show, measured on scenes it has never seen: tables, JSON and images.
+
+python -m experiments.report --out runs/report
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+import ttd
+from experiments.command import Experiment
+from ttd.cli.options import DEVICE_OPTION
 from ttd.encoders.base import Encoder
 from ttd.encoders.methods import method_names
 from ttd.errors import InputError
@@ -176,3 +183,29 @@ def figure_2(models: Mapping[str, TTD], scene: Scene) -> Image.Image:
         pair = [best_word_image(image, best, words, side=400), score_plot(tagging.distinct())]
         rows += [heading(f"{title}: {scene.caption}", 600), side_by_side(pair)]
     return stack(rows)
+
+
+@click.command(cls=Experiment)
+@click.option("--model", default="mini", show_default=True, help="Name or folder.")
+@click.option("--adapter", help="A TTD adapter: adds the column after training.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Tables, JSON, images.")
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option("--count", type=click.IntRange(256), default=1024, show_default=True, help="How many scenes.")
+@DEVICE_OPTION
+@click.option("--json", "as_json", is_flag=True, help="The numbers as JSON on stdout.")
+def report(
+    model: str, adapter: str | None, out: Path, split: str, count: int, device: str | None, as_json: bool
+) -> None:
+    """Measure a model on scenes it has never seen: is it a CLIP, has it single tag bias, how well does it localise."""
+    models = {"before": ttd.load(model, device=device)}
+    if adapter is not None:
+        models["after training"] = ttd.load(model, adapter=adapter, device=device)
+    columns = {title: measure(one.encoder, split, count) for title, one in models.items()}
+    about = f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."
+    write_report(columns, models, about, out, split)
+    click.echo(json.dumps(columns, indent=1) if as_json else to_markdown(columns, about))
+    click.echo(f"report.md, report.json and images are in {out}", err=True)
+
+
+if __name__ == "__main__":
+    report(prog_name="python -m experiments.report")

@@ -18,8 +18,8 @@ class ProofRun:
         method: of the last block, or `BEST`.
         config: shipped config: the paper's recipe at the size of scenes, or ours.
         settings: what it changes, `section.name=value`.
-        data: name of `ttd.scenes.proof.inputs.PAIRS`.
-        keep, tags: a file of `ttd.scenes.proof.inputs` that it reads.
+        data: name of `experiments.prove.inputs.PAIRS`.
+        keep, tags: a file of `experiments.prove.inputs` that it reads.
     """
 
     name: str

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import CLIPModel
 
+from experiments.train_mini.model import contrastive_loss, embed_captions, embed_patches, new_mini
+from experiments.train_mini.pool import ScenePool, mirror_patches, to_patches
+from experiments.train_mini.training import BRIEF, Batches, ClipTrainer, Recipe, _token_batch
 from tests.tolerance import assert_close, largest_difference, tower
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
 from ttd.scenes import Scenes
-from ttd.scenes.clip_model import contrastive_loss, embed_captions, embed_patches, new_mini
-from ttd.scenes.clip_training import BRIEF, Batches, ClipTrainer, Recipe, _token_batch
-from ttd.scenes.pool import ScenePool, mirror_patches, to_patches
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Trains `mini` from nothing with CLIP's own loss on scenes and captions; killed at any moment, it goes on.
 
-ttd scenes train-clip --out runs/mini
+python -m experiments.train_mini --out runs/mini
 
 What a step sees is decided by (seed, step) alone, so a checkpoint is weights, optimiser and step.
 """
@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.train_mini.model import GRID, contrastive_loss, embed_captions, embed_patches, new_mini
+from experiments.train_mini.pool import ScenePool, mirror_patches
 from ttd.device import find_device
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.scenes.clip_model import GRID, contrastive_loss, embed_captions, embed_patches, new_mini
-from ttd.scenes.pool import ScenePool, mirror_patches
 from ttd.scenes.scene import Scenes
 
 log = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from experiments.prove.inputs import prepare
+from experiments.prove.measured import Measured, measure, validation_miou
+from experiments.prove.plan import BASES, BEST, RUNS, ProofRun
 from ttd.documents import read_json
 from ttd.errors import InputError, TTDError
 from ttd.files import whole_file
-from ttd.scenes.proof.inputs import prepare
-from ttd.scenes.proof.measured import Measured, measure, validation_miou
-from ttd.scenes.proof.plan import BASES, BEST, RUNS, ProofRun
 from ttd.schema import mapping, number
 from ttd.training.export import RESULTS, write_model_card
 from ttd.training.signals import Stopped
@@ -75,7 +75,7 @@ class TrainingJob:
 def prove(
     folder: Path, size: Size, *, runs: Sequence[ProofRun] = RUNS, seeds: Sequence[int] = SEEDS, workers: int = 2
 ) -> None:
-    """Does all that is not done yet; `ttd.scenes.proof.tables` reads what is in `folder` then.
+    """Does all that is not done yet; `experiments.prove.tables` reads what is in `folder` then.
 
     Raises:
         InputError: the folder holds a proof of another size.
@@ -130,7 +130,7 @@ def train_and_measure(job: TrainingJob) -> None:
         settings.append(f"data.keep={json.dumps(str(data / run.keep))}")
     if run.tags:
         settings.append(f"data.tags={json.dumps(str(data / run.tags))}")
-    train(read_config(run.config, settings), job.out, command="ttd scenes prove", quiet=True)
+    train(read_config(run.config, settings), job.out, command="python -m experiments.prove", quiet=True)
     model = ttd.load("mini", method=job.method, adapter=str(job.out))
     measured = measure(model.encoder, job.size.test, job.size.validation)
     with whole_file(job.out / RESULTS) as part:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.prove.inputs import wrong_share
+from experiments.prove.measured import PAIRED, Measured
+from experiments.prove.plan import BASES, RUNS, TABLES, Table
+from experiments.prove.work import best_method, read
 from ttd.documents import read_json
 from ttd.files import whole_file
-from ttd.scenes.proof.inputs import wrong_share
-from ttd.scenes.proof.measured import PAIRED, Measured
-from ttd.scenes.proof.plan import BASES, RUNS, TABLES, Table
-from ttd.scenes.proof.work import best_method, read
 from ttd.schema import mapping
 
 _BASE_OF = {method: name for name, method in BASES.items()}

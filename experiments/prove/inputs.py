@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.prove.plan import ProofRun
 from ttd.data.pair_scores import ScoreJob
 from ttd.data.pruning import prune
 from ttd.data.shard_jobs import run_shards, table_path
@@ -15,7 +16,6 @@ from ttd.data.sources import PairSource
 from ttd.documents import parse_json
 from ttd.files import whole_file
 from ttd.scenes.measure import WORDS
-from ttd.scenes.proof.plan import ProofRun
 from ttd.scenes.scene import Scenes
 from ttd.scenes.write import write_shards
 from ttd.text.words import split_words
