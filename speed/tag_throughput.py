@@ -28,7 +28,7 @@ from ttd.inference.options import Options
 from ttd.inference.views import prepare
 
 PHOTOS, GROUP, SIZE = 50, 10, 448
-COCO = Path(__file__).Options().parents[2] / "shared/data/coco/images"
+COCO = Path(__file__).resolve().parents[2] / "shared/data/coco/images"
 CAPTIONS = (
     "a dog runs over the green grass after a red frisbee",
     "two children with umbrellas wait at a traffic light in the rain",

@@ -9,7 +9,8 @@ import pytest
 
 from tests.data.samples import write_shards
 from ttd.data.sources import PairSource
-from ttd.data.tables import PAIRS, SCORES, WORDS, read_about, read_table, write_table
+from ttd.data.tables import PAIRS, SCORES, read_about, read_table, write_table
+from ttd.data.word_table import TAGS
 from ttd.errors import InputError
 from ttd.schema import anything
 
@@ -41,11 +42,11 @@ def test_texts_are_read_in_every_form_in_which_programs_write_them(tmp_path: Pat
         (SCORES, {"score": [float("inf"), 0.0]}, r'column "score" holds no finite number in row 1'),
         (SCORES, {"score": ["0.5", "0.1"]}, r'column "score" holds string instead of float'),
         (SCORES, {"score": [None, 0.1]}, r'column "score" has no value in row 1'),
-        (WORDS, {"tags": [[["a"]], [["a", None]]]}, r'column "tags" has a list with null in it'),
-        (WORDS, {"tags": [[["a"]], [None]]}, r'column "tags" has a list with null in it'),
-        (WORDS, {"tags": [["a"], ["b"]]}, r'column "tags" holds list<'),
-        (WORDS, {"tags": [[[1]], [[2]]]}, r'column "tags" holds list<'),
-        (WORDS, {}, r'has no column "tags": it needs shard, key, tags'),
+        (TAGS, {"tags": [[["a"]], [["a", None]]]}, r'column "tags" has a list with null in it'),
+        (TAGS, {"tags": [[["a"]], [None]]}, r'column "tags" has a list with null in it'),
+        (TAGS, {"tags": [["a"], ["b"]]}, r'column "tags" holds list<'),
+        (TAGS, {"tags": [[[1]], [[2]]]}, r'column "tags" holds list<'),
+        (TAGS, {}, r'has no column "tags": it needs shard, key, tags'),
     ],
 )
 def test_wrong_values_in_the_right_columns_are_refused(
@@ -59,7 +60,7 @@ def test_wrong_values_in_the_right_columns_are_refused(
 def test_words_may_be_missing_for_a_pair_and_be_none_for_a_caption(tmp_path: Path) -> None:
     for tags in ([None, [["a"], []]], [[[]], [[]]], [None, None]):
         pq.write_table(pa.table({**PAIR, "tags": tags}), tmp_path / "t.parquet")
-        assert [row["tags"] for row in read(tmp_path / "t.parquet", WORDS)] == tags
+        assert [row["tags"] for row in read(tmp_path / "t.parquet", TAGS)] == tags
 
 
 def test_null_words_end_before_training_begins(tmp_path: Path) -> None:
@@ -71,14 +72,14 @@ def test_null_words_end_before_training_begins(tmp_path: Path) -> None:
 
 def test_no_bit_of_our_own_table_changes_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    table = pa.table({**PAIR, "tags": [[["red", "dog"]], None]}, schema=WORDS)
+    table = pa.table({**PAIR, "tags": [[["red", "dog"]], None]}, schema=TAGS)
     write_table(table, path, {"settings": {"a": 1}})
     content = path.read_bytes()
-    right, about = read(path, WORDS), read_about(path, anything)
+    right, about = read(path, TAGS), read_about(path, anything)
     for bit in range(0, 8 * len(content), 5):
         broken = bytearray(content)
         broken[bit // 8] ^= 1 << bit % 8
         path.write_bytes(broken)
         assert read_about(path, anything) in (about, None)
         with suppress(InputError):
-            assert read(path, WORDS) == right, bit
+            assert read(path, TAGS) == right, bit

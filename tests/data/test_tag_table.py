@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tests.data.colour_model import ColourModelEncoder
@@ -11,9 +13,12 @@ from tests.data.samples import image, json_bytes, write_tar
 from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import ShardNotes, run_shards
 from ttd.data.sources import PairSource
+from ttd.data.tables import write_table
 from ttd.data.tag_table import ModelChooser, TagTableJob, TextChooser, some_captions
+from ttd.data.word_table import chosen_words
 from ttd.inference.options import Options
 from ttd.model import TTD
+from ttd.registry import TABLE_FORMS
 from ttd.tagger import Selection
 from ttd.taggers.base import Caption, Chosen, TextTagger
 
@@ -31,12 +36,21 @@ def source(tmp_path: Path) -> PairSource:
     return PairSource(write_tar(tmp_path / "cc/x.tar", SAMPLES))
 
 
+def selected(table: pa.Table) -> dict[str, list[list[str]] | None]:
+    """By key, the selected words of every caption, as a reader takes them from the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(table, Path(folder) / "t.parquet", {})
+        rows = [row for batch in chosen_words(Path(folder) / "t.parquet") for row in batch.to_pylist()]
+    return {row["key"]: row["tags"] for row in rows}
+
+
+@pytest.mark.parametrize("form", TABLE_FORMS)
 @pytest.mark.parametrize("batch", [1, 16])
-def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> None:
+def test_the_words_that_the_model_selects(source: PairSource, batch: int, form: str) -> None:
     damaged: list[BadSample] = []
-    job = TagTableJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()), batch=batch)
+    job = TagTableJob(ModelChooser(TTD(ColourModelEncoder()), options=Options()), form=form, batch=batch)
     table = job.table(source, range(len(source)), ShardNotes(damaged.append))
-    assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
+    assert selected(table) == {
         "one": [["red"]],
         "five": [["green"], ["green"], []],
         "stop": [[]],
@@ -48,9 +62,26 @@ def test_the_words_that_the_model_selects(source: PairSource, batch: int) -> Non
 def test_they_equal_those_of_tag_for_each_pair(source: PairSource) -> None:
     model = TTD(ColourModelEncoder())
     table = TagTableJob(ModelChooser(model)).table(source, range(len(source)), ShardNotes(lambda damage: None))
-    for key, tags in zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True):
+    for key, tags in selected(table).items():
         pair = source[list(SAMPLES).index(key)]
         assert tags == [model.tag(pair.image, c, options=Options(stop_words=False)).selected for c in pair.captions]
+
+
+def test_every_token_is_there_with_what_it_is(tmp_path: Path) -> None:
+    model = TTD(ColourModelEncoder())
+    model.encoder.vocabulary = frozenset({"red", "blue"})
+    caption = "The red kite , red!"
+    source = PairSource(write_tar(tmp_path / "cc/x.tar", {"one": {"png": image(0), "txt": caption.encode()}}))
+    job = TagTableJob(ModelChooser(model, options=Options(stop_words=False)))
+    rows = job.table(source, range(1), ShardNotes(lambda damage: None)).to_pylist()
+    tagging = model.tag(source[0].image, caption, options=Options(stop_words=False))
+    assert [row["word"] for row in rows] == ["The", "red", "kite", ",", "red", "!"]
+    assert all(caption[row["start"] : row["end"]] == row["word"] for row in rows)
+    assert [row["score"] for row in rows] == pytest.approx([word.score for word in tagging.words])
+    assert [row["selected"] for row in rows] == [word.selected for word in tagging.words]
+    marked = {kind: [row["word"] for row in rows if row[kind]] for kind in ("is_stop", "is_punct", "is_unknown")}
+    assert marked == {"is_stop": ["The"], "is_punct": [",", "!"], "is_unknown": ["kite"]}
+    assert job.unknown == {"kite": 1}
 
 
 def test_negative_words_decide(source: PairSource) -> None:
@@ -59,8 +90,12 @@ def test_negative_words_decide(source: PairSource) -> None:
     for share in (0.0, 100.0):
         rule = Selection(rule="negatives", percentile=share, negatives=["green", "zebra"])
         chooser = ModelChooser(model, selection=rule, options=Options())
-        found[share] = TagTableJob(chooser).table(source, range(1), ShardNotes(lambda damage: None))["tags"].to_pylist()
-        assert found[share] == [[model.tag(source[0].image, "red and blue", selection=rule).selected]]
+        table = TagTableJob(chooser).table(source, range(1), ShardNotes(lambda damage: None))
+        tagging = model.tag(source[0].image, "red and blue", selection=rule)
+        found[share] = list(selected(table).values())
+        assert found[share] == [[tagging.selected]]
+        ranks = dict(zip(table["word"].to_pylist(), table["percentile"].to_pylist(), strict=True))
+        assert ranks == {"and": None, **{word.text: word.percentile for word in tagging.words}}
         assert chooser.settings["percentile"] == share
         assert len(chooser.settings["negatives"]) == 16
     assert found == {0.0: [[["red", "blue"]]], 100.0: [[["red"]]]}
@@ -105,7 +140,7 @@ def test_a_tagger_of_the_text_chooses_too(source: PairSource, look: bool) -> Non
     table = TagTableJob(TextChooser(tagger, stop_words=True, look=look), batch=3).table(
         source, range(5), ShardNotes(damaged.append)
     )
-    assert dict(zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)) == {
+    assert selected(table) == {
         "one": [["red", "xyz"]],
         "five": None,  # no answer for one of its captions
         **({} if look else {"broken": [["red", "xyz"]]}),

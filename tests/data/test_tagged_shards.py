@@ -12,8 +12,9 @@ import pytest
 from tests.data.samples import image, json_bytes, write_shards, write_tar
 from ttd.data.bad_samples import BadSample
 from ttd.data.sources import INSIDE, PairSource
-from ttd.data.tables import WORDS, write_table
+from ttd.data.tables import write_table
 from ttd.data.tagged_shards import TaggedShards
+from ttd.data.word_table import TAGS
 from ttd.errors import InputError
 
 
@@ -24,7 +25,7 @@ def write_words(source: PairSource, folder: Path, words: Any) -> None:
     for number, shard in enumerate(source.shards):
         pairs = [source.captioned(i) for i in source.indices(number)]
         rows = [{"shard": p.shard, "key": p.key, "tags": words(p.key, p.captions)} for p in pairs]
-        write_table(pa.Table.from_pylist(rows, schema=WORDS), folder / f"{shard.name}.parquet", {})
+        write_table(pa.Table.from_pylist(rows, schema=TAGS), folder / f"{shard.name}.parquet", {})
 
 
 def second_words(key: str, captions: tuple[str, ...]) -> list[list[str]]:

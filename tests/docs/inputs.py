@@ -147,7 +147,9 @@ def _benchmarks(folder: Path, run: Run, model: str) -> None:
     polygons.parent.mkdir(parents=True)
     polygons.write_text(json.dumps(frame([("road", box(0, 4, 11, 7))])))
     mat(folder / "trainval/2008_000001.mat", np.full((6, 8), 2, np.uint16))
-    _panoptic(folder, instances)
+    _panoptic(folder, instances["images"])
+    rows = [{"id": i, "image_id": one["id"], "caption": "A dog on grass."} for i, one in enumerate(instances["images"])]
+    (folder / "captions_val2017.json").write_text(json.dumps({"images": instances["images"], "annotations": rows}))
     write_coco(folder / "COCO")
     write_nus(folder / "NUS-WIDE")
     write_refer(folder / "REFER")
@@ -160,24 +162,20 @@ def _benchmarks(folder: Path, run: Run, model: str) -> None:
     write_coco(folder / "DATA/coco")
 
 
-def _panoptic(folder: Path, instances: dict[str, list[dict[str, object]]]) -> None:
-    """One segment for each image, of a thing that a caption names."""
+def _panoptic(folder: Path, images: list[dict[str, object]], size: tuple[int, int] = (24, 32)) -> None:
+    """One segment for each image (height, width), of a thing that a caption names."""
     dog = {"id": 18, "name": "dog", "isthing": 1}
     annotations = []
-    for image in instances["images"]:
+    for image in images:
         name = Path(str(image["file_name"])).stem + ".png"
-        value = np.zeros((24, 32, 3), np.uint8)
+        value = np.zeros((*size, 3), np.uint8)
         value[:8, :8, 0] = 7
         save(value, folder / "panoptic_val2017" / name)
         annotations.append(
             {"image_id": image["id"], "file_name": name, "segments_info": [{"id": 7, "category_id": 18, "iscrowd": 0}]}
         )
-    content = {"images": instances["images"], "annotations": annotations, "categories": [dog]}
+    content = {"images": images, "annotations": annotations, "categories": [dog]}
     (folder / "panoptic_val2017.json").write_text(json.dumps(content))
-    rows = [
-        {"id": i, "image_id": image["id"], "caption": "A dog on grass."} for i, image in enumerate(instances["images"])
-    ]
-    (folder / "captions_val2017.json").write_text(json.dumps({"images": instances["images"], "annotations": rows}))
 
 
 def _data(folder: Path, run: Run, model: str) -> None:
@@ -186,6 +184,8 @@ def _data(folder: Path, run: Run, model: str) -> None:
     if reason("ttd data tag cc3m/ --tagger spacy"):
         run("ttd data tag cc3m/ --model mini --out nouns")  # words in place of those that are left out
     coco_captions(folder, 6)
+    listed = json.loads((folder / "captions_val2017.json").read_text())["images"]
+    _panoptic(folder, [{**image, "height": 64, "width": 64} for image in listed], (64, 64))
     (folder / "Train_GCC-training.tsv").write_text("a dog\thttp://example.org/dog.jpg\n", "utf-8")
     (folder / "cc12m.tsv").write_text("http://example.org/dog.jpg\ta dog\n", "utf-8")
 

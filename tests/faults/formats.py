@@ -25,7 +25,8 @@ from ttd.annotate.records import Record
 from ttd.data.bad_samples import BadSample
 from ttd.data.pruning import prune
 from ttd.data.sources import PairSource
-from ttd.data.tables import SCORES, WORDS, write_table
+from ttd.data.tables import SCORES, write_table
+from ttd.data.word_table import Token, token_table
 from ttd.encoders.loading.checkpoints import read_tensors, write_tensors
 from ttd.encoders.loading.formats import Card as ModelCard
 from ttd.encoders.loading.formats import read_card, write_card
@@ -125,7 +126,12 @@ def _keep(folder: Path) -> Path:
 def _words(folder: Path) -> Path:
     _tar(folder)
     path = folder / "tags.parquet"
-    write_table(pa.table({**PAIRS, "tags": [[["red"]], [["green", "image"]], [[]]]}, schema=WORDS), path, {})
+    words = (["red"], ["green", "image"], [])
+    pairs = [
+        ("cc/00000.tar", key, [[Token("a", is_stop=True), *(Token(word, selected=True) for word in several)]])
+        for key, several in zip(KEYS, words, strict=True)
+    ]
+    write_table(token_table(pairs), path, {})
     return path
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ttd.cli.data_browse import browse
 from ttd.cli.data_options import Pairs, pair_options, pairs_bar, print_bad_samples
 from ttd.cli.data_tag import tag
 from ttd.cli.options import NameOf
@@ -177,6 +178,7 @@ def data() -> None:
 data.add_command(prepare)
 data.add_command(tagmask_from_coco)
 data.add_command(tag)
+data.add_command(browse)
 data.add_command(agreement)
 
 

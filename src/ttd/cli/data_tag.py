@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ttd.cli.data_browse import RECORD
 from ttd.cli.data_options import (
     Pairs,
     pair_options,
@@ -21,7 +23,7 @@ from ttd.cli.options import SIZE_OPTION, ModelChoice, optional_model_options, pr
 from ttd.cli.output import printable, run_folder
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
-from ttd.registry import SCORES
+from ttd.registry import SCORES, TABLE_FORMS
 from ttd.results_file import json_line
 from ttd.taggers import TAGGERS
 from ttd.text.words import UNSPACED_REMEDY
@@ -47,6 +49,13 @@ _TEXTS_AT_ONCE = 256
 @click.option(
     "--drop-stop-words", is_flag=True, help="Leave stop words out; kept otherwise, as in the paper's training."
 )
+@click.option(
+    "--form",
+    type=click.Choice(TABLE_FORMS),
+    default=TABLE_FORMS[0],
+    show_default=True,
+    help="A row a token, or a pair.",
+)
 @protocol_option()
 @SIZE_OPTION
 @click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
@@ -59,6 +68,7 @@ def tag(
     shards: str | None,
     per_shard: int,
     keep: str | None,
+    form: str,
     batch: int | None,
     selection: SelectionChoice,
     **how: Any,
@@ -72,8 +82,9 @@ def tag(
     ttd data tag shards/ --tagger spacy --shards tagged
     ttd data tag shards/ --tagger llm --llm-url http://localhost:8000/v1 --llm-model qwen --out tags
 
-    --out: one Parquet file per shard (shard, key, tags: for every caption a list of words), for `ttd train --tags
-    OUT/tags`. --shards: also new tar shards with the words in their .json, for `ttd train DIR --tags inside`.
+    --out: one Parquet file per shard with a row for every token of every caption (its score, whether it was selected),
+    for queries, `ttd data browse OUT` and `ttd train --tags OUT/tags`. --shards: also new tar shards with the selected
+    words in their .json, for `ttd train DIR --tags inside`.
     Continues after an interruption; under torchrun every process takes its share of the shards.
     """
     from ttd.data.shard_jobs import run_shards, whole_report
@@ -90,12 +101,16 @@ def tag(
         chooser = _text_chooser(tagger, words_by, model, how, look=shards is not None)
     else:
         chooser = _model_chooser(model, selection, how, source, at_once)
-    job = TagTableJob(chooser, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
+    job = TagTableJob(chooser, form=form, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
     tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
         report = run_shards(job, source, tables, limit=limit, ranks=ranks, progress=bar.update)
     if job.unspaced and not tagger:
         click.echo(f"{job.unspaced:,} captions: {UNSPACED_REMEDY}", err=True)
+    if job.unknown:
+        common = ", ".join(printable(word) for word, _ in job.unknown.most_common(3))
+        line = f"{job.unknown.total():,} words lie outside this model's vocabulary (is_unknown), such as {common}"
+        click.echo(line, err=True)
     written: list[Path] = []
     if shards:
         from ttd.data.tagged_shards import TaggedShards
@@ -110,7 +125,11 @@ def tag(
         click.echo(f"Rank {rank} is done; other ranks still work.", err=True)
         print_bad_samples(report, None)
         return 0
-    write_record(place / "tags.json", {"model": model.model or None, "settings": job.settings})
+    made_of = {
+        "sources": [os.path.abspath(named) for named in pairs.sources],
+        "images": pairs.images and os.path.abspath(pairs.images),
+    }
+    write_record(place / RECORD, {"model": model.model or None, **made_of, "settings": job.settings})
     _tell(pairs, len(source), len(source.shards), tables, written, place if shards else None)
     code = print_bad_samples(whole, place / "damage.json")
     return code if world == 1 else 0  # torchrun takes any other code for a crash

@@ -25,8 +25,9 @@ from ttd.data.captions_file import CaptionsFile
 from ttd.data.image_folder import ImageFolder
 from ttd.data.listing import CAPTION_FILES, named_files, plain_path
 from ttd.data.shard import Shard
-from ttd.data.tables import ChosenWords, kept_rows
+from ttd.data.tables import kept_rows
 from ttd.data.tar_shard import TarShard
+from ttd.data.word_table import ChosenWords
 from ttd.errors import InputError
 from ttd.images import MAX_PIXELS, opened, read_image
 from ttd.runs import Ranks

@@ -1,10 +1,10 @@
-"""Parquet beside the shards: scores and keep-lists (shard, key, score), words chosen beforehand (tags)."""
+"""Parquet beside the shards: written whole, read with checks; scores and keep-lists (shard, key, score)."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ttd.data.bad_samples import NO_ANSWER, BadSample
-from ttd.data.rows import jsonl_rows
 from ttd.data.shard import Shard
 from ttd.documents import parse_json, refused
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.schema import Misfit, Schema, brief, each, either, fields, optional, text
+from ttd.schema import Misfit, Schema, brief
 
-_PAIR = [pa.field("shard", pa.string(), nullable=False), pa.field("key", pa.string(), nullable=False)]
-PAIRS = pa.schema(_PAIR)
-SCORES = pa.schema([*_PAIR, pa.field("score", pa.float32(), nullable=False)])
-WORDS = pa.schema([*_PAIR, pa.field("tags", pa.list_(pa.list_(pa.string())))])
-_TAGS = optional(either(each(text), each(each(text))))
-_LINE = fields({"shard": text, "key": text, "tags": _TAGS})
+PAIR = [pa.field("shard", pa.string(), nullable=False), pa.field("key", pa.string(), nullable=False)]
+PAIRS = pa.schema(PAIR)
+SCORES = pa.schema([*PAIR, pa.field("score", pa.float32(), nullable=False)])
 # What Arrow raises for a damaged file: errors of its own, and some of Python's.
 _DAMAGE = (pa.ArrowException, OSError, ArithmeticError, LookupError, TypeError, ValueError)
+ROWS_AT_ONCE = 1 << 16  # that are read
 _STRINGS = {pa.string(), pa.large_string()}
 
 
@@ -89,7 +85,7 @@ def read_table(path: Path, columns: pa.Schema | Sequence[str]) -> Iterator[pa.Re
                 raise InputError(f'{path} has no column "{missing[0]}": it needs {", ".join(names)}')
             if twice := [name for name in names if there.count(name) > 1]:
                 raise InputError(f'{path} has the column "{twice[0]}" twice: make it again')
-            for batch in file.iter_batches(batch_size=1 << 16, columns=names):
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=names):
                 batch.validate(full=True)
                 yield _checked(batch, columns, start, path) if isinstance(columns, pa.Schema) else batch
                 start += len(batch)
@@ -121,9 +117,10 @@ def _column(values: pa.Array, field: pa.Field, start: int) -> pa.Array:
     if values.null_count and not field.nullable:
         row = pc.index(values.is_null(), True).as_py()
         raise Misfit(f"has no value in row {start + row + 1}")
-    if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(values)).as_py() and len(values):
-        row = pc.index(pc.is_finite(values), False).as_py()
-        raise Misfit(f"holds no finite number in row {start + row + 1}")
+    if pa.types.is_floating(field.type):
+        row = pc.index(pc.is_finite(values), False).as_py()  # null is no number that is not finite
+        if row >= 0:
+            raise Misfit(f"holds no finite number in row {start + row + 1}")
     inner = values
     while pa.types.is_list(inner.type):
         inner = inner.flatten()
@@ -136,14 +133,20 @@ def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of a type stand for those of another without being turned into something else."""
     if pa.types.is_dictionary(found):
         found = found.value_type
+    if pa.types.is_null(found):  # nothing but null, as lists that are all empty have it
+        return True
     if pa.types.is_list(wanted):
-        # Lists that are all empty have entries of no type.
-        return (
-            (pa.types.is_list(found) or pa.types.is_large_list(found)) and _alike(found.value_type, wanted.value_type)
-        ) or pa.types.is_null(found)
+        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return is_list and _alike(found.value_type, wanted.value_type)
+    if pa.types.is_struct(wanted):
+        same = pa.types.is_struct(found) and [field.name for field in found] == [field.name for field in wanted]
+        return same and all(_alike(a.type, b.type) for a, b in zip(found, wanted, strict=True))
     if wanted in _STRINGS:
-        return found in _STRINGS or pa.types.is_null(found)
-    return bool(pa.types.is_integer(found) if pa.types.is_integer(wanted) else pa.types.is_floating(found))
+        return found in _STRINGS
+    for is_kind in (pa.types.is_integer, pa.types.is_boolean):
+        if is_kind(wanted):
+            return bool(is_kind(found))
+    return bool(pa.types.is_floating(found))
 
 
 def kept_rows(path: Path, shards: Sequence[Shard]) -> NDArray[np.int64]:
@@ -152,7 +155,7 @@ def kept_rows(path: Path, shards: Sequence[Shard]) -> NDArray[np.int64]:
     Raises:
         InputError: the list cannot be read, or names none of the pairs.
     """
-    numbers = [rows for rows, _ in _number(read_table(path, PAIRS), shards)]
+    numbers = [rows for rows, _ in numbered(read_table(path, PAIRS), shards)]
     kept: NDArray[np.int64] = np.unique(np.concatenate(numbers)) if numbers else np.zeros(0, np.int64)
     kept = kept[kept >= 0]
     if not len(kept):
@@ -160,78 +163,8 @@ def kept_rows(path: Path, shards: Sequence[Shard]) -> NDArray[np.int64]:
     return kept
 
 
-class ChosenWords:
-    """Words chosen beforehand, for all pairs of a source: in Arrow's memory, shared by forked workers.
-
-    Args:
-        path: Parquet (shard, key, tags), JSONL with the same fields, or a folder of such Parquet files;
-            `tags` lists the words of every caption, null stands for no answer of the tagger.
-        shards: of the source.
-        kept: as `kept_rows`, None for all pairs.
-    """
-
-    def __init__(self, path: Path, shards: Sequence[Shard], kept: NDArray[np.int64] | None) -> None:
-        self.path = path
-        total = sum(len(shard) for shard in shards)
-        wanted = np.arange(total) if kept is None else kept
-        rows = np.full(total, -1, np.int64)  # by pair: its row in the table
-        pieces: list[pa.Array] = []
-        filled = 0
-        for numbers, batch in self._sources(shards):
-            chosen = (numbers >= 0) & np.isin(numbers, wanted)
-            pieces.append(batch.column("tags").filter(pa.array(chosen)))
-            rows[numbers[chosen]] = filled + np.arange(chosen.sum())
-            filled += int(chosen.sum())
-        if not filled:
-            raise InputError(f"{path} has tags for none of the pairs: it was made for other shards")
-        self._rows = rows[wanted]
-        self._tags = pa.chunked_array(pieces, WORDS.field("tags").type)
-
-    def of(self, index: int, shard: str, key: str, captions: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The words of a pair's captions.
-
-        Raises:
-            BadSample: the tagger had no answer for it.
-            InputError: there is nothing about this pair.
-        """
-        row = int(self._rows[index])
-        if row < 0:
-            raise InputError(f"{self.path} has no tags for pair {key!r}: run ttd data tag on all shards")
-        tags = self._tags[row].as_py()
-        if tags is None:
-            raise BadSample(NO_ANSWER, shard, key)
-        if len(tags) != len(captions):
-            raise InputError(
-                f"{self.path} has tags for {len(tags)} captions of pair {key!r}, which has {len(captions)}: "
-                "it was made for other data"
-            )
-        return tuple(tuple(words) for words in tags)
-
-    def _sources(self, shards: Sequence[Shard]) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
-        if self.path.suffix.lower() == ".jsonl":
-            table = _json_lines(self.path)
-            yield from _number(table.to_batches(), shards)
-            return
-        files = sorted(self.path.rglob("*.parquet")) if self.path.is_dir() else [self.path]
-        if not files:
-            raise InputError(f"{self.path} has no Parquet files: give the folder that ttd data tag wrote")
-        for file in files:
-            yield from _number(read_table(file, WORDS), shards)
-
-
-def _json_lines(path: Path) -> pa.Table:
-    shards, keys, tags = [], [], []
-    remedy = 'each line needs "shard", "key" and "tags", a list of words or one such list for each caption'
-    for _, record in jsonl_rows(path, schema=_LINE, remedy=remedy):
-        words = record["tags"]
-        shards.append(record["shard"])
-        keys.append(record["key"])
-        tags.append(words if words is None or (words and isinstance(words[0], list)) else [words])
-    return pa.table([shards, keys, tags], schema=WORDS)
-
-
-def _number(
-    pieces: Iterator[pa.RecordBatch] | list[pa.RecordBatch], shards: Sequence[Shard]
+def numbered(
+    pieces: Iterable[pa.RecordBatch], shards: Sequence[Shard]
 ) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
     """Each piece with its pairs' numbers in the source, -1 for what the source does not have."""
     starts = dict(zip((s.name for s in shards), np.cumsum([0, *map(len, shards)]), strict=False))

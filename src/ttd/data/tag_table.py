@@ -1,8 +1,9 @@
-"""Choose the words of every caption beforehand, by a model or by a tagger of the text; training reads the tables."""
+"""Choose the words of every caption beforehand, by a model or by a tagger of the text: the table of visible words."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
@@ -12,18 +13,17 @@ import pyarrow as pa
 from ttd.data.bad_samples import NO_ANSWER, BadSample
 from ttd.data.shard_jobs import ShardJob, ShardNotes
 from ttd.data.sources import Captioned, Pair, PairSource
-from ttd.data.tables import WORDS
+from ttd.data.word_table import Token, Tokens, token_table
 from ttd.errors import TTDError
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.negatives import digest
+from ttd.results import Tagging
 from ttd.runs import read_ahead
 from ttd.tagger import Selection, find_selection
-from ttd.taggers.base import Caption, TextTagger
-from ttd.text.words import is_stop_word, is_unspaced, split_words
+from ttd.taggers.base import Caption, Chosen, TextTagger
+from ttd.text.words import Word, is_punctuation, is_stop_word, is_unspaced, split_words
 
-# For every caption of a pair the chosen words.
-Tags = list[list[str]]
 Read = TypeVar("Read", Pair, Captioned)
 
 
@@ -41,41 +41,45 @@ class Chooser(ABC, Generic[Read]):
         """What the choice needs of a pair; raises `BadSample`."""
 
     @abstractmethod
-    def choose(self, pairs: Sequence[Read]) -> list[Tags | None]:
-        """For every pair, for every caption the words, in caption order; None where there is no answer for it."""
+    def choose(self, pairs: Sequence[Read]) -> list[Tokens]:
+        """For every pair, for every caption its tokens, in caption order; None where there is no answer for it."""
 
 
 class TagTableJob(ShardJob):
-    """The chosen words of all captions of a shard: Parquet columns shard, key, tags.
+    """Every token of all captions of a shard, and which are chosen; see `ttd.data.word_table`.
 
-    `tags` has for every caption the list of its words; it is empty where none was chosen. Where the chooser has no
-    answer `tags` is null and the pair counts as damaged.
+    A pair for which the chooser has no answer counts as damaged.
 
     Args:
         chooser: of the words.
+        form: "long" or "nested".
         batch: pairs that are read and asked about at once.
         threads: that read and decode images.
         settings: more of what decides the results (a keep-list).
 
     Attributes:
         unspaced: captions read so far whose words are written without spaces.
+        unknown: how often each word came that lies outside the vocabulary of a small model.
     """
 
     def __init__(
         self,
         chooser: Chooser[Any],
         *,
+        form: str = "long",
         batch: int = 16,
         threads: int = 4,
         settings: dict[str, Any] | None = None,
     ) -> None:
         self.chooser, self.batch, self.threads = chooser, batch, threads
+        self.form = form
         self.unspaced = 0
-        self.settings = {**(settings or {}), **chooser.settings}
+        self.unknown: Counter[str] = Counter()
+        self.settings = {**(settings or {}), **chooser.settings, "form": form}
 
     def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
-        rows: list[tuple[str, str, Tags | None]] = []
+        pieces = [token_table([], self.form)]
         for read in read_ahead(lambda i: self.chooser.read(source, i), indices, self.batch, self.threads, BadSample):
             pairs = []
             for one in read:
@@ -84,12 +88,17 @@ class TagTableJob(ShardJob):
                 else:
                     pairs.append(one)
             self.unspaced += sum(is_unspaced(caption) for pair in pairs for caption in pair.captions)
-            for pair, tags in zip(pairs, self.chooser.choose(pairs), strict=True):
-                rows.append((pair.shard, pair.key, tags))
-                if tags is None:
+            rows = []
+            for pair, captions in zip(pairs, self.chooser.choose(pairs), strict=True):
+                rows.append((pair.shard, pair.key, captions))
+                if captions is None:
                     notes.skip(BadSample(NO_ANSWER, pair.shard, pair.key))
+                else:
+                    found = (token.word for tokens in captions for token in tokens if token.is_unknown)
+                    self.unknown.update(word.lower() for word in found if word)
+            pieces.append(token_table(rows, self.form))
             notes.progress(len(read))
-        return pa.table([[row[i] for row in rows] for i in range(3)], schema=WORDS)
+        return pa.concat_tables(pieces).combine_chunks()
 
 
 class ModelChooser(Chooser[Pair]):
@@ -125,9 +134,9 @@ class ModelChooser(Chooser[Pair]):
         """The whole pair."""
         return source[index]
 
-    def choose(self, pairs: Sequence[Pair]) -> list[Tags | None]:
+    def choose(self, pairs: Sequence[Pair]) -> list[Tokens]:
         """See `Chooser`."""
-        tags: list[Tags] = [[[] for _ in pair.captions] for pair in pairs]
+        found: dict[tuple[int, int], Tagging] = {}
         asked = [
             (i, j)
             for i, pair in enumerate(pairs)
@@ -135,25 +144,34 @@ class ModelChooser(Chooser[Pair]):
             if split_words(caption, self.options.stop_words)
         ]
         single = [(i, j) for i, j in asked if len(pairs[i].captions) == 1]
-        self._fill(tags, pairs, single, [pairs[i].image for i, _ in single])
+        self._tag(found, pairs, single, [pairs[i].image for i, _ in single])
         for i, pair in enumerate(pairs):
             mine = [(owner, j) for owner, j in asked if owner == i and (owner, j) not in single]
             if mine:
                 encoded = self.model.encode(pair.image, self.options)
-                self._fill(tags, pairs, mine, [encoded] * len(mine))
-        return list(tags)
+                self._tag(found, pairs, mine, [encoded] * len(mine))
+        return [
+            [_scored(caption, found.get((i, j))) for j, caption in enumerate(pair.captions)]
+            for i, pair in enumerate(pairs)
+        ]
 
-    def _fill(self, tags: list[Tags], pairs: Sequence[Pair], asked: list[tuple[int, int]], images: list[Any]) -> None:
+    def _tag(
+        self,
+        found: dict[tuple[int, int], Tagging],
+        pairs: Sequence[Pair],
+        asked: list[tuple[int, int]],
+        images: list[Any],
+    ) -> None:
         if not asked:
             return
         captions = [pairs[i].captions[j] for i, j in asked]
-        found = self.model.tag_many(
+        answers = self.model.tag_many(
             images, captions, selection=self.selection, batch_size=self.batch, options=self.options
         )
-        for (i, j), tagging in zip(asked, found, strict=True):
+        for place, tagging in zip(asked, answers, strict=True):
             if isinstance(tagging, TTDError):
                 raise tagging
-            tags[i][j] = tagging.selected
+            found[place] = tagging
 
 
 class TextChooser(Chooser[Captioned]):
@@ -176,19 +194,51 @@ class TextChooser(Chooser[Captioned]):
             return Captioned(pair.shard, pair.key, pair.captions)
         return source.captioned(index)
 
-    def choose(self, pairs: Sequence[Captioned]) -> list[Tags | None]:
+    def choose(self, pairs: Sequence[Captioned]) -> list[Tokens]:
         """See `Chooser`."""
-        captions = [[_split(text) for text in pair.captions] for pair in pairs]
-        found = iter(self.tagger.choose([caption for several in captions for caption in several]))
-        every: list[Tags | None] = []
-        for several in captions:
-            chosen = [(next(found), caption) for caption in several]
-            tags = [one.words(caption) for one, caption in chosen if one is not None]
-            every.append([self._kept(words) for words in tags] if len(tags) == len(several) else None)
+        words = [[split_words(text) for text in pair.captions] for pair in pairs]
+        asked = [
+            Caption(text, tuple(word.text for word in split))
+            for pair, several in zip(pairs, words, strict=True)
+            for text, split in zip(pair.captions, several, strict=True)
+        ]
+        answers = iter(self.tagger.choose(asked))
+        every: list[Tokens] = []
+        for several in words:
+            chosen = [next(answers) for _ in several]
+            tokens = [self._tokens(split, one) for split, one in zip(several, chosen, strict=True) if one is not None]
+            every.append(tokens if len(tokens) == len(several) else None)
         return every
 
-    def _kept(self, words: list[str]) -> list[str]:
-        return [word for word in words if not (self.stop_words and is_stop_word(word))]
+    def _tokens(self, words: Sequence[Word], chosen: Chosen) -> list[Token]:
+        own = [
+            _token(word, selected=selected and self._counts(word.text))
+            for word, selected in zip(words, chosen.selected, strict=True)
+        ]
+        others = [Token(word, selected=True) for word in chosen.others if self._counts(word)]
+        return own + others
+
+    def _counts(self, word: str) -> bool:
+        return not (self.stop_words and is_stop_word(word))
+
+
+def _scored(caption: str, tagging: Tagging | None) -> list[Token]:
+    """All tokens of a caption; those that the model was not asked about have no score."""
+    scored = {} if tagging is None else {word.index: word for word in tagging.words}
+    unknown = frozenset() if tagging is None else frozenset(tagging.unknown)
+    tokens = []
+    for word in split_words(caption):
+        token = _token(word)._replace(is_unknown=word.text.lower() in unknown)
+        if (found := scored.get(word.index)) is not None:
+            token = token._replace(score=found.score, percentile=found.percentile, selected=found.selected)
+        tokens.append(token)
+    return tokens
+
+
+def _token(word: Word, selected: bool = False) -> Token:
+    punctuation = is_punctuation(word.text)
+    is_stop = not punctuation and is_stop_word(word.text)
+    return Token(word.text, word.start, word.end, selected=selected, is_stop=is_stop, is_punct=punctuation)
 
 
 def some_captions(source: PairSource, most: int = 10_000) -> Iterator[str]:
@@ -201,7 +251,3 @@ def some_captions(source: PairSource, most: int = 10_000) -> Iterator[str]:
             yield from source.captioned(index).captions
         except BadSample:
             continue
-
-
-def _split(text: str) -> Caption:
-    return Caption(text, tuple(word.text for word in split_words(text)))

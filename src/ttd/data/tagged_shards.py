@@ -14,7 +14,7 @@ from ttd.data.bad_samples import BadSample
 from ttd.data.packing import add_sample, claim, storable_image
 from ttd.data.shard_jobs import table_path
 from ttd.data.sources import PairSource
-from ttd.data.tables import WORDS, read_table
+from ttd.data.word_table import chosen_words
 from ttd.errors import InputError
 from ttd.runs import FileToMake, make_files, read_ahead
 
@@ -96,7 +96,7 @@ class TaggedShards:
         """Key -> the words of its captions, without those that have none."""
         table = table_path(self._tables, self._source.shards[number])
         found: dict[str, Any] = {}
-        for batch in read_table(table, WORDS):
+        for batch in chosen_words(table):
             pairs = zip(batch.column("key").to_pylist(), batch.column("tags").to_pylist(), strict=True)
             found |= {key: tags for key, tags in pairs if tags is not None}
         return found

@@ -132,9 +132,13 @@ def split_words(caption: str, stop_words: bool = False, *, tokenised: bool = Fal
 
 
 def is_stop_word(text: str) -> bool:
-    """Whether a token is a function word, a clitic or nothing but punctuation; emoji are words."""
-    lowered = text.lower().replace("’", "'")
-    return lowered in STOP_WORDS or not any(_KINDS[ord(char)] in "wUdre" for char in lowered)
+    """Whether a token is a function word, a clitic or nothing but punctuation."""
+    return text.lower().replace("’", "'") in STOP_WORDS or is_punctuation(text)
+
+
+def is_punctuation(text: str) -> bool:
+    """Whether a token is nothing but punctuation and symbols; emoji are words."""
+    return not any(_KINDS[ord(char)] in "wUdre" for char in text)
 
 
 # Scripts without spaces between words, and how many characters in a row are more than one word.

@@ -22,7 +22,7 @@ from ttd.errors import InputError, OutOfMemory
 from ttd.losses import find_loss_terms
 from ttd.taggers.base import Caption, TextTagger
 from ttd.taggers.nouns import open_nouns
-from ttd.text.words import distinct, split_words
+from ttd.text.words import distinct, is_stop_word, split_words
 from ttd.training.augment import CAPTION, NEGATIVES, PIXELS, Crop, draws, random_crop
 from ttd.training.config import Config
 
@@ -185,7 +185,8 @@ class Steps(Dataset[StepData]):
         if config.choice.by == "given":
             if pair.tags is None:
                 raise InputError(f"the pair {pair.shard}:{pair.key} has no words chosen: run ttd data tag on all pairs")
-            given = [{tag.lower() for tag in pair.tags[n]} for n in numbers]
+            kept = config.data.stop_words
+            given = [{tag.lower() for tag in pair.tags[n] if kept or not is_stop_word(tag)} for n in numbers]
             # What a language model chose need not stand in the caption word by word.
             words = [list(dict.fromkeys([*own, *sorted(tags)])) for own, tags in zip(words, given, strict=True)]
         elif config.choice.by == "nouns":

@@ -6,6 +6,8 @@ looked at is bounded to `SIDE` pixels on its longer side; label maps and masks k
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -198,3 +200,12 @@ def save_png(image: Image.Image, path: str | Path) -> None:
     """Writes `image` as a PNG, whole or not at all; missing folders are made."""
     with whole_file(path) as part:
         image.save(part, format="PNG")
+
+
+def inline_image(image: Image.Image | Path) -> str:
+    """An image as a data address: JPEG of an image in memory, a PNG file as it is."""
+    if isinstance(image, Path):
+        return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

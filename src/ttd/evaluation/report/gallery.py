@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,13 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from tqdm import tqdm
 
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.report.panels import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel, best_median_worst, most_changed
 from ttd.evaluation.runner import Shares
 from ttd.files import whole_file
+from ttd.viz.overlays import inline_image
 from ttd.viz.typography import clean
 
 if TYPE_CHECKING:
@@ -154,15 +152,6 @@ def write_images(path: Path, title: str, about: str, parts: Sequence[Section]) -
     )
     with whole_file(path) as part:
         part.write_text(text, "utf-8", errors="replace")
-
-
-def inline_image(image: Image.Image | Path) -> str:
-    """An image as a data address: JPEG of an image in memory, a PNG file as it is."""
-    if isinstance(image, Path):
-        return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _panels(view: ItemView) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from ttd.evaluation.report.finished_run import FinishedRun
-from ttd.evaluation.report.gallery import inline_image
 from ttd.evaluation.report.tables import Comparison, comparisons
 from ttd.files import whole_file
+from ttd.viz.overlays import inline_image
 from ttd.viz.typography import clean
 
 _STYLE = (
