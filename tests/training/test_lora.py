@@ -16,13 +16,14 @@ from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_tc
 from tests.tolerance import TINY, TINY_IMAGE, TINY_TCL, assert_close, largest_difference
 from tests.training.conftest import tiny_config
 from ttd.encoders.base import Encoder
+from ttd.encoders.calibration import Calibration
 from ttd.encoders.loading.adapters import attach_adapter
 from ttd.encoders.registry import load_encoder
 from ttd.encoders.tcl import TCLEncoder
 from ttd.errors import InputError, ModelError
 from ttd.training.config import Model
 from ttd.training.export import merge
-from ttd.training.lora import Adapter
+from ttd.training.lora import Adapter, LearnedCalibration
 from ttd.training.trainer import train
 
 
@@ -102,6 +103,18 @@ def test_the_last_query_is_left_out_and_the_numbers_are_the_papers() -> None:
 def test_one_tower_alone(towers: Any, expected: set[str]) -> None:
     names = [name for name, _ in Adapter(tiny_clip(), Model(towers=towers), 0).named_parameters()]
     assert {name.split(".")[0] for name in names} == expected
+
+
+def test_a_learned_calibration_is_the_constant_one_with_gradients() -> None:
+    start, sim = Calibration(12.0, 0.2), torch.linspace(-0.1, 0.6, 8)
+    learned = LearnedCalibration(start)
+    p = learned(sim)
+    assert_close(p, start(sim), 1, scale=start.w)
+    assert_close(learned.now.w, start.w, 2, scale=start.w)
+    p.sum().backward()
+    slope = (p * (1 - p)).detach()
+    assert_close(learned.c.grad, -(12 * slope).sum(), 8, scale=12)
+    assert_close(learned.log_w.grad, (12 * (sim - 0.2) * slope).sum(), 8, scale=12)
 
 
 def test_the_start_depends_on_the_seed_alone() -> None:

@@ -30,7 +30,7 @@ LOSS = 2 * COSINES + 16 * 5 * 4
 
 def objective_of(config: Config, encoder: Encoder | None = None) -> Objective:
     encoder = encoder or tiny_clip()
-    adapter = Adapter(encoder, config.model, seed=0)
+    adapter = Adapter(encoder, config.model, 0, config.loss)
     with torch.no_grad():  # LoRA starts at zero: give it something to say
         for _, parameter in adapter.named_parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))

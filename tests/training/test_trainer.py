@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -62,9 +63,10 @@ def test_the_same_command_on_a_finished_run_changes_nothing(config: Config, tmp_
     assert read_log(tmp_path) == log
 
 
-def test_parts_give_the_same_as_the_whole(base: Path, shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["loss.similarity=calibrated", "loss.w=12", "loss.c=0.2", "loss.learned=true"]])
+def test_parts_give_the_same_as_the_whole(base: Path, shards: Path, tmp_path: Path, more: list[str]) -> None:
     """Two epochs with dropout, in one go and stopped after every odd number of steps."""
-    options = ["optimiser.epochs=2", "model.dropout=0.3", "run.checkpoint_every=100"]
+    options = ["optimiser.epochs=2", "model.dropout=0.3", "run.checkpoint_every=100", *more]
     train(tiny_config(base, shards, *options), tmp_path / "whole", quiet=True)
     for steps in (3, 5, 12):
         train(tiny_config(base, shards, *options, f"optimiser.steps={steps}"), tmp_path / "parts", quiet=True)
@@ -72,6 +74,14 @@ def test_parts_give_the_same_as_the_whole(base: Path, shards: Path, tmp_path: Pa
     losses = [[entry["loss"] for entry in read_log(tmp_path / name)] for name in ("whole", "parts")]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 12
+    cards = [json.loads((tmp_path / name / "ttd.json").read_text("utf-8")) for name in ("whole", "parts")]
+    assert cards[0] == cards[1]
+    assert ("calibration" in cards[0]) == bool(more)
+    if more:  # AdamW moves log w and c by about the rate, 1e-2, at each of 12 steps, and nothing pulls them to 0
+        learned, log = cards[0]["calibration"], read_log(tmp_path / "whole")
+        assert learned == {name: log[-1][name] for name in ("w", "c")}
+        assert 1e-4 < abs(math.log(learned["w"] / 12)) < 0.13
+        assert 1e-4 < abs(learned["c"] - 0.2) < 0.13
 
 
 def test_accumulated_gradients_are_the_batchs(base: Path, shards: Path, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ class Loss:
         mean: L_tag as a mean over the words in place of the sum (ours).
         similarity: what is pulled to the targets: p = sigmoid(w (cos - c)), or the raw cosine as Eq. 3 writes it.
         w, c: of p; with w 0 both are the model's own calibration.
+        learned: w and c are only where training starts, and are two more numbers that it changes, as in TCL's own.
         negatives: how many words of other captions of the batch each image gets as unselected words (ours).
         negatives_weight: of each of them in L_tag.
         relative: train how far maps exceed the mean of the negative words' maps, and captions' maps that of the
@@ -123,6 +124,7 @@ class Loss:
     similarity: Literal["calibrated", "raw"] = "calibrated"
     w: float = 0.0
     c: float = 0.0
+    learned: bool = False
     negatives: int = 0
     negatives_weight: float = 1.0
     relative: bool = False

@@ -58,8 +58,9 @@ def plan(config: Config) -> Plan:
     encoder: Encoder = load_encoder(
         config.model.name, method=config.model.method or None, device="cpu", dtype="float32"
     )
-    Adapter(encoder, config.model, config.run.seed)
+    adapter = Adapter(encoder, config.model, config.run.seed, config.loss)
     parameters, trained = parameter_counts(encoder)
+    trained += len(adapter.calibration_parameters())
     return Plan(
         model=config.model.name,
         method=encoder.method_name,

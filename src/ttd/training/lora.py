@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,26 +22,61 @@ from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, Card, write_card
 from ttd.encoders.methods import DEFAULT
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.training.config import Model
+from ttd.training.config import Loss, Model
 
 log = logging.getLogger(__name__)
 
 
+class LearnedCalibration(nn.Module):
+    """`p = sigmoid(w (cos - c))` with w and c in training: as log w, so that w stays above 0, and c.
+
+    Args:
+        start: where both begin.
+    """
+
+    def __init__(self, start: Calibration) -> None:
+        super().__init__()
+        self.log_w = nn.Parameter(torch.tensor(math.log(start.w)))
+        self.c = nn.Parameter(torch.tensor(float(start.c)))
+
+    def forward(self, sim: Tensor) -> Tensor:
+        """Cosines of any shape -> p of the same shape."""
+        return ((sim - self.c) * self.log_w.exp()).sigmoid()
+
+    @property
+    def now(self) -> Calibration:
+        """Both numbers as they stand."""
+        return Calibration(math.exp(self.log_w.item()), self.c.item())
+
+
+def trained_calibration(encoder: Encoder, loss: Loss) -> Calibration | LearnedCalibration | None:
+    """What turns cosines into the similarity that is trained; None where that is the cosine itself.
+
+    TCL's is its learned one alone, without PAMR and without its frozen branch.
+    """
+    if loss.similarity == "raw":
+        return None
+    start = Calibration(loss.w, loss.c) if loss.w else encoder.calibration
+    return LearnedCalibration(start).to(encoder.device) if loss.learned else start
+
+
 class Adapter:
-    """LoRA layers inside `encoder.backbone`, the only parameters that ask for gradients.
+    """LoRA layers inside `encoder.backbone`, with the calibration that is learned the only parameters in training.
 
     Args:
         encoder: its backbone gets the layers in place.
         options: rank, scale, towers.
         seed: of the layers' random start.
-        calibration: with which it is trained, for its card; None: on raw cosines.
+        loss: says on which similarity it is trained; None: on raw cosines.
 
     Attributes:
         fingerprint: of the base, taken before anything was attached.
+        calibration: with which it is trained, for its card too; None: on raw cosines.
     """
 
-    def __init__(self, encoder: Encoder, options: Model, seed: int, calibration: Calibration | None = None) -> None:
-        self.encoder, self.options, self.calibration = encoder, options, calibration
+    def __init__(self, encoder: Encoder, options: Model, seed: int, loss: Loss | None = None) -> None:
+        self.encoder, self.options = encoder, options
+        self.calibration = None if loss is None else trained_calibration(encoder, loss)
         self.fingerprint = encoder.fingerprint()
         encoder.requires_grad_(False)
         torch.manual_seed(seed)
@@ -49,9 +85,14 @@ class Adapter:
             log.debug("trains %s %s", name, list(parameter.shape))
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """What is trained, by its name in the backbone, sorted."""
+        """What is trained, by its name in the backbone, sorted; then what is learned of the calibration."""
         found = [(name, p) for name, p in self.encoder.backbone.named_parameters() if p.requires_grad]
-        return sorted(found, key=lambda pair: pair[0])
+        return sorted(found, key=lambda pair: pair[0]) + self.calibration_parameters()
+
+    def calibration_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """What is learned of the calibration, by name; usually nothing."""
+        learned = self.calibration
+        return list(learned.named_parameters("calibration")) if isinstance(learned, LearnedCalibration) else []
 
     @contextmanager
     def left_out(self) -> Iterator[None]:
@@ -76,6 +117,7 @@ class Adapter:
         """Write `adapter_config.json`, `adapter_model.safetensors` and `ttd.json`, each whole or not at all."""
         from peft.utils.save_and_load import get_peft_model_state_dict
 
+        trained = self.calibration
         tensors = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
         config = self._peft.peft_config["default"].to_dict()
         config["inference_mode"] = True
@@ -88,7 +130,7 @@ class Adapter:
             Card(
                 kind=self.encoder.kind,
                 method=self.encoder.method_name,
-                calibration=self.calibration,
+                calibration=trained.now if isinstance(trained, LearnedCalibration) else trained,
                 fingerprint=self.fingerprint,
                 base=self.options.name,
             ),

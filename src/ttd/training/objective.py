@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.calibration import Calibration
 from ttd.encoders.features import ImageFeatures
 from ttd.errors import InputError, TTDError
 from ttd.losses import LossInputs, above_others, find_loss_terms, negatives_floor, targets
@@ -30,7 +29,7 @@ from ttd.scoring import (
     softmax_scores,
 )
 from ttd.training.augment import inside_cells, normalised
-from ttd.training.config import Config, Loss
+from ttd.training.config import Config
 from ttd.training.dataset import Batch
 from ttd.training.lora import Adapter
 
@@ -95,7 +94,7 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         self._without_adapter = adapter.left_out
-        self.calibration = trained_calibration(encoder, config.loss)
+        self.calibration = adapter.calibration
         if config.augment.crop % encoder.patch_size:
             raise InputError(f"augment.crop must be a multiple of the patch size {encoder.patch_size}")
 
@@ -224,16 +223,6 @@ class Objective(nn.Module):
                     # An image alone in its batch has nothing to compare with: the paper's gap stands.
                     selected[some] = beaten
             return scores, selected
-
-
-def trained_calibration(encoder: Encoder, loss: Loss) -> Calibration | None:
-    """What turns cosines into the similarity that is trained; None where that is the cosine itself.
-
-    TCL's is its learned one alone, without PAMR and without its frozen branch.
-    """
-    if loss.similarity == "raw":
-        return None
-    return Calibration(loss.w, loss.c) if loss.w else encoder.calibration
 
 
 def _with_negatives(member: Tensor, words: int) -> Tensor:

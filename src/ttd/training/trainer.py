@@ -32,8 +32,8 @@ from ttd.training.dataset import Batch, StepData, Steps, load_steps
 from ttd.training.distributed import Process, placed, sums
 from ttd.training.export import write_model_card
 from ttd.training.logging import Journal
-from ttd.training.lora import Adapter, log_method
-from ttd.training.objective import BatchLoss, NonFiniteLoss, Objective, trained_calibration
+from ttd.training.lora import Adapter, LearnedCalibration, log_method
+from ttd.training.objective import BatchLoss, NonFiniteLoss, Objective
 from ttd.training.preview import Watch
 from ttd.training.run_record import settle_record
 from ttd.training.signals import Stopped, StopRequest
@@ -110,13 +110,17 @@ class Trainer:
 
     def __init__(self, config: Config, out: Path, source: PairSource, encoder: Encoder, place: Process) -> None:
         self.config, self.out, self.place = config, out, place
-        calibration = trained_calibration(encoder, config.loss)
-        self.adapter = Adapter(encoder, config.model, config.run.seed, calibration)
+        self.adapter = Adapter(encoder, config.model, config.run.seed, config.loss)
         self.objective = Objective(encoder, self.adapter, config).train()
         self.steps = Steps(source, config, place.rank, place.world)
         self.parameters = [p for _, p in self.adapter.named_parameters()]
         options = config.optimiser
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=options.rate, weight_decay=options.weight_decay)
+        calibration = dict(self.adapter.calibration_parameters())
+        low_rank = [p for name, p in self.adapter.named_parameters() if name not in calibration]
+        groups: list[dict[str, Any]] = [{"params": low_rank}]
+        if calibration:  # weight decay would pull both numbers to where p says nothing
+            groups.append({"params": [*calibration.values()], "weight_decay": 0.0})
+        self.optimiser = torch.optim.AdamW(groups, lr=options.rate, weight_decay=options.weight_decay)
         self.step, self.signal = 0, 0
         self.cut = 0  # captions met so far, of all processes, of which only the beginning fits the text tower
         self.report = source.report(config.data.max_bad_samples)
@@ -282,11 +286,17 @@ class Trainer:
             **{f"{name}_weight": weight for name, weight in weights.items()},
             "selected": selected / max(words, 1),
             "grad_norm": norm,
+            **self._learned(),
             "lr": rate,
             "images": int(count),
             "damaged": int(damaged),
             "truncated_captions": int(cut),
         }
+
+    def _learned(self) -> dict[str, float]:
+        """w and c of the calibration after the step, where they are learned."""
+        learned = self.adapter.calibration
+        return learned.now.to_dict() if isinstance(learned, LearnedCalibration) else {}
 
     def _count_cut(self, data: StepData) -> int:
         """Captions of this process's images that are longer than the text tower takes."""
