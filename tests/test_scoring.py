@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 import ttd
 from tests.tolerance import assert_close
+from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 from ttd.scoring import (
     SCORES,
@@ -24,6 +25,7 @@ from ttd.scoring import (
     select_threshold,
     softmax_scores,
 )
+from ttd.tagger import Selection
 
 SIM = torch.rand(2, 5, 3, 4) * 2 - 1
 # Few distinct values, so that equal scores and equal drops come up often.
@@ -90,7 +92,7 @@ def test_threshold(scores: list[float], threshold: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("selection", ["gap", "softmax", "min-max", "threshold"])
+@pytest.mark.parametrize("selection", ["gap", "softmax", "min-max", "calibrated", "threshold"])
 def test_scores_that_are_not_finite_are_refused(bad: float, selection: str) -> None:
     with pytest.raises(InputError, match="NaN"):
         select_tags([0.1, bad], selection)
@@ -101,8 +103,20 @@ def test_select_tags_by_name_is_public_and_takes_lists_and_arrays() -> None:
     assert select_tags(np.array([0.31, 0.30, 0.11]), "softmax").tolist() == [True, False, False]
     assert select_tags([0.3, 0.25, 0.1], "min-max").tolist() == [True, True, False]
     assert select_tags([0.3, 0.2, 0.1], "threshold", threshold=0.2).tolist() == [True, True, False]
+    steep = Calibration(100.0, 0.28)
+    assert select_tags([0.3, 0.25, 0.1], "calibrated", calibration=steep).tolist() == [True, False, False]
     with pytest.raises(InputError, match="unknown selection"):
         select_tags([0.1], "best")
+
+
+def test_calibrated_scores_are_cut_each_by_itself() -> None:
+    """A single word, or equal ones, that the calibration puts below the threshold are not selected."""
+    for scores in ([0.1], [0.1, 0.1], [0.1, 0.3]):
+        assert select_tags(scores, "calibrated").tolist() == [score >= 0.25 for score in scores]
+        alone = Selection("s_image", "calibrated").select(Calibration(10.0, 0.25)(torch.tensor(scores)))
+        assert alone.tolist() == [score >= 0.25 for score in scores]
+    with pytest.raises(InputError, match="s_seg"):
+        Selection("s_seg", "calibrated")
 
 
 def test_s_pixel_is_the_best_cell_inside() -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from tests.colour_encoder import ColourEncoder
 from tests.tolerance import COLOURS, assert_close
 from ttd import tagger as word_scores
+from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.inference.views import View, ViewsOnDemand, encode_views
@@ -63,10 +64,12 @@ def test_nothing_to_score(caption: str | None, tags: list[str] | None, message: 
     [
         ("s_pixel", "gap"), ("s_pixel", "min-max"), ("s_seg", "threshold"), ("s_image", "softmax"),
         ("s_text", "softmax"), ("s_image+s_text", "softmax"), ("s_image+s_text", "min-max"),
+        ("s_pixel", "calibrated"), ("s_image", "calibrated"), ("s_image+s_text", "calibrated"),
     ],
 )  # fmt: skip
 def test_a_batch_with_captions_of_two_lengths(score: str, selection: str) -> None:
     encoder, pixels = ColourEncoder(), two_images()
+    encoder.calibration = Calibration(8.0, 0.3)
     text = normalize(torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
     caption = normalize(torch.randn(2, 4, generator=torch.Generator().manual_seed(2)), dim=-1)
     valid = torch.tensor([[True] * 4, [True, True, False, False]])
@@ -77,7 +80,8 @@ def test_a_batch_with_captions_of_two_lengths(score: str, selection: str) -> Non
     for i, number in ((0, 4), (1, 2)):
         words = text[i, :number].numpy()
         wanted = by_numpy(score, selection, dense[i], words, caption[i].numpy(), encoder.logit_scale)
-        # A mean over 24 cells; softmax makes up to 10 / 4 of an error, min-max two of it over the range, 1 / 10 here.
+        # A mean over 24 cells; softmax makes up to 10 / 4 of an error, the calibration 8 / 4, min-max two of it over
+        # the range, 1 / 10 here.
         assert_close(found[i, :number], wanted, COLOURS + 24, scale=20 if selection == "min-max" else 10 / 4)
 
 
@@ -96,6 +100,8 @@ def by_numpy(
         parts = {"s_image": [image], "s_text": [text], "s_image+s_text": [image, text]}[score]
     if selection == "softmax":
         parts = [np.exp(p * logit_scale) / np.exp(p * logit_scale).sum() for p in parts]
+    if selection == "calibrated":
+        parts = [1 / (1 + np.exp(-8 * (p - 0.3))) for p in parts]
     if selection == "min-max":
         parts = [(p - p.min()) / (p.max() - p.min()) for p in parts]
     return np.sum(parts, axis=0)

@@ -134,7 +134,7 @@ SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
 """How words are scored, see `ttd.scoring`."""
 TABLE_FORMS = ("long", "nested")
 """Of the table of visible words, see `ttd.data.word_table`."""
-RULES = ("gap", "softmax", "min-max", "threshold", "negatives")
+RULES = ("gap", "softmax", "min-max", "calibrated", "threshold", "negatives")
 """How scored words are selected, see `ttd.tagger.Selection`."""
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda", "mps")

@@ -47,7 +47,7 @@ class Tagging:
         caption: None where the caller gave tags alone.
         words: every occurrence, in caption order (stop words left out where asked).
         score: name of the score, e.g. "s_pixel".
-        selection: the rule: "gap", "softmax", "min-max", "threshold" or "negatives".
+        selection: the rule: "gap", "softmax", "min-max", "calibrated", "threshold" or "negatives".
         threshold: the cut of a selection by threshold, None for the largest gap. For "negatives" the score that a
             selected word exceeds on this image, None where it need not exceed any.
         truncated: texts that were longer than the text tower takes; their beginning was used.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ttd.encoders.calibration import OPENAI_LIKE, Calibration
 from ttd.errors import InputError
 from ttd.registry import RULES as RULES
 from ttd.registry import SCORES as SCORES
@@ -140,7 +141,9 @@ def select_largest_gap(scores: Tensor, valid: Tensor | None = None) -> Tensor:
     return selected if valid is None else selected & valid
 
 
-def select_threshold(scores: Tensor, threshold: float = 0.5, valid: Tensor | None = None) -> Tensor:
+def select_threshold(
+    scores: Tensor, threshold: float = 0.5, valid: Tensor | None = None, *, each: bool = False
+) -> Tensor:
     """Keep the words whose score reaches the threshold; possibly none.
 
     One word is selected; all equal: all are.
@@ -149,6 +152,7 @@ def select_threshold(scores: Tensor, threshold: float = 0.5, valid: Tensor | Non
         scores: `[...,N]`, usually in 0..1.
         threshold: reached by scores that are equal to it.
         valid: bool `[...,N]`.
+        each: every word by itself, also a single one: for calibrated scores, which do not depend on the other words.
 
     Returns:
         bool `[...,N]`.
@@ -159,8 +163,10 @@ def select_threshold(scores: Tensor, threshold: float = 0.5, valid: Tensor | Non
     scores = _checked(scores, valid)
     if scores.shape[-1] == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    low, high = _range(scores, valid)
-    selected = (scores >= threshold) | (low == high)
+    selected = scores >= threshold
+    if not each:
+        low, high = _range(scores, valid)
+        selected = selected | (low == high)
     return selected if valid is None else selected & valid
 
 
@@ -227,16 +233,18 @@ def select_tags(
     *,
     threshold: float = 0.5,
     logit_scale: float = 100.0,
+    calibration: Calibration = OPENAI_LIKE,
     valid: Tensor | None = None,
 ) -> Tensor:
     """Select by name.
 
     Args:
         scores: `[...,N]`; raw cosines, or shares for "threshold".
-        rule: "gap"; or a threshold on "softmax" or "min-max" scaled scores, or on the scores as they are
-            ("threshold"). For "negatives" there is `select_above_negatives`.
+        rule: "gap"; or a threshold on "softmax" or "min-max" scaled or "calibrated" scores, or on the scores as they
+            are ("threshold"). For "negatives" there is `select_above_negatives`.
         threshold: for all but "gap".
         logit_scale: for "softmax".
+        calibration: for "calibrated".
         valid: bool `[...,N]`.
 
     Returns:
@@ -250,15 +258,25 @@ def select_tags(
         raise InputError("this rule needs the negative words' scores: use select_above_negatives")
     if rule == "gap":
         return select_largest_gap(scores, valid)
-    return select_threshold(scale_scores(scores, rule, logit_scale, valid), threshold, valid)
+    scaled = scale_scores(scores, rule, logit_scale, valid, calibration)
+    return select_threshold(scaled, threshold, valid, each=rule == "calibrated")
 
 
-def scale_scores(scores: Tensor, how: str, logit_scale: float, valid: Tensor | None = None) -> Tensor:
-    """The scores `[...,N]` that a selection looks at: "softmax" and "min-max" scale, the others do not."""
+def scale_scores(
+    scores: Tensor,
+    how: str,
+    logit_scale: float,
+    valid: Tensor | None = None,
+    calibration: Calibration = OPENAI_LIKE,
+) -> Tensor:
+    """The scores `[...,N]` that a selection looks at: "softmax", "min-max", "calibrated" scale, others do not."""
     if how == "softmax":
         return softmax_scores(scores, logit_scale, valid)
     if how == "min-max":
         return min_max_scores(scores, valid)
+    if how == "calibrated":
+        p = calibration(_checked(scores, valid))
+        return p if valid is None else p.masked_fill(~valid, 0.0)
     if how in ("threshold", "gap", "negatives"):
         return scores
     raise InputError(f"unknown selection {how!r}: choose from {', '.join(RULES)}")

@@ -43,7 +43,8 @@ class Selection:
     Attributes:
         score: one of `ttd.scoring.SCORES`; the paper's is "s_pixel".
         rule: one of `ttd.scoring.RULES`: "gap" (the paper's for "s_pixel"), a threshold on "softmax" or "min-max"
-            scaled scores, or on the scores as they are ("threshold"), or "negatives": what exceeds words that were not
+            scaled scores, on what the model's calibration makes of cosines ("calibrated", each word by itself), or on
+            the scores as they are ("threshold"), or "negatives": what exceeds words that were not
             said of the image (not in the paper; for "s_pixel"). "": the paper's for this score.
         threshold: for all rules but "gap" and "negatives".
         percentile: for "negatives", 0..100: of the negative words' scores, which a word must exceed.
@@ -67,6 +68,8 @@ class Selection:
         object.__setattr__(self, "rule", self.rule or usual)
         if self.rule == "negatives" and self.score != "s_pixel":
             raise InputError(f'the rule "negatives" compares s_pixel, not {self.score}: leave one of them out')
+        if self.rule == "calibrated" and self.score == "s_seg":
+            raise InputError('the rule "calibrated" is for cosines, and s_seg is a share of the image: leave one out')
         check_percentile(self.percentile)
         if self.negatives is not None:
             if self.rule != "negatives":
@@ -87,7 +90,7 @@ class Selection:
         if self.rule == "negatives":
             selected = scores >= self.percentile
             return selected if valid is None else selected & valid
-        return select_threshold(scores, self.threshold, valid)
+        return select_threshold(scores, self.threshold, valid, each=self.rule == "calibrated")
 
 
 def find_selection(given: Selection | str | None) -> Selection:
@@ -159,18 +162,22 @@ def score_words(
         caption: `[B,C]`, where `rule.needs_caption`.
         valid: bool `[B,N]`.
     """
+
+    def scaled(scores: Tensor) -> Tensor:
+        return scale_scores(scores, rule.rule, encoder.logit_scale, valid, encoder.calibration)
+
     if rule.score == "s_pixel":
-        return scale_scores(_best_cells(encoder, views, text), rule.rule, encoder.logit_scale, valid)
+        return scaled(_best_cells(encoder, views, text))
     if rule.score == "s_seg":
         sim = average(views, lambda features: encoder.similarity(features, text))
-        return scale_scores(s_seg(sim, valid), rule.rule, encoder.logit_scale, valid)
+        return scaled(s_seg(sim, valid))
     parts = []
     if rule.score != "s_text":
         parts.append(s_image(average_feature(views), text))
     if rule.needs_caption:
         assert caption is not None
         parts.append(s_text(caption, text))
-    parts = [scale_scores(part, rule.rule, encoder.logit_scale, valid) for part in parts]
+    parts = [scaled(part) for part in parts]
     return s_image_text(*parts) if len(parts) == 2 else parts[0]
 
 

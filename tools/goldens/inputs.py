@@ -7,6 +7,8 @@ helpers of the tests: the layouts of data sets in tiny, and small models with se
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 
 from tests.evaluation import layouts
 from tests.evaluation.tasks.test_multilabel import write_coco, write_nus
-from tests.evaluation.tasks.test_referring import write_refer
+from tests.evaluation.tasks.test_referring import runs, write_refer
 from tests.tiny_models import tiny_clip_model, tiny_tcl_tensors
 from tools.goldens.plan import BENCHMARKS
 from ttd.encoders.tokenizer import clip_tokenizer
@@ -86,6 +88,26 @@ def write_folder(root: Path) -> None:
     (out / "classes.txt").write_text("\n".join(classes) + "\n", "utf-8")
 
 
+def write_expressions(root: Path) -> None:
+    """The tagmask scenes as a RefCOCO: an expression for every word that has a mask."""
+    folder = root / "refcoco" / "refcoco"
+    (folder / "train2014").mkdir(parents=True)
+    images, annotations, refs = [], [], []
+    for number, path in enumerate(sorted((root / "tagmask" / "images").glob("*.png"))):
+        with Image.open(path) as image:
+            size = {"height": image.height, "width": image.width}
+        shutil.copy(path, folder / "train2014")
+        images.append({"id": number, "file_name": path.name, **size})
+        for word in sorted((root / "tagmask" / "masks" / path.stem).glob("*.png")):
+            key, mask = len(annotations), np.asarray(Image.open(word).convert("L")) > 0
+            segmentation = {"counts": runs(mask), "size": list(mask.shape)}
+            annotations.append({"id": key, "image_id": number, "category_id": 1, "segmentation": segmentation})
+            sentences = [{"sent_id": key, "sent": f"the {word.stem}"}]
+            refs.append({"image_id": number, "ann_id": key, "split": "val", "sentences": sentences})
+    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}), "utf-8")
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, 2))
+
+
 def main(root: Path) -> None:
     """Fills `root`."""
     torch.set_num_threads(1)
@@ -96,7 +118,8 @@ def main(root: Path) -> None:
             layouts.write(root / name, name)
     write_coco(root / "coco-80")
     write_nus(root / "nus-wide")
-    for name, by in (("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd")):
+    write_expressions(root)
+    for name, by in (("refcoco+", "unc"), ("refcocog", "umd")):
         write_refer(root / name, name, by)
     tiny_clip_model().save_pretrained(root / "tiny-clip")
     clip_tokenizer().save_pretrained(root / "tiny-clip")

@@ -23,7 +23,7 @@ class SelectionChoice:
 
     Attributes:
         name: the rule.
-        threshold: for "softmax", "min-max" and "threshold".
+        threshold: for "softmax", "min-max", "calibrated" and "threshold".
         percentile: for "negatives", 0..100: of the negative words' scores, which a word must exceed.
         source: for "negatives": "captions", "list" or a file; None: captions where there are enough of them.
         words: the negative words, once they are known; None: the package's list.
@@ -39,10 +39,12 @@ class SelectionChoice:
         """Raises `InputError` where an option is for another selection, or the selection for another score."""
         if self.name == "negatives" and score != "s_pixel":
             raise InputError(f"--selection negatives compares s_pixel, not {score}; leave one of them out.")
+        if self.name == "calibrated" and score == "s_seg":
+            raise InputError("--selection calibrated is for cosines, and s_seg is a share; leave one of them out.")
         if self.threshold is not None and (self.name or {"s_pixel": "gap"}.get(score)) in ("gap", "negatives"):
             raise InputError(
-                "--threshold cuts scores that were scaled; add --selection softmax, min-max or threshold, or leave it "
-                "out."
+                "--threshold cuts scores that were scaled; add --selection softmax, min-max, calibrated or "
+                "threshold, or leave it out."
             )
         if self.name != "negatives" and (self.percentile is not None or self.source is not None):
             raise InputError("--percentile and --negatives belong to --selection negatives; add it, or leave them out.")
@@ -99,7 +101,9 @@ _OPTIONS = (
         help="Which scored words count: those above the largest gap, ...; by default the score's own.",
     ),
     click.option(
-        "--threshold", type=click.FloatRange(0.0, 1.0), help="For softmax, min-max and threshold; by default 0.5."
+        "--threshold",
+        type=click.FloatRange(0.0, 1.0),
+        help="For all rules but gap and negatives; by default 0.5.",
     ),
     click.option(
         "--percentile",

@@ -138,6 +138,7 @@ def test_masks_of_everything_and_of_nothing_score_what_arithmetic_says(tmp_path:
     assert found["pooled IoU"] == pytest.approx(np.mean(shares))  # images of one size
     assert evaluate(blind, *arguments, "--out", tmp_path / "none").exit_code == 0
     assert numbers(tmp_path / "none")["mIoU"] == numbers(tmp_path / "none")["pooled IoU"] == 0.0
+    assert (found["empty masks"], numbers(tmp_path / "none")["empty masks"]) == (0.0, 1.0)
 
 
 def test_means_and_pooled_ratio_by_hand(tmp_path: Path, evaluate: Eval) -> None:

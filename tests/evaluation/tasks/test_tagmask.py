@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_score, recall_score
 
+import ttd
 from tests.evaluation.conftest import Eval
 from tests.evaluation.oracle import Oracle, blocks, painted, save
+from tests.tolerance import MINI, float_tolerance
 from ttd.errors import InputError
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Sweep, TagRow, decide, present_above_absent
@@ -255,6 +258,21 @@ def test_scenes_written_as_tagmask_and_the_embedded_model(tmp_path: Path) -> Non
     for score in SCORES:
         assert 0 <= numbers[f"{score}: mAP"] <= 1
     assert numbers["CaptionIoU"] + numbers["mFPR"] + numbers["mFNR"] == pytest.approx(1)
+    records = [json.loads(line) for line in (out / "measurements.jsonl").read_text("utf-8").splitlines()]
+    hit, wrong, missed, _ = np.sum([record["mask"] for record in records], 0)
+    assert numbers["pooled CaptionIoU"] == pytest.approx(hit / (hit + wrong + missed))
+    model, data_set = ttd.load("mini"), read_tagmask(Path(data))
+    calibration = model.encoder.calibration
+    for row, record in zip(data_set.rows, records, strict=True):
+        for score in ("s_image", "s_text"):
+            rule, tags = Selection(score, "threshold"), record["tags"]["asked"]
+            cosines = [word.score for word in model.tag(row.sample.image, row.caption, tags=tags, selection=rule).words]
+            expected = 1 / (1 + np.exp(-calibration.w * (np.array(cosines) - calibration.c)))
+            found = record["tags"]["decisions"][f"{score}, calibrated"]
+            assert [p for p, _ in found] == pytest.approx(
+                expected, abs=float_tolerance(torch.float32, MINI) * calibration.w
+            )
+            assert [selected for _, selected in found] == [p >= 0.5 for p, _ in found]
 
 
 def test_rows_of_the_negative_word_rule(tmp_path: Path, evaluate: Eval) -> None:

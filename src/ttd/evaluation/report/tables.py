@@ -16,10 +16,10 @@ _SPLITS = ("val", "testA", "testB", "test")
 _COLUMNS = {
     "classes": ("mIoU", "mFPR", "mFNR", "pixel accuracy"),
     "tags": ("precision", "recall", "F1", "accuracy", "mAP", "absent selected", "filler selected"),
-    "masks": ("CaptionIoU", "mFPR", "mFNR", "whole image IoU"),
+    "masks": ("CaptionIoU", "mFPR", "mFNR", "whole image IoU", "pooled CaptionIoU", "empty masks"),
     "controls": ("AUC per image", "AUC per word"),
     "multilabel": ("mAP",),
-    **dict.fromkeys(_SPLITS, ("mIoU", "pooled IoU", "whole image IoU")),
+    **dict.fromkeys(_SPLITS, ("mIoU", "pooled IoU", "whole image IoU", "empty masks")),
 }
 # The tables of each benchmark; those that are not named have one of classes.
 _TABLES = {

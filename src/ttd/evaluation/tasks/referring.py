@@ -110,7 +110,7 @@ class _ExpressionTally(Tally):
         self.texts = {image.sample.id: {e.id: e.text for e in image.expressions} for image in data.images}
         self.rows: list[dict[str, Any]] = []
         self.whole: list[float] = []
-        self.hit = self.union = 0
+        self.hit = self.union = self.empty = 0
         self.images = 0
 
     def add(self, record: Record) -> None:
@@ -121,6 +121,7 @@ class _ExpressionTally(Tally):
             text = self.texts[name][key]
             self.rows.append({"id": key, "image": name, "expression": text, "IoU": counts.overlap.iou})
             self.whole.append((counts.hit + counts.missed) / record["pixels"])
+            self.empty += not counts.hit + counts.wrong
             self.hit += counts.hit
             self.union += counts.hit + counts.wrong + counts.missed
 
@@ -129,11 +130,13 @@ class _ExpressionTally(Tally):
             "mIoU": float(np.mean([row["IoU"] for row in self.rows])),
             "pooled IoU": self.hit / self.union if self.union else float("nan"),
             "whole image IoU": float(np.mean(self.whole)),
+            "empty masks": self.empty / len(self.rows),
         }
         notes = [
             f"{self.data.name} {self.data.split} ({self.data.by}): {len(self.rows)} expressions on {self.images} "
             "images. mIoU is the mean over expressions, pooled IoU all intersections over all unions, whole image "
-            "IoU what a mask of everything would get."
+            "IoU what a mask of everything would get, empty masks the share of those whose map nowhere reaches the "
+            "threshold."
         ]
         if self.data.wordless:
             notes.append(f"{self.data.wordless} expressions without words are left out.")

@@ -68,7 +68,7 @@ class TagMask(Benchmark):
             data: the set.
             tag_options, mask_options: for scoring words, and for the caption's mask.
             parts: "tags", "masks" or both.
-            scores: which of `ttd.scoring.SCORES` to compare.
+            scores: which of `ttd.scoring.SCORES` to compare; s_image and s_text also by the rule "calibrated".
             stop_words: score stop words like other words; else they count as words that are never selected.
             shuffled: also score each image with the next image's caption: what the text alone achieves.
             taggers: of the text, see `ttd.taggers`.
@@ -82,7 +82,9 @@ class TagMask(Benchmark):
         self.parts, self.scores = tuple(parts), tuple(scores)
         self.stop_words, self.shuffled = stop_words, shuffled
         self.text = TextTags(taggers if "tags" in self.parts else (), data.rows)
+        self.calibrated = {f"{score}, calibrated": score for score in scores if score in ("s_image", "s_text")}
         self.percentiles = {f"s_pixel, negatives {value:g}": value for value in percentiles}
+        self.decided = (*self.scores, *self.calibrated, *self.percentiles)
         self.negatives = None if negatives is None else tuple(negatives)
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
             raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
@@ -143,7 +145,7 @@ class TagMask(Benchmark):
     def _check_tags(self, tags: Any) -> None:
         fields({"words": each(text), "asked": each(text), "decisions": mapping()})(tags)
         decided = each(entries(number, flag), len(tags["asked"]))
-        decisions = fields(dict.fromkeys((*self.scores, *self.percentiles), decided))
+        decisions = fields(dict.fromkeys(self.decided, decided))
         fields({"true": each(flag, len(tags["words"])), "decisions": decisions})(tags)
 
     def quality(self, record: Record) -> dict[str, float]:
@@ -177,7 +179,7 @@ class TagMask(Benchmark):
 
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
         tags = record["tags"]
-        for score in (*self.scores, *self.percentiles):
+        for score in self.decided:
             one = _decided(tags, score)
             yield marked(score, one.words, one.selected.tolist(), one.true.tolist())
         for name, found in record["taggers"].items():
@@ -188,9 +190,11 @@ class TagMask(Benchmark):
         """Words and truth of a caption; for each score the distinct candidates' scores and decisions."""
         asked = [w for w in dict.fromkeys(row.words) if self.stop_words or not is_stop_word(w)]
         decisions: dict[str, Any] = {}
-        for score in self.scores:
-            found = model.tag(encoded, row.caption, tags=asked, selection=score).words if asked else ()
-            decisions[score] = [[word.score, word.selected] for word in found]
+        rules = {score: Selection(score) for score in self.scores}
+        rules |= {name: Selection(score, "calibrated") for name, score in self.calibrated.items()}
+        for name, rule in rules.items():
+            found = model.tag(encoded, row.caption, tags=asked, selection=rule).words if asked else ()
+            decisions[name] = [[word.score, word.selected] for word in found]
         if self.percentiles and asked:
             rule = Selection(rule="negatives", negatives=self.negatives)
             compared = model.tag(encoded, row.caption, tags=asked, selection=rule).words
@@ -206,7 +210,8 @@ class TagMask(Benchmark):
 
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
-        return _TagMaskTally(self.data, self.scores, tuple(self.percentiles), self.text.names)
+        compared = (*self.calibrated, *self.percentiles)
+        return _TagMaskTally(self.data, self.scores, compared, self.text.names)
 
 
 def _decided(tags: Record, score: str) -> Decided:
@@ -306,6 +311,9 @@ class _TagMaskTally(Tally):
             numbers["mFNR"] = float(np.mean([o.fnr for _, o, _, _ in masks]))
             whole = [(counts.hit + counts.missed) / pixels for _, _, counts, pixels in masks]
             numbers["whole image IoU"] = float(np.mean(whole))
+            hit, wrong, missed = (sum(getattr(c, name) for _, _, c, _ in masks) for name in ("hit", "wrong", "missed"))
+            numbers["pooled CaptionIoU"] = MaskCounts(hit, wrong, missed).overlap.iou
+            numbers["empty masks"] = float(np.mean([not counts.hit + counts.wrong for _, _, counts, _ in masks]))
             notes.append(f"Masks of {len(masks)} captions.")
         return Result(numbers, rows, tuple(notes))
 
