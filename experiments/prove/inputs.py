@@ -15,7 +15,7 @@ from ttd.data.shard_jobs import run_shards, table_path
 from ttd.data.sources import PairSource
 from ttd.documents import parse_json
 from ttd.files import whole_file
-from ttd.scenes.measure import WORDS
+from ttd.scenes.nouns import WORDS
 from ttd.scenes.scene import Scenes
 from ttd.scenes.write import write_shards
 from ttd.text.words import split_words

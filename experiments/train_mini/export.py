@@ -16,7 +16,7 @@ from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_folder
 from ttd.scenes.captions import FILLER
-from ttd.scenes.measure import WORDS
+from ttd.scenes.nouns import WORDS
 
 METHOD = "values"
 

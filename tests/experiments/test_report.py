@@ -17,7 +17,7 @@ from tests.scenes.oracle import Oracle
 from ttd.errors import InputError
 from ttd.scenes import Scenes
 from ttd.scenes.captions import FILLER
-from ttd.scenes.measure import WORDS
+from ttd.scenes.nouns import WORDS
 
 
 @pytest.mark.slow

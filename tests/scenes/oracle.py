@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
-from ttd.scenes.measure import WORDS
+from ttd.scenes.nouns import WORDS
 
 CHANNELS = len(WORDS) + 1  # the last channel stands for every other word
 

@@ -12,7 +12,6 @@ from ttd.encoders.features import ImageFeatures
 from ttd.evaluation.metrics import auc
 from ttd.scenes import NOUNS, Scenes
 from ttd.scenes.measure import (
-    WORDS,
     EncodedScenes,
     caption_masks,
     encode_scenes,
@@ -23,6 +22,7 @@ from ttd.scenes.measure import (
     segmentation,
     tag_selection,
 )
+from ttd.scenes.nouns import WORDS
 from ttd.text.words import split_words
 
 

@@ -61,7 +61,8 @@ def test_tagmask_set_has_the_documented_layout(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text("utf-8").splitlines()]
     assert [row["id"] for row in rows] == [f"{i:08d}" for i in range(4)]
     vocabulary = (tmp_path / "vocabulary.txt").read_text("utf-8").split()
-    assert vocabulary == [*NOUNS, *BACKGROUNDS]
+    classes = (tmp_path / "classes.txt").read_text("utf-8").split()
+    assert vocabulary == classes == [*NOUNS, *BACKGROUNDS]
     for i, row in enumerate(rows):
         scene = world[i]
         assert set(row["true"]) == scene.true_words <= set(row["words"])
@@ -72,6 +73,8 @@ def test_tagmask_set_has_the_documented_layout(tmp_path: Path) -> None:
             mask = np.asarray(Image.open(tmp_path / "masks" / row["id"] / f"{word}.png"))
             assert ((mask == 255) == scene.mask(word)).all()
         assert (np.asarray(Image.open(tmp_path / "images" / f"{row['id']}.png")) == scene.image).all()
+        labels = np.array(classes)[np.asarray(Image.open(tmp_path / "labels" / f"{row['id']}.png"))]
+        assert (labels == np.array(scene.labels)[scene.label_map]).all()
 
 
 def test_command_writes_and_refuses_unknown_nouns(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def skipped_of(results: dict[str, Any]) -> list[tuple[str, str]]:
     return [(item["id"], item["reason"]) for item in results["skipped"]]
 
 
-_FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation")
+_FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation", "--known-classes")
 _FOR_MASKS = ("--background", "--refine", "--sam-model")
 _FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--percentile", "--negatives", "--tagger")
 _FOR_TAGGERS = (
@@ -108,6 +108,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     show_default=True,
     help="How labels were drawn on photos with EXIF orientation, where they fit both ways.",
 )
+@click.option("--known-classes", is_flag=True, help="Ask each image only for the classes that are in it.")
 @click.option("--split", metavar="NAME", help="refcoco…: val, testA, testB or test; coco-80: val2014 or val2017.")
 @click.option("--split-by", metavar="WHO", help="refcoco…: whose splits: unc, google or umd.")
 @click.option("--part", type=click.Choice(["tags", "masks"]), help="Only this part.")
@@ -218,7 +219,7 @@ def _refuse_others(name: str, part: str | None) -> None:
 
     strange: tuple[str, ...] = () if name == "tagmask" else (*_FOR_TAGMASK, *_FOR_TAGGERS)
     strange += _FOR_CLASSES if name == "tagmask" or name in PARTITIONS else ()
-    strange += (*_FOR_MASKS, "--label-orientation") if name in LABELS else ()
+    strange += (*_FOR_MASKS, "--label-orientation", "--known-classes") if name in LABELS else ()
     if part == "masks":
         strange += (*_FOR_TAGMASK[1:], *_FOR_TAGGERS)
     ctx = click.get_current_context()
@@ -249,6 +250,7 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolCh
         split=chosen["split"],
         split_by=chosen["split_by"],
         label_orientation=chosen["label_orientation"],
+        known_classes=chosen["known_classes"],
     )
 
 

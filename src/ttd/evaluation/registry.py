@@ -61,6 +61,7 @@ class Choices:
         percentiles, negatives: tagmask: rows of the rule "negatives", and where its words come from: captions, list
             or a file; None: captions where they hold enough words.
         label_orientation: of `ttd.evaluation.datasets.labels.ORIENTATIONS`.
+        known_classes: label maps: ask each image only for the classes that are in it.
         split, split_by: see `ttd.evaluation.datasets.refcoco.read_refer`; coco-80 has a split too.
     """
 
@@ -80,6 +81,7 @@ class Choices:
     split: str | None = None
     split_by: str | None = None
     label_orientation: str = "upright"
+    known_classes: bool = False
 
 
 def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | None = None) -> Benchmark:
@@ -135,7 +137,9 @@ def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | N
         encoder=encoder,
         threshold=data.threshold if data is not None else None,
     )
-    return open_data_set(name, root, options, choices.classes, choices.synonyms, choices.label_orientation)
+    return open_data_set(
+        name, root, options, choices.classes, choices.synonyms, choices.label_orientation, choices.known_classes
+    )
 
 
 def _of_views(given: Mapping[str, Any]) -> dict[str, Any]:

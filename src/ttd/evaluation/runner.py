@@ -12,7 +12,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ttd.documents import parse_json, read_json, refused
 from ttd.errors import InputError
-from ttd.evaluation.benchmark import Benchmark, Result, Tally
+from ttd.evaluation.benchmark import Benchmark, Record, Result, Tally
 from ttd.files import whole_file
 from ttd.schema import Schema, any_text, anything, each, entries, fields
 
@@ -148,6 +148,40 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Nothing will be added any more."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of a benchmark's items, in memory.
+
+    Attributes:
+        benchmark: what was asked.
+        records: one for each item, in order, each with its "id".
+    """
+
+    benchmark: Benchmark
+    records: Sequence[Record]
+
+    def result(self, keep: Callable[[Record], bool] = lambda record: True) -> Result:
+        """The numbers over the records that `keep` chooses."""
+        tally = self.benchmark.tally()
+        for record in filter(keep, self.records):
+            tally.add(record)
+        return tally.result()
+
+
+def measure_all(model: TTD, benchmark: Benchmark) -> Measurements:
+    """Measure every item of a small set, without files.
+
+    Raises:
+        InputError: an item cannot be used.
+    """
+    model, records = model.repeatable(), []
+    for number, sample in enumerate(tqdm(benchmark.samples, benchmark.name, disable=None, file=sys.stderr)):
+        if number % PREPARED == 0:
+            benchmark.prepare(range(number, min(number + PREPARED, len(benchmark.samples))))
+        records.append({"id": sample.id, **benchmark.measure(model, number)})
+    return Measurements(benchmark, records)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ttd.evaluation.metrics import (
     overlap,
 )
 from ttd.maps import norm
-from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scenes.nouns import NOUNS, WORDS
 from ttd.scenes.scene import Scene, Scenes
 from ttd.scoring import (
     SCORES,
@@ -41,7 +41,6 @@ from ttd.scoring import (
 )
 from ttd.text.words import distinct, is_stop_word, split_words
 
-WORDS = (*NOUNS, *BACKGROUNDS)
 RETRIEVAL_AMONG = 256
 _PLACE = {word: place for place, word in enumerate(WORDS)}
 _BATCH = 128

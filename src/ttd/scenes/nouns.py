@@ -61,4 +61,7 @@ BACKGROUNDS: tuple[str, ...] = (
     "tiles",
 )
 
+WORDS: tuple[str, ...] = (*NOUNS, *BACKGROUNDS)
+"""All that can be in a scene; the classes of written sets in this order."""
+
 STYLES: tuple[str, ...] = ("openmoji", "noto")

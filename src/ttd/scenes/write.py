@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ttd.files import whole_file
 from ttd.runs import FileToMake, make_files
 from ttd.scenes.captions import SceneCaption
-from ttd.scenes.nouns import BACKGROUNDS, NOUNS
+from ttd.scenes.nouns import WORDS
 from ttd.scenes.rng import Draws
 from ttd.scenes.scene import Scene, Scenes
 from ttd.text.words import split_words
@@ -86,16 +86,20 @@ def _captions(
 
 def write_tagmask(scenes: Scenes, count: int, folder: Path, start: int = 0) -> None:
     """Writes a TagMask set: `images/`, `masks/ID.png`, `masks/ID/WORD.png`, `vocabulary.txt` (every word of the world)
-    and `tags.jsonl` (written last)."""
+    and `tags.jsonl` (written last); with the label maps and classes of `ttd eval folder` (`labels/`, `classes.txt`)."""
     rows = []
+    number_of = {word: number for number, word in enumerate(WORDS)}
     for number in tqdm(range(start, start + count), desc="scenes", disable=None):
         scene, name = scenes[number], f"{number:08d}"
         _write(folder / "images" / f"{name}.png", png_bytes(scene.image))
         _write(folder / "masks" / f"{name}.png", _mask_bytes(scene.union_mask))
         for word, mask in scene.word_masks.items():
             _write(folder / "masks" / name / f"{word}.png", _mask_bytes(mask))
+        classes = np.array([number_of[label] for label in scene.labels], np.uint8)
+        _write(folder / "labels" / f"{name}.png", png_bytes(classes[scene.label_map]))
         rows.append(json.dumps(tagmask_row(name, scene)))
-    _write(folder / "vocabulary.txt", ("\n".join((*NOUNS, *BACKGROUNDS)) + "\n").encode())
+    for name in ("vocabulary.txt", "classes.txt"):
+        _write(folder / name, ("\n".join(WORDS) + "\n").encode())
     _write(folder / "tags.jsonl", ("\n".join(rows) + "\n").encode())
 
 

@@ -81,6 +81,23 @@ def test_a_constant_encoder_scores_what_arithmetic_says(tmp_path: Path, evaluate
     assert results(tmp_path / "cut")["numbers"]["mIoU"] == 0.0
 
 
+def test_known_classes_are_those_of_the_image(tmp_path: Path, evaluate: Eval) -> None:
+    """An encoder for which every class is alike: the first that is asked for wins, so one class alone is right."""
+    titles = ["background", "cat", "dog", "sky"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "classes.txt").write_text("\n".join(titles) + "\n")
+    truths = {"both": np.full((8, 8), 2, np.uint8), "one": np.full((8, 8), 3, np.uint8), "none": np.zeros((8, 8), int)}
+    truths["both"][:2], truths["one"][0] = 3, 255
+    for name, truth in truths.items():
+        save(painted(np.minimum(truth, 3), 4), tmp_path / "data" / "images" / f"{name}.png")
+        save(truth.astype(np.uint8), tmp_path / "data" / "labels" / f"{name}.png")
+    more = ("--protocol", "default", "--background", "none", "--known-classes")
+    assert evaluate(Constant(titles), "folder", tmp_path / "data", *more).exit_code == 0
+    lines = (tmp_path / "out" / "measurements.jsonl").read_text().splitlines()
+    found = {line["id"]: line["confusion"] for line in map(json.loads, lines)}
+    assert found == {"both": [[2, 2, 48], [3, 2, 16]], "one": [[3, 3, 56]], "none": [[0, 0, 64]]}
+
+
 def test_the_matrix_agrees_with_torchmetrics_over_images_of_different_sizes(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     classes = ClassList((("cat",), ("dog",), ("sky",)), background=False)

@@ -21,8 +21,9 @@ from tests.evaluation.oracle import Oracle, blocks, painted, save
 from tests.tolerance import MINI, float_tolerance
 from ttd.errors import InputError
 from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.evaluation.runner import measure_all
 from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Sweep, TagRow, decide, present_above_absent
-from ttd.evaluation.tasks.tagmask import TagMask
+from ttd.evaluation.tasks.tagmask import Cut, TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scoring import SCORES
@@ -95,6 +96,21 @@ def test_shuffled_control_is_the_tagging_of_the_next_caption_on_this_image(tmp_p
     assert record["words"] == rows[0]["words"]
     assert [kept for _, kept in record["decisions"]["s_seg"]] == [word.selected for word in expected]
     assert not {"a", "the", "on", "and"} & set(record["asked"])
+
+
+def test_cuts_and_a_part_of_the_captions_by_hand(tmp_path: Path) -> None:
+    rows = write_set(tmp_path)
+    model, cuts = TTD(Oracle(TITLES)), (Cut("norm", 0.5), Cut("calibrated", 0.0))
+    benchmark = TagMask(read_tagmask(tmp_path), Options(), Options(), scores=("s_pixel",), cuts=cuts)
+    found = measure_all(model, benchmark)
+    assert [record["id"] for record in found.records] == [row["id"] for row in rows]
+    part = found.result(lambda record: record["id"] in ("001", "003"))
+    assert [row["id"] for row in part.rows["captions"]] == ["001", "003"]
+    assert part.numbers["CaptionIoU"] == np.mean([row["CaptionIoU"] for row in part.rows["captions"]])
+    perfect, whole = found.result().rows["cuts"]
+    assert perfect == {"cut": "norm 0.5", "CaptionIoU": 1.0, "mFPR": 0.0, "mFNR": 0.0}
+    assert (whole["cut"], whole["mFNR"]) == ("calibrated 0", 0.0)
+    assert whole["CaptionIoU"] == found.result().numbers["whole image IoU"] < 1
 
 
 def test_stop_words_can_be_scored_too(tmp_path: Path) -> None:

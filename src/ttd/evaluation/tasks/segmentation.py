@@ -21,7 +21,7 @@ from ttd.evaluation.datasets.labels import (
     read_voc_labels,
 )
 from ttd.evaluation.datasets.layouts import OWN_FOLDER, find_dataset, find_samples
-from ttd.evaluation.metrics import class_scores, confusion_matrix
+from ttd.evaluation.metrics import IGNORED, class_scores, confusion_matrix
 from ttd.evaluation.report.panels import ItemPanels, class_panel, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
@@ -47,6 +47,7 @@ class ClassSegmentation(Benchmark):
         synonyms: ask for all names of a class; the best of them counts.
         orientation: of `ttd.evaluation.datasets.labels.ORIENTATIONS`.
         voc_colours: see `ttd.evaluation.datasets.layouts.Layout`.
+        known: ask each image only for the classes that are in it: how well they are localised, not recognised.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class ClassSegmentation(Benchmark):
         synonyms: bool = False,
         orientation: str = "upright",
         voc_colours: bool = False,
+        known: bool = False,
     ) -> None:
         self.name, self.root, self.options = name, root, {"masks": options}
         self.classes, self.rule, self.synonyms = classes, rule, synonyms
-        self.orientation, self.voc_colours = orientation, voc_colours
+        self.orientation, self.voc_colours, self.known = orientation, voc_colours, known
         self._samples = list(samples)
         self._table = rule(len(classes))
         self._texts = classes.texts(synonyms)
@@ -81,6 +83,7 @@ class ClassSegmentation(Benchmark):
             "labels": self.rule.__name__,
             "synonyms": self.synonyms,
             "label_orientation": self.orientation,
+            "known_classes": self.known,
         }
 
     def measure(self, model: TTD, number: int) -> Record:
@@ -88,7 +91,7 @@ class ClassSegmentation(Benchmark):
         `labels` what had to be decided about the label map.
         """
         image, truth, decided = self._read(number)
-        predicted = self._labels(model, image, self.options["masks"])
+        predicted = self._labels(model, image, truth, self.options["masks"])
         counts = confusion_matrix(predicted, truth, len(self.classes))
         found = [[int(i), int(j), int(counts[i, j])] for i, j in zip(*counts.nonzero(), strict=True)]
         return {"confusion": found, **({"labels": decided} if decided else {})}
@@ -109,16 +112,24 @@ class ClassSegmentation(Benchmark):
         """The image, the true classes, those found, and the refined ones where the options ask for it."""
         image, truth, _ = self._read(number)
         kinds = unrefined_first(self.options["masks"], model.encoder)
-        maps = {"truth": truth, **{name: self._labels(model, image, options) for name, options in kinds.items()}}
+        maps = {"truth": truth, **{name: self._labels(model, image, truth, options) for name, options in kinds.items()}}
         panels = [
             class_panel(name, image, labels, self.classes.titles, background=self.classes.background)
             for name, labels in maps.items()
         ]
         return ItemPanels((photo_panel("image", image), panels[0]), tuple(panels[1:]))
 
-    def _labels(self, model: TTD, image: Image.Image, options: Options) -> np.ndarray:
-        found = model.segment(image, self._texts, options)
-        return self.classes.labels(found, self.synonyms)
+    def _labels(self, model: TTD, image: Image.Image, truth: np.ndarray, options: Options) -> np.ndarray:
+        if not self.known:
+            return self.classes.labels(model.segment(image, self._texts, options), self.synonyms)
+        there = np.unique(truth[truth != IGNORED])
+        if self.classes.background:
+            there = np.union1d(there, 0)
+        own = ClassList(tuple(self.classes.names[k] for k in there), self.classes.background)
+        if not (texts := own.texts(self.synonyms)):
+            return np.zeros_like(truth)
+        labels = own.labels(model.segment(image, texts, options), self.synonyms)
+        return np.asarray(np.append(there, len(self.classes))[labels])
 
     def _read(self, number: int) -> tuple[Image.Image, np.ndarray, list[str]]:
         """The image, its true classes [H,W], and what had to be decided about these."""
@@ -185,6 +196,7 @@ def open_data_set(
     classes: str | Path | None = None,
     synonyms: bool = False,
     orientation: str = "upright",
+    known: bool = False,
 ) -> ClassSegmentation:
     """A named data set, or "folder": images/ and labels/ (PNG of class numbers) with classes.txt.
 
@@ -194,7 +206,7 @@ def open_data_set(
         options: for `TTD.segment`.
         classes: another class list than the data set's own, with the same number of classes.
         synonyms: ask for all names of a class.
-        orientation: see `ClassSegmentation`.
+        orientation, known: see `ClassSegmentation`.
     """
     if name == "folder":
         own = read_classes(classes if classes is not None else root / "classes.txt")
@@ -206,4 +218,4 @@ def open_data_set(
     rule = layout.rule
     if layout.reduced is not None and hold_ignored([sample.truth[0] for sample in samples]):
         rule = layout.reduced
-    return ClassSegmentation(name, root, samples, own, rule, options, synonyms, orientation, layout.voc_colours)
+    return ClassSegmentation(name, root, samples, own, rule, options, synonyms, orientation, layout.voc_colours, known)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.labels import TURNED, oriented
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
-from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
+from ttd.evaluation.metrics import MaskCounts, Overlap, TagCounts, mask_counts
 from ttd.evaluation.report.panels import ItemPanels, MarkedWords, heat_panel, marked, outcome_panel, photo_panel
 from ttd.evaluation.tasks.score_table import PresentAboveAbsent
 from ttd.evaluation.tasks.tag_tables import Decided, Sweep, TagRow, TextTags, decide, decided
 from ttd.images import read_image
+from ttd.inference.dense import Scale
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
 from ttd.negatives import digest
@@ -43,6 +44,28 @@ SHUFFLED = " (shuffled)"
 log = logging.getLogger(__name__)
 
 
+class Cut(NamedTuple):
+    """A way to make a mask from a caption's map: where the map, on a scale of `TTD.heatmaps`, reaches a threshold."""
+
+    scale: Scale
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """As in tables: "norm 0.5"."""
+        return f"{self.scale} {self.threshold:g}"
+
+
+def caption_means(overlaps: Sequence[Overlap]) -> dict[str, float]:
+    """CaptionIoU, mFPR and mFNR: means over captions, which sum to 1; NaN without captions."""
+    kinds = {
+        "CaptionIoU": [one.iou for one in overlaps],
+        "mFPR": [one.fpr for one in overlaps],
+        "mFNR": [one.fnr for one in overlaps],
+    }
+    return {name: float(np.mean(values)) if values else float("nan") for name, values in kinds.items()}
+
+
 class TagMask(Benchmark):
     """Tag selection and caption masks on one set."""
 
@@ -61,6 +84,7 @@ class TagMask(Benchmark):
         taggers: Sequence[TextTagger] = (),
         percentiles: Sequence[float] = (),
         negatives: Sequence[str] | None = None,
+        cuts: Sequence[Cut] = (),
     ) -> None:
         """Chooses what to measure.
 
@@ -74,6 +98,7 @@ class TagMask(Benchmark):
             taggers: of the text, see `ttd.taggers`.
             percentiles: also s_pixel with the rule "negatives", a row for each of these percentiles.
             negatives: the words to compare with, as for `ttd.Selection`.
+            cuts: also the caption's map cut in each of these ways, by which a threshold can be chosen.
         """
         self.data = data
         self.root = data.root
@@ -86,6 +111,7 @@ class TagMask(Benchmark):
         self.percentiles = {f"s_pixel, negatives {value:g}": value for value in percentiles}
         self.decided = (*self.scores, *self.calibrated, *self.percentiles)
         self.negatives = None if negatives is None else tuple(negatives)
+        self.cuts = tuple(cuts)
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
             raise InputError(f"{self.root} holds no masks: only its tags can be measured (--part tags)")
 
@@ -105,6 +131,7 @@ class TagMask(Benchmark):
             "taggers": [tagger.settings for tagger in self.text.taggers],
             "percentiles": list(self.percentiles.values()),
             "negatives": digest(self.negatives) if self.percentiles else None,
+            "cuts": [cut.name for cut in self.cuts],
         }
 
     def prepare(self, numbers: Sequence[int]) -> None:
@@ -118,8 +145,11 @@ class TagMask(Benchmark):
         record: Record = {}
         if "masks" in self.parts and row.sample.truth:
             truth = _mask(row, image)
-            found = mask_counts(model.caption_mask(image, row.caption, options=self.mask_options), truth)
+            seen = model.encode(image, self.mask_options) if self.cuts else image
+            found = mask_counts(model.caption_mask(seen, row.caption, options=self.mask_options), truth)
             record["mask"] = [found.hit, found.wrong, found.missed, truth.size]
+            if self.cuts:
+                record["cuts"] = self._cuts(model, seen, row.caption, truth)
         if "tags" in self.parts:
             encoded = model.encode(image, self.tag_options)
             record["tags"] = self._tags(model, encoded, row)
@@ -132,9 +162,18 @@ class TagMask(Benchmark):
                 record["vocabulary"] = [word.score for word in scored]
         return record
 
+    def _cuts(self, model: TTD, seen: EncodedImage | Image.Image, caption: str, truth: np.ndarray) -> list[list[int]]:
+        """For each cut the pixels in both masks, predicted only, true only."""
+        scales = dict.fromkeys(cut.scale for cut in self.cuts)
+        maps = {scale: model.caption_map(seen, caption, self.mask_options, scale=scale) for scale in scales}
+        counts = [mask_counts(maps[cut.scale] >= cut.threshold, truth) for cut in self.cuts]
+        return [[found.hit, found.wrong, found.missed] for found in counts]
+
     def check(self, record: Record) -> None:
         """See `Benchmark`."""
-        fields({}, {"mask": each(count, 4), "vocabulary": each(number, len(self.data.vocabulary))})(record)
+        cuts = each(each(count, 3), len(self.cuts))
+        vocabulary = each(number, len(self.data.vocabulary))
+        fields({}, {"mask": each(count, 4), "cuts": cuts, "vocabulary": vocabulary})(record)
         for name in ("tags", "shuffled"):
             if name in record:
                 self._check_tags(record[name])
@@ -211,7 +250,7 @@ class TagMask(Benchmark):
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
         compared = (*self.calibrated, *self.percentiles)
-        return _TagMaskTally(self.data, self.scores, compared, self.text.names)
+        return _TagMaskTally(self.data, self.scores, compared, self.text.names, self.cuts)
 
 
 def _decided(tags: Record, score: str) -> Decided:
@@ -230,7 +269,12 @@ def _mask(row: TagMaskRow, image: Image.Image) -> np.ndarray:
 
 class _TagMaskTally(Tally):
     def __init__(
-        self, data: TagMaskSet, scores: Sequence[str], compared: Sequence[str], taggers: Sequence[str]
+        self,
+        data: TagMaskSet,
+        scores: Sequence[str],
+        compared: Sequence[str],
+        taggers: Sequence[str],
+        cuts: Sequence[Cut] = (),
     ) -> None:
         self.nouns_known = any(row.nouns for row in data.rows)
         self.words = data.vocabulary
@@ -244,6 +288,7 @@ class _TagMaskTally(Tally):
         self.unspaced = 0
         self.sweep = Sweep([score for score in scores if score != "s_pixel"])
         self.masks: list[tuple[str, MaskCounts, int]] = []
+        self.cuts: dict[Cut, list[Overlap]] = {cut: [] for cut in cuts}
         self.present_above_absent = PresentAboveAbsent()
 
     def add(self, record: Record) -> None:
@@ -251,6 +296,8 @@ class _TagMaskTally(Tally):
         if "mask" in record:
             *counts, pixels = record["mask"]
             self.masks.append((record["id"], MaskCounts(*counts), pixels))
+            for overlaps, counts in zip(self.cuts.values(), record.get("cuts", ()), strict=True):
+                overlaps.append(MaskCounts(*counts).overlap)
         if "tags" in record:
             self.unspaced += is_unspaced(row.caption)
             self._add_tags(record["tags"], row, self.tables)
@@ -306,14 +353,14 @@ class _TagMaskTally(Tally):
             rows["captions"] = [
                 {"id": name, "CaptionIoU": o.iou, "FPR": o.fpr, "FNR": o.fnr} for name, o, _, _ in masks
             ]
-            numbers["CaptionIoU"] = float(np.mean([o.iou for _, o, _, _ in masks]))
-            numbers["mFPR"] = float(np.mean([o.fpr for _, o, _, _ in masks]))
-            numbers["mFNR"] = float(np.mean([o.fnr for _, o, _, _ in masks]))
+            numbers |= caption_means([o for _, o, _, _ in masks])
             whole = [(counts.hit + counts.missed) / pixels for _, _, counts, pixels in masks]
             numbers["whole image IoU"] = float(np.mean(whole))
             hit, wrong, missed = (sum(getattr(c, name) for _, _, c, _ in masks) for name in ("hit", "wrong", "missed"))
             numbers["pooled CaptionIoU"] = MaskCounts(hit, wrong, missed).overlap.iou
             numbers["empty masks"] = float(np.mean([not counts.hit + counts.wrong for _, _, counts, _ in masks]))
+            if self.cuts:
+                rows["cuts"] = [{"cut": cut.name, **caption_means(overlaps)} for cut, overlaps in self.cuts.items()]
             notes.append(f"Masks of {len(masks)} captions.")
         return Result(numbers, rows, tuple(notes))
 
