@@ -25,15 +25,15 @@ import ttd.model
 from speed.tag_throughput import COCO, vit_b16
 from ttd import TTD
 from ttd.evaluation.benchmark import Record
-from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
+from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.evaluation.tasks.segmentation import ClassSegmentation
 from ttd.inference.options import Options
-from ttd.inference.protocols import options as find_options
 
 CLASSES, WANTED = 81, 0.20
 # Name, images, options.
-LOOKS: tuple[tuple[str, int, Options], ...] = (
-    ("windows 448/224", 6, find_options("tcl-plain", "masks", templates="none")),
-    ("the paper's scales and windows", 1, find_options("paper", "masks", refine="none", templates="none")),
+LOOKS: tuple[tuple[str, int, Choices], ...] = (
+    ("windows 448/224", 6, Choices("tcl-plain", {"templates": "none"})),
+    ("the paper's scales and windows", 1, Choices("paper", {"refine": "none", "templates": "none"})),
 )
 
 
@@ -107,8 +107,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         write_set(root, 1 + max(count for _, count, _ in LOOKS))
-        for name, count, options in LOOKS:
-            data = open_data_set("folder", root, options)
+        for name, count, choices in LOOKS:
+            data = open_benchmark("folder", root, choices)
+            assert isinstance(data, ClassSegmentation)
             model.segment(
                 data.samples[0].image, [f"thing {k}" for k in range(1, CLASSES)], options=Options(templates="none")
             )

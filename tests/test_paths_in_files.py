@@ -31,12 +31,13 @@ from ttd.data.sources import PairSource
 from ttd.errors import InputError, ModelError
 from ttd.evaluation.datasets.classes import read_classes
 from ttd.evaluation.datasets.coco import CocoMasks
-from ttd.evaluation.datasets.layouts import find_dataset, find_samples
+from ttd.evaluation.datasets.layouts import find_samples
 from ttd.evaluation.datasets.multilabel import read_coco, read_nus_wide
 from ttd.evaluation.datasets.refcoco import read_refer
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.report.finished_run import read_run
 from ttd.evaluation.tasks.bias import SingleTagBias
+from ttd.registry import DATASETS
 
 _OPENED: list[str] = []
 _watching = False
@@ -138,7 +139,7 @@ def nus_list(root: Path, text: object) -> object:
 
 
 def _listed(root: Path, text: object, name: str, split: str) -> object:
-    data = find_dataset(name)
+    data = DATASETS.find(name)
     save(root / split, f"{text}\n".encode())
     layout = data.layouts[0]
     save(root / layout.images / f"{GOOD}.png", image(0))

@@ -19,7 +19,8 @@ from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDErr
 if TYPE_CHECKING:
     from ttd.encoders.families import register_encoder
     from ttd.encoders.methods import Method, Patches, register_method
-    from ttd.evaluation.datasets.layouts import DataSet, LabelMapFile, Layout, register_dataset
+    from ttd.evaluation.datasets.label_maps import DataSet, register_dataset
+    from ttd.evaluation.datasets.layouts import LabelMapFile, Layout
     from ttd.inference.options import Options
     from ttd.losses import LossInputs, LossTerm, register_loss_term
     from ttd.model import TTD, load
@@ -66,10 +67,10 @@ _HOMES = {
     "TTD": "ttd.model",
     "load": "ttd.model",
     "Options": "ttd.inference.options",
-    "DataSet": "ttd.evaluation.datasets.layouts",
+    "DataSet": "ttd.evaluation.datasets.label_maps",
     "LabelMapFile": "ttd.evaluation.datasets.layouts",
     "Layout": "ttd.evaluation.datasets.layouts",
-    "register_dataset": "ttd.evaluation.datasets.layouts",
+    "register_dataset": "ttd.evaluation.datasets.label_maps",
     "LossInputs": "ttd.losses",
     "LossTerm": "ttd.losses",
     "register_loss_term": "ttd.losses",

@@ -168,9 +168,10 @@ DATASETS: Registry[Any] = Registry(
     "data set",
     "ttd.datasets",
     dict.fromkeys(
-        ("voc", "voc20", "context60", "context59", "coco-object", "coco-stuff", "ade20k", "cityscapes"),
+        (
+            *("voc", "voc20", "context60", "context59", "coco-object", "coco-stuff", "ade20k", "cityscapes", "folder"),
+            *("tagmask", "coco-80", "nus-wide", "refcoco", "refcoco+", "refcocog"),
+        ),
         "ttd.evaluation.datasets.entries",
     ),
-    # Benchmarks of other kinds, see `ttd.evaluation.registry`.
-    special=("tagmask", "folder", "coco-80", "nus-wide", "refcoco", "refcoco+", "refcocog"),
 )

@@ -109,10 +109,10 @@ def prepare(name: str, annotations: str, out: str, labels: str | None) -> int:
     are skipped and named, and the exit code is 1.
     """
     from ttd.evaluation.datasets.converters import make_maps
-    from ttd.evaluation.datasets.layouts import find_dataset
+    from ttd.evaluation.datasets.label_maps import DataSet
 
-    data = find_dataset(name)
-    if data.convert is None:
+    data = DATASETS.find(name)
+    if not isinstance(data, DataSet) or data.convert is None:
         raise InputError(f"{name} is read from its original files: nothing has to be prepared")
     if labels is not None and not data.labels:
         raise InputError(f"what the labels of {name} mean is known: leave --labels out")

@@ -70,6 +70,19 @@ _FOR_TAGGERS = (
     *("--spacy-model", "--llm-url", "--llm-model", "--llm-prompt", "--llm-request", "--llm-ignore-others"),
     *("--llm-at-once", "--llm-timeout", "--llm-retries", "--llm-cache"),
 )
+# What each option that not every benchmark takes is called in `ttd.evaluation.registry.BenchmarkEntry.choices`.
+_FIELDS = {
+    "--classes": "classes",
+    "--synonyms": "synonyms",
+    "--label-orientation": "label_orientation",
+    "--known-classes": "known_classes",
+    "--split": "split",
+    "--split-by": "split_by",
+    "--background": "background",
+    "--refine": "refine",
+    "--sam-model": "sam_model",
+    **dict.fromkeys((*_FOR_TAGMASK, *_FOR_TAGGERS), "parts"),
+}
 # Headings of the help, each with its options in order.
 SECTIONS = {
     "Data and results": (
@@ -93,8 +106,8 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     return float("inf") if value == "all" else float(value)
 
 
-@click.command("eval", cls=SectionedCommand, sections=SECTIONS, names=DATASETS.choices)
-@click.argument("name", metavar="NAME", type=NameOf(DATASETS.choices))
+@click.command("eval", cls=SectionedCommand, sections=SECTIONS, names=DATASETS.names)
+@click.argument("name", metavar="NAME", type=NameOf(DATASETS.names))
 @click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
 @model_options
 @protocol_option("paper")
@@ -214,16 +227,12 @@ def evaluate(
 def _refuse_others(name: str, part: str | None) -> None:
     """Raises `InputError` where an option was given that says nothing about this benchmark, or this part of it."""
     from ttd.errors import InputError
-    from ttd.evaluation.datasets.refcoco import PARTITIONS
-    from ttd.evaluation.registry import LABELS
 
-    strange: tuple[str, ...] = () if name == "tagmask" else (*_FOR_TAGMASK, *_FOR_TAGGERS)
-    strange += _FOR_CLASSES if name == "tagmask" or name in PARTITIONS else ()
-    strange += (*_FOR_MASKS, "--label-orientation", "--known-classes") if name in LABELS else ()
-    if part == "masks":
-        strange += (*_FOR_TAGMASK[1:], *_FOR_TAGGERS)
     ctx = click.get_current_context()
     assert isinstance(ctx.command, SectionedCommand)
+    taken: frozenset[str] = DATASETS.find(name).choices
+    strange = [option for option, field in _FIELDS.items() if field not in taken]
+    strange += [*_FOR_TAGMASK[1:], *_FOR_TAGGERS] if part == "masks" else []
     if found := [option for option in ctx.command.given(ctx) if option in strange]:
         about = f"the {part} of {name}" if part and found[0] != "--part" else name
         raise InputError(f"{found[0]} says nothing about {about}: leave it out")
@@ -231,14 +240,13 @@ def _refuse_others(name: str, part: str | None) -> None:
 
 def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolChanges) -> Any:
     from ttd.evaluation.registry import Choices
-    from ttd.evaluation.tasks.tagmask import PARTS
 
     return Choices(
         protocol=chosen["protocol"],
         given=changes.changes(),
         classes=chosen["classes"],
         synonyms=chosen["synonyms"],
-        parts=(chosen["part"],) if chosen["part"] else PARTS,
+        parts=(chosen["part"],) if chosen["part"] else Choices.parts,
         scores=chosen["scores"] or SCORES,
         stop_words=chosen["stop_words"],
         percentiles=chosen["percentiles"],

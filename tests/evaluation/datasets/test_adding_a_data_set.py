@@ -63,7 +63,7 @@ def test_the_pages_examples_run(site: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     (tmp_path / "alone").mkdir()
     alone = run_with(tmp_path, code, tmp_path / "alone")
-    assert "InputError: unknown data set 'garden': choose from tagmask, folder" in alone.stderr
+    assert "InputError: unknown data set 'garden': choose from voc, voc20" in alone.stderr
 
 
 @pytest.mark.parametrize("name", ["voc", "tagmask", "No"])

@@ -14,8 +14,9 @@ from tests.data.samples import image
 from tests.evaluation.layouts import write
 from ttd.errors import InputError
 from ttd.evaluation.datasets.converters import annotation_files
-from ttd.evaluation.datasets.layouts import OWN_FOLDER, find_dataset, find_samples
+from ttd.evaluation.datasets.layouts import OWN_FOLDER, find_samples
 from ttd.evaluation.datasets.tagmask import read_tagmask
+from ttd.registry import DATASETS
 
 
 def put(path: Path, data: bytes | None = None) -> Path:
@@ -36,7 +37,7 @@ def test_copies_of_other_programs_are_no_images(tmp_path: Path, caplog: pytest.L
         home = tmp_path / "ADEChallengeData2016" / folder / "validation"
         for name in (".ipynb_checkpoints/item0-checkpoint", "._item0", "@eaDir/item0", "__MACOSX/item1", ".Trash/x"):
             put(home / f"{name}.{ending}")
-    data = find_dataset("ade20k")
+    data = DATASETS.find("ade20k")
     with caplog.at_level(logging.WARNING):
         samples, _ = find_samples(tmp_path, data.folders, data.layouts)
     assert [sample.id for sample in samples] == ["item0", "item1", "item2"]
@@ -73,7 +74,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
         (tmp_path / "set" / part / "val").mkdir(parents=True)
         (tmp_path / "set" / part / "val" / "bonn").symlink_to(tmp_path / "real" / part / "val" / "bonn")
         (tmp_path / "set" / part / "val" / "loop").symlink_to(tmp_path / "set" / part / "val")
-    data = find_dataset("cityscapes")
+    data = DATASETS.find("cityscapes")
     samples, _ = find_samples(tmp_path / "set", data.folders, data.layouts)
     assert [sample.id for sample in samples] == [f"bonn/item{n}" for n in range(3)]
     assert all(sample.image.is_file() for sample in samples)
@@ -95,7 +96,7 @@ def voc(root: Path, line: str) -> tuple[str, bool, bool]:
     put(root / "JPEGImages/2007_000001.jpg")
     put(root / "SegmentationClass/2007_000001.png")
     put(root / "ImageSets/Segmentation/val.txt", f"{line}\n\n".encode())
-    data = find_dataset("voc")
+    data = DATASETS.find("voc")
     ((sample,), _) = find_samples(root, data.folders, data.layouts)
     return sample.id, sample.image.is_file(), sample.truth[0].is_file()
 
@@ -135,6 +136,6 @@ def test_the_label_of_a_list_may_end_in_capitals(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "SegmentationClass/2007_000001.PNG")
     assert (tmp_path / "JPEGImages/2007_000001.JPG").is_file()
     put(tmp_path / "ImageSets/Segmentation/val.txt", b"2007_000001\n")
-    data = find_dataset("voc")
+    data = DATASETS.find("voc")
     ((sample,), _) = find_samples(tmp_path, data.folders, data.layouts)
     assert (sample.image.is_file(), sample.truth[0].is_file()) == (True, True)

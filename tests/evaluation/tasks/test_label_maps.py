@@ -24,8 +24,8 @@ from ttd.evaluation.datasets.labels import (
     read_voc_labels,
     voc_palette,
 )
-from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
-from ttd.inference.options import Options
+from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.evaluation.tasks.segmentation import ClassSegmentation
 
 TRUE = np.array([[0, 12, 15, 255], [0, 12, 15, 255], [1, 20, 0, 0]], np.uint8)
 
@@ -114,7 +114,9 @@ def ade(root: Path, maps: list[np.ndarray]) -> ClassSegmentation:
     for number, values in enumerate(maps):
         save(values.astype(np.uint8), root / f"annotations/validation/{number}.png")
         save(np.zeros((*values.shape, 3), np.uint8), root / f"images/validation/{number}.jpg")
-    return open_data_set("ade20k", root, Options())
+    opened = open_benchmark("ade20k", root, Choices("default"))
+    assert isinstance(opened, ClassSegmentation)
+    return opened
 
 
 def truths(opened: ClassSegmentation) -> list[Any]:

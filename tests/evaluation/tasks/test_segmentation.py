@@ -19,7 +19,7 @@ from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import ClassList, read_classes
 from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, identity, read_labels
 from ttd.evaluation.registry import Choices, open_benchmark
-from ttd.evaluation.tasks.segmentation import ClassSegmentation, open_data_set
+from ttd.evaluation.tasks.segmentation import ClassSegmentation
 from ttd.inference.options import Options
 from ttd.model import TTD
 
@@ -142,7 +142,7 @@ def test_synonyms_all_count_for_their_class(tmp_path: Path) -> None:
     encoder = Oracle(["background", "tabby", "dog"])  # knows cats by their last name only
     numbers = {}
     for synonyms in (False, True):
-        opened = open_data_set("folder", tmp_path, Options(), synonyms=synonyms)
+        opened = open_benchmark("folder", tmp_path, Choices("default", synonyms=synonyms))
         tally = opened.tally()
         tally.add(opened.measure(TTD(encoder), 0))
         numbers[synonyms] = tally.result().numbers["mIoU"]
@@ -219,7 +219,7 @@ def test_other_settings_or_data_do_not_mix_with_an_earlier_run(tmp_path: Path, e
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing"], "is not one of 'tagmask'"),
+        (["nothing"], "is not one of 'voc'"),
         (["voc", "--protocol", "best"], "is not one of 'default'"),
         (["voc"], "known layouts"),
         (["folder"], "classes.txt does not exist"),
@@ -284,7 +284,7 @@ def test_unusable_class_lists_are_refused(text: str, tmp_path: Path) -> None:
     ],
 )
 def test_the_real_samples_load(name: str, folder: str, count: int, shared: Path) -> None:
-    opened = open_data_set(name, shared / folder, Options())
+    opened = open_benchmark(name, shared / folder, Choices("default"))
     assert len(opened.samples) == count
     assert all(sample.image.is_file() for sample in opened.samples)
     table = opened.rule(len(opened.classes))

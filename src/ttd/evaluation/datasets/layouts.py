@@ -1,11 +1,4 @@
-"""What a data set of label maps is: one entry that says where its images and labels lie and what these mean.
-
-An entry is one `DataSet` and one `register_dataset(...)`, in `entries` or in another package, which names its module in
-its entry points. Then `ttd eval NAME` measures on it and, with a converter, `ttd data prepare NAME` makes its labels:
-
-    [project.entry-points."ttd.datasets"]
-    mine = "my_dataset"
-"""
+"""Where the images and label maps of a data set lie, and what the labels mean."""
 
 from __future__ import annotations
 
@@ -23,7 +16,6 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.labels import LabelRule, identity
-from ttd.registry import DATASETS
 from ttd.safe_paths import ID_BYTES, check_path
 
 
@@ -85,60 +77,6 @@ class LabelMapFile:
     name: str
     out: Path
     make: Callable[[], np.ndarray]
-
-
-Converter = Callable[..., "list[LabelMapFile]"]
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A named data set of images with label maps.
-
-    Attributes:
-        name: for `ttd eval` and `ttd data prepare`.
-        title: for people.
-        layouts: tried in each folder, in this order.
-        folders: tried under the root, in this order.
-        full: how many images the whole validation sets have; other numbers are samples. Empty: not known.
-        classes: a list of lines as `ttd.evaluation.datasets.classes.read_classes` reads them from a file, or that file;
-            None: the package's own list of this name.
-        threshold: below which a pixel predicts nothing in the protocol `paper`, for encoders that name none of their
-            own for this set; None: the encoder's usual one.
-        convert: makes label maps from the official annotations: `convert(annotations, out)`, both paths, gives the
-            files to make.
-        labels: for a `convert` that also takes `labels`, what stored numbers mean: a name or file for
-            `ttd.evaluation.datasets.classes.read_numbers`; "": it takes none.
-    """
-
-    name: str
-    title: str
-    layouts: tuple[Layout, ...]
-    folders: tuple[str, ...] = ("",)
-    full: tuple[int, ...] = ()
-    classes: Path | tuple[str, ...] | None = None
-    threshold: float | None = None
-    convert: Converter | None = None
-    labels: str | Path = ""
-
-
-def register_dataset(data: DataSet) -> DataSet:
-    """Make a data set known by its name; gives it back.
-
-    Raises:
-        InputError: the name is taken or is not a name.
-    """
-    DATASETS.add(data.name, data, f"{data.title} {data.layouts}")
-    return data
-
-
-def find_dataset(name: str) -> DataSet:
-    """The data set of that name.
-
-    Raises:
-        InputError: there is none.
-    """
-    data: DataSet = DATASETS.find(name)
-    return data
 
 
 OWN_FOLDER = (Layout("images", "labels"), Layout("images", "masks"), Layout("image", "mask"))

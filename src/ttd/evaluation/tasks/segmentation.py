@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
-from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
+from ttd.evaluation.datasets.classes import ClassList
 from ttd.evaluation.datasets.labels import (
     EITHER_WAY,
     LabelRule,
     apply_rule,
-    hold_ignored,
     oriented,
     read_labels,
     read_voc_labels,
 )
-from ttd.evaluation.datasets.layouts import OWN_FOLDER, find_dataset, find_samples
 from ttd.evaluation.metrics import IGNORED, class_scores, confusion_matrix
 from ttd.evaluation.report.panels import ItemPanels, class_panel, photo_panel
 from ttd.images import read_image
@@ -187,35 +185,3 @@ def _sentence(how: str, names: list[str]) -> str:
     choice = "; --label-orientation says how they were drawn" if how == EITHER_WAY else ""
     more = ", ..." if len(names) > 5 else ""
     return f"{len(names)} label maps {'' if how == EITHER_WAY else 'were '}{how}: {', '.join(names[:5])}{more}{choice}."
-
-
-def open_data_set(
-    name: str,
-    root: Path,
-    options: Options,
-    classes: str | Path | None = None,
-    synonyms: bool = False,
-    orientation: str = "upright",
-    known: bool = False,
-) -> ClassSegmentation:
-    """A named data set, or "folder": images/ and labels/ (PNG of class numbers) with classes.txt.
-
-    Args:
-        name: of a registered data set, or "folder".
-        root: where it lies.
-        options: for `TTD.segment`.
-        classes: another class list than the data set's own, with the same number of classes.
-        synonyms: ask for all names of a class.
-        orientation, known: see `ClassSegmentation`.
-    """
-    if name == "folder":
-        own = read_classes(classes if classes is not None else root / "classes.txt")
-        samples, layout = find_samples(root, ("",), OWN_FOLDER)
-    else:
-        data = find_dataset(name)
-        own = own_classes(name, classes, data.classes)
-        samples, layout = find_samples(root, data.folders, data.layouts)
-    rule = layout.rule
-    if layout.reduced is not None and hold_ignored([sample.truth[0] for sample in samples]):
-        rule = layout.reduced
-    return ClassSegmentation(name, root, samples, own, rule, options, synonyms, orientation, layout.voc_colours, known)
