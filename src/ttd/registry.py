@@ -148,7 +148,14 @@ ENCODERS: Registry[Any] = Registry(
 METHODS: Registry[Any] = Registry(
     "method",
     "ttd.methods",
-    dict.fromkeys(("maskclip", "sclip", "clearclip", "naclip", "values"), "ttd.encoders.methods"),
+    {
+        **dict.fromkeys(("maskclip", "sclip", "clearclip", "naclip", "values"), "ttd.encoders.methods"),
+        "gem": "ttd.methods.gem",
+        "sc-clip": "ttd.methods.sc_clip",
+        "clip-surgery": "ttd.methods.clip_surgery",
+        "cliptrase": "ttd.methods.cliptrase",
+        "cliptrase-voc20": "ttd.methods.cliptrase",
+    },
     error=ModelError,
 )
 REFINERS: Registry[Any] = Registry(

@@ -9,7 +9,7 @@ from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model
 from tests.tolerance import PIXELS, assert_close, tower
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.last_block import gaussian_window
-from ttd.encoders.methods import LastBlock, Method, find_method, method_names
+from ttd.encoders.methods import LastBlock, Method, find_method
 from ttd.errors import InputError, ModelError
 
 GRID = (3, 5)
@@ -53,7 +53,9 @@ def test_method_is_the_formula(name: str) -> None:
 @torch.no_grad()
 def test_methods_differ_from_each_other() -> None:
     pixels = random_pixels(1)
-    dense = [tiny_clip(method=name).encode_pixels(pixels) for name in method_names()]
+    dense = [
+        tiny_clip(method=name).encode_pixels(pixels) for name in ("maskclip", "sclip", "clearclip", "naclip", "values")
+    ]
     for i, a in enumerate(dense):
         assert all((a - b).abs().max() > 1e-3 for b in dense[:i])
 

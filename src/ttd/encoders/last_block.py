@@ -30,7 +30,7 @@ def dense_patches(
         attended: Tensor = block.self_attn.out_proj(block.self_attn.v_proj(block.layer_norm1(patches)))
     else:
         x = block.layer_norm1(tokens)
-        attended = _self_attention(block.self_attn, x, grid, attention, gaussian_sigma)[:, 1:]
+        attended = self_self_attention(block.self_attn, x, grid, attention, gaussian_sigma)[:, 1:]
     if not residual_mlp:
         return attended
     y = patches + attended
@@ -38,16 +38,17 @@ def dense_patches(
     return out
 
 
-def _self_attention(module: Any, x: Tensor, grid: tuple[int, int], attention: str, sigma: float | None) -> Tensor:
-    """Self-self attention of normalised tokens `[B,L,D]` -> `[B,L,D]`; two terms are added."""
-    window = None if sigma is None else gaussian_window(grid, sigma).to(x)
+def self_self_attention(
+    module: Any, x: Tensor, grid: tuple[int, int], attention: str, gaussian_sigma: float | None = None
+) -> Tensor:
+    """Tokens after the LayerNorm, `[B,L,D]` -> `[B,L,D]`: the terms of `attention` ("qq+kk", say) are added."""
+    window = None if gaussian_sigma is None else gaussian_window(grid, gaussian_sigma).to(x)
     v = split_heads(module.v_proj(x), module.num_heads)
     terms = []
     for name in attention.split("+"):
-        project = module.q_proj if name == "qq" else module.k_proj
-        p = split_heads(project(x), module.num_heads)  # (B, nh, L, hs)
-        terms.append(scaled_dot_product_attention(p, p, v, attn_mask=window))
-    out: Tensor = module.out_proj(sum(terms[1:], terms[0]).transpose(1, 2).flatten(2))  # (B, L, D)
+        p = split_heads({"qq": module.q_proj, "kk": module.k_proj, "vv": module.v_proj}[name](x), module.num_heads)
+        terms.append(scaled_dot_product_attention(p, p, v, attn_mask=window))  # (B, nh, L, hs)
+    out: Tensor = module.out_proj(sum(terms[1:], terms[0]).transpose(1, 2).flatten(2))
     return out
 
 
