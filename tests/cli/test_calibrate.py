@@ -115,6 +115,23 @@ def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> No
         assert message in one_sentence(run(*arguments)), message
 
 
+@pytest.mark.usefixtures("_model")
+def test_what_cannot_be_fitted_is_drawn(shards: Path, tmp_path: Path) -> None:
+    """Captions of other images."""
+    for shard in range(2):
+        samples = {
+            f"{n:09d}": {"png": image(n), "txt": f"a {COLOURS[(n // 4) % 4]} thing".encode()}
+            for n in range(shard * 128, shard * 128 + 128)
+        }
+        write_tar(tmp_path / "wrong" / f"{shard:05d}.tar", samples)
+    out = tmp_path / "out"
+    message = one_sentence(run(*calibrate(shards, out)[:1], tmp_path / "wrong", *calibrate(shards, out)[2:]))
+    assert "do not fit together" in message
+    assert f"{out / 'calibration.png'} shows" in message
+    assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert not (out / "calibration.json").exists()
+
+
 def test_the_written_model_has_the_new_calibration(tmp_path: Path) -> None:
     out, folder = tmp_path / "out", tmp_path / "model"
     assert run("scenes", "write", tmp_path / "scenes", "--count", "96").exit_code == 0

@@ -87,7 +87,10 @@ def test_saturation_is_counted() -> None:
 
 def test_the_picture_is_a_png(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    draw(fit(counted(random.normal(0.4, 0.1, 300), random.normal(0.1, 0.1, 900))), tmp_path / "both.png")
-    with Image.open(tmp_path / "both.png") as picture:
-        assert picture.format == "PNG"
-        assert len(set(picture.convert("RGB").resize((200, 100)).tobytes())) > 20
+    counts = counted(random.normal(0.4, 0.1, 300), random.normal(0.1, 0.1, 900))
+    for name, calibration in (("fitted", fit(counts).calibration), ("refused", None)):
+        draw(counts, calibration, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.format == "PNG"
+            assert len(set(picture.convert("RGB").resize((200, 100)).tobytes())) > 20
+    assert (tmp_path / "fitted.png").read_bytes() != (tmp_path / "refused.png").read_bytes()

@@ -44,9 +44,11 @@ def calibrate(
 
     SOURCES are tar shards, brace ranges, folders of them, or a captions file. Run the same command again
     after an interruption: finished shards are not counted twice; torchrun shares the shards among processes.
-    Writes OUT/calibration.json for --calibration, OUT/calibration.png, OUT/damage.json, OUT/counts/.
+    Writes OUT/calibration.json for --calibration, OUT/calibration.png, OUT/damage.json, OUT/counts/. Pairs that
+    nothing can be fitted to are refused; the picture shows why.
     """
     from ttd.data.shard_jobs import run_shards, table_path, whole_report
+    from ttd.errors import InputError
     from ttd.negatives import listed_words, read_words
     from ttd.runs import Ranks
     from ttd.training.export import check_new
@@ -77,7 +79,14 @@ def calibrate(
         click.echo(f"Rank {rank} is done; the rank that ends last writes the calibration.", err=True)
         print_bad_samples(report, None)
         return 0
-    fitted = fit(read_counts(table_path(counts, shard) for shard in source.shards))
+    words_scored, picture = read_counts(table_path(counts, shard) for shard in source.shards), place / "calibration.png"
+    try:
+        fitted = fit(words_scored)
+    except InputError as error:
+        if not len(words_scored.scores):
+            raise
+        draw(words_scored, None, picture)
+        raise InputError(f"{error}; {picture} shows how both score") from None
     before = encoder.calibration
     record = {
         "calibration": fitted.calibration.to_dict(),
@@ -92,7 +101,7 @@ def calibrate(
         "settings": job.settings,
     }
     write_record(place / "calibration.json", record)
-    draw(fitted, place / "calibration.png")
+    draw(words_scored, fitted.calibration, picture)
     if write_model is not None:
         encoder.calibration = fitted.calibration
         write_merged(encoder, write_model)

@@ -136,24 +136,25 @@ def _logistic(x: NDArray[np.float64], positive: NDArray[np.float64], negative: N
     raise InputError("own words and words of other captions cannot be told apart by a curve: give more pairs")
 
 
-def draw(fitted: Fitted, path: Path) -> None:
-    """Both histograms and the fitted curve, as a PNG."""
+def draw(counts: WordCounts, calibration: Calibration | None, path: Path) -> None:
+    """Both histograms and, where there is one, the fitted curve, as a PNG."""
     from matplotlib.figure import Figure
 
-    counts, calibration = fitted.counts, fitted.calibration
     low, high = float(counts.scores[0]), float(counts.scores[-1])
     room = 0.02 * (high - low) + WIDTH
     edges = np.linspace(low - room, high + room, 61).tolist()
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for label, one in (("words of the own captions", counts.own), ("words of other captions", counts.others)):
-        axes.hist(counts.scores, edges, weights=one / one.sum(), alpha=0.55, label=f"{label} ({one.sum():,})")
-    axes.set(xlabel="s_pixel", ylabel="share of the words", title=f"p = sigmoid(w (cos - c)), {calibration}")
-    curve = axes.twinx()
-    line = np.linspace(edges[0], edges[-1], 300)
-    curve.plot(line, calibration_values(calibration, line), color="black", label="p")
-    curve.axvline(calibration.c, color="black", linestyle=":", linewidth=1)
-    curve.set(ylabel="p", ylim=(0, 1.02))
+        axes.hist(counts.scores, edges, weights=one / max(1, one.sum()), alpha=0.55, label=f"{label} ({one.sum():,})")
+    title = "nothing was fitted" if calibration is None else f"p = sigmoid(w (cos - c)), {calibration}"
+    axes.set(xlabel="s_pixel", ylabel="share of the words", title=title)
+    if calibration is not None:
+        curve = axes.twinx()
+        line = np.linspace(edges[0], edges[-1], 300)
+        curve.plot(line, calibration_values(calibration, line), color="black", label="p")
+        curve.axvline(calibration.c, color="black", linestyle=":", linewidth=1)
+        curve.set(ylabel="p", ylim=(0, 1.02))
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=110)
