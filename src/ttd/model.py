@@ -48,6 +48,7 @@ def load(
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
     method: str | None = None,
+    proxy_model: str | Path | None = None,
     calibration: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -64,7 +65,7 @@ def load(
     from ttd.encoders.registry import load_encoder
 
     if isinstance(name, Encoder):
-        others = (adapter, method, calibration, device, dtype)
+        others = (adapter, method, proxy_model, calibration, device, dtype)
         if adapter_scale != 1 or any(given is not None for given in others):
             raise InputError(
                 "an encoder is taken as it is: leave out adapter and scale, method, calibration, device and dtype"
@@ -76,6 +77,7 @@ def load(
             adapter=adapter,
             adapter_scale=adapter_scale,
             method=method,
+            proxy_model=proxy_model,
             calibration=calibration,
             device=device,
             dtype=dtype,

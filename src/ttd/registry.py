@@ -155,6 +155,7 @@ METHODS: Registry[Any] = Registry(
         "clip-surgery": "ttd.methods.clip_surgery",
         "cliptrase": "ttd.methods.cliptrase",
         "cliptrase-voc20": "ttd.methods.cliptrase",
+        "proxyclip": "ttd.methods.proxyclip",
     },
     error=ModelError,
 )

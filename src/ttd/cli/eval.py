@@ -88,7 +88,16 @@ SECTIONS = {
     "Data and results": (
         *("--data", "--out", "--limit", "--allow-skips", "--images", "--cache", "--json", "--verbose", "--help"),
     ),
-    "Model": ("--model", "--adapter", "--adapter-scale", "--method", "--calibration", "--device", "--dtype"),
+    "Model": (
+        "--model",
+        "--adapter",
+        "--adapter-scale",
+        "--method",
+        "--proxy-model",
+        "--calibration",
+        "--device",
+        "--dtype",
+    ),
     "Protocol": ("--protocol", "--size", *_FOR_MASKS),
     "Benchmarks of classes": _FOR_CLASSES,
     "refcoco, refcoco+, refcocog, coco-80": ("--split", "--split-by"),

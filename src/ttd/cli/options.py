@@ -60,6 +60,7 @@ class ModelChoice:
     adapter: str | None
     adapter_scale: float
     method: str | None
+    proxy_model: str | None
     calibration: str | None
     device: str | None
     dtype: str | None
@@ -78,6 +79,7 @@ class ModelChoice:
             adapter=self.adapter,
             adapter_scale=self.adapter_scale,
             method=self.method,
+            proxy_model=self.proxy_model,
             calibration=self.calibration,
             device=device,
             dtype=self.dtype,
@@ -89,6 +91,7 @@ class ModelChoice:
             "adapter": self.adapter,
             "adapter_scale": self.adapter_scale if self.adapter else None,
             "method": self.method,
+            "proxy_model": self.proxy_model,
             "calibration": calibration_values(self.calibration),
             "dtype": self.dtype,
         }
@@ -202,6 +205,7 @@ ENCODER_OPTIONS = (
         help="Weight of the adapter.",
     ),
     METHOD_OPTION,
+    click.option("--proxy-model", metavar="NAME", help="Second backbone of a method that has one: hub id or folder."),
     click.option("--calibration", metavar="FILE", help="Of `ttd calibrate`, in place of the model's own."),
     DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),

@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +174,18 @@ class Method:
     together: bool = False
     uses_query: bool = True
     calibration: Calibration | None = None
+
+    def with_second_backbone(self, name: str | Path) -> Method:
+        """The same method beside another second backbone.
+
+        Raises:
+            InputError: it has none.
+        """
+        if self.second_backbone is None:
+            raise InputError(f"the method {self.name} has no second backbone: leave the proxy model out")
+        from ttd.methods.second_backbone import NamedBackbone
+
+        return replace(self, second_backbone=NamedBackbone(name))
 
     def key(self) -> str:
         """Another text where other features are to be expected: a hook's settings, or its module's file, changed.

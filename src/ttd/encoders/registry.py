@@ -19,7 +19,7 @@ from ttd.encoders.loading.downloads import cache_folder, released_weights
 from ttd.encoders.loading.formats import Source, read_card, read_vocabulary, recognise
 from ttd.encoders.loading.hub import hub_adapter, hub_model
 from ttd.encoders.loading.tokenizers import cause
-from ttd.encoders.methods import find_method
+from ttd.encoders.methods import Method, find_method
 from ttd.errors import InputError, ModelError, OutOfMemory, TTDError, is_out_of_memory
 from ttd.registry import DTYPES
 
@@ -36,6 +36,7 @@ def load_encoder(
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
     method: str | None = None,
+    proxy_model: str | Path | None = None,
     calibration: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -48,6 +49,7 @@ def load_encoder(
         adapter: an adapter's short name, folder, file or hub id.
         adapter_scale: how much of the adapter counts: 0 is the base exactly, 1 the adapter as trained.
         method: name of a method, see `ttd.encoders.methods`; None takes the model's own.
+        proxy_model: hub id or folder of the second backbone, for a method that has one; None takes the method's own.
         calibration: a file of `ttd calibrate`, or another model's `ttd.json`; None takes the model's own.
         device: None is CUDA where there is one, else MPS, else the CPU.
         dtype: "float32", "bfloat16", "float16", or torch's; None is float32.
@@ -61,20 +63,23 @@ def load_encoder(
     place, precision = find_device(device), _dtype(dtype)
     if not 0 <= adapter_scale <= 1:
         raise InputError(f"adapter_scale must lie between 0 and 1, not {adapter_scale}")
-    if method is not None:
-        find_method(method)  # a name that is none is said before anything is loaded
+    chosen = None if method is None else find_method(method)  # a wrong name is said before anything is loaded
+    if proxy_model is not None:
+        if chosen is None:
+            raise InputError("a proxy model belongs to a method with a second backbone: name the method too")
+        chosen = chosen.with_second_backbone(proxy_model)
     adapter_path = find_adapter(adapter) if adapter is not None else None
     source = find_model(name)
     try:
         if adapter_path is None:
-            encoder = _calibrated(build(source, method), calibration)
+            encoder = _calibrated(build(source, chosen), calibration)
         elif adapter_path.is_file():
             with_adapter = _with_adapter_file(source, adapter_path, adapter_scale)
-            encoder = _calibrated(build(with_adapter, method), calibration)
+            encoder = _calibrated(build(with_adapter, chosen), calibration)
         else:
             # An adapter may have been trained with another method than its base has by default.
             card = read_card(adapter_path)
-            encoder = _calibrated(build(source, method or (card.method if card else None)), calibration)
+            encoder = _calibrated(build(source, chosen or (card.method if card else None)), calibration)
             ids = _hub_ids(str(name), source.path)
             attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge, model_ids=ids)
         return encoder.to(place, precision).eval().requires_grad_(False)
@@ -172,7 +177,7 @@ def _unknown(name: str, what: str) -> ModelError:
 # ---------------------------------------------------------------- building
 
 
-def build(source: Source, method: str | None = None) -> Encoder:
+def build(source: Source, method: str | Method | None = None) -> Encoder:
     """The encoder of a recognised model, on the CPU in float32, with what its card says.
 
     Raises:

@@ -5,7 +5,7 @@ Shapes: B images, h x w patches, L = 1 + h*w tokens (the class token first), D w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, normalize, scaled_dot_product_attent
 from ttd.encoders.clip_towers import as_map
 from ttd.encoders.last_block import split_heads
 from ttd.encoders.methods import Context, Method, enlarged_positions
+from ttd.methods.patch_weights import ROWS, above, mean_cosine, mixed
 from ttd.registry import METHODS
 
 # The published settings, for the 12 blocks of a ViT-B; in other towers the same parts of the depth.
@@ -24,7 +25,7 @@ ADDED = (3, 10)  # first and last (not included) block of those that are added u
 CLASS_WEIGHT = 0.3
 LEAST_COSINE = 0.4
 NEIGHBOURS, ANOMALOUS = 30, 0.05
-ROWS = 1024  # of an image's patch-by-patch matrices at a time
+SHARPNESS = 3.0
 
 
 def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[int, int], context: Context) -> Tensor:
@@ -88,7 +89,7 @@ def aggregated(guide: Tensor, x: Tensor) -> Tensor:
         alike = torch.where(cosines < LEAST_COSINE, 0.0, cosines)
         return alike / (alike.sum(-1, keepdim=True) + 1e-6)
 
-    return _weighted(guide, x, weights)
+    return mixed(guide, x, weights)
 
 
 def attended(block: Any, x: Tensor, guide: Tensor) -> Tensor:
@@ -98,20 +99,10 @@ def attended(block: Any, x: Tensor, guide: Tensor) -> Tensor:
     v = attention.v_proj(z)
     k, heads_v = (split_heads(one, attention.num_heads) for one in (attention.k_proj(z), v))
     by_keys = scaled_dot_product_attention(k, k, heads_v).transpose(1, 2).flatten(2)
-    mean = guide.mean(1).square().sum(-1)[:, None, None]  # of all cosines of two patches
-
-    def weights(cosines: Tensor) -> Tensor:
-        above = 3 * (cosines - mean)
-        return above.masked_fill(above < 0, -torch.inf).softmax(-1)
-
-    out: Tensor = attention.out_proj((by_keys + _weighted(guide, v, weights)) / 2)
+    threshold = mean_cosine(guide)
+    by_guide = mixed(guide, v, lambda cosines: above(cosines, threshold, SHARPNESS))
+    out: Tensor = attention.out_proj((by_keys + by_guide) / 2)
     return out
-
-
-def _weighted(guide: Tensor, x: Tensor, weights: Callable[[Tensor], Tensor]) -> Tensor:
-    """`x [B,L,D]` mixed by weights of the cosines of `guide`, some rows `[B,rows,L]` at a time."""
-    rows = [weights(part @ guide.transpose(1, 2)).to(x.dtype) @ x for part in torch.split(guide, ROWS, 1)]
-    return torch.cat(rows, 1)
 
 
 def _at(index: int, depth: int) -> int:

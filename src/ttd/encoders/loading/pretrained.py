@@ -41,7 +41,7 @@ def local_folder(source: str | Path) -> Path:
 
 
 def read_config(folder: Path, config_class: Any) -> Any:
-    """A folder's `config.json` as transformers' configuration of a two-tower model.
+    """A folder's `config.json` as transformers' configuration of a model of two towers, or of one.
 
     Raises:
         ModelError: it describes another kind of model, a quantised one, or none that can be built.
@@ -65,7 +65,7 @@ def read_config(folder: Path, config_class: Any) -> Any:
         if is_out_of_memory(error):
             raise
         raise ModelError(f"{path} cannot be used ({cause(error)}): download it again") from error
-    for tower in (config.vision_config, config.text_config):
+    for tower in (getattr(config, name, config) for name in _TOWERS):
         if isinstance(tower.hidden_act, str) and tower.hidden_act not in ACT2FN:
             raise ModelError(
                 f"{path} names the activation {tower.hidden_act!r}, which does not exist: download it again"
@@ -89,6 +89,8 @@ def load_pretrained(
     weights: Path | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor] | None] | None = None,
+    anchor: str = ANCHOR,
+    **more: Any,
 ) -> Any:
     """The model of a transformers folder, in float32.
 
@@ -99,6 +101,8 @@ def load_pretrained(
         weights: the file of its weights, or the index of their shards; None finds it.
         tensors: what that file holds, where it has been read.
         rename: parameters under another library's names -> under transformers', or None where they are not that one's.
+        anchor: a parameter by whose name the model is known.
+        more: for the class.
 
     Raises:
         ModelError: the weights cannot be read, lack parameters, or have other shapes than the configuration says.
@@ -106,7 +110,7 @@ def load_pretrained(
     check_references(folder)
     weights = weights or find_weights(folder, HF_WEIGHTS)
     tensors = read_weights(weights) if tensors is None else tensors
-    named = unwrapped(tensors, [ANCHOR], weights)
+    named = unwrapped(tensors, [anchor], weights)
     if named is None and rename is not None:
         named = rename(tensors)
     if named is None:
@@ -125,6 +129,7 @@ def load_pretrained(
                 attn_implementation="sdpa",
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **more,
             )
     except Exception as error:  # transformers and torch raise whatever they meet
         if is_out_of_memory(error):

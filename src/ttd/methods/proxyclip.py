@@ -1,0 +1,47 @@
+"""ProxyCLIP (Lan et al., ECCV 2024): a second backbone's patches say which patches of CLIP attend to which.
+
+Shapes: B images, h x w patches of CLIP, I x J of the second backbone, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from ttd.encoders.clip_towers import as_map
+from ttd.encoders.methods import Context, Method, Patches, enlarged_positions
+from ttd.methods.patch_weights import above, mean_cosine, mixed
+from ttd.methods.second_backbone import NamedBackbone
+from ttd.registry import METHODS
+
+BETA, GAMMA = 1.2, 3.0  # which cosines count (above BETA times their mean), and how sharply
+DEFAULT_BACKBONE = "facebook/dino-vitb8"
+
+
+def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[int, int], context: Context) -> Patches:
+    """The last block's values on the second backbone's grid, `[B,I*J,D]`, mixed by its cosines; no residual, no MLP."""
+    attention = blocks[-1].self_attn
+    guide = context.second(context.colours())  # (B, C, I, J)
+    values = attention.v_proj(blocks[-1].layer_norm1(hidden_states[-1][:, 1:]))
+    fine = (guide.shape[-2], guide.shape[-1])
+    values = interpolate(as_map(values, grid), fine, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+    guide = normalize(guide.flatten(2).transpose(1, 2), dim=-1)
+    threshold = BETA * mean_cosine(guide)
+    return Patches(attention.out_proj(mixed(guide, values, lambda cosines: above(cosines, threshold, GAMMA))), fine)
+
+
+METHODS.add(
+    "proxyclip",
+    Method(
+        "proxyclip",
+        "Lan et al., ECCV 2024",
+        patches=patches,
+        second_backbone=NamedBackbone(DEFAULT_BACKBONE),
+        positions=enlarged_positions,
+        uses_query=False,
+    ),
+    __name__,
+)
