@@ -156,6 +156,7 @@ METHODS: Registry[Any] = Registry(
         "cliptrase": "ttd.methods.cliptrase",
         "cliptrase-voc20": "ttd.methods.cliptrase",
         "proxyclip": "ttd.methods.proxyclip",
+        "trident": "ttd.methods.trident",
     },
     error=ModelError,
 )

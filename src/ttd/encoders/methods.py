@@ -176,16 +176,15 @@ class Method:
     calibration: Calibration | None = None
 
     def with_second_backbone(self, name: str | Path) -> Method:
-        """The same method beside another second backbone.
+        """The same method beside another second backbone, by the name that its `second_backbone.named` takes.
 
         Raises:
-            InputError: it has none.
+            InputError: it has none that is known by name.
         """
-        if self.second_backbone is None:
+        named = getattr(self.second_backbone, "named", None)
+        if named is None:
             raise InputError(f"the method {self.name} has no second backbone: leave the proxy model out")
-        from ttd.methods.second_backbone import NamedBackbone
-
-        return replace(self, second_backbone=NamedBackbone(name))
+        return replace(self, second_backbone=named(name))
 
     def key(self) -> str:
         """Another text where other features are to be expected: a hook's settings, or its module's file, changed.

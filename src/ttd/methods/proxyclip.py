@@ -23,14 +23,28 @@ DEFAULT_BACKBONE = "facebook/dino-vitb8"
 
 def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[int, int], context: Context) -> Patches:
     """The last block's values on the second backbone's grid, `[B,I*J,D]`, mixed by its cosines; no residual, no MLP."""
-    attention = blocks[-1].self_attn
-    guide = context.second(context.colours())  # (B, C, I, J)
-    values = attention.v_proj(blocks[-1].layer_norm1(hidden_states[-1][:, 1:]))
+    guide = context.second(context.colours())
+    return Patches(guided(blocks[-1], hidden_states[-1], grid, guide), (guide.shape[-2], guide.shape[-1]))
+
+
+def guided(block: Any, tokens: Tensor, grid: tuple[int, int], guide: Tensor, *, together: bool = False) -> Tensor:
+    """The last block's attention by another model's features, without residual and MLP: `[B,I*J,D]`.
+
+    Args:
+        block: the last one.
+        tokens: `[B,1+h*w,D]` that enter it.
+        grid: (h, w).
+        guide: features `[B,C,I,J]`.
+        together: cosines are compared with the mean over all B, not each image's own.
+    """
     fine = (guide.shape[-2], guide.shape[-1])
-    values = interpolate(as_map(values, grid), fine, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+    values = as_map(block.self_attn.v_proj(block.layer_norm1(tokens[:, 1:])), grid)
+    values = interpolate(values, fine, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
     guide = normalize(guide.flatten(2).transpose(1, 2), dim=-1)
-    threshold = BETA * mean_cosine(guide)
-    return Patches(attention.out_proj(mixed(guide, values, lambda cosines: above(cosines, threshold, GAMMA))), fine)
+    mean = mean_cosine(guide)
+    threshold = BETA * (mean.mean(0, keepdim=True) if together else mean)
+    out: Tensor = block.self_attn.out_proj(mixed(guide, values, lambda cosines: above(cosines, threshold, GAMMA)))
+    return out
 
 
 METHODS.add(

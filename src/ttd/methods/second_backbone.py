@@ -5,6 +5,7 @@ Its code is transformers' own: nothing from a hub is run, and weights are read a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ class SecondBackbone(nn.Module):
         return found
 
 
-def find_second_backbone(name: str | Path) -> Path:
-    """The folder of a second backbone: a folder, or a hub id, downloaded where need be.
+def find_folder(name: str | Path, kinds: Iterable[str]) -> Path:
+    """The folder of a model of transformers of one of these kinds: a folder, or a hub id, downloaded where need be.
 
     Raises:
         ModelError: neither, or a model of another kind.
@@ -83,7 +84,7 @@ def find_second_backbone(name: str | Path) -> Path:
     if path.is_dir():
         return path
     if HUB_ID.fullmatch(str(name)):
-        return hub_model(str(name), None, [Format("hf", model_type=kind) for kind in _KINDS])
+        return hub_model(str(name), None, [Format("hf", model_type=kind) for kind in kinds])
     raise ModelError(f'the second backbone "{name}" is neither a folder nor a hub id such as facebook/dinov2-base')
 
 
@@ -91,7 +92,7 @@ def load_second_backbone(name: str | Path, device: torch.device | str = "cpu") -
     """Load a second backbone, in float32 and evaluation mode.
 
     Args:
-        name: see `find_second_backbone`.
+        name: a folder or hub id.
         device: where it runs.
 
     Raises:
@@ -99,7 +100,7 @@ def load_second_backbone(name: str | Path, device: torch.device | str = "cpu") -
     """
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    folder = find_second_backbone(name)
+    folder = find_folder(name, _KINDS)
     kind = read_json(folder / CONFIG).get("model_type")
     if kind not in _KINDS:
         raise ModelError(
@@ -120,3 +121,7 @@ class NamedBackbone:
     def __call__(self, device: torch.device) -> SecondBackbone:
         """See `load_second_backbone`."""
         return load_second_backbone(self.name, device)
+
+    def named(self, name: str | Path) -> NamedBackbone:
+        """Another one."""
+        return NamedBackbone(name)

@@ -66,10 +66,9 @@ def read_config(folder: Path, config_class: Any) -> Any:
             raise
         raise ModelError(f"{path} cannot be used ({cause(error)}): download it again") from error
     for tower in (getattr(config, name, config) for name in _TOWERS):
-        if isinstance(tower.hidden_act, str) and tower.hidden_act not in ACT2FN:
-            raise ModelError(
-                f"{path} names the activation {tower.hidden_act!r}, which does not exist: download it again"
-            )
+        activation = getattr(tower, "hidden_act", None)
+        if isinstance(activation, str) and activation not in ACT2FN:
+            raise ModelError(f"{path} names the activation {activation!r}, which does not exist: download it again")
     return config
 
 
