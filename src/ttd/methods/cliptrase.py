@@ -23,6 +23,7 @@ from ttd.registry import METHODS
 # Published for 224 and 336 pixels: number of patches, DBSCAN's distance, and how many make a cluster.
 PUBLISHED = ((14 * 14, 0.7, 3), (21 * 21, 1.1, 7))
 ENLARGED, MEDIAN = 4, 7  # clusters' maps are enlarged and smoothed by a median
+ROWS = 64  # of pixels at a time, with all texts
 _LEAD = 1e-4  # by which the class of a cluster wins
 
 
@@ -89,9 +90,9 @@ class Vote:
             for of_texts, units in zip(large, context.extras["units"], strict=True):
                 cluster = self.clusters(correlation(units.float()), grid, size)
                 chosen.append(voted(classes[of_texts.argmax(0)], cluster))
-            own = classes[None, :, None, None] == torch.stack(chosen)[:, None]  # (B, N, H, W)
-            best = large.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
-        return torch.where(own & (large == best), large.amax(1, keepdim=True) + _LEAD, large)
+            index = _best_text(large, classes, torch.stack(chosen))
+        scatter = large.scatter if large.requires_grad else large.scatter_
+        return scatter(1, index[:, None], large.amax(1, keepdim=True) + _LEAD)
 
     def clusters(self, affinity: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor | None:
         """The cluster of each pixel, int64 `[H,W]`, from `affinity [h*w,h*w]`; None where there are no clusters.
@@ -136,6 +137,15 @@ def voted(found: Tensor, cluster: Tensor | None) -> Tensor:
     votes = torch.bincount((cluster * count + found).flatten(), minlength=(int(cluster.max()) + 1) * count)
     winner: Tensor = votes.view(-1, count).argmax(1)[cluster]
     return winner
+
+
+def _best_text(logits: Tensor, classes: Tensor, chosen: Tensor) -> Tensor:
+    """The highest text of each pixel's class `chosen [B,H,W]`: int64 `[B,H,W]`, some rows at a time."""
+    best = []
+    for rows, of in zip(torch.split(logits, ROWS, 2), torch.split(chosen, ROWS, 1), strict=True):
+        other = classes[None, :, None, None] != of[:, None]
+        best.append(rows.masked_fill(other, -torch.inf).argmax(1))
+    return torch.cat(best, 1)
 
 
 for _name, _similarity, _use in (
