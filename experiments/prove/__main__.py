@@ -11,34 +11,34 @@ import click
 
 from experiments.command import Experiment
 from experiments.prove.plan import RUNS
-from experiments.prove.tables import write_tables
-from experiments.prove.work import Size, prove
+from experiments.prove.work import Proof, Size, prove
 from ttd.cli.options import start_logging
 from ttd.cli.output import run_folder
 from ttd.errors import InputError
 
 
 @click.command(cls=Experiment)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Runs and tables.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data, adapters and rows.")
+@click.option("--model", default="mini", show_default=True, help="The base: name or folder.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often each training is done.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")
 @click.option("--run", "names", multiple=True, metavar="NAME", help="Only this training; repeatable.")
 @click.option("--brief", is_flag=True, help="A tiny proof of the same kind, to try the machinery.")
-def main(out: Path, seeds: int, workers: int, names: tuple[str, ...], brief: bool) -> None:
+def main(out: Path, model: str, seeds: int, workers: int, names: tuple[str, ...], brief: bool) -> None:
     """Train and measure all that the paper's tables compare, before and after TTD, beside honest controls.
 
-    The same call goes on where it stopped. Writes OUT/proof.md, OUT/tables.json and every adapter.
+    The same call goes on where it stopped. Writes adapters and OUT/rows, which `python -m experiments.prove.tables`
+    reads.
     """
     start_logging(verbose=False)
     known = [run.name for run in RUNS]
     if unknown := sorted(set(names) - set(known)):
         raise InputError(f"There is no run {', '.join(unknown)}: choose from {', '.join(known)}.")
-    size = Size(steps=4, pairs=320, test=256, validation=64) if brief else Size()
+    size = Size(steps=4, pairs=320, test=256, validation=32) if brief else Size()
     chosen = [run for run in RUNS if not names or run.name in names]
     run_folder(out)
-    prove(out, size, runs=chosen, seeds=range(seeds), workers=workers)
-    click.echo(write_tables(out))
-    click.echo(f"proof.md and tables.json are in {out}", err=True)
+    prove(Proof(out, model, size), runs=chosen, seeds=range(seeds), workers=workers)
+    click.echo(f"The rows are in {out / 'rows'}.", err=True)
 
 
 if __name__ == "__main__":

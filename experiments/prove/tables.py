@@ -1,159 +1,242 @@
-"""The proof's tables: means over seeds with their spread, and differences paired scene by scene."""
+"""The proof's tables from its rows: means over seeds with their spread, differences with intervals, the aims.
+
+python -m experiments.prove.tables --out docs/proof.md
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import click
 import numpy as np
 
-from experiments.prove.inputs import wrong_share
-from experiments.prove.measured import PAIRED, Measured
-from experiments.prove.plan import BASES, RUNS, TABLES, Table
-from experiments.prove.work import best_method, read
-from ttd.documents import read_json
+from experiments.command import Experiment
+from experiments.prove.plan import (
+    ABLATION_TABLES,
+    AIM_A,
+    AIM_A_BOUNDS,
+    AIM_B,
+    AIM_B_BOUNDS,
+    BLOCKS,
+    MAIN_ROWS,
+    MAIN_TABLES,
+    MEMORY,
+    RUNS,
+    SEEDS,
+    Table,
+    Title,
+)
+from experiments.prove.rows import PRUNED, ROWS, Difference, Row, difference, read_numbers, read_rows
+from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.schema import mapping
 
-_BASE_OF = {method: name for name, method in BASES.items()}
-AIM = {
-    "absent selected": -1,
-    "CaptionIoU": 1,
-    "CaptionIoU, objects only": 1,
-    "mIoU": 1,
-    "AUC per image": 1,
-    "AUC per word": 1,
-}
+HEAD = """# The proof on scenes
+
+```console
+$ python -m experiments.prove --out runs/proof            # in the folder of the sources; goes on where it stopped
+$ python -m experiments.prove.tables --out proof.md       # this page, from the rows in experiments/rows
+```
+
+The first command trains and measures every run of `experiments/prove/plan.py` with every seed and writes a row of
+numbers for each (`runs/proof/rows`); `--run NAME` does one. The rows of this page are in `experiments/rows/mini`, with
+the settings they were trained by. What they mean: [training](training.md).
+"""
+
+READING = """**How to read.** *Raw*: the losses pull cosines to their targets, as Eq. 3 writes it. *p*: they pull
+p = sigmoid(w (cos - c)), with the constants by which TCL's authors read CLIP's cosines (w 10, c .25) or with the pair
+that `ttd calibrate` fits to each block. Whatever was trained, masks and backgrounds are cut from p by the numbers of
+`mini`'s `ttd.json`. Values are means over the seeds that are done (their number is in the first column), ± their
+standard deviation; what was not trained is listed at the end.
+
+- *absent selected*: the share of the nouns that a caption names and the image lacks, yet were selected
+- *F1, shuffled*: what the text alone achieves, on another scene's image
+- *AUC*: how often a noun that is there scores above one that is not; .5 is chance
+- *CaptionIoU*: mean over captions; *of objects*: over the captions that name objects only; *pooled*: the intersections
+  of all captions over their unions
+- *min-max*: the map is scaled from its lowest to its highest value and cut at .5; *p*: p is cut at .5; *chosen*: cut at
+  the threshold chosen on validation scenes for that model (min-max by CaptionIoU, p by the mean of CaptionIoU and
+  CaptionIoU of objects)
+- *mIoU, words there*: each image is asked for the words that are in it; *all words*: for all 170 words of the world;
+  *background*: for the 160 nouns, and what stays below p = .5 is background (*chosen*: below the threshold with the
+  highest such mIoU on validation scenes)
+"""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """After minus before on the same scenes, after being the mean over seeds.
-
-    Attributes:
-        mean: over the scenes.
-        error: half the width of its 95 % interval over scenes.
-        seeds: the mean difference of every seed.
-    """
-
-    mean: float
-    error: float
-    seeds: tuple[float, ...]
-
-
-def difference(before: Sequence[float], after: Sequence[Sequence[float]]) -> Difference:
-    """Paired over the scenes where both have a value (NaN: none); `after` has a list for every seed."""
-    gaps = np.array(after, np.float64) - np.array(before, np.float64)[None]  # (seeds, scenes)
-    gaps = gaps[:, np.isfinite(gaps).all(0)]
-    per_scene = gaps.mean(0)
-    error = 1.96 * per_scene.std(ddof=1) / np.sqrt(len(per_scene)) if len(per_scene) > 1 else float("nan")
-    return Difference(float(per_scene.mean()), float(error), tuple(gaps.mean(1).tolist()))
+EARLIER = "earlier.md"
+"""Beside the rows: what an earlier version measured, as it stands on the page."""
 
 
 def to_markdown(folder: Path) -> str:
-    """All tables of a proof's folder; a run that is not done yet has an empty row."""
-    base = read(folder, "base")[0]
-    lines = ["# TTD on the embedded world", "", *_about(folder, base), ""]
-    for table in TABLES:
-        lines += [f"## {table.title}", "", *_rows(folder, table), ""]
-        if any(name == "mixed" for _, name in table.rows):
-            lines += [*_pruned(folder), ""]
-    lines += ["## The aim: better in everything, best method", "", *_aim(folder), ""]
-    lines += ["## Paired differences to the same block before training", "", *_differences(folder), ""]
-    return "\n".join(lines)
+    """The page of one base's rows.
+
+    Raises:
+        InputError: the folder holds no measured base.
+    """
+    lines = [HEAD, _about(folder), READING]
+    for block, title in BLOCKS.items():
+        if not read_rows(folder, f"base.{block}"):
+            continue
+        lines += [f"## {title[0].upper()}{title[1:]}", ""]
+        for table in MAIN_TABLES:
+            lines += _table(folder, table, block)
+        lines += ["### Differences to before training", "", _DIFFERENCES, "", *_differences(folder, block), ""]
+    head = ["## Ablations, on “values”, by p with w 10 and c .25", ""]
+    for table in ABLATION_TABLES:
+        if shown := _table(folder, table, "values"):
+            lines += head + shown
+            head = []
+        if (folder / PRUNED).exists() and any(run == "mixed" for _, run in table.rows):
+            lines += [_pruned(read_numbers(folder / PRUNED)), ""]
+    lines += ["## The aims", "", _AIMS, ""]
+    for run, title, aim, bounds in _aims():
+        lines += _aim(folder, run, title, aim, bounds)
+    if (folder / EARLIER).exists():
+        lines += [(folder / EARLIER).read_text("utf-8")]
+    lines += ["## What was not run", "", *_missing(folder)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def write_tables(folder: Path) -> str:
-    """Writes `proof.md` and `tables.json`; gives the Markdown."""
-    text = to_markdown(folder)
-    with whole_file(folder / "proof.md") as part:
-        part.write_text(text, "utf-8")
-    numbers = {name: [one.numbers for one in read(folder, name)] for name in (*BASES, *(run.name for run in RUNS))}
-    with whole_file(folder / "tables.json") as part:
-        part.write_text(json.dumps(numbers, indent=1) + "\n", "utf-8")
-    return text
+def _missing(folder: Path) -> list[str]:
+    """Runs without all seeds."""
+    seeds = {run.name: {row.seed for row in read_rows(folder, run.name)} for run in RUNS}
+    left = {name: [str(seed) for seed in SEEDS if seed not in done] for name, done in seeds.items()}
+    lines = [f"- `{name}`: seed{'s' * (len(some) > 1)} {', '.join(some)}" for name, some in left.items() if some]
+    return lines or ["Everything in the plan was run."]
 
 
-def _about(folder: Path, base: Measured) -> list[str]:
-    size: dict[str, Any] = read_json(folder / "proof.json", mapping())
-    best, methods = best_method(folder)
-    control = base.controls
-    precision, f1 = control["every noun: precision"], control["every noun: F1"]
-    whole, whole_objects = control["whole image IoU"], control["whole image IoU, objects only"]
-    found = ", ".join(f"{name} {value:.3f}" for name, value in methods.items())
-    return [
-        f"`mini` ({size['base'][:10]}), {size['pairs']:,} training pairs, measured on {size['test']:,} test scenes.",
-        f"Chosen on {size['validation']:,} validation scenes: thresholds, and the last block's best method by mIoU,",
-        f"**{best}** ({found}). Values are means over the seeds that are done, ± their standard deviation.",
-        "",
-        f"Controls: *every noun*, selected without looking, has precision {precision:.3f}, F1 {f1:.3f} and",
-        f"absent selected 1; the whole image as the caption's mask has CaptionIoU {whole:.3f}, {whole_objects:.3f}",
-        "where it names objects only; *F1, shuffled* is what the text achieves on another image; AUC .5 is chance.",
-    ]
+_DIFFERENCES = """Mean over seeds, ± half the width of its 95 % interval: over scenes by the jackknife of the paired
+difference (16 groups), over seeds by Student's t (one seed: over scenes alone). In brackets every seed."""
+_AIMS = """*Better*: the mean over seeds is better by more than the half-width of its interval, and no seed is worse by
+more than that."""
 
 
-def _rows(folder: Path, table: Table) -> list[str]:
-    lines = _head(table.columns)
-    for title, name in table.rows:
-        found = read(folder, name)
-        cells = [_cell([one.numbers[column] for one in found]) for column in table.columns]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return lines
+def _about(folder: Path) -> str:
+    rows = read_rows(folder, "base.values") or read_rows(folder, "base.maskclip")
+    if not rows:
+        raise InputError(f"{folder} holds no row of a model before training: run python -m experiments.prove first")
+    scenes, noun = rows[0].scenes, "every noun: "
+    whole, objects = (rows[0].controls[f"whole image: CaptionIoU{of}"] for of in ("", " of objects"))
+    precision, f1 = (rows[0].controls[noun + name] for name in ("precision", "F1"))
+    trained = next((row.scenes["training"] for run in RUNS for row in read_rows(folder, run.name)), 0)
+    return f"""Base `{folder.name}` ({rows[0].base[:10]}), {trained:,} training pairs, {scenes["test"]:,} test scenes;
+thresholds are chosen on {scenes["validation"]:,} validation scenes. Controls: *every noun*, selected without the image,
+has precision {precision:.3f}, F1 {f1:.3f} and absent selected 1; the whole image as the caption's mask has CaptionIoU
+{whole:.3f}, and {objects:.3f} of objects.
+"""
+
+
+def rows_of(folder: Path, run: str, block: str) -> list[Row]:
+    """The finished rows of a run on a block, one for each seed."""
+    return read_rows(folder, f"{run}.{block}")
+
+
+def _table(folder: Path, table: Table, block: str) -> list[str]:
+    thresholds = {"CaptionIoU, p, chosen": "threshold of p", "CaptionIoU, min-max, chosen": "threshold of min-max"}
+    thresholds["mIoU, background, chosen"] = "background's threshold"
+    rows = [(title, run, found) for title, run in table.rows if (found := rows_of(folder, run, block))]
+    if len(rows) < 2:  # before training alone
+        return []
+    lines = _head(("seeds", *table.columns))
+    for title, run, found in rows:
+        cells = []
+        for column in table.columns:
+            cell = _cell([row.numbers[column] for row in found])
+            if column in thresholds and table in MAIN_TABLES:
+                cell += f" (at {', '.join(f'{row.numbers[thresholds[column]]:g}' for row in found)})"
+            cells.append(cell)
+        lines.append(_line(title, ["" if run == "base" else str(len(found)), *cells]))
+    return [f"### {table.title}", "", *lines, ""]
 
 
 def _head(columns: Sequence[str]) -> list[str]:
-    return ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return [_line("", columns), "|---" * (len(columns) + 1) + "|"]
+
+
+def _line(title: str, cells: Sequence[str]) -> str:
+    return f"| {title} | " + " | ".join(cells) + " |"
 
 
 def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return ""
     text = f"{np.mean(values):.3f}"
     return text if len(values) == 1 else f"{text} ±{np.std(values, ddof=1):.3f}"
 
 
-def _pruned(folder: Path) -> list[str]:
-    if not (folder / "data" / "keep.parquet").exists():
-        return []
-    share = wrong_share(folder / "data")
-    return [
-        f"Pruning by `mini`'s own cosines at mean + one standard deviation keeps {share['kept']:.1%} of the pairs and",
-        f"lowers the share of wrong ones from {share['wrong before']:.1%} to {share['wrong after']:.1%}.",
+def _pruned(share: Mapping[str, float]) -> str:
+    return (
+        f"Pruning by the base's own cosines at mean + one standard deviation keeps {share['kept']:.1%} of the pairs\n"
+        f"and lowers the share of wrong ones from {share['wrong before']:.1%} to {share['wrong after']:.1%}."
+    )
+
+
+_SHOWN = (
+    "F1", "mAP", "absent selected", "CaptionIoU, min-max", "CaptionIoU, p, chosen", "CaptionIoU of objects, p, chosen",
+    "mIoU, words there", "mIoU, all words", "AUC per image", *MEMORY,
+)  # fmt: skip
+
+
+def _differences(folder: Path, block: str) -> list[str]:
+    (before,) = read_rows(folder, f"base.{block}")
+    lines = _head(_SHOWN)
+    for title, run in MAIN_ROWS[1:]:
+        if found := rows_of(folder, run, block):
+            lines.append(_line(title, [_difference(difference(before, found, name)) for name in _SHOWN]))
+    return lines
+
+
+def _difference(found: Difference) -> str:
+    seeds = f" ({', '.join(f'{value:+.3f}' for value in found.seeds)})" if len(found.seeds) > 1 else ""
+    return f"{found.mean:+.3f} ±{found.error:.3f}{seeds}"
+
+
+Aim = tuple[Title, str, Mapping[str, int], Mapping[str, float]]
+
+
+def _aims() -> list[Aim]:
+    """Runs by which the aims are judged, the aim's title, what shall be better, and what may be so much worse."""
+    paper, ours = ("paper-10", "paper-fitted"), ("negatives", "relative")
+    names = {run: title for title, run in MAIN_ROWS}
+    title_a, title_b = "Aim A, the paper's losses with nothing of ours", "Aim B, our recipe"
+    aims: list[Aim] = [((names[run], f"{run}.values"), title_a, AIM_A, AIM_A_BOUNDS) for run in paper]
+    aims += [
+        ((names[run], f"{run}.maskclip"), title_a, {}, {"AUC per image": 0.0, "AUC per word": 0.0}) for run in paper
     ]
+    return aims + [((names[run], f"{run}.{block}"), title_b, AIM_B, AIM_B_BOUNDS) for run in ours for block in BLOCKS]
 
 
-def _differences(folder: Path) -> list[str]:
-    lines = ["Mean over scenes, ± half of its 95 % interval (in brackets: every seed).", ""]
-    lines += _head(PAIRED)
-    for run in RUNS:
-        found = read(folder, run.name)
-        if found:
-            before = read(folder, _BASE_OF[run.method])[0].paired
-            cells = [_difference_cell(difference(before[name], [one.paired[name] for one in found])) for name in PAIRED]
-            lines.append(f"| {run.name} | " + " | ".join(cells) + " |")
-    return lines
+def _aim(folder: Path, row: Title, title: str, better: Mapping[str, int], bounds: Mapping[str, float]) -> list[str]:
+    name, run = row
+    block = run.rpartition(".")[2]
+    found, bases = read_rows(folder, run), read_rows(folder, f"base.{block}")
+    if not found or not bases:
+        return []
+    lines = [f"### {title}: {name}, {block}", "", *_head(("before", "difference", "asked", "reached"))]
+    reached = 0
+    for measure in (*better, *bounds):
+        change = difference(bases[0], found, measure)
+        if measure in better:
+            asked, good = "better", change.is_better(better[measure])
+        else:
+            asked, good = f"at most {bounds[measure]:g} below", change.mean >= -bounds[measure]
+        reached += good
+        cells = (f"{bases[0].numbers[measure]:.3f}", _difference(change), asked, "yes" if good else "no")
+        lines.append(_line(measure, cells))
+    total = len(better) + len(bounds)
+    verdict = "Reached" if reached == total else f"Not reached: {reached} of {total} measures"
+    seeds = "1 seed" if len(found) == 1 else f"{len(found)} seeds"
+    return [*lines, "", f"{verdict}, by {seeds}.", ""]
 
 
-def _difference_cell(found: Difference) -> str:
-    seeds = ", ".join(f"{value:+.3f}" for value in found.seeds)
-    return f"{found.mean:+.3f} ±{found.error:.3f} ({seeds})"
+@click.command(cls=Experiment)
+@click.argument("rows", type=click.Path(path_type=Path, file_okay=False), default=ROWS / "mini")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The page.")
+def main(rows: Path, out: Path) -> None:
+    """Write the page of the rows in ROWS, by default the committed ones of `mini`."""
+    text = to_markdown(rows)
+    with whole_file(out) as part:
+        part.write_text(text, "utf-8")
+    click.echo(f"wrote {out}")
 
 
-def _aim(folder: Path) -> list[str]:
-    """Whether training is better than no training in everything that a text shortcut would spoil."""
-    lines = _head(("before", "after `scenes-negatives`", "every seed better"))
-    before, after = read(folder, "base")[0].numbers, [one.numbers for one in read(folder, "negatives")]
-    for name, sign in AIM.items():
-        better = "yes" if reached([one[name] for one in after], before[name], sign) else "no"
-        lines.append(
-            f"| {name} | {before[name]:.3f} | {_cell([one[name] for one in after])} | {better if after else ''} |"
-        )
-    return lines
-
-
-def reached(after: Sequence[float], before: float, sign: int) -> bool:
-    """Whether every seed is on the good side of `before`; `sign` -1: lower is better, and equal is good enough."""
-    return all(value <= before if sign < 0 else value > before for value in after)
+if __name__ == "__main__":
+    main(prog_name="python -m experiments.prove.tables")

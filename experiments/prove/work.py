@@ -6,6 +6,7 @@ What is finished is kept in the folder and a training that was interrupted goes 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -19,20 +20,25 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.prove.inputs import prepare
-from experiments.prove.measured import Measured, measure, validation_miou
-from experiments.prove.plan import BASES, BEST, RUNS, ProofRun
+import ttd
+from experiments.prove.inputs import fit_pair, prepare, wrong_share
+from experiments.prove.measured import measure
+from experiments.prove.plan import RUNS, SEEDS, ProofRun
+from experiments.prove.rows import FITTED, PRUNED, read_numbers, row_of, write_numbers
 from ttd.documents import read_json
 from ttd.errors import InputError, TTDError
 from ttd.files import whole_file
-from ttd.schema import mapping, number
+from ttd.schema import any_text, count, fields
 from ttd.training.export import RESULTS, write_model_card
 from ttd.training.signals import Stopped
 
-SEEDS = (0, 1, 2)
-MEASURED = "measured.json"
+WEIGHTS = "adapter_model.safetensors"
 TERMINATED = 143
 _LOOK_EVERY = 2.0  # seconds
+_PROOF = fields(
+    {**dict.fromkeys(("steps", "pairs", "test", "validation"), count), "base": any_text, "model": any_text},
+    others=False,
+)
 
 
 @dataclass(frozen=True)
@@ -42,138 +48,156 @@ class Size:
     Attributes:
         steps: of every training whose run sets none of its own; 0: the config's.
         pairs: scenes of each kind of training data.
-        test, validation: scenes to measure on and to choose on.
+        test, validation: scenes to measure on and to choose thresholds on.
     """
 
     steps: int = 0
     pairs: int = 9600
-    test: int = 1024
-    validation: int = 512
+    test: int = 512
+    validation: int = 256
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """One training with one seed, in `folder`."""
+class Proof:
+    """One base model, and a folder for its data, adapters and rows.
 
+    Attributes:
+        folder: of the proof.
+        model: name or folder of the base.
+        size: how much is done.
+    """
+
+    folder: Path
+    model: str = "mini"
+    size: Size = Size()
+
+    @property
+    def rows(self) -> Path:
+        """The folder of finished rows."""
+        return self.folder / "rows"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training with one seed, and its measuring."""
+
+    proof: Proof
     run: ProofRun
     seed: int
-    folder: Path
-    method: str
-    size: Size
 
     @property
     def out(self) -> Path:
         """The adapter's folder."""
-        return self.folder / "runs" / f"{self.run.name}-{self.seed}"
+        return self.proof.folder / "runs" / f"{self.run.name}-{self.seed}"
 
     @property
     def done(self) -> bool:
         """Whether it is trained and measured."""
-        return (self.out / MEASURED).exists()
+        return (self.proof.rows / f"{self.run.name}-{self.seed}.json").exists()
+
+    @property
+    def settings(self) -> list[str]:
+        """What the training changes in its config; the data apart."""
+        steps = [f"optimiser.steps={self.proof.size.steps}"] if self.proof.size.steps else []
+        pair = read_numbers(self.proof.rows / FITTED.format(self.run.method)) if self.run.fitted else {}
+        fitted = [f"loss.{name}={value:g}" for name, value in pair.items()]
+        return [f"model.method={self.run.method}", f"run.seed={self.seed}", *steps, *self.run.settings, *fitted]
 
 
-def prove(
-    folder: Path, size: Size, *, runs: Sequence[ProofRun] = RUNS, seeds: Sequence[int] = SEEDS, workers: int = 2
-) -> None:
-    """Does all that is not done yet; `experiments.prove.tables` reads what is in `folder` then.
+def prove(proof: Proof, *, runs: Sequence[ProofRun] = RUNS, seeds: Sequence[int] = SEEDS, workers: int = 2) -> None:
+    """Does all that is not done yet, seed by seed; `experiments.prove.tables` reads the rows then.
 
     Raises:
         InputError: the folder holds a proof of another size.
     """
-    _settle(folder, size)
-    prepare(folder / "data", tuple(runs), size.pairs)
-    best = _measure_bases(folder, size)
-    jobs = [
-        TrainingJob(run, seed, folder, best if run.method == BEST else run.method, size)
-        for seed in seeds
-        for run in runs
-    ]
+    _settle(proof)
+    prepare(proof.folder / "data", proof.model, tuple(runs), proof.size.pairs)
+    if any(run.keep for run in runs):
+        write_numbers(wrong_share(proof.folder / "data"), proof.rows / PRUNED)
+    for method in dict.fromkeys(run.method for run in runs if run.fitted):
+        if not (path := proof.rows / FITTED.format(method)).exists():
+            write_numbers(fit_pair(proof.model, method, proof.folder / "data"), path)
+    for method in dict.fromkeys(run.method for run in runs):
+        _measure_base(proof, method)
+    jobs = [Job(proof, run, seed) for seed in seeds for run in runs]
     left = [job for job in jobs if not job.done]
     with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="runs", disable=None) as bar:
         _spread(left, workers, bar)
 
 
-def read(folder: Path, name: str, seeds: Sequence[int] = SEEDS) -> list[Measured]:
-    """What was measured of a run, one for every seed that is done; of a base, one."""
-    if name in BASES:
-        return [Measured.read(folder / f"{name}.json")]
-    paths = [folder / "runs" / f"{name}-{seed}" / MEASURED for seed in seeds]
-    return [Measured.read(path) for path in paths if path.exists()]
-
-
-def best_method(folder: Path) -> tuple[str, dict[str, float]]:
-    """The last block's method with the highest mIoU on validation scenes, and that of all."""
-    methods: dict[str, float] = read_json(folder / "methods.json", mapping(number))
-    return max(methods, key=lambda name: methods[name]), methods
-
-
-def train_and_measure(job: TrainingJob) -> None:
+def train_and_measure(job: Job) -> None:
     """One job, on one thread, so that the workers share the cores and a seed gives the same adapter."""
     import torch
 
-    import ttd
+    torch.set_num_threads(1)
+    if not (job.out / WEIGHTS).exists():  # a finished adapter is measured as it is, also by a later version
+        _train(job)
+    size, run = job.proof.size, job.run
+    model = ttd.load(job.proof.model, method=run.method, adapter=str(job.out))
+    measured = measure(model.encoder, size.test, size.validation)
+    with whole_file(job.out / RESULTS) as part:
+        known = {name: value for name, value in measured.numbers.items() if math.isfinite(value)}
+        part.write_text(json.dumps({f"{size.test:,} test scenes": known}, indent=1) + "\n", "utf-8")
+    write_model_card(job.out)
+    row = row_of(
+        measured,
+        run=run.name,
+        seed=job.seed,
+        base=read_json(job.proof.folder / "proof.json", _PROOF)["base"],
+        method=run.method,
+        config=run.config,
+        settings=job.settings,
+        scenes={"training": size.pairs, "test": size.test, "validation": size.validation},
+    )
+    row.write(job.proof.rows)
+
+
+def _train(job: Job) -> None:
     from ttd.training.config import read_config
     from ttd.training.trainer import train  # loads PEFT and transformers
 
-    torch.set_num_threads(1)
-    run, data = job.run, job.folder / "data"
+    run, data = job.run, job.proof.folder / "data"
     settings = [
+        f"model.name={json.dumps(job.proof.model)}",
         f"data.sources={json.dumps([str(data / run.data)])}",
-        f"model.method={job.method}",
-        f"run.seed={job.seed}",
         "run.watch_every=0",
+        *job.settings,
     ]
-    if job.size.steps:
-        settings.append(f"optimiser.steps={job.size.steps}")
-    settings += run.settings
     if run.keep:
         settings.append(f"data.keep={json.dumps(str(data / run.keep))}")
     if run.tags:
         settings.append(f"data.tags={json.dumps(str(data / run.tags))}")
     train(read_config(run.config, settings), job.out, command="python -m experiments.prove", quiet=True)
-    model = ttd.load("mini", method=job.method, adapter=str(job.out))
-    measured = measure(model.encoder, job.size.test, job.size.validation)
-    with whole_file(job.out / RESULTS) as part:
-        part.write_text(json.dumps({f"{job.size.test:,} test scenes": measured.numbers}, indent=1) + "\n", "utf-8")
-    write_model_card(job.out)
-    measured.write(job.out / MEASURED)
 
 
-def _settle(folder: Path, size: Size) -> None:
+def _settle(proof: Proof) -> None:
     """One folder holds one proof: its size and its base."""
-    import ttd
-
-    facts = {**asdict(size), "base": ttd.load("mini").encoder.fingerprint()}
-    path = folder / "proof.json"
+    base = ttd.load(proof.model).encoder.fingerprint()
+    facts = {**asdict(proof.size), "base": base, "model": proof.model}
+    path = proof.folder / "proof.json"
     if path.exists():
-        if read_json(path) != facts:
-            raise InputError(f"{folder} holds a proof of another size or base model: choose another --out")
+        if read_json(path, _PROOF) != facts:
+            raise InputError(f"{proof.folder} holds a proof of another size or base model: choose another --out")
         return
     with whole_file(path) as part:
         part.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
 
 
-def _measure_bases(folder: Path, size: Size) -> str:
-    """Measures the model before training; gives the method that is best on validation scenes."""
-    import ttd
-    from ttd.encoders.methods import method_names
-
-    path = folder / "methods.json"
-    if not path.exists():
-        found = {
-            name: validation_miou(ttd.load("mini", method=name).encoder, size.validation) for name in method_names()
-        }
-        with whole_file(path) as part:
-            part.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    best, _ = best_method(folder)
-    for name, method in BASES.items():
-        if not (folder / f"{name}.json").exists():
-            encoder = ttd.load("mini", method=best if method == BEST else method).encoder
-            measure(encoder, size.test, size.validation).write(folder / f"{name}.json")
-    return best
+def _measure_base(proof: Proof, method: str) -> None:
+    """The model before training, by one last block."""
+    if (proof.rows / f"base.{method}.json").exists():
+        return
+    encoder = ttd.load(proof.model, method=method).encoder
+    name, base = f"base.{method}", encoder.fingerprint()
+    scenes = {"training": 0, "test": proof.size.test, "validation": proof.size.validation}
+    row = row_of(
+        measure(encoder, proof.size.test, proof.size.validation),
+        run=name, seed=None, base=base, method=method, config="", settings=[], scenes=scenes,
+    )  # fmt: skip
+    row.write(proof.rows)
 
 
-def _spread(jobs: Sequence[TrainingJob], workers: int, bar: tqdm[Any]) -> None:
+def _spread(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> None:
     """Shares jobs out to processes; where one fails or a signal comes, all save what they have and end."""
     context = multiprocessing.get_context("spawn")
     shares = [jobs[number::workers] for number in range(workers)]
@@ -196,7 +220,7 @@ def _spread(jobs: Sequence[TrainingJob], workers: int, bar: tqdm[Any]) -> None:
         raise TTDError("A training failed, see above; what is finished is kept, start the same command again.")
 
 
-def _work(jobs: Sequence[TrainingJob]) -> None:
+def _work(jobs: Sequence[Job]) -> None:
     """A process's share. Ctrl-C reaches every process of a terminal: only the first one answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

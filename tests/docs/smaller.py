@@ -23,7 +23,7 @@ def smaller(arguments: list[str]) -> list[str]:
         case ["experiments.train_mini", *_]:
             words.append("--brief")
         case ["experiments.prove", *_]:
-            words += ["--brief"] if "--run" in words else ["--brief", "--seeds", "1", "--run", "ttd"]
+            words += ["--brief"] if "--run" in words else ["--brief", "--seeds", "1", "--run", "paper-raw.values"]
         case ["experiments.report", *_] if "--count" not in words:
             words += ["--count", "256"]
         case ["demo", *_] if "--scenes" not in words:

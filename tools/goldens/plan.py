@@ -157,10 +157,7 @@ def _measures() -> list[Golden]:
     line = f"bias --data {{inputs}}/tagmask --model mini --adapter {ADAPTER} --preset default --pictures 0 --out out"
     both = ("out/before/results.json", "out/after/results.json", "out/*/captions.csv")
     found.append(Golden("bias", (line,), both, SHARES, fields=NUMBERS))
-    line = "scenes prove --brief --seeds 1 --workers 1 --run ttd --run recipe --out out"
     found.append(Golden("demo", ("demo --scenes 2 --out out",), ("out/demo.json",)))
-    files = ("out/tables.json", "out/runs/*/measured.json")
-    found.append(Golden("proof", (line,), files, SHARES))
     return found
 
 
