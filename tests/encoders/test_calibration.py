@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from tests.tolerance import assert_close
 from ttd.encoders import Encoder, LastBlock, Method
 from ttd.encoders.calibration import Calibration, read_calibration
 from ttd.encoders.loading.formats import Card, read_card, write_card
+from ttd.encoders.registry import find_adapter
 from ttd.errors import InputError, ModelError
-from ttd.training.export import write_model
+from ttd.training.export import merge, write_model
 
 
 def test_the_curve_is_a_sigmoid_with_gradient() -> None:
@@ -119,14 +121,21 @@ def test_a_calibration_of_another_model_is_said_not_refused(tmp_path: Path, capl
         assert (said is None and not caplog.text) or (said is not None and said in caplog.text)
 
 
+def test_thresholds_of_an_adapter_replace_the_models(tmp_path: Path) -> None:
+    folder, base = shutil.copytree(find_adapter("mini+ttd"), tmp_path / "adapter"), ttd.load("mini").encoder
+    card = json.loads((folder / "ttd.json").read_text())
+    (folder / "ttd.json").write_text(json.dumps({**card, "background": 0.35, "caption_threshold": 0.45}))
+    for scale, expected in ((1.0, (0.35, 0.45)), (0.0, (base.background, base.caption_threshold))):
+        found = ttd.load("mini", adapter=folder, adapter_scale=scale).encoder
+        assert (found.background, found.caption_threshold) == expected
+    merge("mini", folder, tmp_path / "merged")
+    assert ttd.load(tmp_path / "merged").encoder.caption_threshold == 0.45
+
+
 def test_an_adapter_of_another_calibration_is_said_not_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from shutil import copytree
-
-    from ttd.encoders.registry import find_adapter
-
-    folder = copytree(find_adapter("mini+ttd"), tmp_path / "adapter")
+    folder = shutil.copytree(find_adapter("mini+ttd"), tmp_path / "adapter")
     card = json.loads((folder / "ttd.json").read_text())
     for trained, said in (({"w": 20.2, "c": 0.282}, False), ({"w": 10.0, "c": 0.25}, True)):
         (folder / "ttd.json").write_text(json.dumps({**card, "calibration": trained}))

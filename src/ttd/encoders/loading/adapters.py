@@ -21,7 +21,7 @@ from ttd.encoders.calibration import compare_trained
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.encoders.loading.checkpoints import read_tensors
 from ttd.encoders.loading.files import read_json
-from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, read_card
+from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, Card, read_card
 from ttd.encoders.loading.tokenizers import cause
 from ttd.encoders.loading.weights import check_safetensors, weights_file, without_wrappers
 from ttd.errors import ModelError, is_out_of_memory
@@ -47,7 +47,7 @@ def attach_adapter(
     merge: bool = True,
     model_ids: Collection[str] = (),
 ) -> None:
-    """Attach a PEFT LoRA folder to `encoder.backbone`, in place.
+    """Attach a PEFT LoRA folder to `encoder.backbone`, in place; thresholds of its card replace the encoder's.
 
     Args:
         encoder: in float32, with no adapter so far.
@@ -61,7 +61,7 @@ def attach_adapter(
     """
     folder = Path(folder)
     config = _read_config(folder)
-    _check_base(encoder, folder)
+    card = _check_base(encoder, folder)
     _check_saved_modules(encoder.backbone, config, folder)
     _note_base(config, folder, model_ids)
     weights = weights_file(folder, ADAPTER_WEIGHTS)
@@ -74,6 +74,8 @@ def attach_adapter(
         raise ModelError(f"{folder} changes more than low-rank layers: the scale must be 0 or 1")
     if scale > 0:
         _inject(encoder, folder, tensors, scale, merge)
+        if card is not None:
+            encoder.configured(background=card.background, caption_threshold=card.caption_threshold)
 
 
 def with_layers(backbone: nn.Module, config: Any) -> Any:
@@ -97,10 +99,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_base(encoder: Encoder, folder: Path) -> None:
+def _check_base(encoder: Encoder, folder: Path) -> Card | None:
+    """The adapter's card, where it belongs to this encoder."""
     card = read_card(folder)
     if card is None:
-        return
+        return None
     base = f' ("{card.base}")' if card.base else ""
     if card.kind != encoder.kind:
         raise ModelError(
@@ -116,6 +119,7 @@ def _check_base(encoder: Encoder, folder: Path) -> None:
             f"the adapter {folder} was trained on another base{base}, as the fingerprint in its {CARD} shows: {REMEDY}"
         )
     compare_trained(encoder, card.calibration, folder)
+    return card
 
 
 def _check_saved_modules(backbone: nn.Module, config: Mapping[str, Any], folder: Path) -> None:

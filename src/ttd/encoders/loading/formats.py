@@ -46,8 +46,8 @@ class Card:
         kind: of the encoder, see `ttd.encoders.families`.
         method: protocol of the last block ("maskclip", "values", ...).
         image_size: native side in pixels.
-        background: threshold in 0..1 under which a map means background.
-        caption_threshold: threshold in 0..1 of a caption's mask.
+        background: threshold in 0..1 under which a map means background; of an adapter, in place of its base's.
+        caption_threshold: threshold in 0..1 of a caption's mask; of an adapter, in place of its base's.
         calibration: how cosines become maps in 0..1; in an adapter's folder, what it was trained with.
         fingerprint: `Encoder.fingerprint()` of the base, before any adapter.
         vocabulary: name of a text file in the folder with one known word per line.
