@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ttd.data.bad_samples import BROKEN_IMAGE, BadSample
 from ttd.errors import InputError
-from ttd.runs import FileToMake, Ranks, make_files, read_ahead
+from ttd.runs import FileToMake, Ranks, each_item, make_files, read_ahead
 
 
 @given(n=st.integers(0, 30), size=st.integers(1, 8), threads=st.integers(1, 4), bad=st.sets(st.integers(0, 29)))
@@ -25,6 +26,44 @@ def test_reading_ahead_keeps_order_and_damage(n: int, size: int, threads: int, b
     flat = [int(one.key) if isinstance(one, BadSample) else one for batch in batches for one in batch]
     assert flat == list(range(n))
     assert {i for batch in batches for i in batch if isinstance(i, int)} == set(range(n)) - bad
+
+
+@given(
+    n=st.integers(0, 20),
+    size=st.integers(1, 6),
+    unreadable=st.sets(st.integers(0, 19)),
+    unusable=st.sets(st.integers(0, 19)),
+)
+def test_every_item_has_one_result_or_error(n: int, size: int, unreadable: set[int], unusable: set[int]) -> None:
+    batches: list[list[int]] = []
+
+    def read(i: int) -> int:
+        if i in unreadable:
+            raise InputError(f"unreadable {i}")
+        return 10 * i
+
+    def work(items: Sequence[int], inputs: Sequence[int]) -> Iterator[int | InputError]:
+        assert list(inputs) == [10 * i for i in items]
+        batches.append(list(items))
+        for i in items:
+            yield InputError(f"unusable {i}") if i in unusable else i + 1
+
+    found = list(each_item(range(n), read, work, size, InputError))
+    assert sorted(item for item, _ in found) == list(range(n))
+    for item, result in found:
+        wanted = f"unreadable {item}" if item in unreadable else f"unusable {item}" if item in unusable else item + 1
+        assert (str(result) if isinstance(result, InputError) else result) == wanted
+    assert all(0 < len(batch) <= size for batch in batches)
+    assert [i for batch in batches for i in batch] == [i for i in range(n) if i not in unreadable]
+
+
+def test_what_the_work_raises_ends_a_run() -> None:
+    with pytest.raises(InputError, match="the server is gone"):
+        list(each_item([1, 2], int, _fail, 1, InputError))
+
+
+def _fail(items: Sequence[int], inputs: Sequence[int]) -> list[int]:
+    raise InputError("the server is gone")
 
 
 def test_an_error_that_is_no_damage_is_not_swallowed() -> None:

@@ -1,23 +1,25 @@
-"""`results.jsonl`: one line per finished image, from which an interrupted run continues."""
+"""Files with one line per finished item, from which an interrupted run continues, also of several processes."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttd.documents import parse_json, read_json
+from ttd.documents import parse_json, read_json, refused
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.runs import differences, versions
-from ttd.schema import Misfit, any_text, fields, mapping
+from ttd.runs import ALONE, Ranks, Skipped, differences, versions
+from ttd.schema import Misfit, Schema, any_text, anything, each, entries, fields, mapping
 
 _RUN, _LINE = fields({"settings": mapping()}), fields({"id": any_text})
+_NOTE = each(entries(any_text, any_text))
+REMEASURE = "remove the file, and its items are measured again"
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -130,6 +132,115 @@ class ResultsFile:
             return
         with suppress(InputError, OSError):  # `error` counts more
             self.close()
+
+
+class RunRecords:
+    """All records in a folder, in a file for each process that makes some, and this process's part in making them.
+
+    Process r of w makes every w-th record; it never talks to the others, so they may run on many machines over one
+    folder. What was made before counts, by however many processes. Each notes in a file that it has ended and what it
+    skipped; the one that finds all these notes takes them away, so exactly one adds up, and none waits for another that
+    may have died.
+
+    Args:
+        folder: the run's.
+        ranks: which of how many processes this is.
+    """
+
+    def __init__(self, folder: Path, ranks: Ranks = ALONE) -> None:
+        self.folder, self.ranks = folder, ranks
+        name = "measurements" if ranks.world == 1 else f"measurements.{ranks.rank}-of-{ranks.world}"
+        self.path = folder / f"{name}.jsonl"
+
+    def open(self, settings: dict[str, Any]) -> ResultsFile:
+        """This process's file; raises `InputError` where any of the files was made with other settings."""
+        return ResultsFile(
+            self.path, settings, run_path=self.folder / "measurements.run.json", beside=sorted(self._files())
+        )
+
+    def left(self, ids: Sequence[str]) -> tuple[list[int], int]:
+        """The numbers of this process's items that have no record yet, and how many items are its own."""
+        self._note(self.ranks.rank).unlink(missing_ok=True)
+        known = self._lines()
+        mine = self.ranks.mine(len(ids))
+        return [number for number in mine if ids[number] not in known], len(mine)
+
+    def end(self, ids: Sequence[str], skipped: Sequence[Skipped]) -> list[Skipped] | None:
+        """Note that this process has done its part, having skipped `skipped`.
+
+        Returns:
+            what all of them skipped, in the order of `ids`; None where another is still at work or adds up.
+
+        Raises:
+            InputError: records of this process's items are gone.
+        """
+        known, passed = self._lines(), {name for name, _ in skipped}
+        mine = [ids[number] for number in self.ranks.mine(len(ids))]
+        if gone := [name for name in mine if name not in known and name not in passed]:
+            raise InputError(
+                f"{self.folder} has lost measurements while this was at work ({len(gone)} items, first {gone[0]}): "
+                "run the same command again"
+            )
+        with whole_file(self._note(self.ranks.rank)) as part:
+            part.write_text(json.dumps(skipped), "utf-8")
+        notes = [self._note(rank) for rank in range(self.ranks.world)]
+        try:
+            found = [read_json(note, _NOTE, remedy="remove it, and run the command again") for note in notes]
+        except InputError:
+            if all(note.exists() for note in notes):
+                raise
+            return None
+        reasons = {name: reason for note in found for name, reason in note}
+        known = self._lines()
+        if any(name not in known and name not in reasons for name in ids):
+            return None  # the note of an earlier, killed run: its process has only just started again
+        try:
+            notes[0].unlink()  # which only one process can
+        except FileNotFoundError:
+            return None
+        for note in notes[1:]:
+            note.unlink(missing_ok=True)
+        return [(name, reasons[name]) for name in ids if name in reasons and name not in known]
+
+    def records(self, ids: Iterable[str], check: Schema = anything) -> Iterator[dict[str, Any]]:
+        """The records of `ids`, in their order, whatever the files' order: a sum of scores depends on it.
+
+        Raises:
+            InputError: a line is damaged, or `check` raises `Misfit` for it.
+        """
+        lines = self._lines()
+        streams = {path: path.open("rb") for path in {path for path, _ in lines.values()}}
+        try:
+            for name in ids:
+                if name in lines:
+                    path, start = lines[name]
+                    streams[path].seek(start)
+                    with refused(f"{path}, the measurement of {name}", REMEASURE):
+                        record = parse_json(streams[path].readline(), _LINE)
+                        check(record)
+                    yield record
+        finally:
+            for stream in streams.values():
+                stream.close()
+
+    def _files(self) -> Iterator[Path]:
+        return self.folder.glob("measurements*.jsonl")
+
+    def _lines(self) -> dict[str, tuple[Path, int]]:
+        """File and offset of each item's line; a last line that is being written does not count."""
+        lines: dict[str, tuple[Path, int]] = {}
+        for path in sorted(self._files()):
+            start = 0
+            with path.open("rb") as stream:
+                for line in stream:
+                    if line.endswith(b"\n"):
+                        with refused(f"a line of {path}", REMEASURE):
+                            lines.setdefault(str(parse_json(line, _LINE)["id"]), (path, start))
+                    start += len(line)
+        return lines
+
+    def _note(self, rank: int) -> Path:
+        return self.folder / f"ended.{rank}-of-{self.ranks.world}.json"
 
 
 def _parse(line: bytes) -> str | None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from ttd._version import __version__
 from ttd.documents import as_read_back
@@ -26,6 +26,7 @@ from ttd.files import check_there, whole_file
 
 S = TypeVar("S")
 T = TypeVar("T")
+R = TypeVar("R")
 E = TypeVar("E", bound=Exception)
 
 Skipped = tuple[str, str]  # id and reason
@@ -227,3 +228,41 @@ def read_ahead(
                 yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def each_item(
+    items: Sequence[S],
+    read: Callable[[S], T],
+    work: Callable[[Sequence[S], Sequence[T]], Iterable[R | E]],
+    size: int,
+    passed: type[E],
+    *,
+    ahead: int = _BATCHES_AHEAD,
+) -> Iterator[tuple[S, R | E]]:
+    """What becomes of every item: a result, or the error for which it has none.
+
+    Args:
+        items: in order.
+        read: reads an item, on a thread while earlier ones are worked on; raises `passed` where that cannot be done.
+        work: gives for a batch of items, and what was read of them, one result or error each, in order. What it raises
+            ends the run.
+        size: of a batch, at most.
+        passed: the kind of errors that an item may have.
+        ahead: see `read_ahead`.
+
+    Yields:
+        batch by batch the items that could not be read, then the others as `work` gives them.
+    """
+    start = 0
+    for batch in read_ahead(read, items, size, 1, passed, ahead=ahead):
+        usable: list[S] = []
+        inputs: list[T] = []
+        for item, found in zip(items[start : start + size], batch, strict=True):
+            if isinstance(found, passed):
+                yield item, found
+            else:
+                usable.append(item)
+                inputs.append(cast(T, found))
+        start += size
+        if usable:
+            yield from zip(usable, work(usable, inputs), strict=True)

@@ -133,7 +133,7 @@ def test_a_folder_that_names_another_block_says_which_is_trained(base: Path, sha
     (model / "ttd.json").unlink()
     refused = run(*command, "--steps", 3)
     assert refused.exit_code == 2
-    assert "another last block (naclip there, maskclip now)" in refused.stderr
+    assert "another run (last block was 'naclip', now 'maskclip')" in refused.stderr
 
 
 def test_skipped_pairs_are_exit_code_1(base: Path, tmp_path: Path) -> None:

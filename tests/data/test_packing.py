@@ -65,7 +65,7 @@ def test_packing_again_gives_the_same_bytes(folder: Path, tmp_path: Path) -> Non
 
 def test_shards_of_another_source_are_not_mixed(folder: Path, tmp_path: Path) -> None:
     pack(PairSource(folder), tmp_path / "out", limit=0.5)
-    with pytest.raises(InputError, match="other shards"):
+    with pytest.raises(InputError, match=r"other shards \(per_shard was 10000, now 2\)"):
         pack(PairSource(folder), tmp_path / "out", per_shard=2, limit=0.5)
 
 

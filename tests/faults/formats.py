@@ -34,8 +34,9 @@ from ttd.evaluation.datasets.converters import from_polygons
 from ttd.evaluation.datasets.multilabel import read_nus_wide
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.report.finished_run import read_run
-from ttd.evaluation.runner import Shares, add
+from ttd.evaluation.runner import add
 from ttd.evaluation.tasks.tagmask import TagMask
+from ttd.results_file import RunRecords
 from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
 from ttd.training import checkpoint
 from ttd.training.config import read_config
@@ -160,7 +161,7 @@ def _measurements(folder: Path) -> Path:
 def _add_up(folder: Path) -> Any:
     benchmark = TagMask(read_tagmask(folder), {}, {}, scores=("s_pixel",))
     tally = benchmark.tally()
-    for record in Shares(folder).records(["0", "1", "2"], benchmark.check):
+    for record in RunRecords(folder).records(["0", "1", "2"], benchmark.check):
         add(tally, record, folder)
     return repr(tally.result())
 

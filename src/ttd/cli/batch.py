@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
 from ttd.results_file import ResultsFile, json_line
-from ttd.runs import read_ahead
+from ttd.runs import each_item
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -173,15 +173,26 @@ class _Many:
         from tqdm import tqdm
 
         model = self.settings.load()
+
+        def answers(batch: Sequence[ImageItem], images: Sequence[Image.Image]) -> Sequence[Answer | TTDError]:
+            """Of a batch; where it fails, one by one, so that only the item at fault is skipped."""
+            try:
+                return self.job.answers(model, images, batch, draw=self.draw)
+            except InputError as error:
+                if len(batch) == 1:
+                    return [error]
+                return [answers([item], [image])[0] for item, image in zip(batch, images, strict=True)]
+
         bar = tqdm(total=total, initial=total - len(items), unit="image", disable=None, file=sys.stderr)
         try:
             with bar:
                 at_once = 1 if self.draw else self.settings.batch
-                begin = 0
-                for images in read_ahead(self._read, items, at_once, 1, TTDError, ahead=1):
-                    self._batch(model, items[begin : begin + len(images)], images)
-                    begin += len(images)
-                    bar.update(len(images))
+                for item, answer in each_item(items, self._read, answers, at_once, TTDError, ahead=1):
+                    if isinstance(answer, TTDError):
+                        self.skipped.append((item, str(answer)))
+                    else:
+                        self._keep(item, answer)
+                    bar.update()
         finally:
             self._report(len(items))
         return 1 if self.skipped else 0
@@ -189,38 +200,6 @@ class _Many:
     def _read(self, item: ImageItem) -> Image.Image:
         self.job.check(item)  # what lacks a caption is not even decoded
         return item.read()
-
-    def _batch(self, model: TTD, read: Sequence[ImageItem], opened: Sequence[Image.Image | TTDError]) -> None:
-        items, images = [], []
-        for item, image in zip(read, opened, strict=True):
-            if isinstance(image, TTDError):
-                self.skipped.append((item, str(image)))
-                continue
-            items.append(item)
-            images.append(image)
-            if self.more_captions is not None and not item.tags and len(item.captions) > 1:
-                self.more_captions += 1
-        for item, answer in self._answers(model, images, items):
-            self._keep(item, answer)
-
-    def _answers(
-        self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem]
-    ) -> Iterator[tuple[ImageItem, Answer]]:
-        """Answers of a batch; where it fails, one by one, so that only the item at fault is skipped."""
-        if not items:
-            return
-        try:
-            for item, answer in zip(items, self.job.answers(model, images, items, draw=self.draw), strict=True):
-                if isinstance(answer, TTDError):
-                    self.skipped.append((item, str(answer)))
-                else:
-                    yield item, answer
-        except InputError as error:
-            if len(items) == 1:
-                self.skipped.append((items[0], str(error)))
-                return
-            for item, image in zip(items, images, strict=True):
-                yield from self._answers(model, [image], [item])
 
     def _keep(self, item: ImageItem, answer: Answer) -> None:
         record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
@@ -235,6 +214,8 @@ class _Many:
             say(printable(f"{item.id}: {answer.brief}"))
         for note in answer.notes:
             say(printable(f"{item.id}: {note}"), err=True)
+        if self.more_captions is not None and not item.tags and len(item.captions) > 1:
+            self.more_captions += 1
         self.finished += 1
 
     def _report(self, asked: int) -> None:

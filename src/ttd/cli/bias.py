@@ -12,7 +12,7 @@ from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import ModelChoice, model_options, protocol_option, start_logging
 from ttd.cli.output import print_skipped, printable, run_folder, table
 from ttd.documents import read_json
-from ttd.results_file import ResultsFile, json_line
+from ttd.results_file import RunRecords, json_line
 from ttd.schema import mapping
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _measure(
     from ttd.evaluation.runner import run
 
     settings = run_settings(benchmark, model, loaded, protocol)
-    with ResultsFile(folder / "measurements.jsonl", settings) as store:
+    with RunRecords(folder).open(settings) as store:
         outcome: Outcome | None = run(loaded, benchmark, store, limit)
         record = read_json(store.run_path, mapping())
     assert outcome is not None  # one process measures all
@@ -110,13 +110,12 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], folder: Path, count:
     """`bias-even-1.png` and so on: chosen by the first model's map entropy, so that no choice flatters training."""
     from ttd.evaluation.report.bias_figure import draw
     from ttd.evaluation.report.panels import best_median_worst
-    from ttd.evaluation.runner import Shares
     from ttd.evaluation.tasks.bias import bias as measures
     from ttd.evaluation.tasks.bias import of_record
     from ttd.viz.overlays import save_png
 
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
-    lines = Shares(folder / "before").records(numbers, benchmark.check)
+    lines = RunRecords(folder / "before").records(numbers, benchmark.check)
     entropies = {line["id"]: measures(*of_record(line))["map entropy"] for line in lines}
     names = {"best": "even", "median": "median", "worst": "biased"}
     for group, ids in best_median_worst(entropies, count).items():

@@ -22,7 +22,7 @@ from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.documents import read_json
 from ttd.registry import DATASETS, SCORES
-from ttd.results_file import ResultsFile, json_line
+from ttd.results_file import RunRecords, json_line
 from ttd.schema import mapping
 from ttd.taggers import TAGGERS
 
@@ -201,30 +201,31 @@ def evaluate(
     unless --allow-skips.
     """
     from ttd.evaluation.registry import open_benchmark
-    from ttd.evaluation.runner import run, share_name
+    from ttd.evaluation.runner import run
     from ttd.runs import Ranks
 
     start_logging(verbose)
     _refuse_others(name, chosen["part"])
-    rank, world = Ranks.here()
+    ranks = Ranks.here()
     words_by.check(chosen["taggers"])
     choices = _choices(chosen, words_by, changes)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
-    folder = run_folder(Path(out), rank, world)
+    folder = run_folder(Path(out), *ranks)
     cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
     loaded = model.load()
     if cache is not None:
         loaded.keep_features(cache)
     benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
     settings = run_settings(benchmark, model, loaded, choices.protocol)
-    about, beside = folder / "measurements.run.json", list(folder.glob("measurements*.jsonl"))
-    with ResultsFile(folder / share_name(rank, world), settings, run_path=about, beside=beside) as store:
-        outcome = run(loaded, benchmark, store, limit, rank=rank, world=world)
+    with RunRecords(folder, ranks).open(settings) as store:
+        outcome = run(loaded, benchmark, store, limit, ranks=ranks)
     if outcome is None:
-        click.echo(f"Process {rank} of {world} is done; the one that ends last writes the result.", err=True)
+        click.echo(
+            f"Process {ranks.rank} of {ranks.world} is done; the one that ends last writes the result.", err=True
+        )
         return 0
-    record = {**read_json(about, mapping()), "choices": asdict(choices)}
+    record = {**read_json(store.run_path, mapping()), "choices": asdict(choices)}
     results = _write(folder, benchmark, outcome, record)
     if chosen["images"]:
         _write_images(folder, benchmark, loaded, chosen["images"])

@@ -14,11 +14,12 @@ from PIL import Image
 
 from ttd.data.bad_samples import BadSample, BadSampleReport
 from ttd.data.sources import PairSource, decode_image
-from ttd.documents import as_read_back, read_json
+from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.runs import FileToMake, make_files, read_ahead
+from ttd.runs import FileToMake, differences, make_files, read_ahead
 from ttd.safe_paths import name_fault
+from ttd.schema import mapping
 
 RECORD = "pack.json"
 _KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}
@@ -72,15 +73,14 @@ def pack(
 
 def claim(folder: Path, record: dict[str, Any]) -> None:
     """Note in a folder whose shards it gets; raises `InputError` where it holds others."""
-    place = folder / RECORD
-    record = as_read_back(record)
+    path = folder / RECORD
     try:
-        before = read_json(place)
+        before = read_json(path, mapping())
     except (OSError, InputError):
-        before = None
-    if before != record and any(folder.glob("*.tar")):
-        raise InputError(f"{folder} holds other shards: choose another --out or empty it")
-    with whole_file(place) as part:
+        before = {}
+    if (other := differences(before, record)) and any(folder.glob("*.tar")):
+        raise InputError(f"{folder} holds other shards ({other}): choose another --out or empty it")
+    with whole_file(path) as part:
         part.write_text(json.dumps(record) + "\n", "utf-8")
 
 

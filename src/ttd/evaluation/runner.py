@@ -1,9 +1,7 @@
 """Runs a benchmark: streams over its items, keeps every measurement, skips what cannot be used, adds up.
 
-Process r of w measures every w-th item and appends to a file of its own; it never talks to the others, so
-they may run on many machines over one folder. Whatever was measured before counts, by however many processes.
-Each notes in a file that it has ended and what it skipped; the one that finds all these notes takes them away
-and adds up, so exactly one does, and none waits for another that may have died."""
+Several processes may share a run, see `ttd.results_file.RunRecords`.
+"""
 
 from __future__ import annotations
 
@@ -12,142 +10,23 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ttd.documents import parse_json, read_json, refused
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Tally
 from ttd.files import whole_file
-from ttd.schema import Schema, any_text, anything, each, entries, fields
+from ttd.results_file import REMEASURE, ResultsFile, RunRecords
+from ttd.runs import ALONE, Ranks, Skipped, each_item
 
 if TYPE_CHECKING:
     from ttd.model import TTD
 
-Skipped = tuple[str, str]  # id and reason
-_NOTE = each(entries(any_text, any_text))
-_LINE = fields({"id": any_text})
-_AGAIN = "remove the file, and its items are measured again"
-
-
-def share_name(rank: int = 0, world: int = 1) -> str:
-    """The file of one process among `world`."""
-    return "measurements.jsonl" if world == 1 else f"measurements.{rank}-of-{world}.jsonl"
-
-
-class Shares:
-    """All measurements in a folder, and this process's part in making them.
-
-    Args:
-        folder: the run's.
-        rank, world: which of how many processes this is.
-    """
-
-    def __init__(self, folder: Path, rank: int = 0, world: int = 1) -> None:
-        self.folder, self.rank, self.world = folder, rank, world
-
-    def begin(self, ids: Sequence[str]) -> tuple[list[int], int]:
-        """The numbers of this process's items that nobody has measured yet, and how many items are its own."""
-        self._note(self.rank).unlink(missing_ok=True)
-        known = self._places()
-        mine = range(self.rank, len(ids), self.world)
-        return [number for number in mine if ids[number] not in known], len(mine)
-
-    def end(self, ids: Sequence[str], skipped: Sequence[Skipped]) -> list[Skipped] | None:
-        """Notes that this process has done its part, having skipped `skipped`.
-
-        Returns:
-            what all of them skipped, in the order of `ids`; None where another is still at work or adds up.
-
-        Raises:
-            InputError: measurements of this process's items are gone.
-        """
-        known, passed = self._places(), {name for name, _ in skipped}
-        if gone := [name for name in ids[self.rank :: self.world] if name not in known and name not in passed]:
-            raise InputError(
-                f"{self.folder} has lost measurements while this was at work ({len(gone)} items, first {gone[0]}): "
-                "run the same command again"
-            )
-        with whole_file(self._note(self.rank)) as part:
-            part.write_text(json.dumps(skipped), "utf-8")
-        notes = [self._note(rank) for rank in range(self.world)]
-        try:
-            found = [read_json(note, _NOTE, remedy="remove it, and run the command again") for note in notes]
-        except InputError:
-            if all(note.exists() for note in notes):
-                raise
-            return None
-        reasons = {name: reason for note in found for name, reason in note}
-        known = self._places()
-        if any(name not in known and name not in reasons for name in ids):
-            return None  # the note of an earlier, killed run: its process has only just started again
-        try:
-            notes[0].unlink()  # which only one process can
-        except FileNotFoundError:
-            return None
-        for note in notes[1:]:
-            note.unlink(missing_ok=True)
-        return [(name, reasons[name]) for name in ids if name in reasons and name not in known]
-
-    def records(self, ids: Iterable[str], check: Schema = anything) -> Iterator[dict[str, Any]]:
-        """The measurements of `ids`, in their order, whatever the files' order: a sum of shares depends on it.
-
-        Raises:
-            InputError: a line is damaged, or `check` raises `Misfit` for it.
-        """
-        places = self._places()
-        streams = {path: path.open("rb") for path in {path for path, _ in places.values()}}
-        try:
-            for name in ids:
-                if name in places:
-                    path, start = places[name]
-                    streams[path].seek(start)
-                    with refused(f"{path}, the measurement of {name}", _AGAIN):
-                        record = parse_json(streams[path].readline(), _LINE)
-                        check(record)
-                    yield record
-        finally:
-            for stream in streams.values():
-                stream.close()
-
-    def _places(self) -> dict[str, tuple[Path, int]]:
-        """File and offset of each item's line; a last line that is being written does not count."""
-        places: dict[str, tuple[Path, int]] = {}
-        for path in sorted(self.folder.glob("measurements*.jsonl")):
-            start = 0
-            with path.open("rb") as stream:
-                for line in stream:
-                    if line.endswith(b"\n"):
-                        places.setdefault(_id(line, path), (path, start))
-                    start += len(line)
-        return places
-
-    def _note(self, rank: int) -> Path:
-        return self.folder / f"ended.{rank}-of-{self.world}.json"
-
-
-def _id(line: bytes, path: Path) -> str:
-    with refused(f"a line of {path}", _AGAIN):
-        return str(parse_json(line, _LINE)["id"])
-
-
 PREPARED = 64  # items that a benchmark may prepare together
-
-
-class Store(Protocol):
-    """Keeps measurements on disk as they are made; `ttd.results_file.ResultsFile` is one."""
-
-    path: Path
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Adds one line."""
-
-    def close(self) -> None:
-        """Nothing will be added any more."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +55,12 @@ def measure_all(model: TTD, benchmark: Benchmark) -> Measurements:
     Raises:
         InputError: an item cannot be used.
     """
-    model, records = model.repeatable(), []
-    for number, sample in enumerate(tqdm(benchmark.samples, benchmark.name, disable=None, file=sys.stderr)):
-        if number % PREPARED == 0:
-            benchmark.prepare(range(number, min(number + PREPARED, len(benchmark.samples))))
-        records.append({"id": sample.id, **benchmark.measure(model, number)})
+    numbers, records = range(len(benchmark.samples)), list[Record]()
+    found = _measured(model, benchmark, numbers)
+    for number, record in tqdm(found, benchmark.name, len(numbers), disable=None, file=sys.stderr):
+        if isinstance(record, InputError):
+            raise record
+        records.append({"id": benchmark.samples[number].id, **record})
     return Measurements(benchmark, records)
 
 
@@ -202,7 +82,7 @@ class Outcome:
 
 
 def run(
-    model: TTD, benchmark: Benchmark, store: Store, limit: int | None = None, *, rank: int = 0, world: int = 1
+    model: TTD, benchmark: Benchmark, store: ResultsFile, limit: int | None = None, *, ranks: Ranks = ALONE
 ) -> Outcome | None:
     """Measures this process's items that no process has measured yet, then adds up all measurements.
 
@@ -211,7 +91,7 @@ def run(
         benchmark: what it is asked about.
         store: from an earlier, interrupted run with the same settings, or empty; its folder holds the others'.
         limit: only this many items, the first ones.
-        rank, world: which of how many processes this is, see `ttd.evaluation.runner`.
+        ranks: which of how many processes this is.
 
     Returns:
         the end of the run; None where another process is still at work: the one that ends last adds up.
@@ -219,37 +99,47 @@ def run(
     Raises:
         InputError: no item could be used.
     """
-    samples = benchmark.samples[:limit]
-    ids = [sample.id for sample in samples]
-    shares = Shares(store.path.parent, rank, world)
-    left, mine = shares.begin(ids)
+    ids = [sample.id for sample in benchmark.samples[:limit]]
+    records = RunRecords(store.path.parent, ranks)
+    left, mine = records.left(ids)
     skipped: list[Skipped] = []
-    model = model.repeatable()  # else the last digits would depend on which items this process was asked before
     with tqdm(
-        total=mine, initial=mine - len(left), desc=benchmark.name, disable=True if rank else None, file=sys.stderr
+        total=mine, initial=mine - len(left), desc=benchmark.name, disable=True if ranks.rank else None, file=sys.stderr
     ) as bar:
-        for place, number in enumerate(left):
-            if place % PREPARED == 0:
-                benchmark.prepare(left[place : place + PREPARED])
-            try:
-                record = benchmark.measure(model, number)
-            except InputError as error:
-                skipped.append((ids[number], str(error)))
+        for number, found in _measured(model, benchmark, left):
+            if isinstance(found, InputError):
+                skipped.append((ids[number], str(found)))
             else:
-                store.append({"id": ids[number], **record})
+                store.append({"id": ids[number], **found})
             bar.update()
     store.close()
-    every = shares.end(ids, skipped)
+    every = records.end(ids, skipped)
     if every is None:
         return None
     tally, measured = benchmark.tally(), 0
-    for record in shares.records(ids, benchmark.check):
+    for record in records.records(ids, benchmark.check):
         add(tally, record, store.path.parent)
         measured += 1
     if not measured:
         reason = f" (the first: {every[0][0]}: {every[0][1]})" if every else ""
-        raise InputError(f"None of the {len(samples)} items of {benchmark.root} could be used{reason}.")
-    return Outcome(tally.result(), len(samples), measured, every)
+        raise InputError(f"None of the {len(ids)} items of {benchmark.root} could be used{reason}.")
+    return Outcome(tally.result(), len(ids), measured, every)
+
+
+def _measured(model: TTD, benchmark: Benchmark, numbers: Sequence[int]) -> Iterator[tuple[int, Record | InputError]]:
+    """The measurement of each sample, or why it cannot be used."""
+    # Else the last digits would depend on which items this process was asked about before.
+    model = model.repeatable()
+
+    def measure(batch: Sequence[int], _: Sequence[int]) -> Iterator[Record | InputError]:
+        benchmark.prepare(batch)
+        for number in batch:
+            try:
+                yield benchmark.measure(model, number)
+            except InputError as error:
+                yield error
+
+    return each_item(numbers, int, measure, PREPARED, InputError)
 
 
 def add(tally: Tally, record: dict[str, Any], folder: Path) -> None:
@@ -258,7 +148,7 @@ def add(tally: Tally, record: dict[str, Any], folder: Path) -> None:
         tally.add(record)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder}: the measurement of {record['id']} does not fit the data ({type(error).__name__}): {_AGAIN}"
+            f"{folder}: the measurement of {record['id']} does not fit the data ({type(error).__name__}): {REMEASURE}"
         ) from error
 
 

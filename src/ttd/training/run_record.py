@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ttd.documents import as_read_back, read_json
+from ttd.documents import read_json
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.runs import versions
+from ttd.runs import differences, versions
 from ttd.schema import any_text, count, each, fields, integer, mapping, optional, text
 from ttd.training.config import Config
 
@@ -89,23 +89,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def _compare(folder: Path, before: dict[str, Any], config: Config, facts: dict[str, Any]) -> None:
     if is_outdated(before.get("base")):
         raise InputError(f"{folder} holds a run that cannot go on: {OUTDATED}; choose another folder")
-    changed = [name for name in ("base", "data") if before.get(name) != facts[name]]
     # Records of earlier versions say what was asked for, which may be nothing.
     block = before.get("method", before["config"].get("model", {}).get("method") or facts["method"])
-    if block != facts["method"]:
-        changed.append(f"last block ({block} there, {facts['method']} now)")
     free = {section: set(names) for section, names in _FREE.items()}
     if config.optimiser.schedule == "constant":
         free["optimiser"] = {"epochs", "steps"}  # a constant rate may simply go on for longer
-    for section, values in as_read_back(config.to_dict()).items():
-        old = before["config"].get(section)
-        old = old if isinstance(old, dict) else {}
-        changed += [
-            f"{section}.{name} ({old.get(name)!r} there, {value!r} now)"
-            for name, value in values.items()
-            if name not in free.get(section, ()) and old.get(name) != value
-        ]
-    if changed:
-        raise InputError(
-            f"{folder} holds a run with another {', '.join(changed[:3])}: choose another folder, or the same settings"
-        )
+    then = {"base": before.get("base"), "pairs": before.get("data"), "last block": block}
+    now = {"base": facts["base"], "pairs": facts["data"], "last block": facts["method"]}
+    other = differences({**then, **_bound(before["config"], free)}, {**now, **_bound(config.to_dict(), free)})
+    if other:
+        raise InputError(f"{folder} holds another run ({other}): choose another folder, or the same settings")
+
+
+def _bound(config: dict[str, Any], free: dict[str, set[str]]) -> dict[str, Any]:
+    """The sections of a config without what is free."""
+    return {
+        section: {name: value for name, value in values.items() if name not in free.get(section, ())}
+        for section, values in config.items()
+        if isinstance(values, dict)
+    }

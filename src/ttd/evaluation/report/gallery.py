@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.report.panels import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel, best_median_worst, most_changed
-from ttd.evaluation.runner import Shares
 from ttd.files import whole_file
+from ttd.results_file import RunRecords
 from ttd.viz.overlays import inline_image
 from ttd.viz.typography import clean
 
@@ -99,7 +99,7 @@ def sections(runs: Sequence[ImageSource], count: int) -> list[Section]:
 
 def _qualities(run: ImageSource) -> dict[str, dict[str, float]]:
     """Measures of every item that has any."""
-    lines = Shares(run.folder).records((sample.id for sample in run.benchmark.samples), run.benchmark.check)
+    lines = RunRecords(run.folder).records((sample.id for sample in run.benchmark.samples), run.benchmark.check)
     return {line["id"]: quality for line in lines if (quality := run.benchmark.quality(line))}
 
 
@@ -109,7 +109,7 @@ def _ask(run: ImageSource, quality: Mapping[str, Mapping[str, float]], views: Ma
         return
     model, benchmark = run.open()
     numbers = {sample.id: number for number, sample in enumerate(benchmark.samples)}
-    lines = Shares(run.folder).records(views, run.benchmark.check)
+    lines = RunRecords(run.folder).records(views, run.benchmark.check)
     for line in tqdm(lines, total=len(views), desc="images", disable=None, file=sys.stderr):
         view, name = views[line["id"]], line["id"]
         shown = benchmark.show(model, numbers[name], line)

@@ -23,9 +23,9 @@ from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes
-from ttd.evaluation.runner import Shares, share_name
 from ttd.model import TTD
-from ttd.results_file import ResultsFile
+from ttd.results_file import RunRecords
+from ttd.runs import Ranks
 
 # `ttd ...` with the oracle; with KILL=n it is killed when it is asked about its n-th image.
 ORACLE = """
@@ -58,6 +58,10 @@ def numbers(folder: Path) -> dict[str, Any]:
 
 def tables(folder: Path) -> dict[str, list[list[str]]]:
     return {path.name: list(csv.reader(path.open())) for path in sorted(folder.glob("*.csv"))}
+
+
+def file_of(rank: int, world: int) -> str:
+    return f"measurements.{rank}-of-{world}.jsonl"
 
 
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
@@ -114,10 +118,11 @@ def test_scores_of_a_real_model_do_not_depend_on_who_measured_what(
         for rank in range(world):
             import ttd
 
-            with ResultsFile(folder / share_name(rank, world), {}, run_path=folder / "run.json") as store:
+            ranks = Ranks(rank, world)
+            with RunRecords(folder, ranks).open({}) as store:
                 models.append(ttd.load("mini"))
-                run(models[-1], benchmark, store, rank=rank, world=world)
-        return list(Shares(folder).records([sample.id for sample in benchmark.samples]))
+                run(models[-1], benchmark, store, ranks=ranks)
+        return list(RunRecords(folder).records([sample.id for sample in benchmark.samples]))
 
     two, one = measured(tmp_path / "two", 2), measured(tmp_path / "one", 1)
     tolerance.assert_same_record(two, one, tolerance.MINI)
@@ -143,10 +148,10 @@ def test_killed_processes_go_on_as_another_number_of_them(
         for rank, kill in kills.items()
     ]
     assert [process.wait(100) for process in processes] == [-signal.SIGKILL] * 2
-    counts = [len((tmp_path / "out" / share_name(rank, 2)).read_bytes().splitlines()) for rank in (0, 1)]
+    counts = [len((tmp_path / "out" / file_of(rank, 2)).read_bytes().splitlines()) for rank in (0, 1)]
     assert counts == [1, 3]
     # What a kill leaves in the middle of a line:
-    with (tmp_path / "out" / share_name(1, 2)).open("ab") as stream:
+    with (tmp_path / "out" / file_of(1, 2)).open("ab") as stream:
         stream.write(b'{"id": "item9", "confu')
     titles, segment, asked = read_classes("voc").titles, TTD.segment, []
     monkeypatch.setattr(TTD, "segment", lambda *args, **options: asked.append(1) or segment(*args, **options))
@@ -201,7 +206,7 @@ def test_other_settings_are_refused_whichever_process_wrote_the_files(
     other = evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "tcl-plain")
     assert other.exit_code == 2
     assert "holds results of another run" in other.stderr
-    assert not (tmp_path / "out" / share_name(0, 3)).exists()
+    assert not (tmp_path / "out" / file_of(0, 3)).exists()
 
 
 @pytest.mark.parametrize("at", ["first", "last"])
@@ -231,10 +236,10 @@ def test_results_that_vanish_are_no_success(
     assert json.loads((tmp_path / "out" / "results.json").read_text())["measured"] == 4
 
 
-def test_a_damaged_share_is_named(tmp_path: Path) -> None:
-    (tmp_path / share_name(0, 2)).write_text('{"id": "a"}\n{"i\n{"id": "c"}\n')
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / file_of(0, 2)).write_text('{"id": "a"}\n{"i\n{"id": "c"}\n')
     with pytest.raises(InputError, match=r"0-of-2.*is not JSON"):
-        Shares(tmp_path).begin(["a", "b"])
+        RunRecords(tmp_path).left(["a", "b"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -246,10 +251,10 @@ def test_exactly_one_process_adds_up_whatever_happened_before(data: st.DataObjec
 
     def work(rank: int, world: int, stop: int | None = None) -> list[tuple[str, str]] | None:
         """Measures, or is killed before its item number `stop`; tells what all skipped, once all are done."""
-        shares = Shares(folder, rank, world)
-        left, _ = shares.begin(ids)
+        records = RunRecords(folder, Ranks(rank, world))
+        left, _ = records.left(ids)
         skipped = []
-        with (folder / share_name(rank, world)).open("a") as stream:
+        with records.path.open("a") as stream:
             for count, number in enumerate(left):
                 if count == stop:
                     return None
@@ -257,7 +262,7 @@ def test_exactly_one_process_adds_up_whatever_happened_before(data: st.DataObjec
                     skipped.append((ids[number], "bad"))
                 else:
                     stream.write(json.dumps({"id": ids[number]}) + "\n")
-        return shares.end(ids, skipped)
+        return records.end(ids, skipped)
 
     for _ in range(data.draw(st.integers(0, 3))):  # rounds in which some are killed
         world = data.draw(st.integers(2, 4))
@@ -268,4 +273,4 @@ def test_exactly_one_process_adds_up_whatever_happened_before(data: st.DataObjec
     told = [answer for answer in answers if answer is not None]
     assert told
     assert all(answer == [(name, "bad") for name in ids if name in bad] for answer in told)
-    assert [record["id"] for record in Shares(folder).records(ids)] == [name for name in ids if name not in bad]
+    assert [record["id"] for record in RunRecords(folder).records(ids)] == [name for name in ids if name not in bad]
