@@ -22,7 +22,7 @@ from torch import Tensor
 from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, TTDError
-from ttd.images import ImageLike
+from ttd.images import ImageLike, read_image
 from ttd.inference.dense import DenseMaps, Scale
 from ttd.inference.feature_cache import FeatureCache
 from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
@@ -412,6 +412,17 @@ class TTD:
             raise InputError(f"the score {rule.score} needs the caption's embedding")
         scores = score_words(self.encoder, views, text, rule, caption=caption, valid=valid)
         return scores, rule.select(scores, valid)
+
+    def notice(self, image: ImageLike | EncodedImage) -> str | None:
+        """A sentence where an image does not look like those that a small model learned from; None elsewhere.
+
+        Args:
+            image: see the class.
+        """
+        domain = self.encoder.domain
+        if domain is None:
+            return None
+        return domain.notice(image.image if isinstance(image, EncodedImage) else read_image(image))
 
     def unknown_words(self, texts: Iterable[str]) -> tuple[str, ...]:
         """Distinct words (lower case) that a model with a closed vocabulary does not know; else none."""

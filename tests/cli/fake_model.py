@@ -38,6 +38,7 @@ class FakeModel:
         self.kill_after: int | None = None
         self.signal_after: tuple[int, int] | None = None
         self.seen = 0
+        self.notice_of_all: str | None = None
 
     def encode(self, image: Image.Image, options: Options | None = None) -> Image.Image:
         self.calls.append(("encode", 1, given(options)))
@@ -104,6 +105,9 @@ class FakeModel:
 
     def encode_text(self, texts: Sequence[str]) -> Sequence[str]:
         return texts
+
+    def notice(self, image: Image.Image) -> str | None:
+        return self.notice_of_all
 
     def unknown_words(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(word for text in texts for word in text.split() if word.startswith("x"))

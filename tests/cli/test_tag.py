@@ -35,7 +35,7 @@ def test_the_json_record(run: Run, photo: Path) -> None:
     record = json.loads(result.stdout)
     assert list(record) == [
         "image", "model", "caption", "selected", "words",
-        "score", "selection", "threshold", "truncated", "unknown", "files",
+        "score", "selection", "threshold", "truncated", "unknown", "notice", "files",
     ]  # fmt: skip
     assert record["image"] == str(photo)
     assert record["model"] == "mini"
@@ -71,6 +71,21 @@ def test_words_outside_the_models_world_are_named_on_stderr(run: Run, photo: Pat
     result = run("tag", photo, "queue xylophone", "--json")
     assert result.stderr == "outside this model's world (scores mean little): xylophone\n"
     json.loads(result.stdout)
+
+
+def test_an_image_unlike_those_that_the_model_learned_from_is_said(
+    run: Run, photo: Path, folder: Path, model: FakeModel
+) -> None:
+    model.notice_of_all = "This model learned from drawings only."
+    for command in (("tag", photo, "a queue"), ("segment", photo, "--tags", "queue"), ("mask", photo, "a queue")):
+        result = run(*command, "--json")
+        assert result.stderr.startswith("This model learned from drawings only.\n")
+        assert json.loads(result.stdout)["notice"] == model.notice_of_all
+    many = run("tag", folder, "--json")
+    assert all(json.loads(line)["notice"] == model.notice_of_all for line in many.stdout.splitlines())
+    assert "4 of 4 images: This model learned from drawings only." in many.stderr
+    model.notice_of_all = None
+    assert json.loads(run("tag", photo, "a queue", "--json").stdout)["notice"] is None
 
 
 def test_emoji_wide_letters_and_control_characters(run: Run, photo: Path) -> None:

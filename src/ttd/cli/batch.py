@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,6 +35,7 @@ class Answer:
         notes: one line each for stderr: what was cut or is unknown.
         images: a name's ending ("" for the main image) and what draws it; drawn only when asked for.
         data: the content of other files by their suffix.
+        notice: where the image is not what the model learned from, see `TTD.notice`.
     """
 
     record: dict[str, Any]
@@ -43,6 +44,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     images: dict[str, Callable[[], Image.Image]] = field(default_factory=dict)
     data: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    notice: str | None = None
 
 
 class Job(ABC):
@@ -68,6 +70,16 @@ class Job(ABC):
         self, model: TTD, images: Sequence[Image.Image], items: Sequence[ImageItem], *, draw: bool
     ) -> Sequence[Answer | TTDError]:
         """One answer per item, or why there is none; with `draw` they can be drawn."""
+
+
+def noticed(
+    model: TTD, images: Sequence[Image.Image], answers: Sequence[Answer | TTDError]
+) -> list[Answer | TTDError]:
+    """Answers with the notice about each one's image."""
+    return [
+        answer if isinstance(answer, TTDError) else replace(answer, notice=model.notice(image))
+        for image, answer in zip(images, answers, strict=True)
+    ]
 
 
 def text_notes(truncated: Sequence[str], unknown: Sequence[str]) -> tuple[str, ...]:
@@ -107,14 +119,21 @@ def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
     place = Place.for_one(settings.out, item.image)
 
     image = item.read()
-    (answer,) = job.answers(settings.load(), [image], [item], draw=place is not None)
+    model = settings.load()
+    (answer,) = noticed(model, [image], job.answers(model, [image], [item], draw=place is not None))
     if isinstance(answer, TTDError):
         raise answer
-    for note in answer.notes:
+    for note in (*filter(None, (answer.notice,)), *answer.notes):
         click.echo(printable(note), err=True)
     written = write_files(answer.images, answer.data, place) if place else []
     if settings.as_json:
-        record = {"image": str(item.image), "model": settings.model, **answer.record, "files": written}
+        record = {
+            "image": str(item.image),
+            "model": settings.model,
+            **answer.record,
+            "notice": notice,
+            "files": written,
+        }
         click.echo(json_line(record))
         return
     click.echo(answer.table)
@@ -166,6 +185,7 @@ class _Many:
         self.draw = place is not None and place.folder is not None
         self.skipped: list[tuple[ImageItem, str]] = []
         self.finished = 0
+        self.foreign: list[str] = []  # notices about images unlike those that the model learned from
         self.more_captions = 0 if job.of_captions and not source.every_caption else None
 
     def run(self, items: Sequence[ImageItem], total: int) -> int:
@@ -177,7 +197,7 @@ class _Many:
         def answers(batch: Sequence[ImageItem], images: Sequence[Image.Image]) -> Sequence[Answer | TTDError]:
             """Of a batch; where it fails, one by one, so that only the item at fault is skipped."""
             try:
-                return self.job.answers(model, images, batch, draw=self.draw)
+                return noticed(model, images, self.job.answers(model, images, batch, draw=self.draw))
             except InputError as error:
                 if len(batch) == 1:
                     return [error]
@@ -203,7 +223,8 @@ class _Many:
 
     def _keep(self, item: ImageItem, answer: Answer) -> None:
         record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
-        record |= answer.record
+        record |= {**answer.record, "notice": answer.notice}
+        self.foreign += [] if answer.notice is None else [answer.notice]
         if self.place and self.draw:
             record["files"] = write_files(answer.images, answer.data, self.place.for_item(item.id))
         if self.results:
@@ -226,6 +247,8 @@ class _Many:
             what = "image has" if self.more_captions == 1 else "images have"
             said = f"{self.more_captions} {what} several captions, of which the first was taken"
             click.echo(f"{said}: --every-caption takes each.", err=True)
+        if self.foreign:
+            click.echo(f"{len(self.foreign)} of {self.finished} images: {self.foreign[0]}", err=True)
         if not self.skipped:
             return
         click.echo(f"Skipped {len(self.skipped)}:", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from ttd.cli.output import print_skipped, printable, run_folder, table, writable
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.documents import read_json
+from ttd.errors import TTDError
 from ttd.registry import DATASETS, SCORES
 from ttd.results_file import RunRecords, json_line
 from ttd.schema import mapping
@@ -226,7 +228,7 @@ def evaluate(
         )
         return 0
     record = {**read_json(store.run_path, mapping()), "choices": asdict(choices)}
-    results = _write(folder, benchmark, outcome, record)
+    results = _write(folder, benchmark, loaded, outcome, record)
     if chosen["images"]:
         _write_images(folder, benchmark, loaded, chosen["images"])
     _print_results(results, model, as_json, folder)
@@ -272,14 +274,30 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolCh
     )
 
 
-def _write(folder: Path, benchmark: Benchmark, outcome: Outcome, record: dict[str, Any]) -> dict[str, Any]:
+def _domain_note(model: TTD, benchmark: Benchmark, looked_at: int = 50) -> str:
+    """What is wrong where many of the benchmark's images do not look like those that a small model learned from."""
+    from ttd.images import read_image
+
+    if model.encoder.domain is None:
+        return ""
+    samples = benchmark.samples[:: max(1, len(benchmark.samples) // looked_at)]
+    found = []
+    for sample in samples:
+        # What cannot be read is counted where it is measured.
+        with suppress(TTDError, OSError):
+            found.append(model.notice(read_image(sample.image)))
+    notices = [notice for notice in found if notice]
+    return f"{len(notices)} of {len(found)} images that were looked at: {notices[0]}." if notices else ""
+
+
+def _write(folder: Path, benchmark: Benchmark, model: TTD, outcome: Outcome, record: dict[str, Any]) -> dict[str, Any]:
     """`results.json`, the tables and the plot; gives what `results.json` holds."""
     from dataclasses import replace
 
     from ttd.evaluation.registry import sample_note
     from ttd.evaluation.tasks.tag_tables import plot_sweep
 
-    notes = [sample_note(benchmark.name, outcome.measured, benchmark.settings())]
+    notes = [sample_note(benchmark.name, outcome.measured, benchmark.settings()), _domain_note(model, benchmark)]
     if outcome.items < (every := len(benchmark.samples)):
         notes.append(f"Only the first {outcome.items} of {every} items were asked about (--limit).")
     result = replace(outcome.result, notes=(*filter(None, notes), *outcome.result.notes))

@@ -24,6 +24,7 @@ from ttd.encoders.identity import fingerprint, statistics_identity, tokenizer_id
 from ttd.errors import InputError, ModelError
 
 if TYPE_CHECKING:
+    from ttd.encoders.domain import Domain
     from ttd.encoders.loading.formats import Source
     from ttd.encoders.methods import Method
 
@@ -49,6 +50,7 @@ class Encoder(nn.Module, ABC):
         refined_inside: refinements that `maps` does by itself, at the encoder's own resolution.
         default_refinement: what `refine="auto"` means.
         usual_templates: by name, for classes and captions of an open vocabulary.
+        domain: tells images that a small model learned from from others, None where anything goes.
         vocabulary: the words that a small model knows, None where anything goes.
         backbone: the module that adapters attach to, holding every adaptable layer.
         text_tower: stands in the names of those of its layers that belong to the text tower.
@@ -73,6 +75,7 @@ class Encoder(nn.Module, ABC):
     default_refinement: str = "none"
     usual_templates: str = "openai80"
     vocabulary: frozenset[str] | None = None
+    domain: Domain | None = None
     backbone: nn.Module
     text_tower: str = "text_model."
     takes_method: ClassVar[bool] = False
@@ -99,6 +102,7 @@ class Encoder(nn.Module, ABC):
         vocabulary: frozenset[str] | None = None,
         caption_threshold: float | None = None,
         calibration: Calibration | None = None,
+        domain: Domain | None = None,
     ) -> Self:
         """Take over what the card `ttd.json` of a model says, once, after building; None leaves what is there."""
         self.image_size = image_size or self.image_size
@@ -106,6 +110,7 @@ class Encoder(nn.Module, ABC):
         self.vocabulary = self.vocabulary if vocabulary is None else vocabulary
         self._caption_threshold = self._caption_threshold if caption_threshold is None else caption_threshold
         self._calibration = self._calibration if calibration is None else calibration
+        self.domain = self.domain if domain is None else domain
         return self
 
     @property

@@ -229,7 +229,9 @@ class CLIPEncoder(CLIPTowers):
         )
         fitted = self._calibration if other.method.calibration is None else None
         cut = self._caption_threshold
-        return other.configured(self.image_size, caption_threshold=cut, calibration=fitted).train(self.training)
+        return other.configured(self.image_size, caption_threshold=cut, calibration=fitted, domain=self.domain).train(
+            self.training
+        )
 
     @property
     def default_calibration(self) -> Calibration:

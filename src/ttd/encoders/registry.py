@@ -12,6 +12,7 @@ import torch
 from ttd.device import find_device
 from ttd.encoders.base import Encoder
 from ttd.encoders.calibration import set_calibration
+from ttd.encoders.domain import read_domain
 from ttd.encoders.families import Format, find_family
 from ttd.encoders.loading.adapters import HUB_ID, add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.catalogue import IN_PACKAGE, ModelEntry, find_entry, known_models
@@ -206,7 +207,8 @@ def build(source: Source, method: str | Method | None = None) -> Encoder:
     if encoder.method is not None and encoder.method.calibration is not None:
         fitted = None  # the card's is about cosines, which this method does not give
     vocabulary = read_vocabulary(folder, card)
-    return encoder.configured(card.image_size, card.background, vocabulary, card.caption_threshold, fitted)
+    domain = None if card.domain is None else read_domain(folder / card.domain)
+    return encoder.configured(card.image_size, card.background, vocabulary, card.caption_threshold, fitted, domain)
 
 
 def _calibrated(encoder: Encoder, calibration: str | Path | None) -> Encoder:

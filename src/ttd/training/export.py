@@ -12,6 +12,7 @@ from typing import Any
 from ttd import schema
 from ttd.documents import read_json, refused
 from ttd.encoders.base import Encoder
+from ttd.encoders.domain import write_domain
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
 from ttd.encoders.loading.formats import CARD as BASE_CARD
 from ttd.encoders.registry import load_encoder
@@ -255,6 +256,7 @@ def _told(repo: str, folder: Path | None = None) -> Iterator[None]:
 
 
 VOCABULARY = "words.txt"
+DOMAIN = "domain.json"
 
 
 def merge(model: str | Path, adapter: str | Path, out: str | Path, *, scale: float = 1.0) -> Path:
@@ -297,6 +299,8 @@ def _card(encoder: Encoder, out: Path) -> Card:
     if encoder.vocabulary is not None:
         words = "".join(f"{word}\n" for word in sorted(encoder.vocabulary))
         (out / VOCABULARY).write_text(words, encoding="utf-8")
+    if encoder.domain is not None:
+        write_domain(out / DOMAIN, encoder.domain)
     return Card(
         kind=encoder.kind,
         method=encoder.method_name,
@@ -306,4 +310,5 @@ def _card(encoder: Encoder, out: Path) -> Card:
         calibration=encoder.calibration,
         fingerprint=encoder.fingerprint(),
         vocabulary=VOCABULARY if encoder.vocabulary is not None else None,
+        domain=DOMAIN if encoder.domain is not None else None,
     )

@@ -51,6 +51,7 @@ class Card:
         calibration: how cosines become maps in 0..1; in an adapter's folder, what it was trained with.
         fingerprint: `Encoder.fingerprint()` of the base, before any adapter.
         vocabulary: name of a text file in the folder with one known word per line.
+        domain: name of a file in the folder with the rule that tells what the model learned from, see `Domain`.
         base: in an adapter's folder, the name of the model that it was trained on.
     """
 
@@ -62,6 +63,7 @@ class Card:
     calibration: Calibration | None = None
     fingerprint: str | None = None
     vocabulary: str | None = None
+    domain: str | None = None
     base: str | None = None
 
 
@@ -133,7 +135,7 @@ def read_vocabulary(folder: str | Path, card: Card) -> frozenset[str] | None:
 
 
 def _check_card(path: Path, content: Mapping[str, Any]) -> None:
-    for name in ("kind", "method", "fingerprint", "vocabulary", "base"):
+    for name in ("kind", "method", "fingerprint", "vocabulary", "domain", "base"):
         if not isinstance(content.get(name, ""), str):
             raise ModelError(f'{path}: "{name}" must be text')
     if not content.get("kind"):
@@ -154,9 +156,9 @@ def _check_card(path: Path, content: Mapping[str, Any]) -> None:
             parse_calibration(content["calibration"])
         except InputError as error:
             raise ModelError(f'{path}: "calibration": {error}') from None
-    words = content.get("vocabulary", "words.txt")
-    if name_fault(words):
-        raise ModelError(f'{path}: "vocabulary" must name a file in the same folder, without any path')
+    for name in ("vocabulary", "domain"):
+        if name_fault(content.get(name, "x")):
+            raise ModelError(f'{path}: "{name}" must name a file in the same folder, without any path')
 
 
 # ---------------------------------------------------------------- formats
