@@ -148,3 +148,19 @@ def test_what_cannot_be_compared_is_told(sets: tuple[Path, Path, Any], tmp_path:
         agreement(first, other)
     assert ask(first, other).exit_code == 2
     assert ask(first, tmp_path / "nothing").exit_code == 2
+
+
+def test_folders_of_other_names_are_the_same_data(tmp_path: Path) -> None:
+    for name in ("anna", "ben"):
+        annotations = open_annotations(tmp_path / f"photos-of-{name}", tmp_path / name)
+        for number in range(3):
+            opened = annotations.open(number, "tab")
+            if (name, number) == ("ben", 1):
+                opened.drop(opened.true[0])
+            annotations.accept(opened)
+    ids = [{path.stem for path in (tmp_path / name / "annotations").glob("*.json")} for name in ("anna", "ben")]
+    assert not ids[0] & ids[1]
+    found = agreement(tmp_path / "anna", tmp_path / "ben")
+    assert (found.captions, found.only_first, found.only_second, found.skipped) == (3, 0, 0, ())
+    assert len(found.disagreements) == 1
+    assert found.word_iou == 1

@@ -8,7 +8,8 @@ where both drew a mask, and over words that both chose and drew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ class _Pooled:
 
 
 def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False) -> Agreement:
-    """Compares two TagMask sets by their ids.
+    """Compares two TagMask sets: items of the same id, else those of the same image and caption.
+
+    An id comes from the names of the data's folder and files, which may differ between two people.
 
     Args:
         first, second: their folders.
@@ -97,12 +100,12 @@ def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False
     """
     folders = (Path(first), Path(second))
     rows = [{row.sample.id: row for row in read_tagmask(folder).rows} for folder in folders]
-    common = [identifier for identifier in rows[0] if identifier in rows[1]]
+    common = _matched(rows[0], rows[1])
     if not common:
         raise InputError(f"{first} and {second} have no item in common: both must come from the same data")
     pooled, found, skipped = _Pooled(), [], []
-    for identifier in common:
-        pair = (rows[0][identifier], rows[1][identifier])
+    for identifier, other in common.items():
+        pair = (rows[0][identifier], rows[1][other])
         try:
             one = _compare(pair, folders, pooled, stop_words)
         except InputError as error:
@@ -128,6 +131,22 @@ def agreement(first: str | Path, second: str | Path, *, stop_words: bool = False
         disagreements=tuple(found),
         skipped=tuple(skipped),
     )
+
+
+def _matched(first: Mapping[str, TagMaskRow], second: Mapping[str, TagMaskRow]) -> dict[str, str]:
+    """Ids of the first set with those of the second for the same item."""
+    same = {identifier: identifier for identifier in first if identifier in second}
+    left = {_content(row): identifier for identifier, row in second.items() if identifier not in same}
+    for identifier, row in first.items():
+        if left and identifier not in same and (other := left.pop(_content(row), None)) is not None:
+            same[identifier] = other
+    return {identifier: same[identifier] for identifier in first if identifier in same}
+
+
+def _content(row: TagMaskRow) -> tuple[str, str]:
+    """The image, by its bytes or where it is missing by its id, and the caption."""
+    image = row.sample.image
+    return hashlib.sha256(image.read_bytes()).hexdigest() if image.is_file() else row.sample.id, row.caption
 
 
 def word_agreement(first: Sequence[bool], second: Sequence[bool]) -> tuple[float | None, float | None, float | None]:
@@ -179,7 +198,7 @@ def _caption_iou(a: TagMaskRow, b: TagMaskRow) -> float | None:
 def _word_ious(a: TagMaskRow, b: TagMaskRow, folders: tuple[Path, Path]) -> Iterator[tuple[str, float]]:
     """Words that both chose and drew, with the IoU of their masks."""
     for word in dict.fromkeys(a.words):
-        files = [word_mask(folder, a.sample.id, word) for folder in folders]
+        files = [word_mask(folder, row.sample.id, word) for folder, row in zip(folders, (a, b), strict=True)]
         if word in a.true and word in b.true and all(file.is_file() for file in files):
             yield word, _iou(read_mask(files[0]), read_mask(files[1]))
 

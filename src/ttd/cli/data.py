@@ -61,6 +61,48 @@ def agreement(first: str, second: str, stop_words: bool, out: str | None, as_jso
     return 1 if found.skipped else 0
 
 
+@click.command("annotations")
+@click.argument("source")
+@click.argument("target")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["coco", "label-studio"]),
+    default="coco",
+    help="Of the file.",
+    show_default=True,
+)
+@click.option("--images", metavar="DIR", help="Where the images of a file are that is read.")
+def annotations(source: str, target: str, kind: str, images: str | None) -> int:
+    """Annotations of a TagMask set for other tools, and back: COCO JSON or Label Studio JSON, masks as run lengths.
+
+    \b
+    ttd data annotations my-set my-set.json
+    ttd data annotations my-set tasks.json --format label-studio
+    ttd data annotations edited.json my-set --images my-set/images
+
+    A folder is written into a file, a file (of either format) into a folder, where it replaces annotations of the same
+    id. Annotations that cannot be used are skipped and named, and the exit code is 1.
+    """
+    from ttd.annotate.exchange import import_records, read_exchanged, write_exchanged
+
+    if Path(source).is_dir():
+        if images is not None:
+            raise InputError("--images is about a file that is read: leave it out")
+        number = write_exchanged(Path(source), Path(target), kind)
+        click.echo(f"{number:,} annotations in {printable(target)}")
+        return 0
+    if images is None:
+        raise InputError("the images are not in the file: name their folder with --images")
+    done = import_records(read_exchanged(Path(source)), Path(images), Path(target))
+    click.echo(f"{done.new:,} annotations are new in {printable(target)}, {done.replaced:,} were replaced")
+    for identifier, reason in done.skipped[:MOST_LISTED]:
+        click.echo(f"  skipped {printable(identifier)}: {printable(reason)}", err=True)
+    if len(done.skipped) > MOST_LISTED:
+        click.echo(f"  … and {len(done.skipped) - MOST_LISTED:,} more", err=True)
+    return 1 if done.skipped else 0
+
+
 def _figures(found: Agreement) -> str:
     rows = [
         ("captions of both", f"{found.captions:,}", f"{found.only_first:,} and {found.only_second:,} of one alone"),
@@ -180,6 +222,7 @@ data.add_command(tagmask_from_coco)
 data.add_command(tag)
 data.add_command(browse)
 data.add_command(agreement)
+data.add_command(annotations)
 
 
 @data.command()
