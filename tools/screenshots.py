@@ -40,15 +40,16 @@ def main() -> None:
     with page(pool, Access("127.0.0.1", free_port())) as address, browser() as opened:
         seen = visit(opened, address)
         seen.page.locator("#ttd-maps img").first.wait_for()
-        act(seen, lambda: seen.page.locator("#ttd-examples .gallery-item").nth(EXAMPLE).click())
+        act(seen, lambda: seen.page.locator("#ttd-examples button").nth(EXAMPLE).click())
         save(seen, given.out / "app-explore.png")
-        seen.page.get_by_role("tab", name="Segment", exact=True).click()
+        seen.page.locator("[data-layer=segments]").click()
         save(seen, given.out / "app-segment.png")
         if adapters:
+            seen.page.locator("#ttd-settings button").first.click()
             seen.page.locator("#ttd-adapter input").click()
             label = next(iter(pool.choices.adapters))
             act(seen, lambda: seen.page.get_by_role("option", name=label).click())
-            seen.page.get_by_role("tab", name="Caption", exact=True).click()
+            seen.page.locator("[data-layer=both]").click()
             save(seen, given.out / "app-caption.png")
 
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttd.annotate.map_masks import mask_from_map, painted
-from ttd.annotate.prompts import Dab, Prompts
+from ttd.annotate.masks import Dab, Prompts, mask_from_map, painted
 
 
 def flood(allowed: np.ndarray, spot: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttd.annotate.prompts import Prompts
+from ttd.annotate.masks import Prompts
 from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, Record
 from ttd.errors import InputError
 

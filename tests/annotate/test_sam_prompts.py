@@ -9,7 +9,7 @@ import pytest
 
 from tests.annotate.samples import COLOURS, SIZE, colour_model, halves
 from tests.tiny_models import tiny_sam_model
-from ttd.annotate.prompts import Prompts
+from ttd.annotate.masks import Prompts
 from ttd.annotate.proposals import Proposer, mask_from_sam
 from ttd.refine.sam import SAMPrediction, SAMRefiner
 

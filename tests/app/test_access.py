@@ -54,3 +54,11 @@ def test_a_proxy_adds_its_name_to_those_that_are_accepted() -> None:
     assert only_a_path.origin is None
     with pytest.raises(InputError, match="https://name/path"):
         Access("127.0.0.1", 7860, root_path="ttd")
+
+
+def test_everybody_is_let_in_only_where_that_is_said() -> None:
+    assert Access("0.0.0.0", 7860, public=True).hosts is None
+    for site in ("example.org", "https://example.org/path", "https://a.org; script-src *", "https://a.org 'self'"):
+        with pytest.raises(InputError, match="--embed"):
+            Access("127.0.0.1", 7860, embed=(site,))
+    assert Access("127.0.0.1", 7860, embed=("https://huggingface.co",)).embed == ("https://huggingface.co",)

@@ -43,13 +43,13 @@ def question(image: str, scene: Scene) -> Question:
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every batch of images that a CLIP encodes."""
     seen: list[int] = []
-    encode = CLIPEncoder.encode_image
+    encode = CLIPEncoder.encode_windows
 
     def counted(self: CLIPEncoder, *arguments: Any) -> object:
         seen.append(1)
         return encode(self, *arguments)
 
-    monkeypatch.setattr(CLIPEncoder, "encode_image", counted)
+    monkeypatch.setattr(CLIPEncoder, "encode_windows", counted)
     return seen
 
 
@@ -66,9 +66,11 @@ def test_the_answer_equals_the_models(pool: ModelPool, question: Question, image
     assert found.words is not None
     assert_same_tagging(found.words.tagging, model.tag(image, scene.caption), MINI)
     assert found.words.tagging.selected == ["lion", "couch"]
-    assert list(found.words.maps) == ["lion", "couch"]
-    sim = model.similarity(image, ["lion", "couch"])
-    expected = model.heatmaps(image, ["lion", "couch"])
+    assert found.words.selected == ["lion", "couch"]
+    assert list(found.words.maps) == [word.text for word in found.words.tagging.ranked()]
+    assert_close(found.words.sim, model.similarity(image, found.words.texts).numpy(), MINI)
+    sim = model.similarity(image, list(found.words.maps))
+    expected = model.heatmaps(image, list(found.words.maps))
     assert_close(np.stack(list(found.words.maps.values())), expected, MINI, scale=map_scale(sim))
     (view,) = found.captions
     mask = model.caption_mask(image, scene.caption, threshold=0.5)
@@ -76,7 +78,7 @@ def test_the_answer_equals_the_models(pool: ModelPool, question: Question, image
     assert_same_decisions(view.mask, mask, heat - 0.5, rounding)
     assert found.segmentation is not None
     labels = model.segment(image, ["lion", "couch"])
-    large = resize(model.encoder.calibration(sim), labels.label_map.shape)
+    large = resize(model.encoder.calibration(sim[:2]), labels.label_map.shape)
     rounding = float_tolerance(torch.float32, MINI, scale=calibrated_scale(model.encoder))
     margin = label_margin(large, labels.background)
     assert_same_decisions(found.segmentation.label_map, labels.label_map, margin, rounding)

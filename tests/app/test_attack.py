@@ -22,11 +22,10 @@ pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
 
 from tests.app.conftest import new_pool
 from tests.app.visitor import PageProcess, Visitor, ask, broken_off, free_port, multipart, running, stored, upload
-from ttd.app import upload_folder
-from ttd.app.access import Access
-from ttd.app.logins import LoginDelays
+from ttd.app.access import Access, LoginDelays
 from ttd.app.security import API, HEARTBEAT, UPLOAD
 from ttd.app.server import page
+from ttd.app.uploads import UploadFolder
 
 MB = 1 << 20
 USER, PASSWORD = "anna", "correct horse"
@@ -127,7 +126,7 @@ def test_nothing_stays_of_uploads_that_are_refused_or_broken_off(port: int) -> N
 def test_accepted_uploads_have_a_limit_together_and_the_newest_are_there(
     adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_folder.UploadFolder.__init__, "__defaults__", (5 * MB, 60.0))
+    monkeypatch.setattr(UploadFolder.__init__, "__defaults__", (5 * MB, 60.0))
     with page(new_pool(adapter), Access("127.0.0.1", free_port())) as address:
         port = int(address.rstrip("/").rsplit(":", 1)[1])
         folder = Path(os.environ["GRADIO_TEMP_DIR"])

@@ -54,7 +54,7 @@ def tab(opened: Browser, address: str) -> Iterator[Visit]:
 
 
 def chosen(page: Page) -> list[str]:
-    return [re.sub(r"^✓ |[\d.]+$", "", word) for word in page.locator("#ttd-words .ttd-chosen").all_inner_texts()]
+    return [re.sub(r"^✓ |[\d.]+$", "", word) for word in page.locator("#ttd-viewer .ttd-chosen").all_inner_texts()]
 
 
 def status(page: Page) -> str:
@@ -74,6 +74,14 @@ def set_slider(page: Page, name: str, value: float) -> None:
     field.press("Tab")
 
 
+def open_settings(page: Page) -> None:
+    page.locator("#ttd-settings button").first.click()
+
+
+def canvas(page: Page) -> str:
+    return str(page.evaluate("document.querySelector('#ttd-viewer canvas').toDataURL()"))
+
+
 def open_part(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
@@ -89,20 +97,86 @@ def test_upload_words_maps_and_a_threshold_without_encoding_again(tab: Visit, im
     assert page.locator("#ttd-maps img").count() == 1 + len(expected.selected)
     open_part(page, "Caption")
     before = page.locator("#ttd-captions").inner_text()
+    open_settings(page)
     for threshold in (0.9, 0.2, 0.8):
         answered(page, lambda t=threshold: set_slider(page, "#ttd-threshold", t))
     assert "encoded before" in status(page)
     after = page.locator("#ttd-captions").inner_text()
-    assert "mask at 0.50" in before
+    assert "mask at 0.20" in before
     assert "mask at 0.80" in after
     share = load("mini").caption_mask(image, caption, threshold=0.8).mean()
     assert f"{share:.1%}" in after
 
 
+def test_the_maps_of_all_words_are_there_without_another_request(tab: Visit, image: str, scene: Scene) -> None:
+    page = tab.page
+    page.locator("#ttd-caption textarea").fill(scene.caption)
+    answered(page, lambda: page.locator("#ttd-image input[type=file]").first.set_input_files(image))
+    page.locator("#ttd-result").scroll_into_view_if_needed()
+    tab.requested.clear()
+    words = page.locator("#ttd-viewer button.ttd-word")
+    seen = set()
+    for number in range(words.count()):
+        words.nth(number).click()
+        name = words.nth(number).get_attribute("data-name")
+        page.wait_for_function(
+            "name => document.querySelector('#ttd-viewer canvas').ariaLabel.endsWith(`layer: ${name}`)", arg=name
+        )
+        seen.add(canvas(page))
+    assert len(seen) == words.count() >= 3
+    # The most similar words where somebody clicks: those of the model at that patch.
+    box = page.locator("#ttd-viewer canvas").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.7 * box["width"], box["y"] + 0.3 * box["height"])
+    near = page.locator("#ttd-viewer .ttd-near")
+    near.first.wait_for()
+    texts = [word.text for word in load("mini").tag(image, scene.caption).distinct()]
+    sim = load("mini").similarity(image, texts)
+    here = sim[:, int(0.3 * sim.shape[1]), int(0.7 * sim.shape[2])].numpy()
+    order = np.argsort(-here)[:5]
+    assert near.all_inner_texts() == [f"{texts[index]} {here[index]:.3f}" for index in order]
+    # With the keys alone: zoom, and the layers by Tab and Enter.
+    page.locator("#ttd-viewer .ttd-window").focus()
+    page.keyboard.press("+")
+    assert page.locator("[data-zoom-value]").inner_text() == "140 %"
+    page.keyboard.press("0")
+    page.locator("[data-layer=best]").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("[data-layer=best]").get_attribute("aria-pressed") == "true"
+    assert [url for url in tab.requested if not url.startswith(("data:", "blob:"))] == []
+
+
+def test_enter_asks_and_a_phone_is_taken_to_the_result(opened: Browser, address: str) -> None:
+    seen = visit(opened, address, (390, 844))
+    page = seen.page
+    page.locator("#ttd-maps img").first.wait_for()
+    field = page.locator("#ttd-caption textarea")
+    field.fill("a lion")
+    field.press("Shift+Enter")
+    field.type("and a couch")
+    assert field.input_value() == "a lion\nand a couch"
+
+    def enter() -> None:
+        field.press("Enter")
+        assert "ttd-busy" in (page.locator("body").get_attribute("class") or "")
+
+    answered(page, enter)
+    page.wait_for_function("document.querySelector('#ttd-result').getBoundingClientRect().top < innerHeight / 2")
+    assert "ttd-busy" not in (page.locator("body").get_attribute("class") or "")
+    assert field.input_value() == "a lion\nand a couch"
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    seen.page.close()
+
+
 def test_adapter_before_and_after(tab: Visit, image: str) -> None:
     page = tab.page
+    open_settings(page)
     page.locator("#ttd-adapter input").click()
     answered(page, lambda: page.get_by_role("option", name="changed").click())
+    page.locator("[data-layer=both]").click()
+    shown = canvas(page)
+    page.locator("[data-field=split]").fill("1")
+    page.wait_for_function(f"document.querySelector('#ttd-viewer canvas').toDataURL() != {json.dumps(shown)}")
     open_part(page, "Caption")
     assert page.locator("#ttd-captions h4").all_inner_texts() == ["before: mini", "after: changed"]
     images = page.locator("#ttd-captions img")
@@ -127,8 +201,9 @@ def test_segment_opacity_and_downloads(tab: Visit) -> None:
     page.keyboard.press("Tab")
     page.wait_for_function("getComputedStyle(document.querySelector('#ttd-segments .ttd-upper')).opacity == '0.25'")
     assert upper.count() == 1
+    open_part(page, "Download")
     files = {}
-    for name in ("label", "overlay", "json"):
+    for name in ("label-png", "overlay", "json", "coco-json", "svg", "pdf"):
         with page.expect_download() as coming:
             page.locator(f"#ttd-get-{name}").click()
         files[coming.value.suggested_filename] = Path(coming.value.path()).read_bytes()
@@ -139,18 +214,45 @@ def test_segment_opacity_and_downloads(tab: Visit) -> None:
     shares = np.bincount(labels.ravel(), minlength=4) / labels.size
     assert list(record["segmentation"]["shares"].values()) == pytest.approx(list(shares))
     assert Image.open(io.BytesIO(files["ttd-overlay.png"])).width > 1024  # the image and its legend
+    coco = json.loads(files["ttd-coco.json"])
+    assert [one["area"] for one in coco["annotations"]] == [
+        int((labels == n).sum()) for n in (1, 2, 3) if (labels == n).any()
+    ]
+    assert {one["name"] for one in coco["categories"]} <= {"lion", "couch", "turtle"}
+    assert b"<svg" in files["ttd.svg"]
+    assert b"lion" in files["ttd.svg"]
+    assert files["ttd.pdf"].startswith(b"%PDF")
+
+
+def test_a_link_opens_the_page_with_the_same_question(tab: Visit, opened: Browser) -> None:
+    page = tab.page
+    answered(page, lambda: page.locator("#ttd-examples button").nth(2).click())
+    page.locator("#ttd-caption textarea").fill("a whale, a red & blue boat?")
+    answered(page, lambda: page.locator("#ttd-go").click())
+    open_part(page, "Download")
+    answered(page, lambda: page.locator("#ttd-link").click())
+    page.wait_for_function("location.search.includes('example=2')")
+    other = visit(opened, page.url)
+    other.page.locator("#ttd-maps img").first.wait_for()
+    assert other.page.locator("#ttd-caption textarea").input_value() == "a whale, a red & blue boat?"
+    assert chosen(other.page) == chosen(page)
+    other.page.goto(page.url.replace("protocol=default", "protocol=..%2Fx"))
+    other.page.locator("#ttd-status [role=alert]").wait_for()
+    assert "settings that this page does not have" in status(other.page)
+    other.page.close()
 
 
 def test_examples_work_with_one_click(tab: Visit) -> None:
     page = tab.page
     before = page.locator("#ttd-caption textarea").input_value()
-    answered(page, lambda: page.locator("#ttd-examples .gallery-item").nth(2).click())
+    answered(page, lambda: page.locator("#ttd-examples button").nth(2).click())
     assert page.locator("#ttd-caption textarea").input_value() != before
     assert len(chosen(page)) >= 2
 
 
 def test_mistakes_are_sentences_on_the_page(tab: Visit, tmp_path: Path) -> None:
     page = tab.page
+    before = page.locator("#ttd-maps img").count()
     page.locator("#ttd-caption textarea").fill("   ")
     answered(page, lambda: page.locator("#ttd-go").click())
     told = page.locator("#ttd-status [role=alert]").inner_text()
@@ -163,7 +265,9 @@ def test_mistakes_are_sentences_on_the_page(tab: Visit, tmp_path: Path) -> None:
     assert "broken.png" in said
     assert "/tmp" not in said
     assert "Traceback" not in page.locator("body").inner_text()
-    assert page.locator("#ttd-maps img").count() == 0
+    # What was there before is there still, and the image's field does not show a broken one.
+    assert page.locator("#ttd-maps img").count() == before
+    page.wait_for_function("[...document.querySelectorAll('#ttd-image img')].every(one => one.naturalWidth)")
 
 
 def test_what_is_written_stays_text(tab: Visit) -> None:
@@ -176,7 +280,7 @@ def test_what_is_written_stays_text(tab: Visit) -> None:
     page.wait_for_function("[...document.images].every(one => one.complete)")  # or has failed, as theirs would
     assert "broken in" not in page.title()
     assert page.locator("img[src=x]").count() == 0
-    assert "onerror" in page.locator("#ttd-words").inner_text()
+    assert "onerror" in page.locator("#ttd-viewer").inner_text()
 
 
 def test_two_tabs_at_once(tab: Visit, opened: Browser, address: str) -> None:
@@ -193,11 +297,12 @@ def test_two_tabs_at_once(tab: Visit, opened: Browser, address: str) -> None:
     other.page.close()
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (800, 1000)])
+@pytest.mark.parametrize("size", [(1280, 800), (800, 1000), (390, 844)])
 def test_nothing_sticks_out(opened: Browser, address: str, size: tuple[int, int]) -> None:
     seen = visit(opened, address, size)
     seen.page.locator("#ttd-maps img").first.wait_for()
-    for name in ("Words", "Caption", "Most similar word", "Segment"):
+    # On a phone the parts that do not fit are in a menu of gradio's.
+    for name in ("Words", "Caption", "Most similar word", "Segment")[: 4 if size[0] > 400 else 2]:
         open_part(seen.page, name)
         seen.page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         wide = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -225,7 +330,7 @@ def test_a_password_is_asked_for_and_lets_in(opened: Browser, adapter: Path) -> 
     with page(new_pool(adapter), Access("127.0.0.1", free_port(), "anna", "correct horse")) as where:
         seen = visit(opened, where)
         seen.page.locator("input[type=password]").wait_for()
-        assert seen.page.locator("#ttd-words").count() == 0
+        assert seen.page.locator("#ttd-viewer").count() == 0
         seen.page.locator("input:not([type=password])").first.fill("anna")
         seen.page.locator("input[type=password]").fill("correct horse")
         seen.page.get_by_role("button").first.click()

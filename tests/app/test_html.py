@@ -20,6 +20,7 @@ from ttd.app.html import (
     ink,
     labelled_html,
     maps_html,
+    notes_html,
     notice,
     segmentation_html,
     words_html,
@@ -66,12 +67,12 @@ def images(html: str) -> list[Image.Image]:
 
 def words_of(found: Tagging, maps: dict[str, np.ndarray]) -> WordsResult:
     texts = [word.text for word in found.distinct()]
-    return WordsResult(found, maps, np.zeros((3, 4), dtype=np.int64), texts)
+    return WordsResult(found, maps, np.zeros((len(texts), 3, 4), dtype=np.float32), texts)
 
 
 def test_words_carry_their_score_as_colour_and_the_choice_as_a_mark() -> None:
     found = tagging("a dog, on grass", {"dog": 0.5, "grass": 0.1}, {"dog"})
-    html = words_html(words_of(found, {}), None)
+    html = words_html(words_of(found, {}))
     page = Page(html)
     dog, grass = page.with_class("ttd-word")
     assert "ttd-chosen" in dog["class"]
@@ -91,7 +92,7 @@ def test_nothing_a_visitor_writes_becomes_an_element(parts: list[str]) -> None:
     caption = " ".join(parts)
     words = tuple(TaggedWord(part, i, None, None, float(i), i % 2 == 0) for i, part in enumerate(parts))
     found = Tagging(caption, words, unknown=tuple(parts), truncated=tuple(parts))
-    html = words_html(words_of(found, {}), 170) + notice(caption, "error")
+    html = words_html(words_of(found, {})) + notes_html(found, 170) + notice(caption, "error")
     html += segmentation_html(Segmentation(np.zeros((6, 8), np.uint16), tuple(parts)), IMAGE)
     view = CaptionResult(caption, np.zeros((6, 8), np.float32), np.zeros((6, 8), np.bool_))
     html += captions_html([view], IMAGE, 0.5)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ttd.app import logins
-from ttd.app.logins import LoginDelays, TooManyLogins
+from ttd.app import access
+from ttd.app.access import LoginDelays, TooManyLogins
 
 
 class Clock:
@@ -92,7 +92,7 @@ def test_many_at_once_are_checked_one_after_the_other_and_only_so_many_wait(dela
         return await asyncio.gather(*one, return_exceptions=True)
 
     found = asyncio.run(storm())
-    answered = logins.MAX_WAITING + 1  # the first one does not wait
+    answered = access.MAX_WAITING + 1  # the first one does not wait
     assert found.count(False) == answered
     assert sum(isinstance(one, TooManyLogins) for one in found) == 100 - answered
     assert tries(delays, 1, address="203.0.113.8", right=True) == [True]
@@ -101,7 +101,7 @@ def test_many_at_once_are_checked_one_after_the_other_and_only_so_many_wait(dela
 def test_what_is_known_is_bounded_and_long_delays_are_forgotten_last(
     delays: LoginDelays, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logins, "MAX_KNOWN", 50)
+    monkeypatch.setattr(access, "MAX_KNOWN", 50)
     tries(delays, 5, right=False)
     waited = len(clock.waits)
     for number in range(200):
@@ -110,6 +110,6 @@ def test_what_is_known_is_bounded_and_long_delays_are_forgotten_last(
     assert len(clock.waits) == waited
     tries(delays, 1, right=False)
     assert clock.waits[-1] == pytest.approx(16)
-    clock.now += logins.FORGOTTEN_AFTER + 1
+    clock.now += access.FORGOTTEN_AFTER + 1
     tries(delays, 1, user="somebody", right=False)
     assert len(delays) == 1

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ttd.app.heartbeats import Heartbeats
-from ttd.app.logins import CLIENT
-from ttd.app.security import API, BODY_BYTES, FILE, HEARTBEAT, JOIN, LOGIN_CHECK, UPLOAD, Guard
-from ttd.app.upload_folder import UploadFolder
+from ttd.app.access import CLIENT
+from ttd.app.security import API, BODY_BYTES, FILE, HEARTBEAT, JOIN, LOGIN_CHECK, UPLOAD, Guard, Heartbeats
+from ttd.app.uploads import UploadFolder
 
 LIMIT = 1 << 20
 HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -52,6 +51,20 @@ def test_the_page_itself_passes_with_its_policy(client: TestClient, folder: Path
         assert "default-src 'self'" in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers.get_list("referrer-policy") == ["no-referrer"]
+
+
+def test_health_is_asked_by_any_name_and_says_nothing_else(folder: Path) -> None:
+    asker = TestClient(Guard(echo, UploadFolder(folder), HOSTS, LIMIT), base_url="http://10.1.2.3:7860")
+    assert (asker.get("/healthz").status_code, asker.get("/healthz").text) == (200, "ok")
+    assert asker.get("/").status_code == 403
+    assert asker.post("/healthz").status_code == 403
+
+
+def test_only_named_sites_may_show_the_page_in_a_frame(client: TestClient, folder: Path) -> None:
+    guard = Guard(echo, UploadFolder(folder), HOSTS, LIMIT, embed=("https://example.org",))
+    shown = TestClient(guard, base_url="http://localhost:7860").get("/").headers["content-security-policy"]
+    assert shown.endswith("frame-ancestors https://example.org")
+    assert client.get("/").headers["content-security-policy"].endswith("frame-ancestors 'none'")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def port(adapter: Path) -> Iterator[int]:
 def test_the_page_is_there_and_names_no_other_server_to_load_from(port: int) -> None:
     status, html = ask(port, "/")
     assert status == 200
-    assert b"ttd-words" in html
+    assert b"ttd-viewer" in html
     assert b"googleapis" not in html
     config = json.loads(ask(port, "/config")[1])
     assert config["analytics_enabled"] is False
@@ -128,7 +128,7 @@ def test_with_a_user_nothing_is_there_without_the_password(adapter: Path) -> Non
         for path in ("/config", FILE + str(example), f"{API}/queue/data?session_hash=x"):
             assert ask(number, path)[0] == 401, path
         assert upload(number, "x.png", b"x")[0] == 401
-        assert b"ttd-words" not in ask(number, "/")[1]
+        assert b"ttd-viewer" not in ask(number, "/")[1]
         form = {"Content_Type": "application/x-www-form-urlencoded"}
         for user, password in ((USER, "wrong"), (USER, ""), ("", ""), ("eva", PASSWORD)):
             body = f"username={user}&password={quote(password)}".encode()
@@ -145,7 +145,7 @@ def test_with_a_user_nothing_is_there_without_the_password(adapter: Path) -> Non
         cookies = [value.split(";")[0] for name, value in answer.getheaders() if name.lower() == "set-cookie"]
         status, config = ask(number, "/config", Cookie="; ".join(cookies))
         assert status == 200
-        assert b"ttd-words" in config
+        assert b"ttd-viewer" in config
 
 
 def test_a_taken_port_is_a_sentence(port: int, adapter: Path) -> None:

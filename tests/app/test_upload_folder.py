@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from ttd.app import upload_folder
-from ttd.app.upload_folder import UploadFolder, UploadRefused
+from ttd.app.uploads import MAX_AT_ONCE, UploadFolder, UploadRefused
 
 MOST = 1000
 
@@ -118,7 +117,7 @@ def test_the_oldest_uploads_make_room_and_their_folders_go(folder: Path) -> None
 
 
 def test_many_small_uploads_are_bounded_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_folder, "MAX_FILES", 5)
+    monkeypatch.setattr("ttd.app.uploads.MAX_FILES", 5)
     uploads, app = UploadFolder(folder), Writer(folder)
     for number in range(12):
         take(uploads, app, sending(bytes([number])), f"{number}.png")
@@ -136,8 +135,7 @@ def test_no_more_than_so_many_arrive_at_once(folder: Path) -> None:
             return {"type": "http.request", "body": b"x", "more_body": False}
 
         running = [
-            asyncio.create_task(uploads.take(app, {"name": "a"}, slow, nothing, MOST))
-            for _ in range(upload_folder.MAX_AT_ONCE)
+            asyncio.create_task(uploads.take(app, {"name": "a"}, slow, nothing, MOST)) for _ in range(MAX_AT_ONCE)
         ]
         await asyncio.sleep(0)  # all of them have begun
         with pytest.raises(UploadRefused, match="try again") as refused:

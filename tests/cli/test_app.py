@@ -70,6 +70,8 @@ def test_the_password_comes_from_a_file_or_the_environment(
         (["--annotate", "images"], "--out"),
         (["--out", "set"], "--annotate"),
         (["--port", "0"], "--port"),
+        (["--host", "0.0.0.0", "--user", "anna", "--public"], "--public"),
+        (["--embed", "example.org; script-src *"], "--embed"),
     ],
 )
 def test_mistakes_are_sentences(run: Run, served: list[Any], arguments: list[str], sentence: str) -> None:

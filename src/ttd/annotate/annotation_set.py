@@ -202,6 +202,19 @@ class AnnotationSet:
                 self._put(opened, opened.record(SKIPPED, ""), None)
         self.store.delete_draft(opened.item.id)
 
+    def take_back(self, opened: OpenItem, before: Record | None) -> None:
+        """Undoes the last `accept` or `skip` of an item: `before` is its record again, its clicks are a draft.
+
+        Raises:
+            RecordChanged: another tab decided about it meanwhile.
+        """
+        if before is None:
+            self.store.remove(opened.item.id, opened.base_version)
+            version = 0
+        else:
+            version = self.store.put(before, opened.base_version).version
+        self.store.save_draft(opened.item.id, {**opened.draft(), "base_version": version})
+
     def release(self, tab: str) -> None:
         """Frees the item of a tab that was closed."""
         self.claims.release(tab)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from ttd.annotate.export import Exporter, image_file, write_image
-from ttd.annotate.map_masks import Mask
+from ttd.annotate.masks import Mask
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.annotate.store import AnnotationStore
 from ttd.documents import read_json

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ttd.annotate.map_masks import Mask
-from ttd.annotate.prompts import Prompts
+from ttd.annotate.masks import Mask, Prompts
 from ttd.annotate.proposals import EncodedPair, Proposer
 from ttd.annotate.queue import QueueImage, QueueItem
 from ttd.annotate.records import ACCEPTED, Record
@@ -139,6 +138,11 @@ class OpenItem:
     def threshold(self) -> float:
         """The threshold of the active word's map, 0..1."""
         return self._proposer.threshold if self.prompts.threshold is None else self.prompts.threshold
+
+    @property
+    def notice(self) -> str | None:
+        """Where the image is not what the model learned from: what that means for the proposals."""
+        return self._encoded.notice
 
     @property
     def mask_source(self) -> str:

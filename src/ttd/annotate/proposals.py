@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ttd.annotate.map_masks import Mask, mask_from_map, painted
-from ttd.annotate.prompts import Box, Point, Prompts
+from ttd.annotate.masks import Box, Mask, Point, Prompts, mask_from_map, painted
 from ttd.lru_cache import LRUCache
 from ttd.text.words import is_stop_word, split_words
 
@@ -76,11 +75,13 @@ class EncodedPair:
     Attributes:
         size: (H, W) of the image.
         candidates: the caption's distinct words with their scores, without stop words.
+        notice: where the image is not what the model learned from, see `TTD.notice`.
         number: another one for every pair of a proposer.
     """
 
     size: tuple[int, int]
     candidates: tuple[Candidate, ...]
+    notice: str | None
     number: int
     _image: EncodedImage
     _embedding: SAMEmbedding | None
@@ -138,13 +139,16 @@ class Proposer:
             candidates: tuple[Candidate, ...] = ()
             with self._model_lock:
                 image_features = self._model.encode(image, self._options)
+                notice = self._model.notice(image_features)
                 if words := candidate_words(caption):
                     scored = self._model.tag(image_features, None, tags=words).words
                     candidates = tuple(Candidate(word.text, word.score, word.selected) for word in scored)
             embedding = None if self._sam is None else self._sam.encode(image)
             # Of the image only its size matters from here on; its pixels would stay as long as the item is open.
             features = replace(image_features, image=Image.new("1", image.size))
-            return EncodedPair((image.height, image.width), candidates, next(self._numbers), features, embedding)
+            return EncodedPair(
+                (image.height, image.width), candidates, notice, next(self._numbers), features, embedding
+            )
 
     def prepare(self, encoded: EncodedPair, words: Sequence[str]) -> None:
         """Computes the maps of several words at once, which is faster than one by one; no more than are kept."""

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ttd.annotate.map_masks import Mask
-from ttd.annotate.prompts import Prompts
+from ttd.annotate.masks import Mask, Prompts
 from ttd.documents import parse_json
 from ttd.errors import InputError
 from ttd.safe_paths import check_name

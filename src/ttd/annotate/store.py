@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ttd.annotate.records import Record
+from ttd.annotate.records import SKIPPED, Record
 from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
@@ -169,6 +169,19 @@ class AnnotationStore:
                 except (OSError, InputError) as error:
                     raise ExportFailed(record, error) from error
         return record
+
+    def remove(self, identifier: str, base_version: int) -> None:
+        """Removes a record and what was exported from it; raises `RecordChanged` as `put`."""
+        with self._locked():
+            newest = self.get(identifier)
+            if newest is None:
+                return
+            if newest.version != base_version:
+                raise RecordChanged(newest)
+            if self._export is not None:
+                # First, so that a kill in between leaves a record whose files are written again at the next start.
+                self._export(replace(newest, status=SKIPPED, verdict=None))
+            self._record(identifier).unlink()
 
     def summaries(self) -> dict[str, RecordSummary]:
         """All records without masks, by id. Only files that changed since the last call are read again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,15 +102,26 @@ class WordsResult:
 
     Attributes:
         tagging: the caption's words.
-        maps: of the selected words, highest score first, at most `MOST_PANELS`: float32 [h,w] in 0..1.
-        best: the most similar word of every patch, [h',w'], an index into `texts`.
+        maps: of the `MOST_PANELS` words with the highest scores, highest first: float32 [h,w] in 0..1.
+        sim: cosines of every patch with the distinct words, float32 [N,h',w'].
         texts: the distinct words.
     """
 
     tagging: Tagging
     maps: dict[str, npt.NDArray[np.float32]]
-    best: npt.NDArray[np.integer]
+    sim: npt.NDArray[np.float32]
     texts: list[str]
+
+    @property
+    def best(self) -> npt.NDArray[np.integer]:
+        """The most similar word of every patch, [h',w'], an index into `texts`."""
+        best: npt.NDArray[np.integer] = self.sim.argmax(axis=0)
+        return best
+
+    @property
+    def selected(self) -> list[str]:
+        """The selected words that have a map."""
+        return [word.text for word in self.tagging.ranked() if word.selected and word.text in self.maps]
 
 
 @dataclass(frozen=True)
@@ -117,21 +129,24 @@ class PageAnswer:
     """Everything that the page shows.
 
     Attributes:
-        image: at the shown size.
+        image: at the maps' size; `canvas`: larger.
         words: None with `threshold_only`.
         captions: the caption's map; with an adapter two, without and with it.
         segmentation: at the shown size.
         seconds: the time to compute it.
         newly_encoded: whether the image had to be encoded for it.
+        notice: where the image is not what the model learned from, see `TTD.notice`.
         vocabulary_size: the number of words of a model with a closed vocabulary, None for others.
     """
 
     image: Image.Image
+    canvas: Image.Image
     words: WordsResult | None
     captions: list[CaptionResult]
     segmentation: Segmentation | None
     seconds: float
     newly_encoded: bool
+    notice: str | None
     vocabulary_size: int | None
 
 
@@ -167,13 +182,27 @@ def answer(pool: ModelPool, question: Question, *, threshold_only: bool = False)
             newly_encoded = newly_encoded or base.newly_encoded
     seconds = time.perf_counter() - start
     vocabulary_size = None if vocabulary is None else len(vocabulary)
-    return PageAnswer(image.shown.image, words, captions, segmentation, seconds, newly_encoded, vocabulary_size)
+    return PageAnswer(
+        image=image.shown.image,
+        canvas=image.canvas,
+        words=words,
+        captions=captions,
+        segmentation=segmentation,
+        seconds=seconds,
+        newly_encoded=newly_encoded,
+        notice=image.notice,
+        vocabulary_size=vocabulary_size,
+    )
 
 
 @dataclass(frozen=True)
 class PageDownload:
-    """What can be downloaded: image and label map at the image's own size, and all numbers (`record`)."""
+    """What can be downloaded: image and label map at the image's own size, and all numbers (`record`).
 
+    `name` is that of the image's file, without folders.
+    """
+
+    name: str
     image: Image.Image
     tagging: Tagging
     segmentation: Segmentation | None
@@ -192,10 +221,11 @@ def download(pool: ModelPool, question: Question) -> PageDownload:
     settings = {name: value for name, value in asdict(question).items() if name != "path"}
     record = {
         "settings": settings,
+        "notice": full.notice,
         "tagging": tagging.to_dict(),
         "segmentation": segmentation.to_dict() if segmentation else None,
     }
-    return PageDownload(full.shown.image, tagging, segmentation, record)
+    return PageDownload(Path(path).name, full.shown.image, tagging, segmentation, record)
 
 
 def threshold_of(pool: ModelPool, model: str, adapter: str, protocol: str) -> float:
@@ -209,11 +239,10 @@ def _tag(model: ModelInUse, image: PageImage, question: Question) -> Tagging:
 
 
 def _words(model: ModelInUse, image: PageImage, tagging: Tagging) -> WordsResult:
-    selected = [word.text for word in tagging.ranked() if word.selected][:MOST_PANELS]
-    maps = dict(zip(selected, model.ttd.heatmaps(image.shown, selected), strict=True)) if selected else {}
+    highest = [word.text for word in tagging.ranked()][:MOST_PANELS]
+    maps = dict(zip(highest, model.ttd.heatmaps(image.shown, highest), strict=True))
     texts = [word.text for word in tagging.distinct()]
-    best = model.ttd.similarity(image.shown, texts).argmax(dim=0).cpu().numpy()
-    return WordsResult(tagging, maps, best, texts)
+    return WordsResult(tagging, maps, model.ttd.similarity(image.shown, texts).float().cpu().numpy(), texts)
 
 
 def _after(adapter: str) -> str:

@@ -6,28 +6,41 @@ import base64
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
-from PIL import Image
 
-from ttd.app import html
+from ttd.app import gallery, html
 from ttd.app.answers import AS_PROTOCOL, MAX_CAPTION, PageAnswer, Question, answer, download, threshold_of
-from ttd.app.html import FILES, notice
-from ttd.app.models import NO_ADAPTER, ModelPool
-from ttd.errors import TTDError
-from ttd.scenes.scene import example_scenes
+from ttd.app.downloads import DOWNLOADS, Download
+from ttd.app.examples import Example
+from ttd.app.html import notice
+from ttd.app.models import DECODED_SIDE, NO_ADAPTER, ModelPool
+from ttd.app.uploads import digest, read_upload
+from ttd.app.viewer import SCRIPT, layers_html, viewer_html
+from ttd.errors import InputError, TTDError
 from ttd.scoring import SCORES
-from ttd.viz.overlays import save_png
 
 _log = logging.getLogger(__name__)
 
-_WAITING = "Drop an image into the field on the left and write its caption, or choose one of the examples."
+_LINK = """(query) => {
+  if (!query) return [];
+  const link = `${location.origin}${location.pathname}?${query}`;
+  history.replaceState(null, '', link);
+  navigator.clipboard?.writeText(link).catch(() => {});
+  return [];
+}"""
+_WAITING = "Drop an image into its field and write its caption, or choose one of the examples."
+_TELL = "watch('value', () => document.dispatchEvent(new Event('{}')));"
 _SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--ttd-opacity', value); return []; }"
+_CHOOSE = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (button) trigger('click', {index: Number(button.dataset.example)});
+});"""
 _SAVE = """(file) => {
   if (!file) return [];
   const {name, type, data} = JSON.parse(file);
@@ -39,33 +52,6 @@ _SAVE = """(file) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   return [];
 }"""
-_TYPES = {"png": "image/png", "json": "application/json"}
-_EXAMPLES = 6
-_SEED = 1  # as `ttd demo`
-
-
-@dataclass(frozen=True)
-class Example:
-    """An image file, its caption, and what the image shows, separated by commas."""
-
-    path: Path
-    caption: str
-    tags: str
-
-
-def write_examples(folder: Path, number: int = _EXAMPLES) -> list[Example]:
-    """Draws scenes whose captions name two things that are in the image and one that is not.
-
-    Args:
-        folder: for the PNGs; made where it is missing.
-        number: of scenes.
-    """
-    examples = []
-    for scene in islice(example_scenes(_SEED), number):
-        path = folder / f"scene-{scene.index}.png"
-        save_png(Image.fromarray(scene.image), path)
-        examples.append(Example(path, scene.caption, ", ".join((*scene.nouns, scene.background))))
-    return examples
 
 
 def explore_tab(pool: ModelPool, examples: Sequence[Example]) -> Callable[[], None]:
@@ -78,19 +64,20 @@ def explore_tab(pool: ModelPool, examples: Sequence[Example]) -> Callable[[], No
     Returns:
         a function to call at the end of the Blocks: it connects the loading of the page with the first answer.
     """
-    with gr.Row():
-        with gr.Column(scale=3, min_width=300):
-            question = _fields(pool, examples)
-        with gr.Column(scale=8, min_width=480):
-            results = _results()
-    events = _Events(pool, examples, question, results)
+    with gr.Row(elem_id="ttd-explore"):
+        with gr.Column(elem_id="ttd-question"):
+            fields = _question(examples)
+        with gr.Column(elem_id="ttd-result"):
+            fields |= _results()
+        with gr.Column(elem_id="ttd-more"):
+            fields |= _more(pool, examples)
+    events = _Events(pool, examples, fields)
     events.connect()
     return events.on_load
 
 
-def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
-    """The left column, by the names of `Question`'s fields."""
-    choices = pool.choices
+def _question(examples: Sequence[Example]) -> dict[str, Any]:
+    """Image, caption and button, by the names of `Question`'s fields."""
     first = examples[0] if examples else None
     fields: dict[str, Any] = {}
     image = gr.Image(
@@ -108,24 +95,25 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
     fields["path"] = image
     fields["caption"] = gr.Textbox(
         first.caption if first else "",
-        label="Caption",
-        lines=2,
-        max_lines=4,
+        label="Caption (Enter asks, Shift+Enter starts a new line)",
+        lines=1,  # with more, Enter would start a new line
+        max_lines=5,
         max_length=MAX_CAPTION,
         submit_btn=False,
         elem_id="ttd-caption",
     )
     fields["go"] = gr.Button("Show", variant="primary", size="md", elem_id="ttd-go")
+    fields["good"] = gr.State(str(first.path) if first else None)  # the last image that could be read
+    return fields
+
+
+def _more(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
+    """Examples, and the settings."""
+    choices = pool.choices
+    fields: dict[str, Any] = {}
     if examples:
-        fields["examples"] = gr.Dataset(
-            components=[gr.Image(render=False)],
-            samples=[[str(example.path)] for example in examples],
-            label="Drawn scenes to try" + ("; mini is for drawings only" if "mini" in choices.models else ""),
-            samples_per_page=12,
-            type="index",
-            elem_id="ttd-examples",
-        )
-    with gr.Group():
+        fields["examples"] = gr.HTML(html.examples_html(examples), js_on_load=_CHOOSE, elem_id="ttd-examples")
+    with gr.Accordion("More", open=False, elem_id="ttd-settings"):
         with gr.Row():
             fields["model"] = gr.Dropdown(
                 list(choices.models),
@@ -143,7 +131,6 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
                 visible=bool(choices.adapters),
             )
         fields["threshold"] = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of masks", elem_id="ttd-threshold")
-    with gr.Accordion("More settings", open=False):
         fields["protocol"] = gr.Dropdown(choices.protocols, value="default", label="Protocol", elem_id="ttd-protocol")
         fields["refine"] = gr.Dropdown(
             [AS_PROTOCOL, *choices.refinements], value=AS_PROTOCOL, label="Refinement of maps", elem_id="ttd-refine"
@@ -154,10 +141,11 @@ def _fields(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def _results() -> dict[str, Any]:
-    """The right column."""
+    """The answer: the canvas, and below it what it shows as small images."""
     parts: dict[str, Any] = {}
-    parts["status"] = gr.HTML(notice(_WAITING), elem_id="ttd-status")
-    parts["words"] = gr.HTML("", elem_id="ttd-words")
+    parts["status"] = gr.HTML(notice(_WAITING), js_on_load=_TELL.format("ttd-answer"), elem_id="ttd-status")
+    parts["viewer"] = gr.HTML("", js_on_load=SCRIPT, elem_id="ttd-viewer")
+    parts["layers"] = gr.HTML("", js_on_load=_TELL.format("ttd-layers"), elem_id="ttd-layers")
     with gr.Tabs():
         with gr.Tab("Words"):
             parts["maps"] = gr.HTML("", elem_id="ttd-maps")
@@ -177,12 +165,19 @@ def _results() -> dict[str, Any]:
                 parts["background"] = gr.Checkbox(True, label="Background", scale=1, min_width=110)
                 parts["opacity"] = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of colours", scale=2, min_width=140)
             parts["segments"] = gr.HTML("", elem_id="ttd-segments")
+        with gr.Tab("Download"):
             with gr.Row():
                 parts["downloads"] = {
-                    name: gr.Button(f"Download {name}", size="sm", elem_id=f"ttd-get-{name.split()[0].lower()}")
-                    for name in FILES
+                    name: gr.Button(name, size="sm", min_width=110, elem_id=f"ttd-get-{name.lower().replace(' ', '-')}")
+                    for name in DOWNLOADS
                 }
-            parts["file"] = gr.Textbox(visible=False)
+            parts["link"] = gr.Button("Copy a link to this question", size="sm", elem_id="ttd-link")
+        with gr.Tab("Several images"):
+            parts["many"] = gr.HTML(gallery.FORM, js_on_load=gallery.SCRIPT, elem_id="ttd-many")
+            parts["gallery"] = gr.HTML("", elem_id="ttd-gallery")
+            parts["csv"] = gr.Button("Table as CSV", size="sm", interactive=False, elem_id="ttd-csv")
+            parts["table"] = gr.State("")
+    parts["file"] = gr.Textbox(elem_id="ttd-file")
     return parts
 
 
@@ -192,31 +187,30 @@ class _Events:
     Args:
         pool: the models.
         examples: those of the page.
-        fields, results: gradio's components of both columns, by name.
+        fields: gradio's components, by name.
     """
 
-    def __init__(
-        self, pool: ModelPool, examples: Sequence[Example], fields: dict[str, Any], results: dict[str, Any]
-    ) -> None:
+    def __init__(self, pool: ModelPool, examples: Sequence[Example], fields: dict[str, Any]) -> None:
         self._pool = pool
         self._examples = [(str(e.path), e.caption, e.tags) for e in examples]
-        self._fields = {**fields, **results}
+        self._fields = fields
         names = ("path", "caption", "tags", "model", "adapter", "protocol", "refine", "threshold", "score")
         self._names = (*names, "stop_words", "background")
         self._inputs = [self._fields[name] for name in self._names]
         self._numbers = itertools.count(1)
-        self._shown = ["status", "words", "maps", "captions", "best", "segments"]
-        self._threshold_parts = ["status", "captions", "segments"]
+        self._shown = ["status", "viewer", "layers", "maps", "captions", "best", "segments"]
+        self._threshold_parts = ["status", "layers", "captions", "segments"]
 
     def connect(self) -> None:
         """Every change of a field gives a new answer; a change of the threshold only the parts that depend on it."""
         f = self._fields
         whole = [self._fields[name] for name in self._shown]
         masks = [self._fields[name] for name in self._threshold_parts]
-        plain: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+        plain: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         latest: dict[str, Any] = {**plain, "trigger_mode": "always_last"}
-        for event in (f["go"].click, f["caption"].submit, f["path"].upload):
+        for event in (f["go"].click, f["caption"].submit):
             event(self.show, self._inputs, whole, **plain)
+        f["path"].upload(self.upload, [f["good"], *self._inputs], [f["path"], f["good"], *whole], **plain)
         for name in ("refine", "score", "stop_words"):
             f[name].input(self.show, self._inputs, whole, **latest)
         for name in ("model", "adapter", "protocol"):
@@ -224,21 +218,35 @@ class _Events:
         for event in (f["threshold"].input, f["background"].input, f["tags"].submit):
             event(self.show_masks, self._inputs, masks, **latest)
         f["opacity"].input(None, [f["opacity"]], None, js=_SET_OPACITY, api_visibility="private")
+        f["link"].click(self.link, self._inputs, [f["file"], f["status"]], **plain).then(
+            None, [f["file"]], None, js=_LINK, api_visibility="private"
+        )
         for name, button in f["downloads"].items():
             # One at a time: they are made at the image's own size, which may be 50 megapixels.
             button.click(
-                self._saver(name),
+                self._saver(DOWNLOADS[name]),
                 [f["opacity"], *self._inputs],
                 [f["file"], f["status"]],
                 **plain,
                 concurrency_limit=1,
                 concurrency_id="downloads",
             ).then(None, [f["file"]], None, js=_SAVE, api_visibility="private")
+        f["many"].submit(
+            self.show_many,
+            self._inputs,
+            [f["gallery"], f["table"], f["csv"]],
+            **plain,
+            concurrency_limit=1,
+            concurrency_id="many",
+        )
+        f["csv"].click(_csv_file, [f["table"]], [f["file"]], **plain).then(
+            None, [f["file"]], None, js=_SAVE, api_visibility="private"
+        )
         if "examples" in f:
             f["examples"].click(
                 self.show_example,
-                [f["examples"], *self._inputs],
-                [f["path"], f["caption"], f["tags"], *whole],
+                self._inputs,
+                [f["path"], f["good"], f["caption"], f["tags"], *whole],
                 **plain,
             )
 
@@ -247,11 +255,60 @@ class _Events:
         context = gr.context.Context.root_block
         assert context is not None
         whole = [self._fields[name] for name in self._shown]
-        context.load(self.switch, self._inputs, [self._fields["threshold"], *whole], api_visibility="private")
+        given = [*self._inputs, self._fields["good"]]
+        context.load(self.arrive, self._inputs, [*given, *whole], api_visibility="private")
+
+    def arrive(self, request: gr.Request, *values: Any) -> list[Any]:
+        """The fields' values and the answer for a page that was just opened, by a link to a question or without one."""
+        given = dict(zip(self._names, values, strict=True))
+        asked = dict(request.query_params)
+        given |= {name: asked[name] for name in self._names if name in asked and name != "path"}
+        for name in ("stop_words", "background"):
+            given[name] = str(given[name]).lower() in ("true", "1")
+        number = asked.get("example", "")
+        if number.isdigit() and int(number) < len(self._examples):
+            given["path"] = self._examples[int(number)][0]
+
+        def parts() -> list[Any]:
+            choices = self._pool.choices
+            choices.names(given["model"], given["adapter"])
+            if given["protocol"] not in choices.protocols or given["refine"] not in (AS_PROTOCOL, *choices.refinements):
+                raise InputError("This link names settings that this page does not have.")
+            if "threshold" not in asked:
+                given["threshold"] = threshold_of(self._pool, given["model"], given["adapter"], given["protocol"])
+            given["threshold"] = min(1.0, max(0.0, _as_number(given["threshold"])))
+            changed = list(given.values())
+            if given["path"] is None:
+                return [*changed, None, self._status(_WAITING), *[gr.skip()] * (len(self._shown) - 1)]
+            return [*changed, given["path"], *self._draw(answer(self._pool, self._question(changed)), changed)]
+
+        return self._guarded(parts, len(self._shown), before=[gr.skip()] * (len(self._names) + 1))
+
+    def link(self, *values: Any) -> list[Any]:
+        """The settings of a question as the end of a link, with the example's number where the image is one."""
+        given = dict(zip(self._names, values, strict=True))
+        paths = [_digest_or_none(path) for path, *_ in self._examples]
+        path = given.pop("path")
+        own = _digest_or_none(path) if path else None
+        said = "The link was copied; an uploaded image is not part of it."
+        if own is not None and own in paths:
+            given["example"] = paths.index(own)
+            said = "The link was copied: it shows this image with these words and settings."
+        return [urlencode({name: value for name, value in given.items() if value != ""}), self._status(said)]
 
     def show(self, *values: Any) -> list[Any]:
         """The whole answer."""
         return self._guarded(lambda: self._draw(answer(self._pool, self._question(values)), values), len(self._shown))
+
+    def upload(self, good: str | None, *values: Any) -> list[Any]:
+        """The whole answer about another image; one that cannot be read leaves the image and the answer before it."""
+        path = values[self._names.index("path")]
+        try:
+            if path is not None:
+                read_upload(path, DECODED_SIDE)
+        except TTDError as error:
+            return [good, good, self._status(str(error), "error"), *[gr.skip()] * (len(self._shown) - 1)]
+        return [gr.skip(), path, *self.show(*values)]
 
     def show_masks(self, *values: Any) -> list[Any]:
         """The parts of the answer that depend on the threshold."""
@@ -270,26 +327,44 @@ class _Events:
             changed = list(values)
             changed[self._names.index("threshold")] = threshold
             if question.path is None:
-                return [threshold, self._status(_WAITING), *[""] * (len(self._shown) - 1)]
+                return [threshold, self._status(_WAITING), *[gr.skip()] * (len(self._shown) - 1)]
             return [threshold, *self._draw(answer(self._pool, self._question(changed)), changed)]
 
         return self._guarded(parts, len(self._shown), before=[gr.skip()])
 
-    def show_example(self, number: int, *values: Any) -> list[Any]:
+    def show_example(self, event: gr.EventData, *values: Any) -> list[Any]:
         """The values of the fields for an example, and its answer."""
+        number = getattr(event, "_data", {}).get("index")
+        if not isinstance(number, int) or not 0 <= number < len(self._examples):
+            return [gr.skip()] * (4 + len(self._shown))
         chosen = list(values)
         for name, value in zip(("path", "caption", "tags"), self._examples[number], strict=True):
             chosen[self._names.index(name)] = value
-        return [*self._examples[number], *self.show(*chosen)]
+        path, *texts = self._examples[number]
+        return [path, path, *texts, *self.show(*chosen)]
 
-    def _saver(self, name: str) -> Callable[..., list[Any]]:
+    def show_many(self, event: gr.EventData, *values: Any) -> Iterator[list[Any]]:
+        """The gallery as it grows, then the table, for images that were sent one after the other."""
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        try:
+            images = gallery.sent_images(getattr(event, "_data", None), folder)
+            for shown, table in gallery.gallery(self._pool, images, self._question(values)):
+                yield [shown, table, gr.Button(interactive=bool(table))]
+        except TTDError as error:
+            yield [notice(str(error), "error"), "", gr.Button(interactive=False)]
+        # As in `_guarded`.
+        except Exception as error:
+            _log.exception("images could not be answered")
+            sentence = f"Internal error ({type(error).__name__}): see the log of ttd app."
+            yield [notice(sentence, "error"), "", gr.Button(interactive=False)]
+
+    def _saver(self, kind: Download) -> Callable[..., list[Any]]:
         def save(opacity: float, *values: Any) -> list[Any]:
             def file_parts() -> list[Any]:
-                file, content = FILES[name](download(self._pool, self._question(values)), float(opacity))
+                content = kind.content(download(self._pool, self._question(values)), float(opacity))
                 data = base64.b64encode(content).decode("ascii")
-                kind = _TYPES[file.rsplit(".", 1)[1]]
-                size = f"{len(content) / 1000:.0f} kB"
-                return [json.dumps({"name": file, "type": kind, "data": data}), self._status(f"Saved {file}, {size}.")]
+                sentence = f"Saved {kind.name}, {len(content) / 1000:.0f} kB."
+                return [json.dumps({"name": kind.name, "type": kind.media_type, "data": data}), self._status(sentence)]
 
             return self._guarded(file_parts, 1, before=[""])
 
@@ -307,15 +382,17 @@ class _Events:
         encoded = "the image was encoded" if found.newly_encoded else "encoded before"
         captions = html.captions_html(found.captions, found.image, threshold)
         segments = html.segmentation_html(found.segmentation, found.image)
-        status = self._status(f"Answered in {found.seconds:.2f} s ({encoded}).")
+        warning = notice(found.notice, "warning") if found.notice else ""
+        status = warning + self._status(f"Answered in {found.seconds:.2f} s ({encoded}).")
+        layers = layers_html(found.captions, found.segmentation)
         if found.words is None:
-            return [status, captions, segments]
-        words = html.words_html(found.words, found.vocabulary_size)
+            return [status, layers, captions, segments]
         maps = html.maps_html(found.words, found.image)
-        return [status, words, maps, captions, html.best_html(found.words, found.image), segments]
+        best = html.best_html(found.words, found.image)
+        return [status, viewer_html(found), layers, maps, captions, best, segments]
 
     def _guarded(self, ask: Callable[[], list[Any]], parts: int, before: Sequence[Any] = ()) -> list[Any]:
-        """The result of `ask`; after an error `before`, one sentence, and nothing for the rest of the `parts`."""
+        """The result of `ask`; after an error `before` and one sentence, and the rest of the `parts` stays."""
         try:
             return ask()
         except TTDError as error:
@@ -324,8 +401,28 @@ class _Events:
         except Exception as error:
             _log.exception("a question could not be answered")
             sentence = f"Internal error ({type(error).__name__}): see the log of ttd app."
-        return [*before, self._status(sentence, "error"), *[""] * (parts - 1)]
+        return [*before, self._status(sentence, "error"), *[gr.skip()] * (parts - 1)]
 
     def _status(self, sentence: str, kind: str = "info") -> str:
         """A line for the status, with a number: two equal sentences in a row are still two responses."""
         return f'<div data-answer="{next(self._numbers)}">{notice(sentence, kind)}</div>'
+
+
+def _csv_file(table: str) -> str:
+    data = base64.b64encode(table.encode("utf-8", "replace")).decode("ascii")
+    return json.dumps({"name": "ttd.csv", "type": "text/csv", "data": data})
+
+
+def _as_number(value: Any) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f"{str(value)[:40]!r} is not a threshold: it is a number from 0 to 1.") from None
+
+
+def _digest_or_none(path: str) -> str | None:
+    """The digest of a file; None where it is gone."""
+    try:
+        return digest(path)
+    except InputError:
+        return None

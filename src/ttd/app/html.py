@@ -1,12 +1,11 @@
-"""Answers as HTML (coloured words, maps, labelled images with legends), and as files to download."""
+"""Answers as HTML: coloured words, maps, labelled images with legends."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -15,13 +14,12 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from ttd._version import __version__
-from ttd.app.answers import CaptionResult, PageDownload, WordsResult
-from ttd.errors import InputError
+from ttd.app.answers import CaptionResult, WordsResult
+from ttd.app.examples import Example
 from ttd.results import Segmentation, TaggedWord, Tagging
 from ttd.viz.colours import class_colours, scale
 from ttd.viz.figures import caption_chips
-from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, label_png, mask_overlay
+from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, mask_overlay
 from ttd.viz.typography import clean
 
 
@@ -43,12 +41,23 @@ def ink(colour: Sequence[int] | npt.NDArray[np.integer]) -> str:
     return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
-def img(image: Image.Image, alt: str, kind: str = "") -> str:
+def img(image: Image.Image, alt: str, kind: str = "", source: str = "") -> str:
     """An `<img>` that contains its pixels, so that no file is written on the server."""
     data = io.BytesIO()
     image.save(data, "WEBP", quality=88, method=2)
-    source = base64.b64encode(data.getvalue()).decode("ascii")
-    return f'<img class="{kind}" alt="{escaped(alt)}" src="data:image/webp;base64,{source}">'
+    pixels = base64.b64encode(data.getvalue()).decode("ascii")
+    named = f' data-source="{source}"' if source else ""
+    return f'<img class="{kind}" alt="{escaped(alt)}"{named} src="data:image/webp;base64,{pixels}">'
+
+
+def hidden_png(source: str, values: npt.NDArray[Any]) -> str:
+    """An `<img>` as data for `viewer.js`: labels uint8 [h,w] as they are, a map float [h,w] in 0..1 as 0 to 255."""
+    if values.dtype != np.uint8:
+        values = (values * 255).round().clip(0, 255).astype(np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(values).save(data, "PNG", compress_level=3)
+    pixels = base64.b64encode(data.getvalue()).decode("ascii")
+    return f'<img alt="" data-source="{source}" src="data:image/png;base64,{pixels}">'
 
 
 def figure(content: str, title: str, note: str = "") -> str:
@@ -74,75 +83,55 @@ def notice(sentence: str, kind: str = "info") -> str:
     return f'<div class="ttd-notice ttd-{kind}" role="{role}">{sign}{escaped(sentence)}</div>'
 
 
-def label_file(found: PageDownload, opacity: float) -> tuple[str, bytes]:
-    """The label map at the image's own size: the pixel's value is its label, named in the JSON."""
-    if found.segmentation is None:
-        raise InputError("There is nothing to download: no word was chosen, so write the tags to segment by.")
-    background = found.segmentation.background is not None
-    return "ttd-labels.png", _png(label_png(found.segmentation.label_map, background=background))
+def examples_html(examples: Sequence[Example]) -> str:
+    """A button with a small image for each example, named after its caption."""
+    buttons = []
+    for number, example in enumerate(examples):
+        with Image.open(example.path) as image:
+            shown = img(bounded(image, _THUMBNAIL), example.caption)
+        buttons.append(f'<button data-example="{number}" title="{escaped(example.caption)}">{shown}</button>')
+    return f'<p class="ttd-hint">Examples</p><div class="ttd-examples">{"".join(buttons)}</div>'
 
 
-def overlay_file(found: PageDownload, opacity: float) -> tuple[str, bytes]:
-    """The image with the classes over it at `opacity` (0..1), and their legend."""
-    segmentation = found.segmentation
-    if segmentation is None:
-        raise InputError("There is nothing to download: no word was chosen, so write the tags to segment by.")
-    background = segmentation.background is not None
-    drawn = label_overlay(
-        found.image, segmentation.label_map, segmentation.names, background=background, opacity=opacity, enlarge=True
-    )
-    return "ttd-overlay.png", _png(drawn)
-
-
-def record_file(found: PageDownload, opacity: float) -> tuple[str, bytes]:
-    """Words, scores, classes, the fraction of pixels of each, and the settings, as JSON."""
-    written = json.dumps({"ttd": __version__, **found.record}, indent=1, ensure_ascii=False)
-    return "ttd.json", (written + "\n").encode("utf-8", "replace")
-
-
-FILES: dict[str, Callable[[PageDownload, float], tuple[str, bytes]]] = {
-    "Label PNG": label_file,
-    "Overlay": overlay_file,
-    "JSON": record_file,
-}
-
-
-def _png(image: Image.Image) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
-
-
+_THUMBNAIL = 160  # pixels of the longer side
 PANEL, LARGE = 320, 512  # pixels of an image's longer side
 _GRID = 96  # points per side among which the position of a region's name is chosen
 _MIN_NAMED = 0.01  # fraction of the image from which a label's name is drawn
 _CHOSEN = "✓"
 
 
-def words_html(words: WordsResult, vocabulary_size: int | None) -> str:
-    """The caption coloured by score, with the selected words framed and ticked; the scale; notes."""
+def words_html(words: WordsResult) -> str:
+    """The caption coloured by score, with the selected words framed and ticked, and the scale.
+
+    Words with a map are buttons, which `viewer.js` shows it for.
+    """
     tagging = words.tagging
     scores = iter(tagging.words)
+    layers = {text.lower(): number for number, text in enumerate(words.texts) if text in words.maps}
     parts = []
     for chip in caption_chips(tagging.caption or "", tagging.words):
         space = " " if chip.space else ""
         if chip.background is None:
             parts.append(f'{space}<span class="ttd-plain">{escaped(chip.text)}</span>')
         else:
-            parts.append(space + _word(next(scores), chip.background))
-    line = f'<p class="ttd-caption">{"".join(parts)}</p>'
-    return line + _legend_of_words(tagging) + _notes(tagging, vocabulary_size)
+            word = next(scores)
+            parts.append(space + _word(word, chip.background, layers.get(word.text.lower())))
+    line = f'<p class="ttd-caption" role="group" aria-label="Words of the caption">{"".join(parts)}</p>'
+    return line + _legend_of_words(tagging)
 
 
-def _word(word: TaggedWord, colour: Sequence[int]) -> str:
+def _word(word: TaggedWord, colour: Sequence[int], layer: int | None) -> str:
     state = "chosen" if word.selected else "not chosen"
     tick = f"{_CHOSEN} " if word.selected else ""
     kind = "ttd-word ttd-chosen" if word.selected else "ttd-word"
     style = f"background:{css_colour(colour)};color:{ink(colour)}"
-    tip = f"{word.text}: {state}, score {word.score:.3f}"
+    tip = escaped(f"{word.text}: {state}, score {word.score:.3f}")
+    inner = f"{tick}{escaped(word.text)}<small>{word.score:.3f}</small>"
+    if layer is None:
+        return f'<span class="{kind}" style="{style}" title="{tip}">{inner}</span>'
     return (
-        f'<span class="{kind}" style="{style}" title="{escaped(tip)}">{tick}{escaped(word.text)}'
-        f"<small>{word.score:.3f}</small></span>"
+        f'<button class="{kind}" style="{style}" title="{tip}" data-layer="w{layer}" data-name="{escaped(word.text)}" '
+        f'aria-pressed="false">{inner}</button>'
     )
 
 
@@ -161,7 +150,8 @@ def _legend_of_words(tagging: Tagging) -> str:
     )
 
 
-def _notes(tagging: Tagging, vocabulary_size: int | None) -> str:
+def notes_html(tagging: Tagging, vocabulary_size: int | None) -> str:
+    """What to know about the answer: words that the model does not know, texts that were cut."""
     notes = []
     if tagging.unknown:
         some = ", ".join(tagging.unknown[:8]) + (" …" if len(tagging.unknown) > 8 else "")
@@ -175,13 +165,13 @@ def _notes(tagging: Tagging, vocabulary_size: int | None) -> str:
 
 
 def maps_html(words: WordsResult, image: Image.Image) -> str:
-    """The image, then one heatmap for each selected word, highest score first."""
+    """The image, then one heatmap for each selected word that has one, highest score first."""
     scores = {word.text: word.score for word in words.tagging.distinct()}
     panels = [figure(img(bounded(image, PANEL, enlarge=True), "the image"), "image")]
-    for name, heat in words.maps.items():
-        drawn = heatmap_overlay(image, heat, side=PANEL, enlarge=True)
+    for name in words.selected:
+        drawn = heatmap_overlay(image, words.maps[name], side=PANEL, enlarge=True)
         panels.append(figure(img(drawn, f"where {name} is"), name, f"{scores[name]:.3f}"))
-    left = len(words.tagging.selected) - len(words.maps)
+    left = len(words.tagging.selected) - len(words.selected)
     more = notice(f"… and {left} more chosen words") if left > 0 else ""
     scale = f'<p class="ttd-scale">each map: {colour_bar("lowest ", " highest")}</p>'
     return f'<div class="ttd-grid">{"".join(panels)}</div>{scale}{more}'
@@ -237,11 +227,8 @@ def labelled_html(
     first = 1 if background else 0
     colours = class_colours(max(1, len(names) - first))
     order = [i for i in np.argsort(-fractions, kind="stable") if fractions[i] > 0 and i >= first]
-    tags = [
-        _name_tag(names[i], _name_position(labels, int(i)), colours[i - first])
-        for i in order
-        if fractions[i] >= _MIN_NAMED
-    ]
+    places = name_positions(labels, background=background)
+    tags = [_name_tag(names[i], places[i], colours[i - first]) for i in order if i in places]
     rows = [
         f'<li><span class="ttd-square" style="background:{css_colour(colours[i - first])}"></span>'
         f"<span>{escaped(names[i])}</span><span>{fractions[i]:.1%}</span></li>"
@@ -258,6 +245,13 @@ def labelled_html(
         + "".join(tags)
         + f'</div><div class="ttd-legend"><ul>{"".join(rows)}</ul>{absent}</div></div>'
     )
+
+
+def name_positions(labels: npt.NDArray[np.integer], *, background: bool) -> dict[int, tuple[float, float]]:
+    """Where the names of labels stand, as fractions (across, down) of the image; of tiny ones nowhere."""
+    fractions = np.bincount(labels.ravel().astype(np.int64)) / labels.size
+    wanted = [label for label in range(int(background), len(fractions)) if fractions[label] >= _MIN_NAMED]
+    return {label: _name_position(labels, label) for label in wanted}
 
 
 def _name_position(labels: npt.NDArray[np.integer], label: int) -> tuple[float, float]:

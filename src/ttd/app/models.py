@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from ttd.app.uploads import digest, read_upload
@@ -95,6 +96,7 @@ def labelled(names: Iterable[str]) -> dict[str, str]:
 MAX_MODELS = 4
 ENCODED_BYTES = 1 << 30
 SHOWN_SIDE = 512  # pixels of the longer side at which maps are computed for the page
+CANVAS_SIDE = 1024  # of the image under them
 # Pixels of the longer side at which an upload is decoded and encoded: the most that a protocol looks at (448 on the
 # shorter side and `MAX_STRETCH` times that on the longer). A photo of 49 megapixels takes 12 MB instead of 147.
 DECODED_SIDE = 2048
@@ -119,11 +121,22 @@ class PageImage:
 
     Attributes:
         shown: for maps of at most `SHOWN_SIDE` pixels.
+        canvas: the image itself, of at most `CANVAS_SIDE` pixels.
+        notice: where it is not what the model learned from, see `TTD.notice`.
         newly_encoded: whether it was encoded just now, not found in the cache.
     """
 
     shown: EncodedImage
-    newly_encoded: bool
+    canvas: Image.Image
+    notice: str | None = None
+    newly_encoded: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """The approximate size in memory."""
+        values = (value for view in self.shown.views for value in vars(view.features).values())
+        pixels = sum(image.width * image.height * 3 for image in (self.shown.image, self.canvas))
+        return pixels + sum(value.nbytes for value in values if isinstance(value, Tensor))
 
     def full(self, path: str) -> PageImage:
         """The same features for maps at the own size of the uploaded image, which is decoded again."""
@@ -144,7 +157,7 @@ class ModelPool:
         self._models: LRUCache[tuple[str, str | None], LoadedModel] = LRUCache(MAX_MODELS)
         self._loading = Lock()
         self._numbers = itertools.count()
-        self._encoded: LRUCache[tuple[Any, ...], EncodedImage] = LRUCache(ENCODED_BYTES, encoded_bytes)
+        self._encoded: LRUCache[tuple[Any, ...], PageImage] = LRUCache(ENCODED_BYTES, lambda image: image.bytes)
 
     @contextmanager
     def use(self, model: str, adapter: str) -> Iterator[ModelInUse]:
@@ -175,7 +188,7 @@ class ModelPool:
 class ModelInUse:
     """A model that one thread uses, and the cache of encoded images."""
 
-    def __init__(self, loaded: LoadedModel, encoded: LRUCache[tuple[Any, ...], EncodedImage]) -> None:
+    def __init__(self, loaded: LoadedModel, encoded: LRUCache[tuple[Any, ...], PageImage]) -> None:
         self.ttd = loaded.ttd
         self._number = loaded.number
         self._encoded = encoded
@@ -190,17 +203,11 @@ class ModelInUse:
         view = options.view
         key = (self._number, digest(path), *view.values())
         cached = self._encoded.get(key)
-        encoded = cached
-        if encoded is None:
+        image = cached
+        if image is None:
             encoded = self.ttd.encode(read_upload(path, DECODED_SIDE), options)
             # The features do not change; what is shown of the image is all that is kept of it.
-            encoded = replace(encoded, image=bounded(encoded.image, SHOWN_SIDE))
-            self._encoded.put(key, encoded)
-        return PageImage(replace(encoded, options=options), cached is None)
-
-
-def encoded_bytes(encoded: EncodedImage) -> int:
-    """The approximate size of an encoded image in memory, in bytes."""
-    views = [view.features for view in encoded.views]
-    tensors = [value for one in views for value in vars(one).values() if isinstance(value, Tensor)]
-    return encoded.image.width * encoded.image.height * 3 + sum(t.nbytes for t in tensors)
+            small = replace(encoded, image=bounded(encoded.image, SHOWN_SIDE))
+            image = PageImage(small, bounded(encoded.image, CANVAS_SIDE), self.ttd.notice(encoded))
+            self._encoded.put(key, image)
+        return replace(image, shown=replace(image.shown, options=options), newly_encoded=cached is None)

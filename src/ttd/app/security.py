@@ -7,16 +7,44 @@ depends on gradio's addresses but does not import gradio.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+from ttd.app.access import CLIENT
 from ttd.app.asgi import App, Message, Receive, Scope, Send, bare_get, replayed
-from ttd.app.heartbeats import Heartbeats
-from ttd.app.logins import CLIENT
-from ttd.app.upload_folder import UploadFolder, UploadRefused
+from ttd.app.uploads import UploadFolder, UploadRefused
 from ttd.documents import parse_json
 from ttd.schema import Misfit
+
+
+class Heartbeats:
+    """The sessions with a heartbeat. Several threads may use it."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+        self._lock = Lock()
+
+    @contextmanager
+    def beating(self, session: str) -> Iterator[None]:
+        """A session's heartbeat, for as long as the block runs."""
+        with self._lock:
+            self._open[session] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open[session] -= 1
+                if not self._open[session]:
+                    del self._open[session]
+
+    def __contains__(self, session: str) -> bool:
+        with self._lock:
+            return session in self._open
+
 
 API = "/gradio_api"
 FILE = f"{API}/file="
@@ -52,6 +80,8 @@ LOGIN_BYTES = 1 << 16
 MAX_STREAMS = 256  # open pages and questions that are being answered
 _MULTIPART_BYTES = 1 << 16  # what surrounds an uploaded file
 
+HEALTH = "/healthz"
+_NOBODY = "'none'"
 _POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -64,14 +94,18 @@ _POLICY = "; ".join(
         "object-src 'none'",
         "base-uri 'self'",
         "form-action 'self'",
-        "frame-ancestors 'none'",
     )
 )
-_HEADERS = (
-    (b"content-security-policy", _POLICY.encode("ascii")),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-)
+
+
+def _headers(embed: tuple[str, ...] = ()) -> tuple[tuple[bytes, bytes], ...]:
+    """Of every answer; `embed` are the sites that may show the page in a frame."""
+    policy = f"{_POLICY}; frame-ancestors {' '.join(embed) if embed else _NOBODY}"
+    return (
+        (b"content-security-policy", policy.encode("ascii")),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+    )
 
 
 class Guard:
@@ -86,6 +120,7 @@ class Guard:
         heartbeats: where the pages that are open are noted.
         proxied: whether a proxy is in front: only then headers that name the visitor's address or the page's count.
         origin: name and port of the page behind the proxy, where known.
+        embed: the sites that may show the page in a frame.
     """
 
     def __init__(
@@ -97,6 +132,7 @@ class Guard:
         heartbeats: Heartbeats | None = None,
         proxied: bool = False,
         origin: str | None = None,
+        embed: tuple[str, ...] = (),
     ) -> None:
         self._app = app
         self._uploads = uploads
@@ -106,6 +142,7 @@ class Guard:
         self._heartbeats = Heartbeats() if heartbeats is None else heartbeats
         self._proxied = proxied
         self._origin = origin
+        self._headers = _headers(embed)
         self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +151,9 @@ class Guard:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
+        if scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
+            # For a load balancer, which may ask by any name and has no password: it learns that the page runs.
+            return await _send_text(send, 200, "ok")
         if not self._proxied:
             scope = {**scope, "headers": [pair for pair in scope["headers"] if not _names_a_proxy(pair[0])]}
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -130,7 +170,7 @@ class Guard:
             return await _send_text(send, 401, "Log in first.")
         client = scope.get("client")
         CLIENT.set(client[0] if client else "")
-        sender = _HeaderSender(send)
+        sender = _HeaderSender(send, self._headers)
         try:
             await self._pass_on(scope, receive, sender.send, limit)
         except _TooLargeError:
@@ -266,24 +306,24 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 
 class _HeaderSender:
-    """Passes a response on with `_HEADERS`, which replace headers of the same name."""
+    """Passes a response on with headers that replace those of the same name."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        self._send, self._headers = send, headers
         self.started = False
 
     async def send(self, message: Message) -> None:
         """ASGI."""
         if message["type"] == "http.response.start":
             self.started = True
-            own = {name for name, _ in _HEADERS}
+            own = {name for name, _ in self._headers}
             others = [pair for pair in message.get("headers", []) if pair[0].lower() not in own]
-            message = {**message, "headers": [*others, *_HEADERS]}
+            message = {**message, "headers": [*others, *self._headers]}
         await self._send(message)
 
 
 async def _send_text(send: Send, status: int, sentence: str) -> None:
     body = sentence.encode("utf-8")
     head = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode("ascii"))]
-    await send({"type": "http.response.start", "status": status, "headers": [*head, *_HEADERS]})
+    await send({"type": "http.response.start", "status": status, "headers": [*head, *_headers()]})
     await send({"type": "http.response.body", "body": body})

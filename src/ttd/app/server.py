@@ -10,10 +10,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttd.app.access import Access
-from ttd.app.heartbeats import Heartbeats
-from ttd.app.logins import CLIENT, MAX_DELAY, LoginDelays, TooManyLogins
+from ttd.app.access import CLIENT, MAX_DELAY, Access, LoginDelays, TooManyLogins
 from ttd.app.models import ModelPool
+from ttd.app.security import Heartbeats
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import missing_extra
 
@@ -27,7 +26,11 @@ _PROXIES = "FORWARDED_ALLOW_IPS"  # uvicorn's variable: whose X-Forwarded-For it
 
 @contextmanager
 def page(
-    pool: ModelPool, access: Access, annotate: AnnotationSet | None = None, delays: LoginDelays | None = None
+    pool: ModelPool,
+    access: Access,
+    annotate: AnnotationSet | None = None,
+    examples: str | None = None,
+    delays: LoginDelays | None = None,
 ) -> Iterator[str]:
     """Serves the page while the block runs, which is given its address.
 
@@ -35,6 +38,7 @@ def page(
         pool: the models that the page offers.
         access: address, port and password.
         annotate: the set for the Annotate tab; None: without that tab.
+        examples: a folder of images with captions to try; None: drawn scenes.
         delays: after wrong passwords; None: new ones.
 
     Raises:
@@ -45,7 +49,7 @@ def page(
     folder = Path(tempfile.mkdtemp(prefix="ttd-app-")).resolve()
     try:
         heartbeats = Heartbeats()
-        blocks, style = build(pool, folder, annotate, heartbeats)
+        blocks, style = build(pool, folder, annotate, heartbeats, examples)
         _launch(blocks, access, folder, style, heartbeats, LoginDelays() if delays is None else delays)
         try:
             yield access.address
@@ -56,16 +60,22 @@ def page(
 
 
 def build(
-    pool: ModelPool, folder: Path, annotate: AnnotationSet | None, heartbeats: Heartbeats
+    pool: ModelPool,
+    folder: Path,
+    annotate: AnnotationSet | None,
+    heartbeats: Heartbeats,
+    examples: str | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """The page as `gr.Blocks`, and the theme and CSS for its `launch`; uploads are written into `folder`."""
     _prepare_gradio(folder)
     import gradio as gr
 
-    from ttd.app.explore import explore_tab, write_examples
+    from ttd.app.examples import drawn_examples, folder_examples
+    from ttd.app.explore import explore_tab
     from ttd.app.theme import CSS, theme
 
-    examples = write_examples(folder / "examples")
+    place = folder / "examples"
+    found = drawn_examples(place) if examples is None else folder_examples(examples, place)
     with gr.Blocks(title="ttd", analytics_enabled=False, delete_cache=(_HOUR // 12, _HOUR)) as blocks:
         gr.HTML(
             '<div class="ttd-head"><h1>ttd</h1><span>Which words of a caption are in the image, '
@@ -73,13 +83,13 @@ def build(
         )
         on_load: Callable[[], None]
         if annotate is None:
-            on_load = explore_tab(pool, examples)
+            on_load = explore_tab(pool, found)
         else:
             from ttd.app.annotate.page import annotate_tab
 
             with gr.Tabs(selected="annotate"):
                 with gr.Tab("Explore"):
-                    on_load = explore_tab(pool, examples)
+                    on_load = explore_tab(pool, found)
                 with gr.Tab("Annotate", id="annotate"):
                     annotate_tab(annotate, heartbeats)
         on_load()
@@ -105,7 +115,7 @@ def _launch(
     from starlette.middleware import Middleware
 
     from ttd.app.security import Guard
-    from ttd.app.upload_folder import UploadFolder
+    from ttd.app.uploads import UploadFolder
 
     guard = Middleware(
         Guard,
@@ -115,6 +125,7 @@ def _launch(
         heartbeats=heartbeats,
         proxied=access.root_path is not None,
         origin=access.origin,
+        embed=access.embed,
     )
     with _no_proxy_believed() if access.root_path is None else nullcontext():
         blocks.launch(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import ENCODER_OPTIONS, start_logging, with_options
+from ttd.cli.options import ENCODER_OPTIONS, gathered
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,72 +20,117 @@ if TYPE_CHECKING:
     from ttd.app.models import ModelPool
 
 PASSWORD_VARIABLE = "TTD_APP_PASSWORD"
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """What `ttd app` was asked for: the models and how they compute, what is annotated, and who can reach the page."""
+
+    models: tuple[str, ...]
+    adapters: tuple[str, ...]
+    adapter_scale: float
+    method: str | None
+    calibration: str | None
+    proxy_model: str | None
+    device: str | None
+    dtype: str | None
+    sam_model: str | None
+    examples: str | None
+    annotate: str | None
+    images: str | None
+    every_caption: bool
+    out: str | None
+    host: str
+    port: int
+    public: bool
+    root_path: str | None
+    embed: tuple[str, ...]
+    user: str | None
+    password_file: str | None
+    space: str | None
+    verbose: bool
+
+    def check(self) -> None:
+        """Raises `InputError` where options do not fit together."""
+        if self.public and self.user is not None:
+            raise InputError("--public lets everybody in, and --user asks for a password: leave one of them out")
+        if (self.annotate is None) != (self.out is None):
+            raise InputError("--annotate says what to annotate and --out where it goes: give both or neither")
+        if self.annotate is None and (self.images is not None or self.every_caption):
+            raise InputError("--images and --every-caption are about what is annotated: name that with --annotate")
+
+    def access(self) -> Access:
+        """Where the page is served and to whom; asks for a password where one is needed."""
+        from ttd.app.access import Access
+
+        password = _password(self.user, self.password_file)
+        return Access(self.host, self.port, self.user, password, self.root_path, self.public, self.embed)
+
+    def encoder(self) -> dict[str, Any]:
+        """How a model is loaded: options of `ttd.load`."""
+        names = ("adapter_scale", "method", "calibration", "proxy_model", "device", "dtype")
+        return {name: getattr(self, name) for name in names}
+
+
 # --adapter is the page's own: there it may be named several times, and is chosen on the page.
-_DEVICE_OPTIONS = tuple(ENCODER_OPTIONS[1:])
+_OPTIONS = (
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        default=("mini",),
+        show_default=True,
+        metavar="NAME",
+        help="A model to choose on the page (short name, hub id, folder or file); may be repeated.",
+    ),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME",
+        help="A LoRA adapter to choose on the page; may be repeated.",
+    ),
+    *ENCODER_OPTIONS[1:],
+    click.option("--sam-model", metavar="NAME", help="SAM-HQ, as a refinement and to propose masks to annotate."),
+    click.option(
+        "--examples", metavar="DIR", help="A folder of images with captions (NAME.txt) to try, in place of the scenes."
+    ),
+    click.option("--annotate", metavar="DATA", help="What to annotate: a folder of images, shards or a captions file."),
+    click.option("--images", metavar="DIR", help="Where the paths of --annotate's captions file start from."),
+    click.option("--every-caption", is_flag=True, help="Annotate all captions of an image, not only its first."),
+    click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate."),
+    click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to serve the page."),
+    click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Its port."),
+    click.option("--public", is_flag=True, help="Let everybody in who can reach --host, without a password."),
+    click.option(
+        "--root-path",
+        metavar="PLACE",
+        help="Where a proxy serves the page: /path or https://name/path; its X-Forwarded-For then counts.",
+    ),
+    click.option(
+        "--embed", multiple=True, metavar="ORIGIN", help="A site that may show the page in a frame; may be repeated."
+    ),
+    click.option(
+        "--user", metavar="NAME", help="Ask visitors for this user and a password; needed with another --host."
+    ),
+    click.option(
+        "--password-file",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help=f"Its first line is the password; else {PASSWORD_VARIABLE} is, else it is asked for.",
+    ),
+    click.option("--space", metavar="FOLDER", help="Write a folder for a Hugging Face Space, and serve nothing."),
+    click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
+)
 
 
-def _encoder_options(function: Any) -> Any:
-    return with_options(_DEVICE_OPTIONS, function)
+def _app_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    return gathered(AppOptions, "given", _OPTIONS, function)
 
 
 @click.command()
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    default=("mini",),
-    show_default=True,
-    metavar="NAME",
-    help="A model to choose on the page (short name, hub id, folder or file); may be repeated.",
-)
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="NAME",
-    help="A LoRA adapter to choose on the page; may be repeated.",
-)
-@_encoder_options
-@click.option("--sam-model", metavar="NAME", help="SAM-HQ, as a refinement and to propose masks to annotate.")
-@click.option("--annotate", metavar="DATA", help="What to annotate: a folder of images, shards or a captions file.")
-@click.option("--images", metavar="DIR", help="Where the paths of --annotate's captions file start from.")
-@click.option("--every-caption", is_flag=True, help="Annotate all captions of an image, not only its first.")
-@click.option("--out", metavar="TAGMASKSET", help="Where annotations go, with --annotate.")
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to serve the page.")
-@click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Its port.")
-@click.option(
-    "--root-path",
-    metavar="PLACE",
-    help="Where a proxy serves the page: /path or https://name/path; its X-Forwarded-For then counts.",
-)
-@click.option("--user", metavar="NAME", help="Ask visitors for this user and a password; needed with another --host.")
-@click.option(
-    "--password-file",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help=f"Its first line is the password; else {PASSWORD_VARIABLE} is, else it is asked for.",
-)
-@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
-def app(
-    models: tuple[str, ...],
-    adapters: tuple[str, ...],
-    adapter_scale: float,
-    method: str | None,
-    calibration: str | None,
-    device: str | None,
-    dtype: str | None,
-    sam_model: str | None,
-    annotate: str | None,
-    images: str | None,
-    every_caption: bool,
-    out: str | None,
-    host: str,
-    port: int,
-    root_path: str | None,
-    user: str | None,
-    password_file: str | None,
-    verbose: bool,
-) -> None:
+@_app_options
+def app(given: AppOptions) -> None:
     """Open a web page: words, maps and masks of your images.
 
     \b
@@ -91,27 +138,24 @@ def app(
     ttd app --model clip-vit-b16 --adapter runs/paper
     ttd app --annotate photos/ --out my-tagmask    (captions: photos/NAME.txt, or typed on the page)
     ttd app --host 0.0.0.0 --user anna             (asks for a password)
+    ttd app --space my-space                       (a folder to push to a Hugging Face Space)
 
     Only the models and adapters named here can be chosen on the page.
     """
-    start_logging(verbose)
-    password = _password(user, password_file)
-    from ttd.app.access import Access
-
-    access = Access(host, port, user, password, root_path)
-    if (annotate is None) != (out is None):
-        raise InputError("--annotate says what to annotate and --out where it goes: give both or neither")
-    if annotate is None and (images is not None or every_caption):
-        raise InputError("--images and --every-caption are about what is annotated: name that with --annotate")
-    access.check_free()
-    encoder: dict[str, Any] = {
-        "adapter_scale": adapter_scale, "method": method, "calibration": calibration, "device": device, "dtype": dtype,
-    }  # fmt: skip
-    if models == ("mini",) and not adapters and annotate is None:
+    given.check()
+    adapters = given.adapters
+    if given.models == ("mini",) and not adapters and given.annotate is None:
         adapters = ("mini+ttd", "mini+negatives")  # so that the page can show before and after at once
-    pool = _pool(models, adapters, sam_model, encoder)
-    given: dict[str, Any] = {"data": annotate, "out": out, "images": images, "every_caption": every_caption}
-    _serve(pool, access, {**given, "sam": sam_model} if annotate else None)
+    if given.space is not None:
+        from ttd.app.space import write_space
+
+        click.echo(write_space(Path(given.space), given.models, given.adapters))
+        return
+    access = given.access()
+    access.check_free()
+    pool = _pool(given.models, adapters, given.sam_model, given.encoder())
+    annotate = {"data": given.annotate, "out": given.out, "images": given.images, "sam": given.sam_model}
+    _serve(pool, access, given.examples, {**annotate, "every_caption": given.every_caption} if given.annotate else None)
 
 
 def _pool(
@@ -127,7 +171,7 @@ def _pool(
         return pool
 
 
-def _serve(pool: ModelPool, access: Access, annotate: dict[str, Any] | None) -> None:
+def _serve(pool: ModelPool, access: Access, examples: str | None, annotate: dict[str, Any] | None) -> None:
     from ttd.app.server import page
 
     annotations = None
@@ -137,7 +181,7 @@ def _serve(pool: ModelPool, access: Access, annotate: dict[str, Any] | None) -> 
         choices = pool.choices
         loaded = pool.get(next(iter(choices.models)), next(iter(choices.adapters), ""))
         annotations = AnnotationSet.from_data(loaded.ttd, **annotate, model_lock=loaded.lock)
-    with page(pool, access, annotations) as address:
+    with page(pool, access, annotations, examples) as address:
         click.echo(f"The page is at {address} (Ctrl-C ends it).")
         sys.stdout.flush()
         threading.Event().wait()

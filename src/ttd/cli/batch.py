@@ -72,9 +72,7 @@ class Job(ABC):
         """One answer per item, or why there is none; with `draw` they can be drawn."""
 
 
-def noticed(
-    model: TTD, images: Sequence[Image.Image], answers: Sequence[Answer | TTDError]
-) -> list[Answer | TTDError]:
+def noticed(model: TTD, images: Sequence[Image.Image], answers: Sequence[Answer | TTDError]) -> list[Answer | TTDError]:
     """Answers with the notice about each one's image."""
     return [
         answer if isinstance(answer, TTDError) else replace(answer, notice=model.notice(image))
@@ -131,7 +129,7 @@ def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
             "image": str(item.image),
             "model": settings.model,
             **answer.record,
-            "notice": notice,
+            "notice": answer.notice,
             "files": written,
         }
         click.echo(json_line(record))

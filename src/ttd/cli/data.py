@@ -73,7 +73,7 @@ def agreement(first: str, second: str, stop_words: bool, out: str | None, as_jso
     show_default=True,
 )
 @click.option("--images", metavar="DIR", help="Where the images of a file are that is read.")
-def annotations(source: str, target: str, kind: str, images: str | None) -> int:
+def exchange(source: str, target: str, kind: str, images: str | None) -> int:
     """Annotations of a TagMask set for other tools, and back: COCO JSON or Label Studio JSON, masks as run lengths.
 
     \b
@@ -222,7 +222,7 @@ data.add_command(tagmask_from_coco)
 data.add_command(tag)
 data.add_command(browse)
 data.add_command(agreement)
-data.add_command(annotations)
+data.add_command(exchange)
 
 
 @data.command()

@@ -6,6 +6,7 @@ Figure 4a of the paper shows the sorted scores, its Figure 2 the most similar wo
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ttd.results import TaggedWord
-from ttd.viz.colours import colour_values, scale
+from ttd.viz.colours import class_colours, colour_values, scale
 from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, side_by_side, stack
 from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, clean, fitted, font, paragraph
 
@@ -228,6 +229,45 @@ def tagging_image(
         where = best_word_image(image, best, [word.text for word in words], side=PANEL, rows=12)
         plot = side_by_side([plot, stack([heading("most similar word of every pixel", where.width), where])])
     return stack([head, line, panels, plot])
+
+
+def labelled_figure(
+    image: Image.Image,
+    labels: npt.NDArray[np.integer],
+    names: Sequence[str],
+    *,
+    background: bool,
+    opacity: float,
+    kind: str,
+) -> bytes:
+    """`label_overlay` as a file for a paper: the legend's text and frames stay vectors.
+
+    Args:
+        image, labels, names, background, opacity: see `label_overlay`.
+        kind: "svg" or "pdf".
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    drawn = label_overlay(image, labels, names, background=background, opacity=opacity, legend=0)
+    first = int(background)
+    colours = class_colours(max(1, len(names) - first)) / 255
+    shares = np.bincount(labels.ravel().astype(np.int64), minlength=len(names)) / labels.size
+    there = [index for index in np.argsort(-shares, kind="stable") if shares[index] > 0 and index >= first]
+    figure = Figure(figsize=(5.5, 5.5 * drawn.height / drawn.width))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(np.asarray(drawn))
+    axes.set_axis_off()
+    patches = [Patch(color=colours[i - first], label=f"{clean(names[i])}  {shares[i]:.1%}") for i in there[:60]]
+    if patches:
+        axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False)
+    stream = io.BytesIO()
+    # Text as text, a dollar sign as itself, and no date, so that equal answers are equal files.
+    dated = {"Date": None} if kind == "svg" else {"CreationDate": None}
+    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False, "svg.hashsalt": "ttd"}):
+        figure.savefig(stream, format=kind, bbox_inches="tight", pad_inches=0.02, dpi=200, metadata=dated)
+    return stream.getvalue()
 
 
 def heading(text: str, width: int) -> Image.Image:

@@ -106,6 +106,59 @@ def test_undo_and_walking_to_the_ends(person: Person) -> None:
     assert not person.tab.opened.prompts.boxes
 
 
+def test_undo_takes_back_decisions_one_by_one(person: Person, annotations: AnnotationSet, tmp_path: Path) -> None:
+    person.do("point", x=3.0, y=4.0, inside=True)
+    person.do("accept")
+    first = read_tagmask(tmp_path / "set").rows
+    person.do("skip")
+    assert person.do("undo") == "The decision about item 2 is taken back."
+    assert annotations.progress().skipped == 0
+    assert person.do("undo") == "The decision about item 1 is taken back."
+    assert person.tab.opened is not None
+    assert person.tab.opened.item.number == 0
+    assert person.tab.opened.prompts.points
+    assert annotations.progress().accepted == 0
+    assert (tmp_path / "set" / "tags.jsonl").read_text() == ""
+    assert list((tmp_path / "set" / "masks").rglob("*.png")) == []
+    assert "nothing to undo" in person.do("undo")
+    person.do("accept")
+    again = read_tagmask(tmp_path / "set").rows
+    assert [(row.true, row.mask().tolist()) for row in again] == [(row.true, row.mask().tolist()) for row in first]
+    # Of an item that was decided before, that decision comes back.
+    person.do("previous")
+    person.do("drop")
+    person.do("accept")
+    person.do("undo")
+    assert [row.true for row in read_tagmask(tmp_path / "set").rows] == [row.true for row in first]
+
+
+def test_undo_takes_back_a_verdict_and_a_typed_caption(
+    person: Person, annotations: AnnotationSet, tmp_path: Path
+) -> None:
+    person.do("accept")
+    person.do("review")
+    person.do("reject")
+    assert "no verdict any more" in person.do("undo")
+    assert annotations.progress().rejected == 0
+    assert len(read_tagmask(tmp_path / "set").rows) == 1
+    (write_folder(tmp_path / "photos", 1) / "captions.jsonl").unlink()
+    other = Person(open_annotations(tmp_path / "photos", tmp_path / "other"))
+    other.do("caption", text="red and green")
+    other.do("caption", text="blue")
+    assert other.do("undo") == "The caption before is back."
+    assert 'value="red and green"' in other.html
+
+
+def test_a_decision_that_another_tab_replaced_is_not_taken_back(person: Person, annotations: AnnotationSet) -> None:
+    person.do("accept")
+    other = Person(annotations, "other")
+    other.do("open", item=0)
+    other.do("drop")
+    other.do("accept")
+    assert "changed in another tab" in person.do("undo")
+    assert annotations.progress().accepted == 1
+
+
 @pytest.mark.parametrize(
     "given",
     [{}, {"do": "x"}, {"do": None}, {"do": ["open"]}, {"do": "press"}, {"do": "press", "word": 5},

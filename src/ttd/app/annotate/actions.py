@@ -13,7 +13,7 @@ from typing import Any
 
 from ttd.annotate.annotation_set import AnnotationSet
 from ttd.annotate.item import OpenItem
-from ttd.annotate.records import KEPT, REJECTED, Record
+from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, Record
 from ttd.annotate.store import ExportFailed, RecordChanged
 from ttd.data.bad_samples import BadSample
 from ttd.errors import InputError, TTDError
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 MAX_SPOTS = 2000  # of one stroke of the brush
 _MAX_NUMBER = 1e15
+_MOST_TAKEN = 50  # decisions that can be taken back
 ALL_DONE = "Every item of the queue is accepted or skipped. The second pass shows the accepted ones to keep or reject."
 NONE_TO_REVIEW = "No accepted item is left without a verdict. P goes back to the last one."
 
@@ -37,6 +38,7 @@ class Tab:
         reviewing: whether the second pass is shown.
         message: the last sentence for the person; `failed` where it is an error.
         judged: ids of the items that were given a verdict in this tab, in order.
+        taken: what takes back a decision of this tab, the last one at the end; each gives a sentence.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Tab:
     message: str = ""
     failed: bool = False
     judged: list[str] = field(default_factory=list)
+    taken: list[Callable[[], str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -65,7 +68,6 @@ class Actions:
             "clear": lambda tab, given: _opened(tab).clear(),
             "again": lambda tab, given: _opened(tab).propose_again(),
             "threshold": lambda tab, given: _opened(tab).set_threshold(_number(given, "value")),
-            "undo": lambda tab, given: _opened(tab).undo(),
         }
         self._moves: dict[str, Callable[[Tab, Mapping[str, Any]], None]] = {
             "open": self._open,
@@ -80,6 +82,7 @@ class Actions:
             "reject": lambda tab, given: self._judge(tab, REJECTED),
             "back": self._back,
             "edit": self._edit,
+            "undo": self._undo,
         }
 
     def apply(self, tab: Tab, given: Mapping[str, Any]) -> None:
@@ -130,22 +133,60 @@ class Actions:
 
     def _accept(self, tab: Tab, given: Mapping[str, Any]) -> None:
         opened = _opened(tab)
+        before = self.annotations.store.get(opened.item.id)
         try:
             self.annotations.accept(opened)
         except RecordChanged as error:
             raise InputError(f"{error}. A accepts yours, N leaves the other") from None
+        self._remember(tab, opened, before)
         self._open_next(tab, opened.item.number, f"Item {opened.item.number + 1} is saved.")
 
     def _skip(self, tab: Tab, given: Mapping[str, Any]) -> None:
         opened = _opened(tab)
+        before = self.annotations.store.get(opened.item.id)
         self.annotations.skip(opened)
+        if before is None or before.status != ACCEPTED:
+            self._remember(tab, opened, before)
         outcome = "stays accepted" if opened.status == "accepted" else "is skipped"
         self._open_next(tab, opened.item.number, f"Item {opened.item.number + 1} {outcome}.")
 
+    def _remember(self, tab: Tab, opened: OpenItem, before: Record | None) -> None:
+        """How to take back what was just decided about an item."""
+
+        def take_back() -> str:
+            self.annotations.take_back(opened, before)
+            self._show(tab, self.annotations.open(opened.item.number, tab.name))
+            return f"The decision about item {opened.item.number + 1} is taken back."
+
+        tab.taken = [*tab.taken, take_back][-_MOST_TAKEN:]
+
+    def _undo(self, tab: Tab, given: Mapping[str, Any]) -> None:
+        """Takes back the last click on the open item; without one the last decision of this tab."""
+        if tab.reviewing:
+            self._back(tab, given)
+            if tab.record is not None and tab.record.verdict is not None:
+                tab.record = self.annotations.judge(tab.record, None)
+                tab.message = f"{tab.record.id} has no verdict any more."
+        elif tab.opened is not None and tab.opened.steps:
+            tab.opened.undo()
+            self.annotations.save_draft(tab.opened, tab.name)
+        elif tab.taken:
+            tab.message = tab.taken.pop()()
+        else:
+            raise InputError("there is nothing to undo on this image, and no decision of this tab to take back")
+
     def _caption(self, tab: Tab, given: Mapping[str, Any]) -> None:
         """The caption of an image that has none."""
-        self._show(tab, self.annotations.type_caption(_opened(tab), _text(given, "text")))
+        before = _opened(tab)
+        self._show(tab, self.annotations.type_caption(before, _text(given, "text")))
         self.annotations.save_draft(_opened(tab), tab.name)
+
+        def take_back() -> str:
+            self._show(tab, before)
+            self.annotations.save_draft(before, tab.name)
+            return "The caption before is back."
+
+        tab.taken = [*tab.taken, take_back][-_MOST_TAKEN:]
 
     def _walk(self, tab: Tab, step: int) -> None:
         """To the neighbour in the queue, decided or not; bad samples are left out."""

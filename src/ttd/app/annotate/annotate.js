@@ -1,8 +1,7 @@
 // The Annotate tab: sends clicks and keys to the server, and draws at once what does not need the server.
 // gradio calls this with: element, trigger, props, watch. Every response replaces the HTML inside element.
 
-const DRAG = 6; // pixels of the screen beyond which a press is a drag, not a click
-const own = { mode: "point", outside: false, radius: 14, hidden: false, corner: null, drag: null };
+const own = { mode: "point", outside: false, radius: 14, hidden: false, corner: null, drag: null, help: false, focus: null };
 
 let tab = sessionStorage.getItem("ttd-annotate");
 if (!tab) {
@@ -12,6 +11,7 @@ if (!tab) {
 
 const board = () => element.querySelector(".ann");
 const stage = () => element.querySelector(".ann-stage");
+const zoom = zoomer(() => element.querySelector(".ttd-window"));
 const reviewing = () => board()?.dataset.reviewing === "1";
 
 function send(action) {
@@ -44,6 +44,30 @@ function redraw() {
   }
   ann.querySelector("[data-switch=outside]")?.setAttribute("aria-pressed", String(own.outside));
   element.querySelector(".ann-rubber")?.remove();
+  if (own.mode !== "brush") element.querySelector(".ann-cursor")?.remove();
+  const help = ann.querySelector(".ann-help");
+  if (help) help.hidden = !own.help;
+  const brush = ann.querySelector("[data-brush]");
+  if (brush) brush.textContent = `${Math.round(2 * own.radius)} px`;
+  zoom.apply();
+}
+
+// The brush as a circle under the pointer, in pixels of the screen.
+function cursor(event) {
+  const area = element.querySelector(".ttd-window");
+  if (own.mode !== "brush" || reviewing() || !area) return;
+  const box = area.getBoundingClientRect();
+  let mark = area.querySelector(".ann-cursor");
+  if (!mark) {
+    mark = document.createElement("i");
+    mark.className = "ann-cursor";
+    area.appendChild(mark);
+  }
+  own.pointer = event;
+  Object.assign(mark.style, {
+    left: `${event.clientX - box.left}px`, top: `${event.clientY - box.top}px`,
+    width: `${2 * own.radius}px`, height: `${2 * own.radius}px`,
+  });
 }
 
 function rubber(from, to) {
@@ -75,7 +99,18 @@ function dab(event, drag) {
   area.appendChild(mark);
 }
 
+function cancel() {
+  own.drag = own.corner = null;
+  for (const mark of element.querySelectorAll(".ann-dab, .ann-rubber")) mark.remove();
+}
+
 element.addEventListener("pointerdown", (event) => {
+  if (!event.target.closest(".ttd-window")) return;
+  if (zoom.down(event)) return cancel();
+  if (event.button === 1) {
+    event.preventDefault();
+    own.pan = true;
+  }
   if (event.button !== 0 || reviewing() || !event.target.closest(".ann-stage")) return;
   event.preventDefault();
   document.activeElement?.blur?.();
@@ -90,17 +125,29 @@ element.addEventListener("pointerdown", (event) => {
 
 document.addEventListener("pointermove", (event) => {
   if (!stage()) return;
+  if (zoom.moved(event)) return;
+  if (own.pan) return zoom.move(event.movementX, event.movementY);
+  cursor(event);
   const drag = own.drag;
   if (drag?.spots) return dab(event, drag);
   if (drag) {
-    drag.dragged ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > DRAG;
+    drag.dragged ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > TAP;
     if (drag.dragged) rubber(drag.from, spot(event));
   } else if (own.corner) {
     rubber(own.corner, spot(event));
   }
 });
 
+element.addEventListener("wheel", (event) => {
+  if (!event.target.closest(".ttd-window")) return;
+  event.preventDefault();
+  zoom.by(Math.exp(-event.deltaY / 300), event);
+}, { passive: false });
+
+document.addEventListener("pointercancel", (event) => { zoom.up(event); cancel(); });
 document.addEventListener("pointerup", (event) => {
+  zoom.up(event);
+  own.pan = false;
   const drag = own.drag;
   own.drag = null;
   if (!drag || !stage()) return;
@@ -125,9 +172,12 @@ document.addEventListener("pointerup", (event) => {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || button.disabled) return;
-  button.blur(); // otherwise the space bar and Enter would press it again
   const { mode, switch: name, do: what, word, index } = button.dataset;
-  if (mode) setMode(mode);
+  // Pressed with a key, it keeps the focus, also over the answer; otherwise Enter and the space bar would press it again.
+  if (event.detail) button.blur();
+  own.focus = event.detail ? null : what === "press" ? `[data-word="${CSS.escape(word)}"]` : null;
+  if (LOCAL[what]) LOCAL[what]();
+  else if (mode) setMode(mode);
   else if (name) own.outside = !own.outside;
   else if (what === "press") send({ do: what, word });
   else if (what === "choose") send({ do: what, index: Number(index) });
@@ -159,6 +209,22 @@ function setMode(mode) {
   own.corner = null;
 }
 
+const resize = (factor) => {
+  own.radius = Math.min(Math.max(own.radius * factor, 2), 200);
+  redraw();
+  if (own.pointer) cursor(own.pointer);
+};
+const help = (on) => { own.help = on; redraw(); if (on) element.querySelector(".ann-help button")?.focus(); };
+// What needs no server.
+const LOCAL = {
+  in: () => zoom.by(1.4), out: () => zoom.by(1 / 1.4), fit: zoom.reset, help: () => help(!own.help),
+  thinner: () => resize(1 / 1.3), thicker: () => resize(1.3),
+};
+function nextWord() {
+  const words = [...element.querySelectorAll(".ann-caption button")];
+  words[(words.indexOf(document.activeElement) + 1) % words.length]?.focus();
+}
+
 const sending = (action) => () => send(action);
 const showing = (change) => () => { change(); redraw(); };
 const ANNOTATE = {
@@ -167,22 +233,30 @@ const ANNOTATE = {
   arrowright: sending({ do: "word" }), arrowleft: sending({ do: "word", back: true }),
   d: showing(() => setMode("point")), b: showing(() => setMode("box")), f: showing(() => setMode("brush")),
   o: showing(() => { own.outside = !own.outside; }), escape: showing(() => { own.corner = own.drag = null; }),
-  "+": showing(() => { own.radius = Math.min(own.radius * 1.3, 200); }),
-  "-": showing(() => { own.radius = Math.max(own.radius / 1.3, 2); }),
+  "[": LOCAL.thinner, "]": LOCAL.thicker, w: nextWord,
 };
 const REVIEW = {
-  k: sending({ do: "keep" }), x: sending({ do: "reject" }), p: sending({ do: "back" }), e: sending({ do: "edit" }),
+  k: sending({ do: "keep" }), u: sending({ do: "undo" }), x: sending({ do: "reject" }), p: sending({ do: "back" }), e: sending({ do: "edit" }),
 };
-const BOTH = { h: showing(() => { own.hidden = !own.hidden; }) };
+const BOTH = {
+  h: showing(() => { own.hidden = !own.hidden; }), "?": LOCAL.help, "+": LOCAL.in, "=": LOCAL.in, "-": LOCAL.out,
+  0: LOCAL.fit,
+};
+const PAN = { arrowleft: [60, 0], arrowright: [-60, 0], arrowup: [0, 60], arrowdown: [0, -60] };
 
 function onKey(event) {
   if (!element.isConnected) return document.removeEventListener("keydown", onKey);
   if (!board() || board().offsetParent === null || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable=true]")) return;
   const key = event.key.toLowerCase();
+  if (own.help && key === "escape") return help(false);
+  if (event.shiftKey && PAN[key]) {
+    event.preventDefault();
+    return zoom.move(...PAN[key]);
+  }
   let act = BOTH[key] ?? (reviewing() ? REVIEW : ANNOTATE)[key];
   if (!reviewing() && /^[1-9]$/.test(key)) act = sending({ do: "choose", index: Number(key) - 1 });
-  if (!act || (event.repeat && !["+", "-", "u"].includes(key))) return;
+  if (!act || (event.repeat && !["+", "=", "-", "[", "]", "u"].includes(key))) return;
   event.preventDefault();
   act();
 }
@@ -193,8 +267,11 @@ watch("value", () => {
   if (board()?.dataset.item !== item) {
     item = board()?.dataset.item;
     own.corner = own.drag = null;
+    zoom.reset();
   }
   redraw();
+  if (own.focus) element.querySelector(`.ann-caption ${own.focus}`)?.focus();
+  own.focus = null;
 });
 
 setTimeout(() => send({ do: "open" }), 0);

@@ -16,7 +16,7 @@ from ttd.annotate.annotation_set import AnnotationSet
 from ttd.annotate.queue import IDLE_SECONDS
 from ttd.app.annotate.actions import Actions, Tab
 from ttd.app.annotate.view import TabView
-from ttd.app.heartbeats import Heartbeats
+from ttd.app.security import Heartbeats
 
 _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9-]{1,60}")
@@ -29,7 +29,7 @@ def annotate_tab(annotations: AnnotationSet, heartbeats: Heartbeats) -> None:
     board = gr.HTML(
         '<div class="ann" data-item="-1">Opening the first item …</div>',
         css_template=(_FOLDER / "annotate.css").read_text("utf-8"),
-        js_on_load=(_FOLDER / "annotate.js").read_text("utf-8"),
+        js_on_load="".join(path.read_text("utf-8") for path in (_FOLDER.parent / "zoom.js", _FOLDER / "annotate.js")),
         elem_id="ttd-annotate",
     )
     # One at a time, in the order of the clicks.

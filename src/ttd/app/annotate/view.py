@@ -12,8 +12,7 @@ from PIL import Image
 
 from ttd.annotate.annotation_set import AnnotationSet, Progress
 from ttd.annotate.item import MAX_CHARACTERS, SHOWN_SIDE, OpenItem
-from ttd.annotate.map_masks import Mask
-from ttd.annotate.prompts import Prompts
+from ttd.annotate.masks import Mask, Prompts
 from ttd.annotate.records import Record
 from ttd.app.annotate.actions import Tab
 from ttd.app.html import css_colour, escaped, img, notice
@@ -25,11 +24,22 @@ _MIN_SIDE = 600  # the same for the masks of smaller images
 _FILL, _FILL_ACTIVE = 80, 120  # opacity of the colours, of 255
 
 KEYS = (
-    ("A", "accept"), ("S", "skip"), ("N P", "next, previous"), ("U", "undo"), ("← →", "word"), ("1-9", "n-th word"),
-    ("X", "drop word"), ("D B F", "dots, box, free hand"), ("O", "outside"), ("C", "clear"), ("R", "propose again"),
-    ("H", "hide masks"), ("+ −", "brush"), ("Esc", "forget corner"),
+    ("A", "accept and go on"), ("S", "skip"), ("N", "next item"), ("P", "previous item"),
+    ("U", "undo: a click, then the last decision"), ("W", "to the next word of the caption; Enter chooses or drops it"),
+    ("← →", "another chosen word"), ("1-9", "the n-th chosen word"), ("X", "drop the active word"),
+    ("D", "dots"), ("B", "box"), ("F", "free hand"), ("[ ]", "smaller, larger brush"), ("O", "clicks mean outside"),
+    ("C", "the word has no pixels"), ("R", "the first proposal again"), ("H", "hide the masks"),
+    ("+ −", "zoom in, out"), ("0", "fit the image"), ("Shift ← → ↑ ↓", "move the image"), ("Esc", "forget a corner"),
+    ("?", "these keys"),
 )  # fmt: skip
-REVIEW_KEYS = (("K", "keep"), ("X", "reject"), ("P", "one back"), ("E", "change it"), ("H", "hide masks"))
+_ZOOM = (
+    '<button data-do="out" aria-label="Zoom out">−</button><button data-do="fit">Fit</button>'
+    '<button data-do="in" aria-label="Zoom in">+</button><output data-zoom-value>100 %</output>'
+)
+REVIEW_KEYS = (
+    ("K", "keep"), ("X", "reject"), ("P", "one back"), ("U", "take back the last verdict"), ("E", "change it"),
+    ("H", "hide the masks"), ("+ −", "zoom in, out"), ("0", "fit the image"), ("?", "these keys"),
+)  # fmt: skip
 
 
 class TabView:
@@ -65,7 +75,7 @@ class TabView:
         if self._image is None or self._image[0] is not opened:
             # Made once for an item: it is the largest part of every response.
             self._image = opened, img(opened.shown, opened.content.caption, "ann-image")
-        return _annotate(opened, self._image[1])
+        return _annotate(opened, self._image[1], bool(opened.steps or self._tab.taken))
 
 
 def _head(progress: Progress, tab: Tab) -> str:
@@ -82,13 +92,16 @@ def _head(progress: Progress, tab: Tab) -> str:
     counts = f"{progress.accepted} accepted, {progress.skipped} skipped, {progress.left} left"
     if progress.kept or progress.rejected:
         counts += f"; {progress.kept} kept, {progress.rejected} rejected"
+    share = f"{done / max(1, progress.total):.0%}"
     return (
         f'<div class="ann-head"><span class="ann-passes">{passes}</span><b>{position}</b>'
-        f'<progress max="{progress.total}" value="{done}"></progress><span class="ann-counts">{counts}</span></div>'
+        f'<span class="ann-progress"><progress max="{progress.total}" value="{done}" aria-label="Items done">'
+        f'</progress>{share} done</span><span class="ann-counts">{counts}</span>'
+        '<button data-do="help" aria-label="Keys">Keys <kbd>?</kbd></button></div>'
     )
 
 
-def _annotate(opened: OpenItem, image: str) -> str:
+def _annotate(opened: OpenItem, image: str, undoable: bool) -> str:
     """The caption, the image (given as HTML) with the masks, and the panel beside it."""
     colours, masks = word_colours(opened.words), opened.masks()
     stage = _stage(image, opened.size, masks, colours, opened.active, opened.prompts)
@@ -96,13 +109,14 @@ def _annotate(opened: OpenItem, image: str) -> str:
     panel = (
         f"{_chosen(opened, masks, colours)}{_tools(opened)}"
         f'<div class="ann-decide"><button data-do="accept" class="ann-main">Accept <kbd>A</kbd></button>'
-        f'<button data-do="skip">Skip <kbd>S</kbd></button><button data-do="undo" {_off(not opened.steps)}>Undo '
-        f'<kbd>U</kbd></button><button data-do="previous">‹ <kbd>P</kbd></button>'
-        f'<button data-do="next"><kbd>N</kbd> ›</button></div>{_keys(KEYS)}'
+        f'<button data-do="skip">Skip <kbd>S</kbd></button><button data-do="undo" {_off(not undoable)}>Undo '
+        f'<kbd>U</kbd></button><button data-do="previous" aria-label="Previous">‹ <kbd>P</kbd></button>'
+        f'<button data-do="next" aria-label="Next"><kbd>N</kbd> ›</button></div>{_keys(KEYS)}'
     )
     note = f'<span class="ann-state">{state}</span>' if state else ""
+    warning = notice(opened.notice, "warning") if opened.notice else ""
     return (
-        f'{_caption_field(opened)}<div class="ann-caption">{_caption(opened, colours)}{note}</div>'
+        f'{warning}{_caption_field(opened)}<div class="ann-caption">{_caption(opened, colours)}{note}</div>'
         f'<div class="ann-columns">{stage}<div class="ann-panel">{panel}</div></div>'
     )
 
@@ -168,6 +182,8 @@ def _tools(opened: OpenItem) -> str:
         '<div class="ann-tools"><span class="ann-group"><button data-mode="point">Dots <kbd>D</kbd></button>'
         '<button data-mode="box">Box <kbd>B</kbd></button>'
         '<button data-mode="brush">Free hand <kbd>F</kbd></button></span>'
+        '<span class="ann-group ann-brush"><button data-do="thinner" aria-label="Smaller brush">−</button>'
+        '<output data-brush></output><button data-do="thicker" aria-label="Larger brush">+</button></span>'
         '<button data-switch="outside" aria-pressed="false">Outside <kbd>O</kbd></button>'
         f'<span class="ann-group"><button data-do="clear" {_off(not opened.active)}>Clear <kbd>C</kbd></button>'
         f'<button data-do="again" {_off(not opened.active)}>Again <kbd>R</kbd></button></span></div>{slider}'
@@ -214,9 +230,10 @@ def _stage(
     layer = _layer(masks, colours, active, (max(1, round(height * factor)), max(1, round(width * factor))))
     labels = "".join(_label(word, mask, colours[word], word == active) for word, mask in masks.items() if mask.any())
     return (
-        f'<div class="ann-stage" data-width="{width}" data-height="{height}" style="aspect-ratio:{width}/{height};'
-        f'--ratio:{width / height:.4f}">{shown}{layer}{labels}'
-        f"{_marks(prompts, width, height)}</div>"
+        f'<div class="ann-left" style="--ratio:{width / height:.4f}"><div class="ttd-window ann-window">'
+        f'<div class="ann-stage ttd-zoomed" data-width="{width}" data-height="{height}">{shown}{layer}{labels}'
+        f"{_marks(prompts, width, height)}</div></div>"
+        f'<div class="ann-zoom" role="group" aria-label="View">{_ZOOM}</div></div>'
     )
 
 
@@ -286,8 +303,11 @@ def word_colours(words: Sequence[str]) -> dict[str, str]:
 
 
 def _keys(keys: Sequence[tuple[str, str]]) -> str:
-    rows = "".join(f"<span><kbd>{escaped(key)}</kbd> {escaped(meaning)}</span>" for key, meaning in keys)
-    return f'<div class="ann-keys">{rows}</div>'
+    rows = "".join(f"<dt><kbd>{escaped(key)}</kbd></dt><dd>{escaped(meaning)}</dd>" for key, meaning in keys)
+    return (
+        '<div class="ann-help" role="dialog" aria-label="Keys" hidden>'
+        f'<dl>{rows}</dl><button data-do="help">Close <kbd>Esc</kbd></button></div>'
+    )
 
 
 def _off(off: bool) -> str:
