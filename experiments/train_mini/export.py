@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,7 @@ tags: [clip, synthetic]
 # mini
 
 A real CLIP in small: a `CLIPModel` of {millions:.1f} M parameters ({size} px, patch {patch}), trained from nothing
-with CLIP's own loss on {samples:,} images and captions of `ttd.scenes`: emoji on named backgrounds. It saw no
+with {loss}'s own loss on {samples:,} images and captions of `ttd.scenes`: emoji on named backgrounds. It saw no
 masks and no word labels.
 
 - **It knows** {count} things, the first words of `words.txt`: nouns that the world draws and the names of its
@@ -54,12 +55,14 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder or empty it.")
     model = new_mini()
-    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    loss = {"clip": "CLIP", "siglip": "SigLIP"}[json.loads(state["recipe"])["loss"]]
     with whole_folder(folder) as part:
-        save_model(model, part, samples)
+        save_model(model, part, samples, loss)
 
 
-def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
+def save_model(model: CLIPModel, folder: Path, samples: int, loss: str) -> None:
     """Writes the folder that `ttd.load` and transformers read."""
     with quietly():
         model.half().save_pretrained(folder)
@@ -71,5 +74,5 @@ def save_model(model: CLIPModel, folder: Path, samples: int) -> None:
     card = Card("clip", METHOD, IMAGE, 0.5, fingerprint=encoder.fingerprint(), vocabulary="words.txt")
     write_card(folder, card)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    text = MODEL_CARD.format(millions=millions, size=IMAGE, patch=16, samples=samples, count=len(WORDS))
+    text = MODEL_CARD.format(millions=millions, size=IMAGE, patch=16, samples=samples, loss=loss, count=len(WORDS))
     (folder / "README.md").write_text(text, "utf-8")

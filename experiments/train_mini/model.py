@@ -120,3 +120,14 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor
     logits = logit_scale.exp().clamp(max=100.0) * image @ text.T
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def sigmoid_loss(image: Tensor, text: Tensor, logit_scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's loss (arXiv 2303.15343, algorithm 1): each image with each caption of the batch is a pair or is none.
+
+    image, text [B, C] not normalised.
+    """
+    image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+    logits = logit_scale.exp().clamp(max=100.0) * image @ text.T + bias
+    sign = 2 * torch.eye(len(logits), device=logits.device) - 1
+    return -F.logsigmoid(sign * logits).sum() / len(logits)

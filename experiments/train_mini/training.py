@@ -15,16 +15,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from math import cos, pi
+from math import cos, log, pi
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.train_mini.model import GRID, contrastive_loss, embed_captions, embed_patches, new_mini
+from experiments.train_mini.model import (
+    GRID,
+    contrastive_loss,
+    embed_captions,
+    embed_patches,
+    new_mini,
+    sigmoid_loss,
+)
 from experiments.train_mini.pool import ScenePool, mirror_patches
 from ttd.device import find_device
 from ttd.encoders.tokenizer import clip_tokenizer
@@ -32,12 +39,15 @@ from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.scenes.scene import Scenes
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # OpenAI's statistics of pixels in 0..1, so that mini is fed like every other CLIP.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_START = (log(10), -10.0)  # logarithm of the scale, and the bias, as SigLIP starts
 _CROP_GRID = 4  # one-object images of 64 px cover 4x4 of the 8x8 cells
+
+Loss = Literal["clip", "siglip"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,8 @@ class Stage:
 class Recipe:
     """Everything that decides the weights.
 
-    A model started on full scenes learns only backgrounds; one object first breaks that plateau.
+    A model started on full scenes learns only backgrounds; one object first breaks that plateau. `loss`: CLIP's over
+    the batch, or SigLIP's over each pair, whose bias is no part of the model: TTD uses cosines alone.
     """
 
     stages: tuple[Stage, ...] = (
@@ -72,6 +83,7 @@ class Recipe:
     full_scenes: int = 100_000
     crops: int = 60_000
     seed: int = 0
+    loss: Loss = "clip"
 
     @property
     def steps(self) -> int:
@@ -178,8 +190,12 @@ class ClipTrainer:
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.model = new_mini().to(self.device).train()
+        self.bias = torch.nn.Parameter(torch.tensor(SIGLIP_START[1], device=self.device))
+        if recipe.loss == "siglip":
+            torch.nn.init.constant_(self.model.logit_scale, SIGLIP_START[0])
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]
+        others += [self.bias] if recipe.loss == "siglip" else []
         groups = [
             {"params": matrices, "weight_decay": recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -216,7 +232,7 @@ class ClipTrainer:
         with torch.autocast(self.device.type, torch.bfloat16):
             images = [self._embed(patches, places, generator) for patches, places in groups]
             texts = embed_captions(self.model, token_ids.to(self.device), lengths.to(self.device))
-        loss = contrastive_loss(torch.cat(images), texts, self.model.logit_scale)
+        loss = self._loss(torch.cat(images), texts)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise InputError(f"The loss is {value} at step {self.step}: lower the learning rate and start again.")
@@ -226,6 +242,11 @@ class ClipTrainer:
         self.optimiser.step()
         self.step += 1
         return value
+
+    def _loss(self, images: Tensor, texts: Tensor) -> Tensor:
+        if self.recipe.loss == "siglip":
+            return sigmoid_loss(images, texts, self.model.logit_scale, self.bias)
+        return contrastive_loss(images, texts, self.model.logit_scale)
 
     def _embed(self, patches: Tensor, places: Tensor, generator: torch.Generator) -> Tensor:
         dropped = torch.rand(len(patches), generator=generator) < self.recipe.cls_dropout
@@ -240,6 +261,7 @@ class ClipTrainer:
         """Writes the checkpoint, whole or not at all."""
         state = {
             "model": self.model.state_dict(),
+            "bias": self.bias.detach(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
@@ -256,9 +278,10 @@ class ClipTrainer:
         if state["recipe"] != json.dumps(asdict(self.recipe)):
             raise InputError(f"{self.folder} holds a run with another recipe: choose another folder or remove it.")
         self.model.load_state_dict(state["model"])
+        self.bias.data.copy_(state["bias"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
-        log.info("continuing at step %d of %d", self.step, self.recipe.steps)
+        logger.info("continuing at step %d of %d", self.step, self.recipe.steps)
 
     @contextmanager
     def _saved(self) -> Iterator[None]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from experiments.train_mini.model import contrastive_loss, embed_captions, embed_patches, new_mini
+from experiments.train_mini.model import contrastive_loss, embed_captions, embed_patches, new_mini, sigmoid_loss
 from experiments.train_mini.pool import ScenePool, mirror_patches, to_patches
-from experiments.train_mini.training import BRIEF, Batches, ClipTrainer, Recipe, _token_batch
+from experiments.train_mini.training import BRIEF, SIGLIP_START, Batches, ClipTrainer, Loss, Recipe, _token_batch
 from tests.tolerance import assert_close, largest_difference, tower
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError
@@ -84,6 +84,16 @@ def test_loss_is_clips() -> None:
     assert_close(contrastive_loss(image, text, scale), expected, 3 * 8 + 2 * 5, scale=float(np.abs(logits).max()))
 
 
+def test_sigmoid_loss_is_siglips() -> None:
+    image, text = torch.randn(5, 8), torch.randn(5, 8)
+    scale, bias = torch.tensor(1.3), torch.tensor(-2.0)
+    a, b = (x / x.norm(dim=-1, keepdim=True) for x in (image, text))
+    logits = np.exp(1.3) * (a @ b.T).numpy() - 2
+    signs = np.where(np.eye(5, dtype=bool), 1, -1)
+    expected = np.log1p(np.exp(-signs * logits)).sum() / 5
+    assert_close(sigmoid_loss(image, text, scale, bias), expected, 3 * 8 + 25, scale=float(np.abs(logits).max()))
+
+
 def test_mirrored_patches_are_those_of_the_mirrored_image() -> None:
     image = Scenes("train", size=64, objects=(1, 1))[0].image
     mirrored = mirror_patches(to_patches(image)[None], 4)[0]
@@ -105,19 +115,23 @@ def test_full_scenes_are_mirrored_with_their_places(pool: Path) -> None:
         assert (patches[row].numpy() == whole[places[row]]).all()
 
 
-def test_a_broken_run_goes_on_bit_for_bit(tmp_path: Path, pool: Path) -> None:
-    whole = run(tmp_path / "whole", pool)
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_a_broken_run_goes_on_bit_for_bit(loss: Loss, tmp_path: Path, pool: Path) -> None:
+    recipe = replace(BRIEF, loss=loss)
+    whole = run(tmp_path / "whole", pool, recipe)
     whole.train()
-    broken = run(tmp_path / "broken", pool)
+    broken = run(tmp_path / "broken", pool, recipe)
     broken.train(until=1)
-    broken = run(tmp_path / "broken", pool)
+    broken = run(tmp_path / "broken", pool, recipe)
     assert broken.step == 1
     broken.train(until=3)
-    broken = run(tmp_path / "broken", pool)
+    broken = run(tmp_path / "broken", pool, recipe)
     broken.train()
     assert broken.step == whole.step == BRIEF.steps
     for one, two in zip(whole.model.parameters(), broken.model.parameters(), strict=True):
         assert torch.equal(one, two)
+    assert torch.equal(broken.bias, whole.bias)
+    assert (whole.bias.item() != SIGLIP_START[1]) == (loss == "siglip")
 
 
 def test_an_interrupted_run_keeps_what_it_reached(tmp_path: Path, pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
