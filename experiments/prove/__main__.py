@@ -34,7 +34,7 @@ def main(out: Path, model: str, seeds: int, workers: int, names: tuple[str, ...]
     known = [run.name for run in RUNS]
     if unknown := sorted(set(names) - set(known)):
         raise InputError(f"There is no run {', '.join(unknown)}: choose from {', '.join(known)}.")
-    size = Size(steps=4, pairs=320, test=256, validation=32) if brief else Size()
+    size = Size(steps=4, pairs=320, test=64, validation=16) if brief else Size()
     chosen = [run for run in RUNS if not names or run.name in names]
     run_folder(out)
     prove(Proof(out, model, size), runs=chosen, seeds=range(seeds), workers=workers)

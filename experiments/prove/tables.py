@@ -19,6 +19,7 @@ from experiments.prove.plan import (
     AIM_B,
     AIM_B_BOUNDS,
     BLOCKS,
+    EVERY_SEED,
     MAIN_ROWS,
     MAIN_TABLES,
     MEMORY,
@@ -78,6 +79,7 @@ def to_markdown(folder: Path) -> str:
         if not read_rows(folder, f"base.{block}"):
             continue
         lines += [f"## {title[0].upper()}{title[1:]}", ""]
+        lines += ["### Every seed, in short", "", *_every_seed(folder, block), ""]
         for table in MAIN_TABLES:
             lines += _table(folder, table, block)
         lines += ["### Differences to before training", "", _DIFFERENCES, "", *_differences(folder, block), ""]
@@ -135,7 +137,8 @@ def _table(folder: Path, table: Table, block: str) -> list[str]:
     thresholds = {"CaptionIoU, p, chosen": "threshold of p", "CaptionIoU, min-max, chosen": "threshold of min-max"}
     thresholds["mIoU, background, chosen"] = "background's threshold"
     rows = [(title, run, found) for title, run in table.rows if (found := rows_of(folder, run, block))]
-    if len(rows) < 2:  # before training alone
+    main = {"base"} if table in MAIN_TABLES else {run for _, run in MAIN_ROWS}
+    if all(run in main for _, run, _ in rows):  # nothing of the table's own
         return []
     lines = _head(("seeds", *table.columns))
     for title, run, found in rows:
@@ -147,6 +150,15 @@ def _table(folder: Path, table: Table, block: str) -> list[str]:
             cells.append(cell)
         lines.append(_line(title, ["" if run == "base" else str(len(found)), *cells]))
     return [f"### {table.title}", "", *lines, ""]
+
+
+def _every_seed(folder: Path, block: str) -> list[str]:
+    lines = _head(("seed", "row", *EVERY_SEED))
+    for title, run in MAIN_ROWS:
+        for row in rows_of(folder, run, block):
+            numbers = [f"{row.numbers[name]:.3f}" for name in EVERY_SEED]
+            lines.append(_line(title, ["" if row.seed is None else str(row.seed), f"`{row.run}`", *numbers]))
+    return lines
 
 
 def _head(columns: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +193,15 @@ def test_the_page_is_what_the_committed_rows_say(tmp_path: Path) -> None:
     result = CliRunner().invoke(tables.main, ["--out", str(tmp_path / "proof.md")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "proof.md").read_text("utf-8") == (ROWS.parents[1] / "docs/proof.md").read_text("utf-8")
+
+
+def test_every_number_of_the_training_page_stands_in_the_proof() -> None:
+    docs = ROWS.parents[1] / "docs"
+    section = (docs / "training.md").read_text("utf-8").split("## Measured on the embedded world")[1].split("\n## ")[0]
+    cited = set(re.findall(r"(?<!\d)\.\d{3}(?!\d)", section))
+    assert len(cited) > 20
+    proof = (docs / "proof.md").read_text("utf-8")
+    assert [number for number in sorted(cited) if f"0{number}" not in proof and f" {number}" not in proof] == []
 
 
 def settings(names: list[str]) -> dict[str, object]:
