@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -184,12 +185,29 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version  # which takes time at the start of a command
 
     found = {"ttd": __version__, "python": platform.python_version()}
+    if of_checkout := commit():
+        found["commit"] = of_checkout
     for name in ("torch", "transformers", "peft", "numpy", "pillow"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def commit() -> str:
+    """The commit of the checkout that this package is in, with a mark where files were changed; "" where it is none."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return ""
+    git = ["git", "-C", str(folder)]
+    try:
+        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (git does not answer)"
+    return found.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
 
 
 def read_ahead(

@@ -76,12 +76,14 @@ def test_a_killed_run_goes_on_and_the_report_joins_runs(tmp_path: Path, monkeypa
     done = command("report", tmp_path / "killed", tmp_path / "short", "--out", tmp_path / "report")
     assert done.exit_code == 0, done.output
     markdown = (tmp_path / "report" / "report.md").read_text()
-    assert "| **oracle [killed]** | 100.0 |" in markdown
-    assert "| **oracle [short]** | 100.0 |" in markdown
-    assert "| TCL + TTD | 61.1 | 0.185 | 0.204 |" in markdown
-    assert "a sample, 1 of 1449 images" in markdown
+    assert "All: protocol default, refinement none, commit" in markdown
+    assert "| oracle | killed | **100.0** |" in markdown
+    assert "| oracle | short | **100.0** |" in markdown
+    folded = markdown.partition("published rows under other protocols</summary>")[2].partition("</details>")[0]
+    assert "| TCL + TTD |  | 61.1 | 0.185 | 0.204 |" in folded
     assert "this run, a sample of 4 |" in markdown
-    assert "1 of 1 items. Protocol default. Measured on a sample" in markdown
+    assert "**oracle, short**: 1 of 1 items. Measured on a sample, 1 of 1449 images" in markdown
+    assert markdown.count("Measured on a sample, 4 of") == 1
     assert "Only the first 1 of 4 items were asked about (--limit)." in markdown
     page = (tmp_path / "report" / "report.html").read_text()
     assert len(re.findall("class=ours", page)) == 2

@@ -23,6 +23,7 @@ from ttd.evaluation.metrics import (
     confusion_matrix,
     mean_of_known,
     overlap,
+    weighted_average_precisions,
 )
 
 
@@ -87,6 +88,13 @@ def test_ranking_measures_agree_with_scikit_learn(words: list[tuple[float, bool]
     scores, true = (np.array(values) for values in zip(*words, strict=True))
     if true.any():
         assert average_precision(scores, true) == pytest.approx(average_precision_score(true, scores))
+        counts = np.random.default_rng(len(scores)).integers(0, 4, (3, len(scores)))
+        for drawn, found in zip(counts, weighted_average_precisions(scores, true, counts), strict=True):
+            if drawn[true].any():
+                reference = average_precision_score(true, scores, sample_weight=drawn)
+                assert found == pytest.approx(reference)
+            else:
+                assert np.isnan(found)
     else:
         assert np.isnan(average_precision(scores, true))
     if true.any() and not true.all():

@@ -167,7 +167,11 @@ def _add_up(folder: Path) -> Any:
 
 
 SETTINGS = {
-    "model": {"name": "mini", "adapter": None, "adapter_scale": None, "method": "maskclip", "fingerprint": "2:ab"},
+    "model": {
+        **{"name": "mini", "adapter": None, "adapter_scale": None, "method": "maskclip", "fingerprint": "2:ab"},
+        "encoder": {"method": "maskclip", "refine": "none"},
+    },
+    "options": {"masks": {"refine": "auto"}},
     "data": {"root": "/data", "fingerprint": "cd"},
     "protocol": "paper",
     "task": {},
@@ -176,10 +180,10 @@ RESULTS = {"benchmark": "voc", "settings": SETTINGS, "measured": 3, "items": 3, 
 
 
 def _results(folder: Path) -> Any:
-    from ttd.evaluation.report.tables import comparisons
+    from ttd.evaluation.report.tables import tables
 
     found = read_run(folder)
-    return repr((found.title, found.data, found.protocol, comparisons([(found.title, found.results)])))
+    return repr((found.names, found.data, tables([found])))
 
 
 def _run(folder: Path) -> Path:

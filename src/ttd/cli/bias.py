@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.eval import run_settings, skipped_of, write_results
 from ttd.cli.options import ModelChoice, model_options, protocol_option, start_logging
 from ttd.cli.output import print_skipped, printable, run_folder, table
-from ttd.documents import read_json
 from ttd.results_file import RunRecords, json_line
-from ttd.schema import mapping
 
 if TYPE_CHECKING:
-    from ttd.evaluation.runner import Outcome
     from ttd.evaluation.tasks.bias import SingleTagBias
     from ttd.model import TTD
 
@@ -74,6 +71,7 @@ def bias(
     measures. Run the same command again after an interruption: what was measured is kept.
     """
     from ttd.evaluation.datasets.tagmask import read_tagmask
+    from ttd.evaluation.measure import measure_into
     from ttd.evaluation.tasks.bias import SingleTagBias
     from ttd.inference.protocols import options
 
@@ -82,28 +80,19 @@ def bias(
     folder = run_folder(Path(out))
     asked = {"before": replace(model, adapter=None), "after": model} if model.adapter else {"before": model}
     loaded = {name: one.load() for name, one in asked.items()}
-    results = {name: _measure(benchmark, asked[name], loaded[name], folder / name, protocol, limit) for name in asked}
+    runs = {}
+    for name, one in asked.items():
+        named = {"name": one.model, **one.settings()}
+        run = measure_into(folder / name, benchmark, loaded[name], named, protocol, limit=limit)
+        assert run is not None  # one process measures all
+        runs[name] = run
     if images:
         _draw(benchmark, loaded, folder, images)
-    _print_results(results, folder, as_json)
+    _print_results({name: run.results for name, run in runs.items()}, folder, as_json)
     # What one of the models could not use is missing from its own numbers alone.
-    skipped = list(dict.fromkeys(item for found in results.values() for item in skipped_of(found)))
+    skipped = list(dict.fromkeys(item for run in runs.values() for item in run.skipped))
     print_skipped(skipped, " in results.json")
     return 1 if skipped else 0
-
-
-def _measure(
-    benchmark: SingleTagBias, model: ModelChoice, loaded: TTD, folder: Path, protocol: str, limit: int | None
-) -> dict[str, Any]:
-    """Measures one model; gives the content of its `results.json`."""
-    from ttd.evaluation.runner import run
-
-    settings = run_settings(benchmark, model, loaded, protocol)
-    with RunRecords(folder).open(settings) as store:
-        outcome: Outcome | None = run(loaded, benchmark, store, limit)
-        record = read_json(store.run_path, mapping())
-    assert outcome is not None  # one process measures all
-    return write_results(folder, outcome, {"benchmark": benchmark.name, **record})
 
 
 def _draw(benchmark: SingleTagBias, models: dict[str, TTD], folder: Path, count: int) -> None:
@@ -123,7 +112,7 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], folder: Path, count:
             save_png(draw(benchmark, models, numbers[name]), folder / f"bias-{names[group]}-{rank}.png")
 
 
-def _print_results(results: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> None:
+def _print_results(results: Mapping[str, Mapping[str, Any]], folder: Path, as_json: bool) -> None:
     """The table, on the terminal and as `bias.md`."""
     from ttd.files import whole_file
 

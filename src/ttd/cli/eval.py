@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,48 +19,15 @@ from ttd.cli.options import (
 from ttd.cli.output import print_skipped, printable, run_folder, table, writable_folder
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
-from ttd.documents import read_json
-from ttd.errors import TTDError
 from ttd.registry import DATASETS, SCORES
-from ttd.results_file import RunRecords, json_line
-from ttd.schema import mapping
+from ttd.results_file import json_line
 from ttd.taggers import TAGGERS
 
 if TYPE_CHECKING:
     from ttd.evaluation.benchmark import Benchmark
-    from ttd.evaluation.runner import Outcome
+    from ttd.evaluation.report.finished_run import FinishedRun
+    from ttd.evaluation.report.tables import Table
     from ttd.model import TTD
-
-
-def run_settings(benchmark: Benchmark, model: ModelChoice, loaded: TTD, protocol: str) -> dict[str, Any]:
-    """What decides the result: a run goes on only where all of this is the same."""
-    return {
-        "benchmark": benchmark.name,
-        "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},
-        "model": {
-            "name": model.model,
-            "fingerprint": loaded.encoder.fingerprint(),
-            "encoder": loaded.encoder.settings(),
-            **model.settings(),
-        },
-        "protocol": protocol,
-        "options": {task: asdict(options) for task, options in benchmark.options.items()},
-        "task": benchmark.settings(),
-    }
-
-
-def write_results(folder: Path, outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
-    """Writes `results.json` and the tables; gives what `results.json` holds."""
-    from ttd.evaluation.runner import write_outcome
-
-    write_outcome(folder, outcome, facts)
-    found: dict[str, Any] = read_json(folder / "results.json", mapping())
-    return found
-
-
-def skipped_of(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """Id and reason of the items that could not be used."""
-    return [(item["id"], item["reason"]) for item in results["skipped"]]
 
 
 _FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation", "--known-classes")
@@ -202,8 +167,8 @@ def evaluate(
     interruption: what was measured is kept. Items that cannot be used are skipped and named, and the exit code is 1
     unless --allow-skips.
     """
+    from ttd.evaluation.measure import measure_into
     from ttd.evaluation.registry import open_benchmark
-    from ttd.evaluation.runner import run
     from ttd.runs import Ranks
 
     start_logging(verbose)
@@ -219,21 +184,20 @@ def evaluate(
     if cache is not None:
         loaded.keep_features(cache)
     benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
-    settings = run_settings(benchmark, model, loaded, choices.protocol)
-    with RunRecords(folder, ranks).open(settings) as store:
-        outcome = run(loaded, benchmark, store, limit, ranks=ranks)
-    if outcome is None:
+    done = measure_into(
+        folder, benchmark, loaded, {"name": model.model, **model.settings()}, choices.protocol,
+        choices=choices, limit=limit, ranks=ranks,
+    )  # fmt: skip
+    if done is None:
         click.echo(
             f"Process {ranks.rank} of {ranks.world} is done; the one that ends last writes the result.", err=True
         )
         return 0
-    record = {**read_json(store.run_path, mapping()), "choices": asdict(choices)}
-    results = _write(folder, benchmark, loaded, outcome, record)
     if chosen["images"]:
-        _write_images(folder, benchmark, loaded, chosen["images"])
-    _print_results(results, model, as_json, folder)
-    print_skipped(outcome.skipped, " in results.json")
-    return 1 if len(outcome.skipped) > allow_skips else 0
+        _write_images(done, benchmark, loaded, chosen["images"])
+    _print_results(done, as_json)
+    print_skipped(done.skipped, " in results.json")
+    return 1 if len(done.skipped) > allow_skips else 0
 
 
 def _refuse_others(name: str, part: str | None) -> None:
@@ -274,63 +238,38 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolCh
     )
 
 
-def _domain_note(model: TTD, benchmark: Benchmark, looked_at: int = 50) -> str:
-    """What is wrong where many of the benchmark's images do not look like those that a small model learned from."""
-    from ttd.images import read_image
-
-    if model.encoder.domain is None:
-        return ""
-    samples = benchmark.samples[:: max(1, len(benchmark.samples) // looked_at)]
-    found = []
-    for sample in samples:
-        # What cannot be read is counted where it is measured.
-        with suppress(TTDError, OSError):
-            found.append(model.notice(read_image(sample.image)))
-    notices = [notice for notice in found if notice]
-    return f"{len(notices)} of {len(found)} images that were looked at: {notices[0]}." if notices else ""
-
-
-def _write(folder: Path, benchmark: Benchmark, model: TTD, outcome: Outcome, record: dict[str, Any]) -> dict[str, Any]:
-    """`results.json`, the tables and the plot; gives what `results.json` holds."""
-    from dataclasses import replace
-
-    from ttd.evaluation.registry import sample_note
-    from ttd.evaluation.tasks.tag_tables import plot_sweep
-
-    notes = [sample_note(benchmark.name, outcome.measured, benchmark.settings()), _domain_note(model, benchmark)]
-    if outcome.items < (every := len(benchmark.samples)):
-        notes.append(f"Only the first {outcome.items} of {every} items were asked about (--limit).")
-    result = replace(outcome.result, notes=(*filter(None, notes), *outcome.result.notes))
-    found = write_results(folder, replace(outcome, result=result), {"benchmark": benchmark.name, **record})
-    if sweep := result.rows.get("sweep"):
-        gap = next((row for row in result.rows["tags"] if row["tagger"] == "s_pixel"), None)
-        plot_sweep(sweep, gap, folder / "sweep.png")
-    return found
-
-
-def _write_images(folder: Path, benchmark: Benchmark, model: TTD, count: int) -> None:
+def _write_images(run: FinishedRun, benchmark: Benchmark, model: TTD, count: int) -> None:
     """`images.html`, where the benchmark shows any."""
-    from ttd.evaluation.report.finished_run import read_run
     from ttd.evaluation.report.gallery import ImageSource, sections, write_images
 
-    title = read_run(folder).title
-    parts = sections([ImageSource(title, folder, benchmark, lambda: (model, benchmark))], count)
+    parts = sections([ImageSource(run.model, run.folder, benchmark, lambda: (model, benchmark))], count)
     if parts:
-        write_images(folder / "images.html", f"{benchmark.name}: images", title, parts)
+        write_images(run.folder / "images.html", f"{benchmark.name}: images", run.model, parts)
 
 
-def _print_results(results: dict[str, Any], model: ModelChoice, as_json: bool, folder: Path) -> None:
+def table_text(found: Table) -> str:
+    """A table for a terminal; published rows under other protocols are counted only."""
+    from ttd.evaluation.report.formats import cells, head, left_out
+
+    rows = (*found.rows, *found.published)
+    lines = [found.title, table(head(found, rows), [cells(found, row) for row in rows])]
+    if others := left_out(found):
+        lines.append(f"({others}: ttd report shows them)")
+    return "\n".join([*lines, *([f"All: {found.common}."] if found.common else [])])
+
+
+def _print_results(run: FinishedRun, as_json: bool) -> None:
     """The numbers beside the published ones."""
-    from ttd.evaluation.report.tables import comparisons
+    from ttd.evaluation.report.tables import tables
 
     if as_json:
-        click.echo(json_line({name: results[name] for name in ("benchmark", "items", "measured", "numbers", "notes")}))
+        click.echo(json_line(run.to_dict()))
     else:
-        title = model.model + (f" + {Path(model.adapter).name}" if model.adapter else "")
-        for comparison in comparisons([(title, results)]):
-            click.echo(f"{comparison.title}\n{table(comparison.head, comparison.rows)}\n")
-        for note in results["notes"]:
+        for one in tables([run]):
+            click.echo(table_text(one) + "\n")
+        for note in run.results["notes"]:
             click.echo(printable(note))
+    found = run.results
     click.echo(
-        f"{results['measured']} of {results['items']} items measured; all is in {printable(str(folder))}", err=True
+        f"{found['measured']} of {found['items']} items measured; all is in {printable(str(run.folder))}", err=True
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 
 from ttd import __version__
+from ttd.runs import commit
 
 _EXTRAS = {
     "app": "gradio",
@@ -24,7 +23,7 @@ def report() -> list[tuple[str, str]]:
     """Names and values: versions, commit, system, device, threads, kernels, extras."""
     return [
         ("ttd", __version__),
-        ("commit", _commit()),
+        ("commit", commit() or "not a checkout"),
         ("python", platform.python_version()),
         ("system", platform.platform()),
         ("processor", f"{platform.machine()}, {os.cpu_count()} cores"),
@@ -32,20 +31,6 @@ def report() -> list[tuple[str, str]]:
         *((name, _installed(name)) for name in _dependencies()),
         *((f"extra {extra}", _installed(package)) for extra, package in _EXTRAS.items()),
     ]
-
-
-def _commit() -> str:
-    """The commit of a checkout, with a mark where files were changed."""
-    folder = Path(__file__).resolve().parents[3]
-    if not (folder / ".git").exists():
-        return "not a checkout"
-    git = ["git", "-C", str(folder)]
-    try:
-        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown (git does not answer)"
-    return found.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
 
 
 def _torch() -> list[tuple[str, str]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ttd.evaluation.bootstrap import Statistic
     from ttd.evaluation.report.panels import ItemPanels
     from ttd.inference.options import Options
     from ttd.model import TTD
@@ -102,6 +103,13 @@ class Benchmark(ABC):
     def quality(self, record: Record) -> dict[str, float]:
         """How well one item went, by measure (higher is better, NaN: it says nothing); none: it shows no images."""
         return {}
+
+    def resampler(self, records: Iterable[Record]) -> Statistic | None:
+        """The measures by which models are compared, of the records drawn again with `ttd.evaluation.bootstrap`.
+
+        Their names are those of `Result.numbers`. None: this benchmark compares none.
+        """
+        return None
 
     def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """Images of `samples[number]` for a page; `record` is what `measure` gave. Only where `quality` gives any."""

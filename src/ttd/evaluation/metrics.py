@@ -132,17 +132,23 @@ def average_precision(scores: np.ndarray, true: np.ndarray) -> float:
 
     Words with equal scores share one threshold. `scores` float [N], `true` bool [N].
     """
+    return float(weighted_average_precisions(scores, true, np.ones((1, len(scores))))[0])
+
+
+def weighted_average_precisions(scores: np.ndarray, true: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """`average_precision` where word i counts as often as `counts` [B,N] says: float64 [B]."""
     if np.isnan(scores).any():
         raise InputError("A score is NaN: average precision has no order for it.")
-    positives = int(true.sum())
-    if not positives:
-        return float("nan")
     order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(true[order])
-    last = np.append(ranked[1:] != ranked[:-1], True)  # the last word of every group of equals
-    precision = hits[last] / (np.flatnonzero(last) + 1)
-    recall = hits[last] / positives
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    ranked, weights = scores[order], counts[:, order]
+    last = np.append(ranked[1:] != ranked[:-1], np.ones(min(len(ranked), 1), bool))  # of every group of equals
+    seen = np.cumsum(weights, axis=1)[:, last]
+    hits = np.cumsum(weights * true[order], axis=1)[:, last]
+    positives = hits[:, -1:] if hits.shape[1] else np.zeros((len(counts), 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        steps = np.diff(hits / positives, axis=1, prepend=0.0)
+        # Before the first word that counts there is no precision, and no step.
+        return np.where(positives[:, 0] > 0, np.sum(steps * np.where(seen > 0, hits / seen, 0.0), axis=1), np.nan)
 
 
 def class_average_precisions(scores: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ from ttd.evaluation.report.panels import (
     most_changed,
     outcome_panel,
 )
+from ttd.evaluation.report.tables import titles as titles_of
 
 VALUES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0, 1) | st.just(math.nan), max_size=20)
 
@@ -96,7 +97,7 @@ def test_classes_carry_their_names_and_what_says_nothing_stays_the_photo(backgro
     labels = np.full((30, 30), 3, np.int64)
     labels[:10], labels[20:, :10], labels[20:, 20:] = 1, 0, 255
     panel = class_panel("t", photo, labels, titles, background=background)
-    assert [name for name, _ in panel.legend] == (["dog 33%"] if background else ["dog 33%", "sky 11%"])
+    assert [name for name, _ in panel.legend] == (["dog"] if background else ["dog", "sky"])
     pixels = np.asarray(panel.image)
     third = SIDE // 3
     assert (pixels[third + 5 : 2 * third - 5] == (200, 10, 10)).all()
@@ -157,19 +158,19 @@ def test_an_evaluation_writes_images_and_a_report_joins_runs(tmp_path: Path, eva
 
     runs = [read_run(folder) for folder in out.values()]
     sources = [
-        ImageSource(run.title, run.folder, run.benchmark(), lambda run=run: (model(run.folder.name), run.benchmark()))
-        for run in runs
+        ImageSource(title, run.folder, run.benchmark(), lambda run=run: (model(run.folder.name), run.benchmark()))
+        for title, run in zip(titles_of(runs), runs, strict=True)
     ]
     parts = sections(sources, 1)
     assert "gained most in IoU" in [part.title for part in parts]
     for part in parts:
         for view in part.items:
-            assert [item.run for item in view.found] == [run.title for run in runs]
+            assert [item.run for item in view.found] == ["oracle, before", "oracle, after"]
             assert [panel.title for panel in view.given] == ["image", "truth"]
             assert all(np.isfinite(item.quality["IoU"]) for item in view.found)
             assert view.found[1].quality["IoU"] == 1.0
     markdown, html = write_report(runs, tmp_path, {"tagmask": "images-tagmask.html"})
-    assert "![Every threshold: oracle [after]](after/sweep.png)" in markdown.read_text()
+    assert "![Every threshold: oracle, after](after/sweep.png)" in markdown.read_text()
     assert html.read_text().count("data:image/png;base64") == 2
     assert "href='images-tagmask.html'" in html.read_text()
 

@@ -6,9 +6,12 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from ttd.evaluation.report.finished_run import FinishedRun
 from ttd.evaluation.report.published import published
-from ttd.evaluation.report.tables import comparisons
+from ttd.evaluation.report.tables import tables
+from ttd.inference.protocols import PROTOCOLS
 from ttd.registry import DATASETS
 
 ROWS = json.loads(files("ttd").joinpath("assets/published.json").read_text("utf-8"))["rows"]
@@ -46,8 +49,40 @@ def test_table_4_is_copied_to_the_digit(shared: Path) -> None:
     assert checked == 69
 
 
-def test_a_comparison_shows_the_setting_of_a_published_row() -> None:
-    results = {"benchmark": "voc20", "numbers": {"mIoU": 0.5}, "measured": 3}
-    (table,) = comparisons([("mine", results)])
-    assert ("NACLIP (CLIP ViT-B/16, PAMR)", "83.0", "README of github.com/sinahmr/NACLIP") in table.rows
-    assert table.rows[0][1] == "50.0"
+def run(**changes: Any) -> FinishedRun:
+    """One that measured VOC by NACLIP's protocol with PAMR."""
+    settings: dict[str, Any] = {
+        "model": {"name": "clip-vit-b16", "adapter": None, "method": "naclip", "encoder": {"refine": "none"}},
+        "protocol": "naclip",
+        "options": {"masks": {"refine": "pamr"}},
+    }
+    results = {"benchmark": "voc20", "numbers": {"mIoU": 0.5}, "measured": 3, "settings": settings}
+    settings |= {name: value for name, value in changes.items() if name in settings}
+    results |= {name: value for name, value in changes.items() if name not in settings}
+    return FinishedRun(Path("runs/a"), results)
+
+
+def test_published_rows_stand_beside_runs_of_their_own_protocol_alone() -> None:
+    named = "NACLIP (CLIP ViT-B/16, PAMR)"
+    for changes, shown in (
+        ({}, True),
+        ({"protocol": "paper"}, False),
+        ({"options": {"masks": {"refine": "none"}}}, False),
+        ({"choices": {"given": {"size": 336}}}, False),
+    ):
+        (table,) = tables([run(**changes)])
+        beside, folded = ([row.names[0] for row in rows] for rows in (table.published, table.others))
+        assert (named in beside, named in folded) == (shown, not shown), changes
+        assert "ITACLIP" not in " ".join(beside)
+        assert len(beside) + len(folded) == len(published("voc20", "classes"))
+    (found,) = [row for row in table.others if row.names == (named,)]
+    assert (found.cells["mIoU"].value, found.source) == (83.03, "README of github.com/sinahmr/NACLIP")
+
+
+def test_the_papers_rows_are_under_its_protocol_with_the_refinement_of_its_model() -> None:
+    rows = {row.method: row for row in published("voc", "classes") if row.source.startswith("TTD")}
+    assert rows["TCL + TTD"].is_under("paper", "pamr")
+    assert not rows["TCL + TTD"].is_under("paper", "none")
+    assert rows["MaskCLIP + TTD"].is_under("paper", "crf")
+    assert rows["TCL"].is_under("tcl", "pamr")
+    assert not any(rows["GroupViT"].is_under(protocol, "none") for protocol in PROTOCOLS)

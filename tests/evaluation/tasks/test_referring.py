@@ -12,14 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+from pycocotools import mask as coco_masks
 
 from tests.evaluation.conftest import Eval
 from tests.evaluation.datasets.test_refcoco_pickle import Runs
 from tests.evaluation.datasets.test_tagmask_from_coco import pack
 from tests.evaluation.oracle import Oracle, blocks, painted, save
+from ttd.cli import cli
 from ttd.errors import InputError
 from ttd.evaluation.datasets.refcoco import PARTITIONS, read_refer
+from ttd.evaluation.metrics import mask_counts
+from ttd.evaluation.tasks.referring import Referring
+from ttd.inference.options import Options
 
 TITLES = ["grass", "dog", "cat", "tree", "car", "boat"]
 
@@ -111,7 +117,7 @@ def test_an_oracle_scores_100_with_one_look_at_each_image(
     assert f"Measured on a sample, 2 of {whole} images" in done.stdout
     assert f"Masks of expressions, {split}\n" in done.stdout
     assert done.stdout.count("Masks of expressions") == 1
-    assert table in done.stdout
+    assert table in CliRunner().invoke(cli, ["report", str(tmp_path / "out"), "--markdown"]).stdout
     with (tmp_path / "out" / "expressions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 12
@@ -157,6 +163,32 @@ def test_means_and_pooled_ratio_by_hand(tmp_path: Path, evaluate: Eval) -> None:
     assert found["mIoU"] == pytest.approx(0.5)
     assert found["pooled IoU"] == pytest.approx(masks[1].sum() / (masks[0].sum() + 2 * masks[1].sum()))
     assert "1 expressions without words are left out." in done.stdout
+
+
+def test_precisions_agree_with_pycocotools(tmp_path: Path) -> None:
+    """Overlaps by pycocotools, counted as the field does: an expression is right where its IoU is at least X."""
+    write_refer(tmp_path)
+    data = read_refer("refcoco", tmp_path)
+    rng = np.random.default_rng(0)
+    tally, overlaps = Referring(data, Options()).tally(), []
+    for number, image in enumerate(data.images):
+        counts = []
+        for place, expression in enumerate(image.expressions):
+            truth = image.mask(expression.annotation)
+            found = truth & (rng.random(truth.shape) > rng.random() ** 2)
+            if number == place == 0:  # exactly half: on the bound
+                found = truth & (np.cumsum(truth).reshape(truth.shape) * 2 <= truth.sum())
+            pair = [coco_masks.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in (found, truth)]
+            overlaps.append(float(coco_masks.iou(pair[:1], pair[1:], [0])[0, 0]))
+            one = mask_counts(found, truth)
+            counts.append([expression.id, one.hit, one.wrong, one.missed])
+        tally.add({"id": image.sample.id, "expressions": counts, "pixels": 768})
+    found_numbers = tally.result().numbers
+    assert overlaps[0] == 0.5
+    assert len({found_numbers[f"Precision@{x}"] for x in (0.5, 0.6, 0.7, 0.8, 0.9)}) > 2
+    for least in (0.5, 0.6, 0.7, 0.8, 0.9):
+        right = sum(iou >= least for iou in overlaps)
+        assert found_numbers[f"Precision@{least}"] == pytest.approx(right / len(overlaps))
 
 
 def test_other_places_of_the_files(tmp_path: Path) -> None:
@@ -257,10 +289,6 @@ def test_a_image_of_another_size_is_skipped(tmp_path: Path, evaluate: Eval) -> N
 
 def test_real_photos_through_mini(shared: Path, tmp_path: Path) -> None:
     """COCO's val photos under RefCOCO's names, each object called by its category."""
-    from click.testing import CliRunner
-
-    from ttd.cli import cli
-
     write_from_coco(shared / "data" / "coco", tmp_path / "data", images=1)
     arguments = ["eval", "refcoco", "--data", str(tmp_path / "data"), "--model", "mini", "--protocol", "default"]
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out"), "--images", "0"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ _MODEL = fields(
         "method": optional(text),
         "dtype": optional(text),
         "fingerprint": text,
+        "encoder": fields({}, {"method": optional(text), "refine": text}),
     },
 )
 _RESULTS = fields(
@@ -34,7 +35,7 @@ _RESULTS = fields(
         "benchmark": any_text,
         "settings": fields(
             {"model": _MODEL, "data": fields({"root": any_text, "fingerprint": text}), "protocol": text},
-            {"task": optional(mapping())},
+            {"task": optional(mapping()), "options": mapping(fields({}, {"refine": text}))},
         ),
         "measured": count,
         "numbers": mapping(optional(number)),
@@ -42,6 +43,7 @@ _RESULTS = fields(
     {
         "items": count,
         "notes": each(text),
+        "versions": mapping(text),
         "skipped": each(fields({"id": any_text, "reason": any_text})),
         "choices": optional(mapping(either(null, any_text, number, flag, each(anything), mapping()))),
     },
@@ -54,13 +56,82 @@ class FinishedRun:
 
     Attributes:
         folder: of the run.
-        title: model, adapter and folder, for people.
         results: the content of `results.json`.
     """
 
     folder: Path
-    title: str
     results: Mapping[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The model with its adapter, e.g. "tcl + TTD"."""
+        model = self._model
+        return str(model["name"]) + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
+
+    @property
+    def method(self) -> str:
+        """How the encoder's blocks gave maps; "" for an encoder that has one way only."""
+        return str(self._model.get("method") or self._model.get("encoder", {}).get("method") or "")
+
+    @property
+    def refinement(self) -> str:
+        """Of masks, "auto" decided; "" where the benchmark has none."""
+        asked = str(self.results["settings"].get("options", {}).get("masks", {}).get("refine", ""))
+        return str(self._model.get("encoder", {}).get("refine", asked)) if asked == "auto" else asked
+
+    @property
+    def changes(self) -> str:
+        """What was asked for beside the protocol, refinement apart, e.g. "size=448"."""
+        choices, model = self.results.get("choices") or {}, self._model
+        given = {name: value for name, value in (choices.get("given") or {}).items() if name != "refine"}
+        given |= {name: choices[name] for name in ("classes", "synonyms", "known_classes") if choices.get(name)}
+        given |= {name: model[name] for name in ("dtype", "calibration") if model.get(name)}
+        given |= {"adapter_scale": scale} if (scale := model.get("adapter_scale")) not in (None, 1) else {}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
+
+    @property
+    def commit(self) -> str:
+        """Of the checkout that measured, "+" where files were changed; the version of a package that is none."""
+        versions = self.results.get("versions", {})
+        commit = str(versions.get("commit", ""))
+        return commit[:7] + "+" * commit.endswith("changes") or str(versions.get("ttd", ""))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What tells runs on the same data apart, by heading."""
+        return {
+            "model": self.model,
+            "method": self.method,
+            "protocol": self.protocol,
+            "refinement": self.refinement,
+            "settings": self.changes,
+            "commit": self.commit,
+        }
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """`names` with model and adapter apart."""
+        return {**self.names, "model": self._model["name"], "adapter": self._model["adapter"] or ""}
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Id and reason of the items that could not be used."""
+        return [(item["id"], item["reason"]) for item in self.results.get("skipped", ())]
+
+    @property
+    def _model(self) -> Mapping[str, Any]:
+        return self.results["settings"]["model"]  # type: ignore[no-any-return]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, and all that they depend on."""
+        found = self.results
+        return {
+            **{name: found[name] for name in ("benchmark", "items", "measured", "numbers", "notes") if name in found},
+            **self.facts,
+            "adapter": self._model["adapter"],
+            "settings": found["settings"],
+            "versions": found.get("versions", {}),
+        }
 
     @property
     def benchmark_name(self) -> str:
@@ -149,6 +220,21 @@ def read_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder} holds no results.json: give folders that `ttd eval --out` wrote")
     results = read_json(path, _RESULTS, remedy="run `ttd eval` again")
     check_name(results["benchmark"], path, "benchmark")  # names the page of its images
-    model = results["settings"]["model"]
-    title = model["name"] + (f" + {Path(model['adapter']).name}" if model["adapter"] else "")
-    return FinishedRun(folder, f"{title} [{folder.resolve().name}]", results)
+    return FinishedRun(folder, results)
+
+
+def naming(runs: Sequence[FinishedRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+    """How runs are named: the headings, a name under each for every run, and what all have in common.
+
+    A model and whatever differs; where nothing tells two runs apart, their folders.
+    """
+    every = [run.names for run in runs]
+    heads = [head for head in every[0] if head == "model" or len({names[head] for names in every}) > 1]
+    names = [tuple(one[head] for head in heads) for one in every]
+    if len(set(names)) < len(names):
+        heads.append("folder")
+        whole = len({run.folder.resolve().name for run in runs}) < len(runs)
+        last = [str(run.folder) if whole else run.folder.resolve().name for run in runs]
+        names = [(*one, folder) for one, folder in zip(names, last, strict=True)]
+    common = {head: name for head, name in every[0].items() if head not in heads and name}
+    return tuple(heads), names, ", ".join(f"{head} {name}" for head, name in common.items())

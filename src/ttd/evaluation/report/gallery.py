@@ -119,6 +119,8 @@ def _ask(run: ImageSource, quality: Mapping[str, Mapping[str, float]], views: Ma
 
 MARKS = {RIGHT: "✓", WRONG: "✗", MISSED: "○"}
 MEANINGS = {RIGHT: "selected, true", WRONG: "selected, not true", MISSED: "true, not selected"}
+HEAD = "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+LEAST_PANEL = 220  # pixels of an image's width on the page, however many stand beside it
 FIRST_TAGGERS = 1  # shown at once; the others on a click
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:1.2em;color:#141414;background:#fff}
@@ -130,7 +132,7 @@ section.item{border:1px solid #ccc;border-radius:6px;padding:.6em .7em;margin:.7
 .panels{display:flex;gap:8px;flex-wrap:wrap}
 figure{margin:0;width:var(--panel)}figure img{width:100%;display:block}figcaption{font-size:13px;line-height:1.3}
 .key{display:inline-block;width:.8em;height:.8em;border:1px solid #141414;margin:0 .2em 0 .5em;vertical-align:-.05em}
-.entry{white-space:nowrap}
+.entry{white-space:nowrap}.legend{margin:.2em 0;font-size:13px}
 .words{margin:.25em 0;line-height:2}.words b{font-weight:600;margin-right:.6em;font-size:13px;color:#555}
 .w{border-radius:4px;padding:.1em .35em;white-space:nowrap;overflow-wrap:anywhere}
 .right{background:#0072b2;color:#fff}
@@ -146,9 +148,9 @@ def write_images(path: Path, title: str, about: str, parts: Sequence[Section]) -
     most = max((_panels(view) for part in parts for view in part.items), default=1)
     body = "".join(_section(part) for part in parts)
     text = (
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}"
-        f":root{{--panel:clamp(150px,calc((100vw - 130px - {most} * 8px) / {most}),320px)}}</style></head><body>"
-        f"<h1>{escape(title)}</h1><p>{escape(about)}</p>{_key(parts)}{body}</body></html>\n"
+        f"{HEAD}<title>{escape(title)}</title><style>{STYLE}"
+        f":root{{--panel:clamp({LEAST_PANEL}px,calc((100vw - 130px - {most} * 8px) / {most}),320px)}}</style></head>"
+        f"<body><h1>{escape(title)}</h1><p>{escape(about)}</p>{_key(parts)}{body}</body></html>\n"
     )
     with whole_file(path) as part:
         part.write_text(text, "utf-8", errors="replace")
@@ -177,7 +179,7 @@ def _section(part: Section) -> str:
 def _item(view: ItemView) -> str:
     given = f"<div class=given><h3>item</h3>{_figures(view.given)}</div>"
     runs = "".join(_run(item) for item in view.found)
-    head = f"<h3>{escape(clean(view.id))}</h3>{_words(view.found)}"
+    head = f"<h3>{escape(clean(view.id))}</h3>{_words(view.found)}{_legend(view)}"
     return f"<section class=item>{head}<div class=row>{given}{runs}</div></section>"
 
 
@@ -195,15 +197,19 @@ def _figures(panels: Iterable[Panel]) -> str:
 
 
 def _figure(panel: Panel) -> str:
-    keys = "".join(
-        f" <span class=entry><span class=key style='background:rgb{colour}'></span>{escape(name)}</span>"
-        for name, colour in panel.legend
+    title, source = escape(panel.title), inline_image(panel.image)
+    return f"<figure><img alt='{title}' loading=lazy src='{source}'><figcaption>{title}</figcaption></figure>"
+
+
+def _legend(view: ItemView) -> str:
+    """What the colours of all images of an item mean, once."""
+    panels = (*view.given, *(panel for item in view.found for panel in item.found))
+    colours = dict(entry for panel in panels for entry in panel.legend)
+    keys = " ".join(
+        f"<span class=entry><span class=key style='background:rgb{colour}'></span>{escape(name)}</span>"
+        for name, colour in colours.items()
     )
-    source = inline_image(panel.image)
-    return (
-        f"<figure><img alt='{escape(panel.title)}' loading=lazy src='{source}'>"
-        f"<figcaption>{escape(panel.title)}{keys}</figcaption></figure>"
-    )
+    return f"<p class=legend>{keys}</p>" if keys else ""
 
 
 def _words(items: Sequence[FoundItem]) -> str:

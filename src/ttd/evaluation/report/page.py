@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from ttd.evaluation.report.finished_run import FinishedRun
-from ttd.evaluation.report.tables import Comparison, comparisons
+from ttd.evaluation.report.formats import to_html, to_markdown
+from ttd.evaluation.report.gallery import HEAD
+from ttd.evaluation.report.tables import Table, per_class, tables, titles
 from ttd.files import whole_file
 from ttd.viz.overlays import inline_image
-from ttd.viz.typography import clean
 
-_STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
-    "td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child"
-    "{text-align:left}table.compared td:last-child,table.compared th:last-child{text-align:left}"
-    "tr.ours{background:#eef6ff;font-weight:600}img{max-width:100%}"
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:1.2em;max-width:75em;color:#141414}"
+    "h1{font-size:1.5em}h2{font-size:1.15em;margin:1.4em 0 .2em}p{margin:.3em 0}summary{cursor:pointer;color:#555}"
+    ".scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:left}.number{text-align:right;white-space:nowrap}"
+    "tr.ours{background:#eef6ff}img{max-width:100%}"
+    "@media(max-width:600px){body{font-size:13px;margin:.6em}td,th{padding:.2em .35em}}"
 )
-_PER_CLASS = "IoU of each class"
-_PRECISIONS = "Average precision (AP) of each class"
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class _Page:
         self.markdown.append(f"**{name}**: {text}\n")
         self.html.append(f"<p><b>{html.escape(name)}</b>: {html.escape(text)}</p>")
 
-    def table(self, comparison: Comparison, *, folded: bool = False) -> None:
-        self.markdown.append(_markdown(comparison))
-        self.html.append(_html(comparison, folded=folded))
+    def table(self, table: Table) -> None:
+        self.markdown.append(to_markdown(table))
+        self.html.append(to_html(table))
 
     def plot(self, title: str, path: Path, folder: Path) -> None:
         """Markdown refers to the run's file, HTML carries it."""
@@ -69,22 +69,18 @@ def write_report(
     page = _Page([], [])
     for benchmark, mine in by_benchmark(runs).items():
         page.head(benchmark)
-        for run in mine:
-            notes = " ".join([f"Protocol {run.protocol}.", *run.results["notes"], *_skipped(run.results)])
-            page.paragraph(run.title, f"{run.results['measured']} of {run.results['items']} items. {notes}")
-        for comparison in comparisons([(run.title, run.results) for run in mine]):
-            page.table(comparison)
+        for table in tables(mine):
+            page.table(table)
+        for name, note in _notes(mine):
+            page.paragraph(name, note)
         if images and benchmark in images:
             page.link("Images: best, median and worst", images[benchmark])
-        for run in mine:
+        for title, run in zip(titles(mine), mine, strict=True):
             if run.sweep is not None:
-                page.plot(f"Every threshold: {run.title}", run.sweep, folder)
-        if any(classes := [run.table("per_class") for run in mine]):
-            page.table(_per_class([run.title for run in mine], classes), folded=True)
-    whole = (
-        "<!doctype html><html lang=en><head><meta charset=utf-8><title>ttd report</title>"
-        f"<style>{_STYLE}</style></head><body>{''.join(page.html)}</body></html>\n"
-    )
+                page.plot(f"Every threshold: {title}", run.sweep, folder)
+        if classes := per_class(mine):
+            page.table(classes)
+    whole = f"{HEAD}<title>ttd report</title><style>{STYLE}</style></head><body>{''.join(page.html)}</body></html>\n"
     paths = folder / "report.md", folder / "report.html"
     for path, text in zip(paths, ("\n".join(page.markdown), whole), strict=True):
         with whole_file(path) as part:
@@ -100,46 +96,16 @@ def by_benchmark(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     return groups
 
 
-def _skipped(results: Mapping[str, Any]) -> list[str]:
-    return [f"Skipped {len(results['skipped'])}."] if results["skipped"] else []
-
-
-def _per_class(titles: Sequence[str], tables: Sequence[Sequence[Mapping[str, str]]]) -> Comparison:
-    """IoU of every class in percent, a column for each run (average precision: for each run and score); empty where a
-    class does not occur.
-    """
-    columns: dict[str, dict[str, str]] = {}
-    for title, table in zip(titles, tables, strict=True):
-        for measure in (name for name in (table[0] if table else ()) if name == "IoU" or name.startswith("AP ")):
-            head = title if measure == "IoU" else f"{title}: {measure}"
-            columns[head] = {row["class"]: row[measure] for row in table}
-    rows = tuple(
-        (name, *(f"{100 * float(column[name]):.1f}" if column.get(name) else "" for column in columns.values()))
-        for name in dict.fromkeys(name for column in columns.values() for name in column)
-    )
-    ious = all(column in titles for column in columns)
-    return Comparison(_PER_CLASS if ious else _PRECISIONS, ("class", *columns), rows, 0)
-
-
-def _markdown(comparison: Comparison) -> str:
-    compared = comparison.ours > 0
-    rule = ("---", *("---:" for _ in comparison.head[1 + compared :]), *(("---",) if compared else ()))
-    lines = [comparison.head, rule, *comparison.rows]
-    rows = ["| " + " | ".join(clean(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
-    for number in range(2, 2 + comparison.ours):
-        rows[number] = "| **" + rows[number][2:].replace(" |", "** |", 1)
-    return f"## {comparison.title}\n\n" + "\n".join(rows) + "\n"
-
-
-def _html(comparison: Comparison, *, folded: bool) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in comparison.head)
-    body = "".join(
-        f"<tr{' class=ours' if number < comparison.ours else ''}>"
-        + "".join(f"<td>{html.escape(clean(cell))}</td>" for cell in row)
-        + "</tr>"
-        for number, row in enumerate(comparison.rows)
-    )
-    table = f"<table{' class=compared' if comparison.ours else ''}><tr>{head}</tr>{body}</table>"
-    if folded:
-        return f"<details><summary>{html.escape(comparison.title)}</summary>{table}</details>"
-    return f"<h2>{html.escape(comparison.title)}</h2>{table}"
+def _notes(runs: Sequence[FinishedRun]) -> Iterator[tuple[str, str]]:
+    """What is to be known of the runs, each sentence once: who it is about, and the sentence."""
+    about: dict[str, list[str]] = {}
+    for title, run in zip(titles(runs), runs, strict=True):
+        skipped = [f"Skipped {len(run.skipped)}."] if run.skipped else []
+        counted = f"{run.results['measured']} of {run.results['items']} items."
+        for note in (counted, *skipped, *run.results.get("notes", ())):
+            about.setdefault(note, []).append(title)
+    sentences: dict[str, list[str]] = {}
+    for note, names in about.items():
+        sentences.setdefault("; ".join(names) if len(names) < len(runs) else "All", []).append(note)
+    for name, notes in sorted(sentences.items(), key=lambda item: item[0] != "All"):
+        yield name, " ".join(notes)

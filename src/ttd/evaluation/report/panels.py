@@ -137,7 +137,7 @@ def class_panel(
     small = labels_on_grid(drawn, image.size)
     _write_names(image, small, [(k, names[k]) for k in order if share[k] >= LEAST_NAMED])
     colours = class_colours(len(names) - 1)
-    legend = [(f"{names[k]} {share[k]:.0%}", _colour(colours[k - 1])) for k in order[:MOST_IN_LEGEND]]
+    legend = [(names[k], _colour(colours[k - 1])) for k in order[:MOST_IN_LEGEND]]
     return Panel(title, image, tuple(legend))
 
 

@@ -20,6 +20,8 @@ class Published:
         numbers: by measure; percent, but mFPR and mFNR as shares.
         source: where the row stands.
         setting: encoder, refinement and the like, as far as the source says.
+        protocols: those of ours that are the source's; none: not known, or none of ours.
+        refine: its refinement, by our name; "": the numbers have nothing to do with one.
     """
 
     benchmark: str
@@ -28,6 +30,12 @@ class Published:
     numbers: dict[str, float]
     source: str
     setting: str = ""
+    protocols: tuple[str, ...] = ()
+    refine: str = ""
+
+    def is_under(self, protocol: str, refinement: str) -> bool:
+        """Whether a run by this protocol and refinement compares with this row."""
+        return protocol in self.protocols and self.refine in ("", refinement)
 
     @property
     def label(self) -> str:
@@ -43,4 +51,4 @@ def published(benchmark: str, table: str) -> list[Published]:
 @cache
 def _all() -> tuple[Published, ...]:
     content = parse_json(files("ttd").joinpath("assets/published.json").read_bytes())
-    return tuple(Published(**row) for row in content["rows"])
+    return tuple(Published(**{**row, "protocols": tuple(row.get("protocols", ()))}) for row in content["rows"])

@@ -1,17 +1,22 @@
-"""A run's numbers as tables, beside the published rows: for the screen and for reports."""
+"""Runs as tables, beside the published rows: what stands in them. How they are written: `formats`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ttd.evaluation.datasets.refcoco import PARTITIONS
 from ttd.evaluation.registry import is_whole
-from ttd.evaluation.report.published import published
+from ttd.evaluation.report.finished_run import FinishedRun, naming
+from ttd.evaluation.report.published import Published, published
+from ttd.evaluation.tasks.multilabel import CONSTANT
+from ttd.evaluation.tasks.referring import PRECISIONS
+from ttd.evaluation.tasks.tagmask import EVERY_NOUN, SHUFFLED
 
 # Published as shares, everything else as percent.
-_SHARES = ("mFPR", "mFNR", "AUC per image", "AUC per word")
+SHARES = ("mFPR", "mFNR", "AUC per image", "AUC per word")
+LOWER_IS_BETTER = ("mFPR", "mFNR", "absent selected", "filler selected")
+CONTROLS = ("whole image IoU", "empty masks")
 _SPLITS = ("val", "testA", "testB", "test")
 _COLUMNS = {
     "classes": ("mIoU", "mFPR", "mFNR", "pixel accuracy"),
@@ -19,7 +24,9 @@ _COLUMNS = {
     "masks": ("CaptionIoU", "mFPR", "mFNR", "whole image IoU", "pooled CaptionIoU", "empty masks"),
     "controls": ("AUC per image", "AUC per word"),
     "multilabel": ("mAP",),
-    **dict.fromkeys(_SPLITS, ("mIoU", "pooled IoU", "whole image IoU", "empty masks")),
+    **dict.fromkeys(
+        _SPLITS, ("mIoU", "pooled IoU", *(f"Precision@{x}" for x in PRECISIONS), "whole image IoU", "empty masks")
+    ),
 }
 # The tables of each benchmark; those that are not named have one of classes.
 _TABLES = {
@@ -39,64 +46,167 @@ _TITLES = {
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One table: `head` and `rows` of text; the first `ours` rows are measured, the others published."""
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        value: in percent, or a share for `SHARES`; a mean where there are several runs.
+        deviation: the standard deviation over runs.
+        gain: the difference to the first row.
+        interval: the gain's 95 % interval.
+    """
+
+    value: float
+    deviation: float | None = None
+    gain: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        names: one under each of the table's headings.
+        cells: numbers by column.
+        source: where they come from; "" in all rows where that needs no saying.
+        facts: all that is known about the row, by heading, for formats that people do not read.
+        is_control: never the best, whatever its numbers are.
+    """
+
+    names: tuple[str, ...]
+    cells: Mapping[str, Cell]
+    source: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    is_control: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: of the table.
+        names: headings of the columns that name a row.
+        columns: measures.
+        rows: measured by us.
+        published: rows of others under the protocol of one of ours.
+        others: rows of others under other protocols: they compare with nothing here.
+        common: what all rows of ours share, one sentence.
+        folded: closed until it is asked for, where a page can do that.
+    """
 
     title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    ours: int
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    published: tuple[Row, ...] = ()
+    others: tuple[Row, ...] = ()
+    common: str = ""
+    folded: bool = False
+    best: Mapping[str, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Finds the best value of each column, where several rows have one."""
+        best = {}
+        for column in self.columns:
+            rows = [row for row in (*self.rows, *self.published) if column in row.cells and not row.is_control]
+            values = [row.cells[column].value for row in rows]
+            if len(values) > 1 and column not in CONTROLS and not self.folded:
+                best[column] = min(values) if column in LOWER_IS_BETTER else max(values)
+        object.__setattr__(self, "best", best)
 
 
-def comparisons(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Comparison]:
-    """Tables of runs on one benchmark.
-
-    Args:
-        runs: a name and the content of its `results.json`, all of the same benchmark.
-    """
-    benchmark = str(runs[0][1]["benchmark"])
-    tables = []
+def tables(runs: Sequence[FinishedRun]) -> list[Table]:
+    """Tables of runs on one benchmark."""
+    benchmark = runs[0].benchmark_name
+    heads, names, common = naming(runs)
+    found = []
     for kind in _TABLES.get(benchmark, ("classes",)):
-        columns = _COLUMNS[kind]
-        mine = [row for name, results in runs for row in _own_rows(kind, name, results)]
+        mine = [row for run, name in zip(runs, names, strict=True) for row in _own_rows(kind, name, run)]
+        if kind in ("tags", "multilabel"):  # runs beside each other for each tagger
+            order = list(dict.fromkeys(row.names[0] for row in mine))
+            mine.sort(key=lambda row: order.index(row.names[0]))
         if not mine:
             continue
-        others = [(row.label, row.numbers, row.source) for row in published(benchmark, kind)]
-        used = [c for c in columns if any(c in numbers for _, numbers, _ in (*mine, *others))]
-        body = tuple(
-            (name, *(_cell(column, numbers.get(column)) for column in used), source)
-            for name, numbers, source in (*mine, *others)
-        )
-        tables.append(Comparison(_TITLES[kind], ("", *used, "source"), body, len(mine)))
-    return tables
+        same, others = _published(benchmark, kind, runs)
+        used = tuple(c for c in _COLUMNS[kind] if any(c in row.cells for row in (*mine, *same, *others)))
+        first = ("tagger",) if kind in ("tags", "multilabel") else ()
+        measured_on = {row.source for row in mine}
+        if not same and len(measured_on) == 1:  # said once
+            mine = [replace(row, source="") for row in mine]
+            about = ", ".join(filter(None, (common, *measured_on)))
+        else:
+            about = common
+        found.append(Table(_TITLES[kind], (*first, *heads), used, tuple(mine), same, others, about))
+    return found
 
 
-def _own_rows(kind: str, name: str, results: Mapping[str, Any]) -> list[tuple[str, dict[str, float], str]]:
+def per_class(runs: Sequence[FinishedRun]) -> Table | None:
+    """IoU of every class, a column for each run (average precision: for each run and score); None without any."""
+    columns: dict[str, dict[str, str]] = {}
+    for title, run in zip(titles(runs), runs, strict=True):
+        rows = run.table("per_class")
+        for measure in (name for name in (rows[0] if rows else ()) if name == "IoU" or name.startswith("AP ")):
+            columns[title if measure == "IoU" else f"{title}: {measure}"] = {row["class"]: row[measure] for row in rows}
+    if not columns:
+        return None
+    classes = dict.fromkeys(name for column in columns.values() for name in column)
+    cells = [
+        Row((name,), {head: Cell(100 * float(column[name])) for head, column in columns.items() if column.get(name)})
+        for name in classes
+    ]
+    precisions = any(": AP " in head for head in columns)
+    title = "Average precision (AP) of each class" if precisions else "IoU of each class"
+    return Table(title, ("class",), tuple(columns), tuple(cells), folded=True)
+
+
+def titles(runs: Sequence[FinishedRun]) -> list[str]:
+    """A name for each run in one line: the model and what differs."""
+    return [", ".join(part for part in name if part) for name in naming(runs)[1]]
+
+
+def _published(benchmark: str, kind: str, runs: Iterable[FinishedRun]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Rows under the protocol and refinement of one of the runs, and the others."""
+    asked = {(run.protocol, run.refinement) for run in runs if not run.changes}
+    groups: tuple[list[Row], list[Row]] = ([], [])
+    for one in published(benchmark, kind):
+        is_other = not any(one.is_under(*protocol) for protocol in asked)
+        groups[is_other].append(_row(one))
+    return tuple(groups[0]), tuple(groups[1])
+
+
+def _row(one: Published) -> Row:
+    return Row((one.label,), {column: Cell(value) for column, value in one.numbers.items()}, one.source)
+
+
+def _own_rows(kind: str, names: tuple[str, ...], run: FinishedRun) -> list[Row]:
     """Measured rows in the unit of published ones."""
+    results = run.results
     numbers: Mapping[str, float | None] = results["numbers"]
-    task = results.get("settings", {}).get("task")
-    whole = is_whole(str(results["benchmark"]), results["measured"], task)
-    count = results["measured"]
-    source = f"this run, {count} item{'s' * (count != 1)}" if whole else f"this run, a sample of {count}"
-    if kind in _SPLITS and (task or {}).get("split") != kind:
+    task = results["settings"].get("task") or {}
+    if kind in _SPLITS and task.get("split") != kind:
         return []
+    count = results["measured"]
+    whole = is_whole(run.benchmark_name, count, task)
+    source = f"this run, {count} item{'s' * (count != 1)}" if whole else f"this run, a sample of {count}"
     if kind not in ("tags", "multilabel"):
-        found = {c: _unit(c, value) for c in _COLUMNS[kind] if (value := numbers.get(c)) is not None}
-        needed = _COLUMNS[kind][0]
-        return [(name, found, source)] if needed in found else []
-    rows: dict[str, dict[str, float]] = {}
+        found = {c: _cell(c, value) for c in _COLUMNS[kind] if (value := numbers.get(c)) is not None}
+        return [Row(names, found, source, run.facts)] if _COLUMNS[kind][0] in found else []
+    rows: dict[str, dict[str, Cell]] = {}
     for key, value in numbers.items():
         tagger, _, measure = key.partition(": ")
         if measure and value is not None:
-            rows.setdefault(tagger, {})[measure] = _unit(measure, value)
-    return [(f"{tagger} ({name})", found, source) for tagger, found in rows.items()]
+            rows.setdefault(tagger, {})[measure] = _cell(measure, value)
+    return [
+        Row((tagger, *names), found, source, {"tagger": tagger, **run.facts}, _is_control(tagger))
+        for tagger, found in rows.items()
+    ]
 
 
-def _unit(measure: str, value: float) -> float:
-    return value if measure in _SHARES else 100 * value
+def _is_control(tagger: str) -> bool:
+    return tagger in (EVERY_NOUN, CONSTANT) or tagger.endswith(SHUFFLED)
 
 
-def _cell(measure: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if measure in _SHARES else f"{value:.1f}"
+def _cell(measure: str, value: float) -> Cell:
+    return Cell(value if measure in SHARES else 100 * value)

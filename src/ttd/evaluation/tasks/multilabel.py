@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +13,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.bootstrap import Counts, Statistic, ratio
 from ttd.evaluation.datasets.classes import ClassList
 from ttd.evaluation.datasets.multilabel import LabelledImages
-from ttd.evaluation.metrics import average_precision, class_average_precisions, mean_of_known
+from ttd.evaluation.metrics import (
+    average_precision,
+    class_average_precisions,
+    mean_of_known,
+    weighted_average_precisions,
+)
 from ttd.evaluation.report.panels import ItemPanels, marked, photo_panel
 from ttd.images import read_image
 from ttd.inference.options import Options
@@ -129,6 +135,21 @@ class MultiLabel(Benchmark):
         true = np.zeros(len(self.classes), bool)
         true[record["true"]] = True
         return {"AP": average_precision(np.array(record["scores"][S_PIXEL]), true)}
+
+    def resampler(self, records: Iterable[Record]) -> Statistic:
+        """mAP by s_pixel, every drawn image ranked as often as it was drawn."""
+        rows = [(record["scores"][S_PIXEL], record["true"]) for record in records]
+        scores = np.array([row for row, _ in rows], np.float32)
+        true = np.zeros(scores.shape, bool)
+        for line, (_, shown) in zip(true, rows, strict=True):
+            line[shown] = True
+
+        def measure(counts: Counts) -> dict[str, np.ndarray]:
+            found = np.stack([weighted_average_precisions(*one, counts) for one in zip(scores.T, true.T, strict=True)])
+            known = np.isfinite(found)
+            return {f"{S_PIXEL}: mAP": ratio(np.where(known, found, 0.0).sum(0), known.sum(0).astype(float))}
+
+        return measure
 
     def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, and by each score as many of the best classes as it has, then those that are missed."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.bootstrap import Statistic, mean_of
 from ttd.evaluation.datasets.refcoco import ReferSet
 from ttd.evaluation.metrics import MaskCounts, mask_counts
 from ttd.evaluation.report.panels import ItemPanels, outcome_panel, photo_panel
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ttd.model import TTD
 
 
+PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)  # IoUs that an expression's mask must reach for Precision@IoU
 MOST_SHOWN = 3  # expressions of an image on a page
 
 
@@ -87,6 +89,11 @@ class Referring(Benchmark):
         ious = [MaskCounts(*pixels).overlap.iou for _, *pixels in record["expressions"]]
         return {"IoU": float(np.mean(ious))}
 
+    def resampler(self, records: Iterable[Record]) -> Statistic:
+        """The mean over the expressions of the drawn images."""
+        ious = [[MaskCounts(*pixels).overlap.iou for _, *pixels in record["expressions"]] for record in records]
+        return mean_of(np.array([sum(each) for each in ious]), "mIoU", np.array([float(len(each)) for each in ious]))
+
     def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, and the masks of its first expressions against their objects."""
         item = self.data.images[number]
@@ -126,17 +133,19 @@ class _ExpressionTally(Tally):
             self.union += counts.hit + counts.wrong + counts.missed
 
     def result(self) -> Result:
+        ious = np.array([row["IoU"] for row in self.rows])
         numbers = {
-            "mIoU": float(np.mean([row["IoU"] for row in self.rows])),
+            "mIoU": float(ious.mean()),
             "pooled IoU": self.hit / self.union if self.union else float("nan"),
+            **{f"Precision@{least}": float((ious >= least).mean()) for least in PRECISIONS},
             "whole image IoU": float(np.mean(self.whole)),
             "empty masks": self.empty / len(self.rows),
         }
         notes = [
             f"{self.data.name} {self.data.split} ({self.data.by}): {len(self.rows)} expressions on {self.images} "
-            "images. mIoU is the mean over expressions, pooled IoU all intersections over all unions, whole image "
-            "IoU what a mask of everything would get, empty masks the share of those whose map nowhere reaches the "
-            "threshold."
+            "images. mIoU is the mean over expressions, pooled IoU all intersections over all unions, "
+            "Precision@X the share of expressions with an IoU of at least X, whole image IoU what a mask of everything "
+            "would get, empty masks the share of those whose map nowhere reaches the threshold."
         ]
         if self.data.wordless:
             notes.append(f"{self.data.wordless} expressions without words are left out.")

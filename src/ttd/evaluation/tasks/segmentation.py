@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.bootstrap import Counts, Statistic, ratio
 from ttd.evaluation.datasets.classes import ClassList
 from ttd.evaluation.datasets.labels import (
     EITHER_WAY,
@@ -105,6 +107,26 @@ class ClassSegmentation(Benchmark):
         tally = self.tally()
         tally.add(record)
         return {"IoU": class_scores(tally.counts).mean["mIoU"]}
+
+    def resampler(self, records: Iterable[Record]) -> Statistic:
+        """mIoU of one confusion matrix over the drawn images."""
+        pixels = []
+        for record in records:
+            counts = np.zeros((3, len(self.classes) + 1))  # right, true, predicted
+            for true, predicted, number in record["confusion"]:
+                counts[0, true] += number * (true == predicted)
+                counts[1, true] += number
+                counts[2, predicted] += number
+            pixels.append(counts[:, :-1])
+        table = np.array(pixels).reshape(len(pixels), -1)
+
+        def measure(counts: Counts) -> dict[str, NDArray[np.float64]]:
+            right, true, predicted = np.moveaxis((counts @ table).reshape(len(counts), 3, -1), 1, 0)
+            ious = ratio(right, true + predicted - right)
+            known = np.isfinite(ious)
+            return {"mIoU": ratio(np.where(known, ious, 0.0).sum(1), known.sum(1).astype(float))}
+
+        return measure
 
     def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, the true classes, those found, and the refined ones where the options ask for it."""

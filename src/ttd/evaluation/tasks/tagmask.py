@@ -5,7 +5,7 @@ whole caption covers (Table 3).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.bootstrap import Statistic, mean_of
 from ttd.evaluation.datasets.labels import TURNED, oriented
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
 from ttd.evaluation.metrics import MaskCounts, Overlap, TagCounts, mask_counts
@@ -198,6 +199,22 @@ class TagMask(Benchmark):
             counts.add(first.selected, first.true)
             found["F1"] = counts.scores["F1"]
         return found
+
+    def resampler(self, records: Iterable[Record]) -> Statistic:
+        """F1 of the words by the first score, over all drawn captions; and their CaptionIoU."""
+        f1s, ious = [], []  # of each caption the two sides of a ratio
+        for record in records:
+            found = _decided(record["tags"], self.scores[0]) if "tags" in record else None
+            # F1 = 2 TP / (selected + true)
+            f1s.append(
+                (2 * (found.selected & found.true).sum(), (found.selected.sum() + found.true.sum()))
+                if found
+                else (0, 0)
+            )
+            ious.append((MaskCounts(*record["mask"][:3]).overlap.iou, 1) if "mask" in record else (0, 0))
+        tables = {f"{self.scores[0]}: F1": np.array(f1s, np.float64), "CaptionIoU": np.array(ious, np.float64)}
+        measures = [mean_of(table[:, 0], name, table[:, 1]) for name, table in tables.items() if table[:, 1].any()]
+        return lambda counts: {name: values for measure in measures for name, values in measure(counts).items()}
 
     def show(self, model: TTD, number: int, record: Record) -> ItemPanels:
         """The image, the true mask, the caption's map and mask (refined too), the words of every tagger."""
