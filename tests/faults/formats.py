@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
 
+from tests.colour_encoder import ColourEncoder
 from tests.data.samples import image, write_shards
 from tests.faults.mutations import (
     Damage,
@@ -19,8 +23,12 @@ from tests.faults.mutations import (
     json_leaf,
     json_lines_leaf,
     parquet_column,
+    pickle_leaf,
+    sealed_json_leaf,
+    tensor,
     toml_leaf,
 )
+from tests.tiny_models import small_tokenizer, tiny_clip_model
 from ttd.annotate.records import Record
 from ttd.data.bad_samples import BadSample
 from ttd.data.pruning import prune
@@ -30,12 +38,18 @@ from ttd.data.word_table import Token, token_table
 from ttd.encoders.loading.checkpoints import read_tensors, write_tensors
 from ttd.encoders.loading.formats import Card as ModelCard
 from ttd.encoders.loading.formats import read_card, write_card
+from ttd.encoders.registry import load_encoder
+from ttd.errors import InputError
+from ttd.evaluation.datasets.coco import CocoMasks
 from ttd.evaluation.datasets.converters import from_polygons
 from ttd.evaluation.datasets.multilabel import read_nus_wide
+from ttd.evaluation.datasets.refcoco import read_refer
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.report.finished_run import read_run
 from ttd.evaluation.runner import add
 from ttd.evaluation.tasks.tagmask import TagMask
+from ttd.inference.options import Options
+from ttd.model import TTD
 from ttd.results_file import RunRecords
 from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
 from ttd.training import checkpoint
@@ -298,6 +312,109 @@ def _model_card(folder: Path) -> Path:
     return folder / "ttd.json"
 
 
+SQUARE, TRIANGLE = [4, 4, 12, 4, 12, 10, 4, 10], [0, 9, 16, 9, 16, 12]
+RUNS, PACKED = ({"size": [12, 16], "counts": counts} for counts in ([20, 40, 132], "T3n0n1"))
+INSTANCES: dict[str, Any] = {
+    "images": [{"id": n, "file_name": f"{n}.png", "height": 12, "width": 16} for n in (1, 2)],
+    "categories": [{"id": 7, "name": "dog"}, {"id": 9, "name": "sea"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 7, "iscrowd": 0, "area": 48.0, "segmentation": [SQUARE]},
+        {"id": 2, "image_id": 1, "category_id": 9, "segmentation": [SQUARE, TRIANGLE]},
+        {"id": 3, "image_id": 2, "category_id": 7, "segmentation": RUNS},
+        {"id": 4, "image_id": 2, "category_id": 9, "iscrowd": 1, "segmentation": PACKED},
+    ],
+}
+
+
+def _instances(folder: Path) -> Any:
+    found: list[Any] = []
+    masks = CocoMasks(folder / "instances.json")
+    for number in sorted(masks.images):
+        try:
+            by_name = {name: mask.tolist() for name, mask in masks.masks(number).items()}
+            found.append((masks.images[number], by_name, masks.label_map(number, sorted(masks.categories)).tolist()))
+        except InputError as error:  # as those who go through the images do
+            found.append(("skipped", str(error)))
+    return found
+
+
+REFS = [
+    {"split": split, "image_id": image, "ann_id": object, "sentences": [{"sent_id": 10 * object, "sent": "left dog"}]}
+    for split, image, object in (("val", 1, 1), ("val", 1, 2), ("testA", 2, 3))
+]
+
+
+def _refer(folder: Path) -> Path:
+    (folder / "images").mkdir()
+    for entry in INSTANCES["images"]:
+        (folder / "images" / entry["file_name"]).write_bytes(image(1))
+    _written(folder / "instances.json", INSTANCES)
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(REFS, 2))
+    return folder / "refs(unc).p"
+
+
+def _expressions(folder: Path) -> Any:
+    found: list[Any] = []
+    for one in read_refer("refcoco", folder).images:
+        for expression in one.expressions:
+            try:
+                mask = one.mask(expression.annotation).tolist()
+                found.append((one.sample.id, one.sample.image.name, one.size, expression, mask))
+            except InputError as error:
+                found.append(("skipped", str(error)))
+    return found
+
+
+def _features(folder: Path) -> Path:
+    _look(folder)
+    return next(folder.rglob("views.json"))
+
+
+def _look(folder: Path) -> Any:
+    torch.manual_seed(0)
+    model = TTD(ColourEncoder())
+    model.keep_features(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    options = Options(size=24, flip=True, window=24, stride=16)
+    found = model.segment(Image.fromarray(pixels), ["red", "blue"], options=options)
+    return found.label_map.tolist()
+
+
+def _model(folder: Path) -> Path:
+    """A CLIP with a tokenizer of its own, and beside it an adapter for it."""
+    model = tiny_clip_model(layers=1, width=32, image=32, vocab=300)
+    model.config.text_config.eos_token_id = 1
+    model.save_pretrained(folder / "model")
+    small_tokenizer().save_pretrained(folder / "model")
+    encoder = load_encoder(folder / "model")
+    card = ModelCard("clip", "maskclip", 32, 0.5, encoder.fingerprint(), None, "mine")
+    write_card(folder / "model", ModelCard("clip", "maskclip", 32, 0.5))
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=encoder.lora_targets(), init_lora_weights=False)
+    get_peft_model(encoder.backbone, config).save_pretrained(folder / "adapter")
+    write_card(folder / "adapter", card)
+    return folder / "model"
+
+
+def _in_model(path: str) -> Callable[[Path], Path]:
+    return lambda folder: _model(folder).parent / path
+
+
+def _loaded(folder: Path) -> Any:
+    return _said(load_encoder(folder / "model"))
+
+
+def _adapted(folder: Path) -> Any:
+    return _said(load_encoder(folder / "model", adapter=folder / "adapter"))
+
+
+def _said(encoder: Any) -> Any:
+    features = encoder.encode_image(torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32))
+    texts = encoder.encode_text(["a photo dog", "Dog"]).tolist()
+    settings = (encoder.kind, encoder.method, encoder.image_size, encoder.background, encoder.mean, encoder.std)
+    return repr((settings, encoder.fingerprint(), features.pooled.tolist(), features.dense.tolist(), texts))
+
+
 FORMATS = {
     "tar shard": Format(_tar, lambda f: _pairs(PairSource([f / "cc" / "00000.tar"]))),
     "tar index": Format(_index, lambda f: _pairs(PairSource([f / "cc" / "00000.tar"])), None, True),
@@ -327,6 +444,17 @@ FORMATS = {
         lambda f: _written(f / "p.json", POLYGONS), lambda f: from_polygons(f / "p.json").tolist(), json_leaf
     ),
     "ttd.json": Format(_model_card, lambda f: repr(read_card(f)), json_leaf),
-    "safetensors": Format(_safe, _read("model.safetensors")),
+    "coco instances": Format(lambda f: _written(f / "instances.json", INSTANCES), _instances, json_leaf),
+    "refcoco pickle": Format(_refer, _expressions, pickle_leaf),
+    "refcoco instances": Format(lambda f: _refer(f).with_name("instances.json"), _expressions, json_leaf),
+    "feature cache": Format(_features, _look, sealed_json_leaf, True),
+    "cached features": Format(lambda f: next(_features(f).parent.glob("*.safetensors")), _look, None, True),
+    "model config": Format(_in_model("model/config.json"), _loaded, json_leaf),
+    "model tokenizer": Format(_in_model("model/tokenizer.json"), _loaded, json_leaf),
+    "tokenizer config": Format(_in_model("model/tokenizer_config.json"), _loaded, json_leaf),
+    "model weights": Format(_in_model("model/model.safetensors"), _loaded, tensor),
+    "adapter config": Format(_in_model("adapter/adapter_config.json"), _adapted, json_leaf),
+    "adapter weights": Format(_in_model("adapter/adapter_model.safetensors"), _adapted, tensor),
+    "safetensors": Format(_safe, _read("model.safetensors"), tensor),
     "pickle": Format(_pickled, _read("model.pt")),
 }

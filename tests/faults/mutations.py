@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import random
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load, save
 
 Damage = Callable[[bytes, random.Random], bytes]
 
@@ -109,6 +113,47 @@ def json_lines_leaf(content: bytes, draws: random.Random) -> bytes:
     place = draws.randrange(len(lines))
     lines[place] = json.dumps(leaf(json.loads(lines[place]), draws)).encode()
     return b"\n".join(lines) + b"\n"
+
+
+def sealed_json_leaf(content: bytes, draws: random.Random) -> bytes:
+    """One value of JSON whose checksum is in the line before it; the checksum is right again."""
+    text = json_leaf(content.partition(b"\n")[2], draws)
+    return b"%d\n%s\n" % (zlib.crc32(text), text)
+
+
+def pickle_leaf(content: bytes, draws: random.Random) -> bytes:
+    """One value of pickled dictionaries and lists."""
+    return pickle.dumps(leaf(pickle.loads(content), draws), draws.choice([0, 2, 4]))
+
+
+def tensor(content: bytes, draws: random.Random) -> bytes:
+    """One tensor of a safetensors file: missing, under another name, of another type or shape, or not finite."""
+    tensors = load(content)
+    name = draws.choice(sorted(tensors))
+    values = tensors.pop(name)
+    others = (
+        values.half(),
+        values.bfloat16(),
+        values.double(),
+        values.to(torch.int8),
+        values.to(torch.int64),
+        values > 0,
+        values.flatten(),
+        values[None],
+        values[:-1] if values.ndim else values[None],
+        values.new_empty(0),
+        values.sum(),
+        torch.full_like(values, float("nan")),
+        torch.full_like(values, float("inf")),
+        torch.full_like(values, 1e38),
+        values.mT if values.ndim >= 2 else -values,
+    )
+    kind = draws.random()
+    if kind < 0.8:
+        tensors[name] = draws.choice(others).contiguous()
+    elif kind < 0.9:
+        tensors[draws.choice([f"{name}x", f"module.{name}", "", "../secret.txt", "x" * 3000, name[1:]])] = values
+    return save(tensors, {"format": "pt"})
 
 
 def csv_cell(content: bytes, draws: random.Random) -> bytes:
