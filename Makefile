@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 # One process more than the machine has processors (some tests wait), one thread in each; how tests are shared out is in tests/conftest.py.
 PARALLEL := -n $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))") --dist loadgroup --no-loadscope-reorder
 
+# What is compiled once, tests with rewritten asserts too, is not compiled again by every process of every run.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow test-faults test-kinds test-kernels test-lowest test-browser lint types wheel speed goldens clean
 
 $(STAMP): pyproject.toml constraints.txt

@@ -34,11 +34,12 @@ def _seed() -> None:
 
 @pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """For pytest-xdist: the tests of a file stay together; those marked `apart`, the longest, are dealt out one by one
-    before all others, so that no process ends with them alone."""
+    """For pytest-xdist: the tests of a file stay together, because what they share is made once in each process. Those
+    marked `apart`, the longest, come first, so that no process ends with them alone; of these the slow ones are dealt
+    out one by one."""
     items.sort(key=lambda item: item.get_closest_marker("apart") is None)
     for item in items:
-        if item.get_closest_marker("apart") is None:
+        if item.get_closest_marker("apart") is None or item.get_closest_marker("slow") is None:
             item.add_marker(
                 pytest.mark.xdist_group(item.path.relative_to(item.config.rootpath).with_suffix("").as_posix())
             )
@@ -56,6 +57,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"skipped {count}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP as transformers saves it, with a tokenizer of few words. Not to be changed: copy it."""
+    from tests.tiny_models import write_tiny_clip
+
+    return write_tiny_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tests.tiny_models import tiny_clip, tiny_clip_model, tiny_tcl, tiny_tcl_tensors
+from tests.tiny_models import tiny_clip, tiny_tcl, tiny_tcl_tensors, write_tiny_clip
 from ttd.cli.errors import sentence
 from ttd.encoders.loading.downloads import convert_to_safetensors
-from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.training import checkpoint
 from ttd.training.config import Model
 from ttd.training.export import merge
@@ -34,8 +33,7 @@ Job = Callable[[Path], Any]
 def jobs(inputs: Path) -> dict[str, Job]:
     """By name, each with the place that it is to write."""
     base, weights = inputs / "base", inputs / "tcl.safetensors"
-    tiny_clip_model().save_pretrained(base)
-    clip_tokenizer().save_pretrained(base)
+    write_tiny_clip(base)
     save_file(tiny_tcl_tensors(), weights)
     torch.save({"model": tiny_tcl_tensors()}, inputs / "tcl.pth")
     adapters = {

@@ -19,10 +19,8 @@ from tests.data.samples import image, sample, write_shards, write_tar
 from tests.extras import needs
 from tests.taggers.stub_server import Stub, truthful
 from tests.taggers.test_nouns import StandInNltk
-from tests.tiny_models import tiny_clip_model
 from ttd.cli import cli
 from ttd.data.sources import INSIDE, PairSource
-from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.model import TTD
 from ttd.negatives import caption_words
 from ttd.scoring import SCORES
@@ -50,10 +48,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    tiny_clip_model().save_pretrained(tmp_path / "base")
-    clip_tokenizer().save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
+def base(clip_folder: Path) -> Path:
+    return clip_folder
 
 
 def language_model(stub: Stub, folder: Path) -> list[object]:

@@ -13,7 +13,6 @@ from PIL import Image
 
 import ttd
 from tests.cli.conftest import one_sentence
-from tests.tiny_models import tiny_clip_model
 from tests.tolerance import (
     COSINES,
     assert_close,
@@ -24,16 +23,12 @@ from tests.tolerance import (
     map_scale,
 )
 from ttd.cli import cli
-from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.inference.resizing import resize
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_clip_model().save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
-    return folder
+def tiny(clip_folder: Path) -> Path:
+    return clip_folder
 
 
 @pytest.fixture

@@ -17,12 +17,11 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
 from tests.data.samples import image, sample, write_tar
-from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_siglip_model, tiny_tcl_tensors
+from tests.tiny_models import small_tokenizer, tiny_siglip_model, tiny_tcl_tensors
 from tests.tolerance import TINY_TCL, TINY_TEXT, assert_close, float_tolerance, largest_difference
 from ttd.cli import cli
 from ttd.encoders.loading.formats import Card, read_card, write_card
 from ttd.encoders.registry import load_encoder
-from ttd.encoders.tokenizer import clip_tokenizer
 
 SMALL = [
     "--set", "augment.shortest=40", "--set", "augment.longest=80", "--set", "augment.crop=64",
@@ -46,11 +45,8 @@ main()
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    tiny_clip_model().save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
-    return folder
+def base(clip_folder: Path) -> Path:
+    return clip_folder
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pytest
 from torch import Tensor
 
 from tests.encoders.hub_stand_in import StandIn, serving
-from tests.tiny_models import tiny_clip_model, tiny_tcl_tensors
-from ttd.encoders.tokenizer import clip_tokenizer
+from tests.tiny_models import tiny_tcl_tensors
 
 
 @pytest.fixture
@@ -27,15 +26,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, ttd_cache: Path) -> Iterator[StandIn]:
     with serving() as stand_in:
         monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
         yield stand_in
-
-
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP as transformers saves it, with its tokenizer. Not to be changed: copy it."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
-    tiny_clip_model().save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

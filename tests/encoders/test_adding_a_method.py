@@ -18,10 +18,9 @@ from pathlib import Path
 from click.testing import CliRunner
 from PIL import Image
 from tests.data.samples import write_shards
-from tests.tiny_models import tiny_clip_model
+from tests.tiny_models import write_tiny_clip
 from tests.training.conftest import tiny_config
 from ttd.cli import cli
-from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.training.trainer import train
 
 other = ttd.load("mini").heatmaps(image, ["dog", "grass"], ttd.Options(size=96, window=64, stride=32, flip=True))
@@ -31,8 +30,7 @@ for arguments in (["tag", "a.png", "--caption", "a dog", "--method", "guided"], 
     done = CliRunner().invoke(cli, arguments, prog_name="ttd")
     assert done.exit_code == 0, done.output
 assert "guided" in done.output
-tiny_clip_model().save_pretrained("base")
-clip_tokenizer().save_pretrained("base")
+write_tiny_clip(Path("base"))
 write_shards(Path("shards"), [8])
 run = train(tiny_config("base", "shards", "optimiser.steps=2", "model.method=guided"), "run", quiet=True).folder
 assert json.loads((run / "ttd.json").read_text())["method"] == "guided"

@@ -59,6 +59,7 @@ def test_the_pages_examples_run_and_its_adapters_are_ours(site: Path, tmp_path: 
     assert "unknown kind of model 'colour'" in alone.stderr
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_imported_takes_nothing_away(tmp_path: Path) -> None:
     site = install(tmp_path / "site", "broken", "import no_such_module", "ttd.encoders", "broken")
     code = "import ttd; from ttd.encoders.families import find_family; ttd.load('mini'); find_family('broken')"

@@ -115,7 +115,7 @@ def test_the_pooled_embedding_alone_is_the_same(encoder: Encoder, monkeypatch: p
     pixels = random_pixels(2, 64, 96)
     expected = encoder.encode_image(pixels).pooled
     if encoder.kind in ("clip", "siglip", "tcl") and not isinstance(encoder, ColourEncoder):
-        name = "_decode" if encoder.kind == "tcl" else "_dense"
+        name = {"clip": "_patches", "siglip": "_dense", "tcl": "_decode"}[encoder.kind]
         monkeypatch.setattr(encoder, name, lambda *_: pytest.fail("the dense branch was computed"))
     assert_close(encoder.encode_pooled(pixels), expected, TINY_TCL if encoder.kind == "tcl" else TINY_IMAGE)
 

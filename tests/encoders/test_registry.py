@@ -19,7 +19,7 @@ from tests.encoders.hub_stand_in import StandIn
 from tests.encoders.loading.test_adapters import assert_same_outputs, differences, make_adapter, outputs
 from tests.encoders.loading.test_formats import openai_tensors
 from tests.encoders.loading.test_hub import publish
-from tests.tiny_models import random_pixels, tiny_clip, tiny_clip_model, tiny_siglip_model
+from tests.tiny_models import random_pixels, tiny_clip, tiny_siglip_model
 from tests.tolerance import LAYERS, TINY_IMAGE, TINY_TCL, assert_close, largest_difference
 from ttd.encoders import registry
 from ttd.encoders.base import Encoder
@@ -33,7 +33,7 @@ from ttd.errors import InputError, ModelError
 def mini_folder(clip_folder: Path, tmp_path: Path) -> Path:
     """A tiny model in the layout of the package's own: float16 weights, a card, a vocabulary."""
     folder = tmp_path / "mini"
-    tiny_clip_model().half().save_pretrained(folder)
+    tiny_clip().backbone.half().save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(clip_folder / name, folder / name)
     (folder / "words.txt").write_text("dog\ngrass\n")
@@ -203,7 +203,7 @@ class TestHub:
     ) -> None:
         publish(hub, clip_folder, "someone/tiny")
         del hub.files["someone/tiny/model.safetensors"]
-        torch.save(tiny_clip_model().state_dict(), tmp_path / "m.bin")
+        torch.save(tiny_clip().backbone.state_dict(), tmp_path / "m.bin")
         hub.files["someone/tiny/pytorch_model.bin"] = (tmp_path / "m.bin").read_bytes()
         assert_same_outputs(load_encoder("someone/tiny"), tiny_clip())
 

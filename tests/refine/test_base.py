@@ -100,6 +100,7 @@ def test_a_refiner_from_outside_answers_every_question() -> None:
     assert not np.array_equal(plain, smooth)
 
 
+@pytest.mark.slow
 def test_a_refiner_of_another_package_is_a_choice_of_the_command_line(tmp_path: Path) -> None:
     (example,) = [
         block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S) if "class " in block

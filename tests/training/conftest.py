@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.data.samples import write_shards
-from tests.tiny_models import tiny_clip_model
-from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.training.config import Config, read_config
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(clip_folder: Path) -> Path:
     """A transformers folder with a random CLIP of two blocks, 64 px, patch 16."""
-    folder = tmp_path_factory.mktemp("base")
-    tiny_clip_model().save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
-    return folder
+    return clip_folder
 
 
 @pytest.fixture(scope="session")

@@ -156,7 +156,7 @@ def test_switches_leave_a_loss_out(base: Path, shards: Path) -> None:
 
 
 def test_negative_words_add_their_squared_maps(base: Path, shards: Path) -> None:
-    config = tiny_config(base, shards, "loss.negatives=2", "loss.negatives_weight=0.25")
+    config = tiny_config(base, shards, "loss.negatives=2", "loss.negatives_weight=4")
     objective, batch = objective_of(config), batch_of(config)
     extra = 0.0
     for b in range(len(batch)):
@@ -164,7 +164,7 @@ def test_negative_words_add_their_squared_maps(base: Path, shards: Path) -> None
         centres = (np.arange(4) + 0.5) * 16
         inside = ((centres >= top) & (centres < bottom))[:, None] & ((centres >= left) & (centres < right))[None, :]
         for row in batch.negative_rows[b]:
-            extra += 0.25 * float((plain_sim(objective.encoder, batch, b, batch.words[row])[inside] ** 2).mean())
+            extra += 4 * float((plain_sim(objective.encoder, batch, b, batch.words[row])[inside] ** 2).mean())
     with_words = objective(batch)
     objective.config = tiny_config(base, shards)
     without = objective(batch)

@@ -34,6 +34,15 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\ns
 WRAPPERS = ["_orig_mod.", "module.", "model.", "module._orig_mod.", "_fsdp_wrapped_module.", "student.clip."]
 
 
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP with the whole vocabulary, whose tokenizer may be left out of the folder."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
+    tiny_clip_model().save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def folder(clip_folder: Path, tmp_path: Path) -> Path:
     """A copy of the tiny CLIP folder that a test may change."""
