@@ -42,6 +42,12 @@ $ python -m experiments.prove.tables --out proof.md       # this page, from the 
 The first command trains and measures every run of `experiments/prove/plan.py` with every seed and writes a row of
 numbers for each (`runs/proof/rows`); `--run NAME` does one. The rows of this page are in `experiments/rows/mini`, with
 the settings they were trained by. What they mean: [training](training.md).
+
+![Masks of five captions: truth, before training, raw cosines, both outcomes on p, ours](images/proof-scenes.jpg)
+
+Five captions on test scenes: each row's p, cut at the threshold that validation scenes chose for it. Drawn by
+`python -m experiments.prove.figure runs/proof --row paper-raw.values-0 --row paper-10.values-0 --row paper-10.values-1
+--row negatives.values-0 --out proof-scenes.jpg`.
 """
 
 READING = """**How to read.** *Raw*: the losses pull cosines to their targets, as Eq. 3 writes it. *p*: they pull

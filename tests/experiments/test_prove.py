@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
+from experiments.prove import figure, tables, work
 from experiments.prove import measured as measures
-from experiments.prove import tables, work
 from experiments.prove.__main__ import main
 from experiments.prove.inputs import PAIRS
 from experiments.prove.measured import (
@@ -242,3 +243,30 @@ def test_measured_without_names_every_measure(mini: TTD) -> None:
     chosen = {"threshold of min-max", "threshold of p", "background's threshold"}
     assert set(found.numbers) == set(found.without) | chosen
     assert {len(values) for values in found.without.values()} == {GROUPS}
+
+
+def test_the_figure_has_a_panel_for_every_row(mini: TTD, tmp_path: Path) -> None:
+    scenes = figure.shown_scenes(2)
+    assert all(len(scene.true_words) > 1 for scene in scenes)
+    figure.draw({"a": (mini, 0.2), "b": (mini, 0.5)}, scenes, tmp_path / "a.png")
+    figure.draw({"a": (mini, 0.2)}, scenes, tmp_path / "b.jpg")
+    sizes = [Image.open(tmp_path / name).size for name in ("a.png", "b.jpg")]
+    assert sizes[0][0] * 3 == pytest.approx(sizes[1][0] * 4, abs=8)  # image, truth and the models
+    assert sizes[0][1] == sizes[1][1]
+
+
+def test_a_figure_of_two_blocks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    row("a.values", 0, np.ones(32)).write(tmp_path / "rows")
+    replace(row("a.maskclip", 0, np.ones(32)), method="maskclip").write(tmp_path / "rows")
+    named = ["--row", "a.values-0", "--row", "a.maskclip-0"]
+    result = CliRunner().invoke(figure.main, [str(tmp_path), *named, "--out", str(tmp_path / "x.png")])
+    assert result.exit_code == 2
+    assert "these rows are of several last blocks, maskclip, values" in result.stderr
+    missing = CliRunner().invoke(figure.main, [str(tmp_path), "--row", "b-0", "--out", str(tmp_path / "x.png")])
+    assert missing.exit_code == 2
+    assert "b-0.json" in missing.stderr
+    assert not (tmp_path / "x.png").exists()
+    other = CliRunner().invoke(figure.main, [str(tmp_path), *named[:2], "--out", str(tmp_path / "x.pdf")])
+    assert other.exit_code == 2
+    assert "--out is a .png or .jpg, not x.pdf" in other.stderr
