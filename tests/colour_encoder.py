@@ -41,6 +41,7 @@ class ColourEncoder(Encoder):
         self.padding = padding
         if own_maps:
             self.averages = "maps"
+            self.pads = True
             self.looked_at = "calibrated"
             self.refined_inside = ("pamr",)
             self.default_refinement = "pamr"

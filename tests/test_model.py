@@ -34,10 +34,10 @@ from ttd import TTD, InputError, OutOfMemory
 from ttd.encoders import tcl
 from ttd.encoders.calibration import Calibration
 from ttd.images import prepare_pixels
-from ttd.inference import resizing as resample
 from ttd.inference.pipeline import BATCHES_AHEAD
 from ttd.inference.protocols import PROTOCOLS, Options
 from ttd.inference.protocols import options as find_options
+from ttd.inference.stitching import Block, Stitched
 from ttd.refine import SAMRefiner
 from ttd.tagger import Selection
 
@@ -216,12 +216,10 @@ def test_segments_and_background(model: TTD) -> None:
 def test_background_is_cut_on_calibrated_maps(model: TTD) -> None:
     image = scene(40, 60)
     sim = model.similarity(image, ["red", "green", "blue"]).numpy()
-    calibrated = 1 / (1 + np.exp(-10 * (sim - 0.25)))
+    large = torch.nn.functional.interpolate(torch.from_numpy(sim)[None], (40, 60), mode="bilinear")[0].numpy()
+    large = 1 / (1 + np.exp(-10 * (large - 0.25)))
     for threshold in (0.3, 0.9, 1.0):
         found = model.segment(image[:, :60], ["red", "green", "blue"], options=Options(background=threshold))
-        large = torch.nn.functional.interpolate(torch.from_numpy(calibrated)[None], (40, 60), mode="bilinear")[
-            0
-        ].numpy()
         expected = np.where(large.max(0) >= threshold, large.argmax(0) + 1, 0)
         assert (found.label_map == expected).mean() > 0.995
 
@@ -402,19 +400,20 @@ def test_tiny_and_thin_images_work(shape: tuple[int, int], padding: int) -> None
 def test_large_images_are_segmented_in_bounded_memory(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
-    def recorded(maps: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-        for piece in resample.tiles(maps, size):
-            held.append(piece[2].numel())
-            yield piece
+    def recorded(self: Stitched, image: int, size: tuple[int, int]) -> Iterator[Block]:
+        for block in whole(self, image, size):
+            held.append(block[2].numel())
+            yield block
 
-    monkeypatch.setattr("ttd.inference.masks.tiles", recorded)
+    whole = Stitched.blocks
+    monkeypatch.setattr(Stitched, "blocks", recorded)
     image = Image.new("RGB", (3000, 2000), "red")
     names = [f"thing {i}" for i in range(20)] + ["red"]
     found = model.segment(image, names, options=Options(background=None, templates="none"))
     assert found.label_map.shape == (2000, 3000)
     assert (found.label_map == 20).all()
     assert sum(held) == 21 * 2000 * 3000
-    assert max(held) <= 1_000_000
+    assert max(held) <= 4_000_000
 
 
 def test_thousands_of_words() -> None:

@@ -25,10 +25,10 @@ from ttd.errors import InputError, TTDError
 from ttd.images import ImageLike, read_image
 from ttd.inference.dense import DenseMaps, Scale
 from ttd.inference.feature_cache import FeatureCache
-from ttd.inference.masks import pixel_labels, pixel_mask, pixel_values
 from ttd.inference.options import Options
 from ttd.inference.pipeline import ImageBatch, Pipeline
 from ttd.inference.protocols import Task
+from ttd.inference.stitching import Stitched
 from ttd.inference.views import EncodedImage, View, average
 from ttd.negatives import NegativeWords, listed_words
 from ttd.results import Segmentation, Tagging
@@ -320,16 +320,19 @@ class TTD:
 
     @inference
     def segment(
-        self, image: ImageLike | EncodedImage, names: Sequence[str], options: Options | str | None = None
+        self,
+        image: ImageLike | EncodedImage,
+        names: Sequence[str | Sequence[str]],
+        options: Options | str | None = None,
     ) -> Segmentation:
         """Give every pixel one of the names, or background.
 
-        The highest calibrated map wins. Background is where the winner's map stays below `background`, so that without
-        refinement one name more takes only those pixels where its own map wins.
+        The highest map wins. Background is where the winner's calibrated map stays below `background`, so that without
+        refinement one name more takes only those pixels where its own map wins; or by other rules of `ttd.Options`.
 
         Args:
             image: see the class.
-            names: classes, of one or several words.
+            names: classes, each a text, or several texts for it of which the best counts; the first is its name.
             options: see the class: `Options(background=0.4, refine="pamr")`; background None or False: none.
         """
         seen = self._pipeline.open(image, options, "masks")
@@ -339,7 +342,7 @@ class TTD:
     def segment_many(
         self,
         images: Iterable[ImageLike | EncodedImage],
-        names: Sequence[str],
+        names: Sequence[str | Sequence[str]],
         options: Options | str | None = None,
         *,
         batch_size: int = 4,
@@ -477,53 +480,64 @@ class TTD:
             notes.append(replace(tagging, truncated=truncated, unknown=self.unknown_words(texts)))
         return notes
 
-    def _maps(
-        self, batch: ImageBatch, texts: Sequence[str], *, scale: Scale = "calibrated", threshold: float | None = None
-    ) -> Tensor:
-        """Maps `[B,N,h,w]` of texts, see `DenseMaps.maps`."""
+    def _asked(
+        self, batch: ImageBatch, texts: Sequence[str], threshold: float | None, classes: Sequence[int] | None = None
+    ) -> Stitched:
+        """Maps of texts, see `DenseMaps.ask`."""
         text = self.encode_text(texts, batch.options.text_templates(self.encoder))
-        return self._dense.maps(batch.views, text, batch.options, scale=scale, threshold=threshold)
+        return self._dense.ask(batch.views, text, batch.options, threshold=threshold, classes=classes)
 
     def _heat(self, batch: ImageBatch, texts: Sequence[str], scale: Scale | None) -> list[NDArray[np.float32]]:
         """`heatmaps` of texts that were checked; each map is refined by itself."""
-        scale = scale or self.encoder.looked_at
-        options, threshold = batch.options, batch.options.caption_threshold(self.encoder)
-        found = []
-        for image, maps in zip(batch.images, self._maps(batch, texts, scale=scale), strict=True):
-            refined = self._dense.refined_each(image, maps, options, threshold)
-            found.append(pixel_values(refined, (image.height, image.width)))
-        return found
+        scale, asked = scale or self.encoder.looked_at, self._asked(batch, texts, None)
+        return [self._dense.values(asked, n, image, batch.options, scale) for n, image in enumerate(batch.images)]
 
     def _masks(self, batch: ImageBatch, captions: Sequence[Sequence[str]]) -> list[NDArray[np.bool_]]:
         """`caption_masks` of captions that were checked, some for each image; each distinct one is asked once."""
-        options, threshold = batch.options, batch.options.caption_threshold(self.encoder)
         every = list(dict.fromkeys(text for own in captions for text in own))
-        maps = self._maps(batch, every, threshold=threshold)
+        asked = self._asked(batch, every, batch.options.caption_threshold(self.encoder))
         found = []
-        for image, of_image, own in zip(batch.images, maps, captions, strict=True):
-            asked = of_image[[every.index(text) for text in own]]
-            refined = self._dense.refined_each(image, asked, options, threshold)
-            size = (image.height, image.width)
-            found.append(np.stack([pixel_mask(one, size, threshold) for one in refined]))
+        for number, (image, own) in enumerate(zip(batch.images, captions, strict=True)):
+            of_image = asked.only(number, [every.index(text) for text in own])
+            found.append(self._dense.masks(of_image, 0, image, batch.options))
         return found
 
-    def _check_names(self, names: Sequence[str], options: Options) -> tuple[str, ...]:
+    def _check_names(self, names: Sequence[str | Sequence[str]], options: Options) -> tuple[str, ...]:
         """Refuses names that cannot be classes; gives those that the text tower truncates."""
-        truncated = self._texts.check(names, options.text_templates(self.encoder))
+        if isinstance(names, str):
+            raise InputError("names must be a list of classes: put a single one in a list")
+        texts = [text for one in names for text in ([one] if isinstance(one, str) else one)]
+        if any(not isinstance(one, str) and not one for one in names):
+            raise InputError("a class has no name: give each at least one")
+        truncated = self._texts.check([*texts, *options.background_words], options.text_templates(self.encoder))
         if len(names) > _MOST_NAMES:
             raise InputError(f"{len(names)} names are too many: a label map holds {_MOST_NAMES}")
         return truncated
 
-    def _labels(self, batch: ImageBatch, names: Sequence[str], truncated: tuple[str, ...]) -> list[Segmentation]:
+    def _labels(
+        self, batch: ImageBatch, names: Sequence[str | Sequence[str]], truncated: tuple[str, ...]
+    ) -> list[Segmentation]:
         """`segment` by names that were checked."""
-        options, threshold = batch.options, batch.options.threshold(self.encoder)
-        all_names = tuple(names) if threshold is None else ("background", *names)
-        unknown = self.unknown_words(names)
+        options = batch.options
+        words, threshold = options.background_words, options.threshold(self.encoder)
+        groups = [words, *names] if words else list(names)
+        prompts = [(text, n) for n, one in enumerate(groups) for text in ([one] if isinstance(one, str) else one)]
+        texts, classes = [text for text, _ in prompts], [n for _, n in prompts]
+        titles = tuple(one if isinstance(one, str) else one[0] for one in names)
+        behind = bool(words) or threshold is not None or options.prob_threshold is not None
+        cut = threshold if options.prob_threshold is None else options.prob_threshold
+        asked = self._asked(batch, texts, threshold, classes)
         found = []
-        for image, maps in zip(batch.images, self._maps(batch, names, threshold=threshold), strict=True):
-            refined = self._dense.refined(image, maps, options, threshold)
-            labels = pixel_labels(refined, (image.height, image.width), threshold)
-            found.append(Segmentation(labels, all_names, threshold, truncated, unknown))
+        for number, image in enumerate(batch.images):
+            labels = self._dense.labels(asked, number, image, options, classes, 0 if words else None)
+            if words:
+                labels = np.maximum(labels, 0)
+            elif behind:
+                labels = labels + 1
+            all_names = ("background", *titles) if behind else titles
+            shown = (0.0 if cut is None else cut) if behind else None
+            unknown = self.unknown_words(texts)
+            found.append(Segmentation(labels.astype(np.uint16), all_names, shown, truncated, unknown))
         return found
 
 

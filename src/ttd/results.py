@@ -126,7 +126,8 @@ class Segmentation:
     Attributes:
         label_map: uint16 `[H,W]` at the image's size, indices into `names`.
         names: "background" first where there is one, then the classes in the caller's order.
-        background: the threshold under which a pixel is background, None without background.
+        background: the threshold under which a pixel is background, 0 where there is none but words for the background;
+            None without background.
         truncated: names that were longer than the text tower takes; their beginning was used.
         unknown: words of the names that a model with a closed vocabulary does not know.
     """

@@ -3,8 +3,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from tests.tolerance import assert_close, float_tolerance, largest_difference
-from ttd.inference import resizing as resample
-from ttd.inference.resizing import Sampling, resize, sample, tiles
+from ttd.inference.resizing import Sampling, resize, sample
 
 
 @pytest.mark.parametrize("size", [(7, 9), (14, 18), (3, 5), (1, 1), (20, 4)])
@@ -20,19 +19,6 @@ def test_resizing_is_the_usual_bilinear_one(size: tuple[int, int]) -> None:
 def test_resizing_to_the_same_size_changes_nothing() -> None:
     maps = torch.randn(3, 37, 59)
     assert torch.equal(resize(maps, (37, 59)), maps)
-
-
-@pytest.mark.parametrize("values", [1, 10, 64, 1000])
-def test_tiles_cover_everything_once(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
-    monkeypatch.setattr(resample, "_TILE_VALUES", values)
-    maps = torch.randn(3, 4, 5)
-    whole, seen = torch.zeros(3, 11, 13), torch.zeros(11, 13)
-    for rows, columns, tile in tiles(maps, (11, 13)):
-        assert tile.numel() <= max(values, 3)
-        whole[:, rows, columns] = tile
-        seen[rows, columns] += 1
-    assert torch.equal(seen, torch.ones(11, 13))
-    assert_close(whole, resize(maps, (11, 13)), 4)
 
 
 def test_cell_weights_are_what_the_mean_over_samples_gives_each_cell() -> None:
@@ -52,5 +38,3 @@ def test_picking_whole_rows_changes_nothing(shape: tuple[int, int, int]) -> None
     down = torch.lerp(maps[..., rows.low, :], maps[..., rows.high, :], rows.fraction[:, None]) * rows.weight[:, None]
     across = torch.lerp(down[..., columns.low], down[..., columns.high], columns.fraction) * columns.weight
     assert_close(sample(maps, rows, columns), across, 6)
-    for there, beside, tile in tiles(maps, (50, 41)):
-        assert_close(tile, resize(maps, (50, 41))[:, there, beside], 4)

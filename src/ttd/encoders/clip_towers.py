@@ -41,7 +41,7 @@ class CLIPTowers(Encoder):
     @property
     def logit_scale(self) -> float:
         """The multiplier of cosines before a softmax: 1 / temperature."""
-        return float(self._clip.logit_scale.exp())
+        return float(self._clip.logit_scale.detach().exp())
 
     @property
     def embedding_size(self) -> int:

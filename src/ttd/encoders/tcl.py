@@ -84,6 +84,7 @@ class TCLEncoder(CLIPTowers):
     """
 
     averages = "maps"
+    pads = True
     looked_at = "calibrated"
     refined_inside = ("pamr",)
     pruning_size = 224  # the authors scored with TCL at this side

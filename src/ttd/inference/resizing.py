@@ -6,15 +6,10 @@ i + 0.5, and beyond the outer centres a map goes on as it ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-# Values of one tile, whatever the image's size and the number of maps. At 4 MB in float32 a tile stays in
-# the processor's cache: twice as fast as 64 MB.
-_TILE_VALUES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -72,29 +67,6 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     rows = _stretch(maps.shape[-2], height, 0, height).to(maps.device)
     columns = _stretch(maps.shape[-1], width, 0, width).to(maps.device)
     return sample(maps, rows, columns)
-
-
-def tiles(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
-    """`resize` piece by piece: rows, columns and values `[N,rows,columns]`, in bounded memory.
-
-    Args:
-        maps: `[N,h,w]`.
-        size: (H, W) of the whole.
-    """
-    height, width = size
-    down = max(1, min(height, _TILE_VALUES // len(maps)))
-    across = max(1, min(width, _TILE_VALUES // (len(maps) * down)))
-    for top in range(0, height, down):
-        bottom = min(top + down, height)
-        rows = _stretch(maps.shape[-2], height, top, bottom).to(maps.device)
-        for left in range(0, width, across):
-            right = min(left + across, width)
-            columns = _stretch(maps.shape[-1], width, left, right)
-            first, last = int(columns.low[0]), int(columns.high[-1])
-            columns = replace(columns, low=columns.low - first, high=columns.high - first).to(maps.device)
-            # As `sample` without its weights; the values stay turned, which their readers do not mind.
-            part = _between(maps[..., first : last + 1], rows)
-            yield slice(top, bottom), slice(left, right), _between(part.mT.contiguous(), columns).mT
 
 
 def _between(maps: Tensor, rows: Sampling) -> Tensor:

@@ -8,16 +8,18 @@ then all scales and mirrorings count the same. Padding lies outside the canvas.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
+from ttd.errors import InputError
 from ttd.images import prepare_pixels
-from ttd.inference.options import Options, prepared_size
+from ttd.inference.options import Options, opencv_size, prepared_size
 from ttd.inference.resizing import Sampling, sample
 from ttd.scoring import mean_feature
 
@@ -152,8 +154,15 @@ def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tens
     """An image's normalised pixels `[3,H,W]` for each scale, the finest first."""
     size = options.size or encoder.image_size
     shape = (image.height, image.width)
+    opencv = options.resize == "opencv"
     return [
-        prepare_pixels(image, prepared_size(shape, size, encoder.patch_size, scale), encoder.mean, encoder.std)
+        prepare_pixels(
+            image,
+            opencv_size(shape, size, scale) if opencv else prepared_size(shape, size, encoder.patch_size, scale),
+            encoder.mean,
+            encoder.std,
+            opencv=opencv,
+        )
         for scale in sorted(options.scales, reverse=True)
     ]
 
@@ -183,9 +192,29 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
             chunk = places[first : first + step]
             crops = torch.cat([_crop(scaled, *place) for place in chunk])
             where = torch.tensor([_place(*place) for place in chunk for _ in range(batch)])
-            features = encoder.encode_windows(crops.to(encoder.device), where)
+            features = _encoded(encoder, crops.to(encoder.device), where, options.pad)
             for i, (rows, columns) in enumerate(chunk):
                 yield View(features.select(slice(i * batch, (i + 1) * batch)), rows, columns, weight)
+
+
+def _encoded(encoder: Encoder, crops: Tensor, where: Tensor, multiple: int | None) -> ImageFeatures:
+    """The features of windows `[B,3,H,W]` of any size, over all of their pixels."""
+    size = (crops.shape[-2], crops.shape[-1])
+    if multiple is not None and (size[0] % multiple or size[1] % multiple):
+        down, across = (-side % multiple for side in size)
+        offset = (down // 2, across // 2)
+        padded = pad(crops, (offset[1], across - offset[1], offset[0], down - offset[0]))
+        features = encoder.encode_windows(padded, where)
+        return replace(features, size=size, offset=offset, padded=(padded.shape[-2], padded.shape[-1]))
+    patch = encoder.patch_size
+    if encoder.pads or not (size[0] % patch or size[1] % patch):
+        return encoder.encode_windows(crops, where)
+    if min(size) < patch:
+        raise InputError(
+            f"a window of {size[1]} x {size[0]} pixels does not fill a patch of {patch}: take a larger size"
+        )
+    full = encoder.encode_windows(crops[..., : size[0] // patch * patch, : size[1] // patch * patch], where)
+    return replace(full, size=size, padded=size)
 
 
 def _whole_views(
@@ -238,9 +267,11 @@ def _windows(full: int, encoder: Encoder, options: Options, mirrored: bool = Fal
     """The windows along one axis: every `stride` pixels, the last one pushed back to end with the image."""
     if options.window is None:
         return [Axis(full, (0,), 0, full, mirrored)]
-    patch = encoder.patch_size
-    window = min(full, _multiple(options.window, patch))
-    stride = min(window, _multiple(options.stride or options.window // 2, patch))
+    window, stride = options.window, options.stride or max(1, options.window // 2)
+    if options.resize == "patches":
+        window, stride = (_multiple(side, encoder.patch_size) for side in (window, stride))
+    window = min(full, window)
+    stride = min(window, stride)
     count = -(-max(full - window, 0) // stride) + 1
     starts = tuple(min(i * stride, full - window) for i in range(count))
     return [Axis(full, starts, start, window, mirrored) for start in starts]

@@ -43,16 +43,20 @@ class PAMRRefiner(Refiner):
     Attributes:
         size: the shorter side of the image as the encoder sees it, in pixels.
         mean, std: the encoder's statistics of pixels.
+        steps, dilations: see `pamr`.
     """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    steps: int = ITERATIONS
+    dilations: Sequence[int] = DILATIONS
 
     @classmethod
     def create(cls, encoder: Encoder, options: Options) -> PAMRRefiner:
         """See `Refiner`."""
-        return cls(options.size or encoder.image_size, encoder.mean, encoder.std)
+        size = options.size or encoder.image_size
+        return cls(size, encoder.mean, encoder.std, options.pamr_steps, options.pamr_dilations)
 
     def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
         """See `Refiner`; the maps are averages of their neighbours, so no threshold is needed."""
@@ -63,7 +67,7 @@ class PAMRRefiner(Refiner):
         height, width = prepared_size((image.height, image.width), self.size, 4)
         grid = (height // 4, width // 4)
         small = prepare_pixels(image, grid, self.mean, self.std).to(maps.device)
-        return pamr(small[None], resize(maps, grid)[None])[0]
+        return pamr(small[None], resize(maps, grid)[None], self.steps, self.dilations)[0]
 
     def refine_each(self, image: Image.Image, maps: Tensor, background: float) -> Tensor:
         """See `Refiner`: no map knows of the others."""
