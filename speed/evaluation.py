@@ -21,12 +21,12 @@ from PIL import Image
 
 import ttd.evaluation.tasks.segmentation as benchmark
 import ttd.inference.pipeline
-import ttd.model
 from speed.tag_throughput import COCO, vit_b16
 from ttd import TTD
 from ttd.evaluation.benchmark import Record
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.tasks.segmentation import ClassSegmentation
+from ttd.inference.dense import DenseMaps
 from ttd.inference.options import Options
 
 CLASSES, WANTED = 81, 0.20
@@ -61,12 +61,12 @@ class Clock:
     def watching(self, model: TTD) -> Iterator[None]:
         """Within the block these parts are timed."""
         places = (
-            (model.encoder, "encode_image", "encoder"),
+            (model.encoder, "encode_windows", "encoder"),
             (benchmark, "read_image", "reading"),
             (benchmark, "read_labels", "reading"),
             (ttd.inference.pipeline, "prepare", "resizing"),
-            (ttd.model, "average", "cosines and windows"),
-            (ttd.model, "pixel_labels", "labels of all pixels"),
+            (DenseMaps, "ask", "cosines"),
+            (DenseMaps, "labels", "windows and labels of all pixels"),
             (benchmark, "confusion_matrix", "counting"),
         )
         with ExitStack() as stack:

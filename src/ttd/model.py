@@ -427,6 +427,10 @@ class TTD:
             return None
         return domain.notice(image.image if isinstance(image, EncodedImage) else read_image(image))
 
+    def check_refinement(self, options: Options) -> None:
+        """Raises `MissingExtra` where a package for the options' refinement is not installed."""
+        self._dense.check(options)
+
     def unknown_words(self, texts: Iterable[str]) -> tuple[str, ...]:
         """Distinct words (lower case) that a model with a closed vocabulary does not know; else none."""
         return self._texts.unknown(texts)
@@ -484,6 +488,7 @@ class TTD:
         self, batch: ImageBatch, texts: Sequence[str], threshold: float | None, classes: Sequence[int] | None = None
     ) -> Stitched:
         """Maps of texts, see `DenseMaps.ask`."""
+        self._dense.check(batch.options)
         text = self.encode_text(texts, batch.options.text_templates(self.encoder))
         return self._dense.ask(batch.views, text, batch.options, threshold=threshold, classes=classes)
 

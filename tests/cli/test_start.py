@@ -13,6 +13,7 @@ from tests.cli.conftest import Run
 from ttd._version import __version__
 from ttd.encoders.loading.catalogue import known_models
 from ttd.encoders.methods import known_methods
+from ttd.inference.protocols import PROTOCOLS
 
 HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "scipy", "peft", "tqdm")
 METADATA = "importlib.metadata"  # what lists other packages' entries: for a command's own help alone
@@ -71,9 +72,12 @@ def test_a_full_disk_behind_stdout() -> None:
 
 def test_models_lists_the_catalogue(run: Run) -> None:
     tables = run("models").stdout.split("\n\n")
-    names, methods = ([line.split()[0] for line in table.splitlines()[2:]] for table in tables)
+    names, methods, protocols = ([line.split()[0] for line in table.splitlines()[2:]] for table in tables)
     assert names == [entry.name for entry in known_models()]
     assert methods == [method.name for method in known_methods()]
     found = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
-    assert [row["name"] for row in found] == [*names, *methods]
+    assert [row["name"] for row in found] == [*names, *methods, *protocols]
+    assert protocols == list(PROTOCOLS)
+    licences = {row["name"]: row["licence"] for row in found if row["what"] in ("method", "protocol")}
+    assert (licences["naclip"], licences["sclip"]) == ("MIT", None)  # SCLIP's repository names none
     assert {"kind", "source", "size", "licence", "what"} <= set(found[0])

@@ -77,8 +77,12 @@ class Oracle(Encoder):
 
     def encode_text(self, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         rows = torch.zeros(len(texts), self.embedding_size)
+        spelled = {
+            title.replace(" ", ""): title for title in self.titles if title == title.strip()
+        }  # protocols write some as one word
         for row, text in zip(rows, texts, strict=True):
-            named = [text.lower()] if text.lower() in self.titles else text.lower().split()
+            whole = spelled.get(text.lower().replace(" ", ""))
+            named = [whole] if whole else text.lower().split()
             other = len(self.titles)
             for word in named:
                 row[self.titles.index(word) if word in self.titles else other] = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ttd.cli.options import (
 from ttd.cli.output import print_skipped, printable, run_folder, table, writable_folder
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
+from ttd.encoders.methods import find_method
 from ttd.registry import DATASETS, SCORES
 from ttd.results_file import json_line
 from ttd.taggers import TAGGERS
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 
 _FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation", "--known-classes")
-_FOR_MASKS = ("--background", "--refine", "--sam-model")
+_FOR_MASKS = ("--background", "--refine", "--sam-model", "--pamr-steps", "--pamr-dilations", "--pamr-grid")
+_FOR_LABELS = ("--logit-scale", "--prob-threshold", "--area-threshold")
+_FOR_VIEWS = ("--size", "--window", "--stride", "--scales", "--flip", "--templates")
 _FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--percentile", "--negatives", "--tagger")
 _FOR_TAGGERS = (
     *("--spacy-model", "--llm-url", "--llm-model", "--llm-prompt", "--llm-request", "--llm-ignore-others"),
@@ -45,9 +49,8 @@ _FIELDS = {
     "--known-classes": "known_classes",
     "--split": "split",
     "--split-by": "split_by",
-    "--background": "background",
-    "--refine": "refine",
-    "--sam-model": "sam_model",
+    **dict.fromkeys(_FOR_MASKS, "masks"),
+    **dict.fromkeys(_FOR_LABELS, "labels"),
     **dict.fromkeys((*_FOR_TAGMASK, *_FOR_TAGGERS), "parts"),
 }
 # Headings of the help, each with its options in order.
@@ -56,16 +59,11 @@ SECTIONS = {
         *("--data", "--out", "--limit", "--allow-skips", "--images", "--cache", "--json", "--verbose", "--help"),
     ),
     "Model": (
-        "--model",
-        "--adapter",
-        "--adapter-scale",
-        "--method",
-        "--proxy-model",
-        "--calibration",
-        "--device",
+        *("--model", "--adapter", "--adapter-scale", "--method", "--proxy-model", "--calibration", "--device"),
         "--dtype",
     ),
-    "Protocol": ("--protocol", "--size", *_FOR_MASKS),
+    "Protocol": ("--protocol", *_FOR_VIEWS, *_FOR_MASKS),
+    "Labels of pixels": _FOR_LABELS,
     "Benchmarks of classes": _FOR_CLASSES,
     "refcoco, refcoco+, refcocog, coco-80": ("--split", "--split-by"),
     "tagmask": _FOR_TAGMASK,
@@ -86,7 +84,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.argument("name", metavar="NAME", type=NameOf(DATASETS.names))
 @click.option("--data", "root", required=True, metavar="ROOT", help="Folder of the data set.")
 @model_options
-@protocol_option("paper")
+@protocol_option("the method's own")
 @protocol_changes
 @click.option("--classes", metavar="FILE", help="Another class list (a class per line; synonyms after ;).")
 @click.option("--synonyms", is_flag=True, help="Ask for all names of a class; the best one counts.")
@@ -175,7 +173,8 @@ def evaluate(
     _refuse_others(name, chosen["part"])
     ranks = Ranks.here()
     words_by.check(chosen["taggers"])
-    choices = _choices(chosen, words_by, changes)
+    own = find_method(model.method).protocol if model.method else "paper"
+    choices = _choices({**chosen, "protocol": chosen["protocol"] or own}, words_by, changes)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
     folder = run_folder(Path(out), *ranks)
@@ -183,7 +182,10 @@ def evaluate(
     loaded = model.load()
     if cache is not None:
         loaded.keep_features(cache)
+    choices = replace(choices, protocol=chosen["protocol"] or loaded.encoder.default_protocol)
     benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
+    for asked in benchmark.options.values():
+        loaded.check_refinement(asked)
     done = measure_into(
         folder, benchmark, loaded, {"name": model.model, **model.settings()}, choices.protocol,
         choices=choices, limit=limit, ranks=ranks,

@@ -15,11 +15,12 @@ from ttd.results_file import json_line
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:
-    """List the models and adapters that have a short name, and the methods of --method, with their sources."""
+    """List the models and adapters that have a short name, and the methods and protocols, with their sources."""
     if ctx.invoked_subcommand is not None:
         return
     from ttd.encoders.loading.catalogue import known_models
     from ttd.encoders.methods import known_methods
+    from ttd.inference.protocols import PROTOCOLS
 
     entries, methods = known_models(), known_methods()
     if as_json:
@@ -27,7 +28,10 @@ def models(ctx: click.Context, as_json: bool) -> None:
             click.echo(json_line(asdict(entry)))
         for method in methods:
             record = {"name": method.name, "what": "method", "protocol": method.protocol, "source": method.source}
-            click.echo(json_line(record))
+            click.echo(json_line({**record, "licence": method.licence or None}))
+        for name, protocol in PROTOCOLS.items():
+            record = {"name": name, "what": "protocol", "source": protocol.source}
+            click.echo(json_line({**record, "licence": protocol.licence or None}))
         return
     rows = [
         (
@@ -43,7 +47,11 @@ def models(ctx: click.Context, as_json: bool) -> None:
     ]
     click.echo(table(("name", "what", "kind", "size", "licence", "source", "notes"), rows))
     click.echo()
-    click.echo(table(("method", "protocol", "source"), [(m.name, m.protocol, m.source) for m in methods]))
+    shown = [(m.name, m.protocol, m.licence or "-", m.source) for m in methods]
+    click.echo(table(("method", "protocol", "licence", "source"), shown))
+    click.echo()
+    rows_of = [(name, protocol.licence or "-", protocol.source) for name, protocol in PROTOCOLS.items()]
+    click.echo(table(("protocol", "licence", "source"), rows_of))
 
 
 models.add_command(check)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.output import say
-from ttd.inference.protocols import PROTOCOLS, options
+from ttd.inference.protocols import BY_NAMES, PROTOCOLS, options
 from ttd.registry import DEVICES, DTYPES, METHODS, REFINERS
 
 if TYPE_CHECKING:
@@ -101,15 +101,27 @@ class ModelChoice:
 class ProtocolChanges:
     """Single values in place of a protocol's, by the names of `ttd.Options`; None leaves it to the protocol."""
 
+    size: int | None
+    window: int | None
+    stride: int | None
+    scales: tuple[float, ...] | None
+    flip: bool | None
+    templates: str | None
+    background: float | bool | str | tuple[str, ...] | None
     refine: str | None
     sam_model: str | None
-    size: int | None
-    background: float | bool | None
+    pamr_steps: int | None
+    pamr_dilations: tuple[int, ...] | None
+    pamr_grid: str | None
+    logit_scale: float | None
+    prob_threshold: float | None
+    area_threshold: float | None
 
     def changes(self) -> dict[str, Any]:
         """Those that were given."""
         values = {field.name: getattr(self, field.name) for field in fields(ProtocolChanges)}
-        return {name: value for name, value in values.items() if value is not None}
+        given = {name: value for name, value in values.items() if value is not None}
+        return {**given, "window": None} if self.window == WHOLE else given
 
 
 @dataclass(frozen=True)
@@ -149,17 +161,55 @@ def calibration_values(path: str | None) -> dict[str, float] | None:
     return read_calibration(path)[0].to_dict()
 
 
-def threshold_or_none(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | bool | None:
-    """A threshold; False for "none"; None where nothing was said."""
+WHOLE = 0  # `--window none`
+
+
+def background_or_none(
+    ctx: click.Context, parameter: click.Parameter, value: str | None
+) -> float | bool | str | tuple[str, ...] | None:
+    """A threshold, "names", or words apart by semicolons; False for "none"; None where nothing was said."""
     if value is None or value == "none":
         return None if value is None else False
+    if value == BY_NAMES:
+        return value
     try:
         number = float(value)
     except ValueError:
-        number = -1.0
+        words = tuple(word.strip() for word in clean_text(value).split(";") if word.strip())
+        if ";" not in value or not words:
+            raise click.BadParameter(
+                f"{value!r} is neither a number from 0 to 1 nor none, names or words apart by ; (one word: 'sky;').",
+                ctx,
+                parameter,
+            ) from None
+        return words
     if not 0.0 <= number <= 1.0:
-        raise click.BadParameter(f"{value!r} is neither a number from 0 to 1 nor none.", ctx, parameter)
+        raise click.BadParameter(f"{value!r} is not a number from 0 to 1.", ctx, parameter)
     return number
+
+
+def window_or_none(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A number of pixels; `WHOLE` for "none"; None where nothing was said."""
+    if value is None or value == "none":
+        return None if value is None else WHOLE
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number of pixels from 1 nor none.", ctx, parameter)
+    return int(value)
+
+
+def numbers_of(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A callback for numbers apart by commas."""
+
+    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+        if value is None:
+            return None
+        try:
+            return tuple(kind(part) for part in value.split(","))
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise click.BadParameter(f"{value!r} is not {what} apart by commas.", ctx, parameter) from None
+
+    return parse
 
 
 METHOD_OPTION = click.option("--method", type=NameOf(METHODS.names), help="How CLIP's blocks give maps.")
@@ -172,26 +222,55 @@ SIZE_OPTION = click.option(
 
 
 def protocol_option(default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--protocol`, with the command's own default."""
+    """`--protocol`; `default` is a name, or says in words where none is taken from."""
     about = "; ".join(f"{name}: {protocol.source}" for name, protocol in PROTOCOLS.items())
+    named = default if default in PROTOCOLS else None
     return click.option(
         "--protocol",
         type=NameOf(lambda: PROTOCOLS),
-        default=default,
-        show_default=default is not None,
+        default=named,
+        show_default=default or False,
         help=f"Published settings. {about}.",
     )
 
 
 _CHANGES = (
-    click.option("--refine", type=NameOf(REFINERS.choices), help="How maps are refined; auto: the model's own way."),
-    click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
     SIZE_OPTION,
     click.option(
+        "--window", callback=window_or_none, metavar="PIXELS|none", help="Side of the sliding window; none: the whole."
+    ),
+    click.option(
+        "--stride", type=click.IntRange(1), metavar="PIXELS", help="Step of the window; with --window alone half of it."
+    ),
+    click.option("--scales", callback=numbers_of(float), metavar="X,Y", help="Multiples of the size: 1,0.5,2."),
+    click.option("--flip/--no-flip", default=None, help="Look at each scale mirrored too."),
+    click.option("--templates", metavar="NAME", help="Around classes and captions: openai80, tcl9, none, 'a {}' ..."),
+    click.option(
         "--background",
-        callback=threshold_or_none,
-        metavar="0..1|none",
-        help="Threshold below which a pixel is background; by default the model's.",
+        callback=background_or_none,
+        metavar="0..1|none|names|WORDS",
+        help="Threshold below which a pixel is background, by default the model's; or words for it ('sky; wall'); "
+        "names: those of the class list.",
+    ),
+    click.option("--refine", type=NameOf(REFINERS.choices), help="How maps are refined; auto: the model's own way."),
+    click.option("--sam-model", metavar="NAME", help="The SAM-HQ model of --refine sam: short name, hub id or folder."),
+    click.option("--pamr-steps", type=click.IntRange(0), metavar="N", help="Rounds of PAMR."),
+    click.option(
+        "--pamr-dilations", callback=numbers_of(int), metavar="N,N", help="Distances of PAMR in pixels: 8,16."
+    ),
+    click.option(
+        "--pamr-grid",
+        type=click.Choice(["quarter", "image"]),
+        help="Where PAMR works: a quarter of the size that the model sees, or the image's own size.",
+    ),
+    click.option("--logit-scale", type=float, metavar="X", help="Of the softmax over all texts."),
+    click.option(
+        "--prob-threshold",
+        type=click.FloatRange(0.0, 1.0),
+        help="Background where no share of that softmax reaches it.",
+    ),
+    click.option(
+        "--area-threshold", type=click.FloatRange(0.0, 1.0), help="Classes with at most this share of pixels get none."
     ),
 )
 """The options of `ProtocolChanges`."""

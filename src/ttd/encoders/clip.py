@@ -115,6 +115,7 @@ class CLIPEncoder(CLIPTowers):
         self._describe_towers(tokenizer, mean, std)
         self.image_size = int(model.config.vision_config.image_size)
         self.method: Method = find_method(method) if isinstance(method, str) else method
+        self.default_refinement = self.method.refine
         make = self.method.second_backbone
         self._second = None if make is None else _SecondBackbone(make)
         self.background = background

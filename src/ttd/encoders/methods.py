@@ -149,6 +149,7 @@ class Method:
         finish: `finish(logits [B,N,h,w], context)` -> `[B,N,h',w']` of each window, before windows, scales and
             mirrorings are averaged. None: as they are.
         protocol: the name of the protocol that `ttd eval` follows where none is named.
+        refine: what `refine="auto"` means.
         licence: of the authors' code; "" where they name none.
         positions: how position embeddings fit another grid: `positions([1,D,s,s], (h, w))` -> `[1,D,h,w]`.
             None: bicubically, by size.
@@ -167,6 +168,7 @@ class Method:
     similarity: SimilarityHook | None = None
     finish: FinishHook | None = None
     protocol: str = "paper"
+    refine: str = "none"
     licence: str = ""
     positions: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
     second_backbone: Callable[[torch.device], Any] | None = None
@@ -257,19 +259,26 @@ def enlarged_positions(native: Tensor, grid: tuple[int, int]) -> Tensor:
 
 for _method in (
     Method(
-        "maskclip", "Zhou et al., ECCV 2022; as in TCL and TTD", LastBlock(), uses_query=False, licence="Apache-2.0"
+        "maskclip",
+        "Zhou et al., ECCV 2022; as in TCL and TTD",
+        LastBlock(),
+        refine="crf",
+        licence="Apache-2.0",
+        uses_query=False,
     ),
-    Method("sclip", "Wang et al., ECCV 2024", LastBlock("qq+kk"), positions=enlarged_positions),
+    Method("sclip", "Wang et al., ECCV 2024", LastBlock("qq+kk"), protocol="sclip", positions=enlarged_positions),
     Method(
         "clearclip",
         "Lan et al., ECCV 2024",
         LastBlock("qq", residual_mlp=False),
+        protocol="clearclip",
         positions=enlarged_positions,
     ),
     Method(
         "naclip",
         "Hajimiri et al., WACV 2025",
         LastBlock("kk", gaussian_sigma=5.0, residual_mlp=False),
+        protocol="naclip",
         licence="MIT",
         positions=enlarged_positions,
         uses_query=False,

@@ -58,8 +58,9 @@ class BenchmarkEntry(ABC):
     Attributes:
         name: on the command line.
         title: for people.
-        choices: the fields of `Choices`, and the single options of `Choices.given`, that it takes beside `protocol`
-            and `size`; the command line refuses the others. "parts" stands for all that is about tagmask.
+        choices: the fields of `Choices` that it takes beside `protocol` and how an image is looked at; the command line
+            refuses the others. "parts" stands for all that is about tagmask, "masks" for background and refinement,
+            "labels" for the softmax over all texts and its cuts.
     """
 
     name: str

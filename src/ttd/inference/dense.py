@@ -38,6 +38,12 @@ class DenseMaps:
         self._encoder = encoder
         self._refiners: dict[tuple[Any, ...], Refiner] = {}
 
+    def check(self, options: Options) -> None:
+        """Raises `MissingExtra` where a refiner's package is not installed, before anything is encoded."""
+        name = options.refinement(self._encoder)
+        if name != "none":
+            find_refiner(name).check()
+
     def ask(
         self,
         views: Iterable[View],
@@ -94,10 +100,11 @@ class DenseMaps:
         size = (image.height, image.width)
         refiner = self._refiner(options)
         scaled = self._scaled(scale)
-        if refiner is not None:
+        if refiner is not None or self._on_grid(asked, options):
             maps = scaled(asked.read(number, asked.grid))
-            refined = refiner.refine_each(image, maps, options.caption_threshold(self._encoder))
-            return all_values(Stitched.of(refined[None]).blocks(0, size), asked.count, size)
+            if refiner is not None:
+                maps = refiner.refine_each(image, maps, options.caption_threshold(self._encoder))
+            return all_values(Stitched.of(maps[None]).blocks(0, size), asked.count, size)
         blocks = self._blocks(asked, number, image, options)()
         if scale == "norm":
             whole = torch.from_numpy(all_values(blocks, asked.count, size))
@@ -108,11 +115,13 @@ class DenseMaps:
         """Where each of one image's texts reaches the threshold of captions, each by itself: bool `[N,H,W]`."""
         size, threshold = (image.height, image.width), options.caption_threshold(self._encoder)
         refiner = self._refiner(options)
-        if refiner is None:
+        if refiner is None and not self._on_grid(asked, options):
             blocks = self._blocks(asked, number, image, options)()
             return all_masks(blocks, asked.count, size, self._scaled("calibrated"), threshold)
-        refined = refiner.refine_each(image, self._scaled("calibrated")(asked.read(number, asked.grid)), threshold)
-        return all_masks(Stitched.of(refined[None]).blocks(0, size), asked.count, size, None, threshold)
+        maps = self._scaled("calibrated")(asked.read(number, asked.grid))
+        if refiner is not None:
+            maps = refiner.refine_each(image, maps, threshold)
+        return all_masks(Stitched.of(maps[None]).blocks(0, size), asked.count, size, None, threshold)
 
     def labels(
         self,
@@ -140,12 +149,16 @@ class DenseMaps:
             logit_scale = encoder.logit_scale
         refiner = self._refiner(options)
         small = options.area_threshold
+        if refiner is None and logit_scale is None and self._on_grid(asked, options):
+            found = Stitched.of(self._scaled("calibrated")(asked.read(number, asked.grid))[None])
+            rule = LabelRule(tuple(classes), threshold=threshold, area_threshold=small, kept=kept)
+            return rule.labels(lambda: found.blocks(0, size), size)
         if refiner is None:
             value = self._scaled("calibrated")
             rule = LabelRule(tuple(classes), value, threshold, logit_scale or 1.0, options.prob_threshold, small, kept)
             return rule.labels(self._blocks(asked, number, image, options), size)
         maps = asked.read(number, asked.grid)
-        if logit_scale is not None:
+        if logit_scale is not None and threshold is None:
             maps, threshold = (logit_scale * maps).softmax(0), options.prob_threshold
         else:
             maps = self._scaled("calibrated")(maps)
@@ -159,6 +172,13 @@ class DenseMaps:
         if scale == "norm":
             return norm
         return _as_they_are if self._encoder.averages == "maps" else self._encoder.calibration
+
+    def _on_grid(self, asked: Stitched, options: Options) -> bool:
+        """Whether cosines become p on the finest scale's own grid, before they are enlarged: all but those of windows,
+        which meet on pixels, and those that PAMR refines there.
+        """
+        at_size = options.refinement(self._encoder) == "pamr" and options.pamr_grid == "image"
+        return asked.whole and not at_size
 
     def _blocks(
         self, asked: Stitched, number: int, image: Image.Image, options: Options
@@ -194,7 +214,9 @@ class DenseMaps:
             return None
         key = (name, options.size, options.sam_model, options.pamr_steps, options.pamr_dilations)
         if key not in self._refiners:
-            self._refiners[key] = find_refiner(name).create(self._encoder, options)
+            kind = find_refiner(name)
+            kind.check()
+            self._refiners[key] = kind.create(self._encoder, options)
         return self._refiners[key]
 
 

@@ -127,7 +127,7 @@ VIEW_OPTIONS = ("size", "scales", "flip", "window", "stride", "resize", "pad")
 
 
 def changed(options: Options, **changes: Any) -> Options:
-    """The same options with single values changed.
+    """The same options with single values changed; a new window without a step takes half of it, none no padding.
 
     Raises:
         InputError: an unknown option, or a value out of range.
@@ -135,6 +135,10 @@ def changed(options: Options, **changes: Any) -> Options:
     known = {field.name for field in fields(Options)}
     if unknown := sorted(set(changes) - known):
         raise InputError(f"unknown option {unknown[0]!r}: choose from {', '.join(sorted(known))}")
+    if "window" in changes:
+        changes = {"stride": None, **changes}
+        if changes["window"] is None:
+            changes = {"pad": None, **changes}
     return replace(options, **changes)
 
 
@@ -180,6 +184,10 @@ def _check(options: Options) -> None:
         raise InputError(f"resize must be 'patches' or 'opencv', not {options.resize!r}")
     if options.pad is not None and options.window is None:
         raise InputError("pad needs a window: a whole image is not padded")
+    if options.background == "names":
+        raise InputError(
+            "background: only the class list of a data set names words for it (ttd eval); give them: 'sky; wall; tree'"
+        )
     if options.background_words or options.background == ():
         words = options.background_words
         if not words or not all(isinstance(word, str) and word.strip() for word in words):

@@ -31,6 +31,11 @@ class Refiner(ABC):
     """Makes maps follow the edges of an image."""
 
     @classmethod
+    def check(cls) -> None:
+        """Raises `MissingExtra` where a package that it needs is not installed; asked before images are encoded."""
+        return None
+
+    @classmethod
     def create(cls, encoder: Encoder, options: Options) -> Refiner:
         """The refiner for a model's questions; asked again for other options."""
         return cls()

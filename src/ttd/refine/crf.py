@@ -28,6 +28,11 @@ _BOOLEAN = (0.1, 0.9)
 class CRFRefiner(Refiner):
     """DenseCRF at the working size, with the defaults of `crf`."""
 
+    @classmethod
+    def check(cls) -> None:
+        """See `Refiner`."""
+        _load()
+
     def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
         """See `Refiner`.
 
@@ -151,5 +156,5 @@ def _load() -> Any:
     try:
         from pydensecrf import densecrf
     except ImportError as error:
-        raise missing_extra("crf", "DenseCRF needs pydensecrf") from error
+        raise missing_extra("crf", "DenseCRF needs pydensecrf (--refine none goes without)") from error
     return densecrf

@@ -42,10 +42,16 @@ def test_synonyms_of_the_background_are_asked_for_and_are_background(tmp_path: P
     classes = read_classes(tmp_path / "c.txt")
     assert classes.texts() == ["cat", "dog"]
     assert classes.texts(synonyms=True) == ["sky", "wall", "cat", "kitty", "dog"]
-    texts = classes.texts(synonyms=True)
-    maps = np.arange(6).reshape(1, 6)
-    found = Segmentation(maps.astype(np.uint16), ("background", *texts), background=0.5)
-    assert classes.labels(found, synonyms=True).tolist() == [[0, 0, 0, 1, 1, 2]]
+    asked = classes.asked(synonyms=True)
+    assert asked == [(("sky", "wall"), 0), (("cat", "kitty"), 1), (("dog",), 2)]
+    maps = np.arange(4).reshape(1, 4)
+    found = Segmentation(maps.astype(np.uint16), ("background", "sky", "cat", "dog"), background=0.5)
+    assert classes.labels(found, synonyms=True).tolist() == [[0, 0, 1, 2]]
+    assert classes.background_words == ("sky", "wall")
+    # Where the question itself names these words, they are not asked for as a class.
+    assert classes.asked(synonyms=True, words=False) == asked[1:]
+    by_words = Segmentation(maps[:, :3].astype(np.uint16), ("background", "cat", "dog"), background=0.0)
+    assert classes.labels(by_words, synonyms=True, words=False).tolist() == [[0, 1, 2]]
 
 
 def test_the_lists_of_the_field_name_the_background_by_what_it_is_made_of(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_the_lists_of_the_field_name_the_background_by_what_it_is_made_of(tmp_pa
     assert classes.texts(synonyms=True)[:4] == ["sky", "wall", "tree", "wood"]
     assert classes.texts()[-1] == "tvmonitor"
     (tmp_path / "short.txt").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(InputError, match="must list 21 classes"):
+    with pytest.raises(InputError, match="lists 20 classes, voc has 21"):
         own_classes("voc", tmp_path / "short.txt")
 
 

@@ -16,7 +16,7 @@ from tests.evaluation.conftest import Eval
 from tests.evaluation.layouts import LAYOUTS, write
 from tests.evaluation.oracle import Constant, Oracle, blocks, painted, save
 from ttd.errors import InputError
-from ttd.evaluation.datasets.classes import ClassList, read_classes
+from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
 from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, identity, read_labels
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.tasks.segmentation import ClassSegmentation
@@ -310,3 +310,21 @@ def test_both_cityscapes_label_files_say_the_same(shared: Path) -> None:
         maps.append(apply_rule(read_labels(path), rule(19), path))
     # The sample's two files were shrunk separately and differ at a few edges.
     assert (maps[0] == maps[1]).mean() > 0.995
+
+
+@pytest.mark.parametrize(("protocol", "name"), [("sclip", "voc"), ("clearclip", "voc"), ("sclip", "voc20")])
+def test_a_peers_protocol_measures_and_records_its_settings(
+    tmp_path: Path, evaluate: Eval, protocol: str, name: str
+) -> None:
+    """Pixels of no class are alike for all texts: no share of the softmax reaches the cut, so they are background."""
+    _, _, titles = write(tmp_path / "data", name, count=1)
+    spelled = own_classes(name, None, None, (protocol,)).titles
+    oracle = Oracle([*titles[: len(titles) - len(spelled)], *spelled])
+    done = evaluate(oracle, name, tmp_path / "data", "--protocol", protocol, "--size", "48", "--window", "32")
+    assert done.exit_code == 0, done.output
+    found = results(tmp_path / "out")
+    options = found["settings"]["options"]["masks"]
+    assert (options["resize"], options["window"], options["stride"]) == ("opencv", 32, None)
+    words = {"sclip": "sky", "clearclip": "background"}[protocol]
+    assert options["background"][0] == words if name == "voc" else options["background"] is False
+    assert found["numbers"]["pixel accuracy"] > 0.6

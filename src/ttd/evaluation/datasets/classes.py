@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,22 +85,35 @@ class ClassList:
         """What a model is asked for: every class's name, without the background; or all names, other words for the
         background too.
         """
-        return [text for text, _ in self._asked(synonyms)]
+        return [text for texts, _ in self.asked(synonyms) for text in texts]
 
-    def labels(self, found: Segmentation, synonyms: bool = False) -> np.ndarray:
-        """A model's answer to `texts` as the data set's labels, int64 [H,W]; `len(self)` where it says nothing."""
-        numbers = [number for _, number in self._asked(synonyms)]
-        if found.background is not None:
-            numbers.insert(0, 0 if self.background else len(self))
-        return np.array(numbers, np.int64)[found.label_map]
+    @property
+    def background_words(self) -> tuple[str, ...] | None:
+        """Other words for the background, possibly none; None where no class is the background."""
+        return self.names[0][1:] if self.background else None
 
-    def _asked(self, synonyms: bool) -> list[tuple[str, int]]:
+    def asked(self, synonyms: bool = False, words: bool = True) -> list[tuple[tuple[str, ...], int]]:
+        """The texts of each class that a model is asked for, and its number.
+
+        Args:
+            synonyms: all names of a class, other words for the background too.
+            words: whether these words are asked for as a class; else the question names them otherwise.
+        """
         asked = []
         for number, names in enumerate(self.names):
             # The background is what no other class is; only other words for it can be asked for.
-            first = 1 if self.background and number == 0 else 0
-            asked += [(text, number) for text in names[first : None if synonyms else 1]]
+            behind = self.background and number == 0
+            texts = names[1 if behind else 0 : None if synonyms else 1]
+            if texts and (words or not behind):
+                asked.append((texts, number))
         return asked
+
+    def labels(self, found: Segmentation, synonyms: bool = False, words: bool = True) -> np.ndarray:
+        """A model's answer to `asked` as the data set's labels, int64 [H,W]; `len(self)` where it says nothing."""
+        numbers = [number for _, number in self.asked(synonyms, words)]
+        if found.background is not None:
+            numbers.insert(0, 0 if self.background else len(self))
+        return np.array(numbers, np.int64)[found.label_map]
 
 
 def read_classes(name: str | Path | tuple[str, ...]) -> ClassList:
@@ -113,24 +127,31 @@ def read_classes(name: str | Path | tuple[str, ...]) -> ClassList:
     """
     if isinstance(name, tuple):
         return _parse(name, "of the data set")
-    own = files("ttd").joinpath(f"assets/classes/{name}.txt")
-    if isinstance(name, str) and own.is_file():
-        return _parse(own.read_text("utf-8").splitlines(), str(name))
+    if isinstance(name, str) and (own := _own_list(name)).is_file():
+        return _parse(own.read_text("utf-8").splitlines(), name)
     return _parse(read_lines(Path(name), "give a text file with one class per line"), str(name))
 
 
-def own_classes(name: str, instead: str | Path | None, listed: str | Path | tuple[str, ...] | None = None) -> ClassList:
-    """The class list of a benchmark, or a user's in its place.
+def own_classes(
+    name: str,
+    instead: str | Path | None,
+    listed: str | Path | tuple[str, ...] | None = None,
+    spelled: Sequence[str] = (),
+) -> ClassList:
+    """The class list of a benchmark, or a protocol's or a user's in its place.
 
     Args:
         name: of the benchmark.
         instead: the user's.
         listed: where the benchmark's own list is; None: in the package, under its name.
+        spelled: folders of `ttd/assets/classes` that may have it as a protocol spells it, the first that does counts.
 
     Raises:
         InputError: the user's does not have the same number of classes.
     """
     own = read_classes(listed or name)
+    if instead is None and listed is None:
+        instead = next((f"{folder}/{name}" for folder in spelled if _own_list(f"{folder}/{name}").is_file()), None)
     if instead is None:
         return own
     theirs = read_classes(instead)
@@ -138,8 +159,16 @@ def own_classes(name: str, instead: str | Path | None, listed: str | Path | tupl
         # Lists of the field name the background by what it is made of: "sky, wall, tree, ...".
         theirs = ClassList(((own.titles[0], *theirs.names[0]), *theirs.names[1:]), True)
     if (len(theirs), theirs.background) != (len(own), own.background):
-        raise InputError(f"{instead} must list {len(own)} classes in the order of {name}'s own list")
+        behind = " (the first is the background)" if own.background else ", none of them the background"
+        raise InputError(
+            f"{instead} lists {len(theirs)} classes{' with a background' if theirs.background else ''}, "
+            f"{name} has {len(own)}{behind}: write one per line in the order of {name}'s own list"
+        )
     return theirs
+
+
+def _own_list(name: str) -> Any:
+    return files("ttd").joinpath(f"assets/classes/{name}.txt")
 
 
 def _parse(lines: Iterable[str], name: str) -> ClassList:

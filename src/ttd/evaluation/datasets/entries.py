@@ -21,6 +21,7 @@ from ttd.evaluation.registry import BenchmarkEntry, Choices
 from ttd.evaluation.tasks.multilabel import MultiLabel
 from ttd.evaluation.tasks.referring import Referring
 from ttd.evaluation.tasks.tagmask import TagMask
+from ttd.inference.options import VIEW_OPTIONS
 from ttd.inference.protocols import options
 from ttd.negatives import find_negatives
 from ttd.registry import DATASETS
@@ -75,7 +76,7 @@ def _cityscapes(ending: str, rule: LabelRule) -> tuple[Layout, ...]:
 class Captions(BenchmarkEntry):
     """A TagMask set, of the documented layout or of the paper's authors."""
 
-    choices = frozenset({"parts", "background", "refine", "sam_model"})
+    choices = frozenset({"parts", "masks"})
 
     def open(self, root: Path, choices: Choices, encoder: Encoder | None) -> Benchmark:
         """See `BenchmarkEntry`."""
@@ -107,7 +108,7 @@ class ImageLabels(BenchmarkEntry):
         """See `BenchmarkEntry`."""
         data = read_coco(root, choices.split) if "split" in self.choices else read_nus_wide(root)
         classes = own_classes(self.name, choices.classes)
-        asked = options(choices.protocol, "labels", **_of_views(choices))
+        asked = options(choices.protocol, "labels", **_of_views(choices, "templates"))
         return MultiLabel(self.name, data, classes, asked, choices.synonyms)
 
     def whole(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
@@ -132,7 +133,7 @@ class Expressions(BenchmarkEntry):
 
     full: Mapping[str, int]
 
-    choices = frozenset({"split", "split_by", "background", "refine", "sam_model"})
+    choices = frozenset({"split", "split_by", "masks"})
 
     def open(self, root: Path, choices: Choices, encoder: Encoder | None) -> Benchmark:
         """See `BenchmarkEntry`."""
@@ -145,9 +146,9 @@ class Expressions(BenchmarkEntry):
         return () if count is None else (count,)
 
 
-def _of_views(choices: Choices) -> dict[str, Any]:
+def _of_views(choices: Choices, *more: str) -> dict[str, Any]:
     """Those single options that concern how an image is looked at when words and classes are scored."""
-    return {name: value for name, value in (choices.given or {}).items() if name in ("size", "flip")}
+    return {name: value for name, value in (choices.given or {}).items() if name in (*VIEW_OPTIONS, *more)}
 
 
 _UNC = {"unc val": 1500, "unc testA": 750, "unc testB": 750}

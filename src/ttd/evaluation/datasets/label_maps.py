@@ -21,11 +21,11 @@ from ttd.evaluation.datasets.labels import hold_ignored
 from ttd.evaluation.datasets.layouts import OWN_FOLDER, LabelMapFile, Layout, find_samples
 from ttd.evaluation.registry import BenchmarkEntry, Choices
 from ttd.evaluation.tasks.segmentation import ClassSegmentation
-from ttd.inference.protocols import class_options
+from ttd.inference.protocols import class_options, find_protocol
 from ttd.registry import DATASETS
 
 Converter = Callable[..., "list[LabelMapFile]"]
-_CHOICES = frozenset({"classes", "synonyms", "label_orientation", "known_classes", "background", "refine", "sam_model"})
+_CHOICES = frozenset({"classes", "synonyms", "label_orientation", "known_classes", "masks", "labels"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DataSet(BenchmarkEntry):
 
     def open(self, root: Path, choices: Choices, encoder: Encoder | None) -> ClassSegmentation:
         """See `BenchmarkEntry`."""
-        classes = own_classes(self.name, choices.classes, self.classes)
+        classes = own_classes(self.name, choices.classes, self.classes, find_protocol(choices.protocol).classes)
         found = find_samples(root, self.folders, self.layouts)
         return _segmentation(self.name, root, classes, found, choices, encoder, self.threshold)
 
@@ -98,7 +98,7 @@ def _segmentation(
         choices.protocol,
         choices.given or {},
         name,
-        with_background=classes.background,
+        background=classes.background_words,
         encoder=encoder,
         threshold=threshold,
     )
@@ -109,7 +109,7 @@ def _segmentation(
         classes,
         rule,
         options,
-        synonyms=choices.synonyms,
+        synonyms=choices.synonyms or find_protocol(choices.protocol).synonyms,
         orientation=choices.label_orientation,
         voc_colours=layout.voc_colours,
         known=choices.known_classes,

@@ -68,7 +68,6 @@ class ClassSegmentation(Benchmark):
         self.orientation, self.voc_colours, self.known = orientation, voc_colours, known
         self._samples = list(samples)
         self._table = rule(len(classes))
-        self._texts = classes.texts(synonyms)
 
     @property
     def samples(self) -> Sequence[Sample]:
@@ -79,7 +78,7 @@ class ClassSegmentation(Benchmark):
         """Classes, their texts, the labels' rule."""
         return {
             "classes": self.classes.titles,
-            "texts": self._texts,
+            "texts": [list(texts) for texts, _ in self.classes.asked(self.synonyms, self._words)],
             "labels": self.rule.__name__,
             "synonyms": self.synonyms,
             "label_orientation": self.orientation,
@@ -139,16 +138,22 @@ class ClassSegmentation(Benchmark):
         ]
         return ItemPanels((photo_panel("image", image), panels[0]), tuple(panels[1:]))
 
+    @property
+    def _words(self) -> bool:
+        """Whether words for the background are asked for as a class, not by the options."""
+        return not self.options["masks"].background_words
+
     def _labels(self, model: TTD, image: Image.Image, truth: np.ndarray, options: Options) -> np.ndarray:
         if not self.known:
-            return self.classes.labels(model.segment(image, self._texts, options), self.synonyms)
+            asked = [texts for texts, _ in self.classes.asked(self.synonyms, self._words)]
+            return self.classes.labels(model.segment(image, asked, options), self.synonyms, self._words)
         there = np.unique(truth[truth != IGNORED])
         if self.classes.background:
             there = np.union1d(there, 0)
         own = ClassList(tuple(self.classes.names[k] for k in there), self.classes.background)
-        if not (texts := own.texts(self.synonyms)):
+        if not (asked := [texts for texts, _ in own.asked(self.synonyms, self._words)]):
             return np.zeros_like(truth)
-        labels = own.labels(model.segment(image, texts, options), self.synonyms)
+        labels = own.labels(model.segment(image, asked, options), self.synonyms, self._words)
         return np.asarray(np.append(there, len(self.classes))[labels])
 
     def _read(self, number: int) -> tuple[Image.Image, np.ndarray, list[str]]:
