@@ -20,6 +20,10 @@ class ModelError(TTDError):
     """A model, checkpoint or adapter that is unknown, missing, damaged or does not fit."""
 
 
+class OtherBaseError(ModelError):
+    """An adapter that belongs to another model."""
+
+
 class OutOfMemory(TTDError):
     """The device's memory was not enough; the message says what to lower."""
 

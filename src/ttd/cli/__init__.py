@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "ttd.cli.demo:demo",
     "scenes": "ttd.cli.scenes:scenes",
     "eval": "ttd.cli.eval:evaluate",
+    "compare": "ttd.cli.compare:compare",
     "report": "ttd.cli.report:report",
     "bias": "ttd.cli.bias:bias",
     "data": "ttd.cli.data:data",

@@ -89,6 +89,16 @@ def mean_of(values: NDArray[np.float64], name: str = "", parts: NDArray[np.float
     return measure
 
 
+def mean_statistic(several: Sequence[Statistic]) -> Statistic:
+    """The means of the measures of several runs."""
+
+    def measure(counts: Counts) -> dict[str, NDArray[np.float64]]:
+        found = [one(counts) for one in several]
+        return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
+
+    return measure
+
+
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """`part / whole`, NaN where there is nothing to divide by."""
     return np.asarray(np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0))

@@ -24,7 +24,7 @@ from ttd.encoders.loading.files import read_json
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD, Card, read_card
 from ttd.encoders.loading.tokenizers import cause
 from ttd.encoders.loading.weights import check_safetensors, weights_file, without_wrappers
-from ttd.errors import ModelError, is_out_of_memory
+from ttd.errors import ModelError, OtherBaseError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _check_base(encoder: Encoder, folder: Path) -> Card | None:
         return None
     base = f' ("{card.base}")' if card.base else ""
     if card.kind != encoder.kind:
-        raise ModelError(
+        raise OtherBaseError(
             f"the adapter {folder} belongs to a {card.kind} model{base}, not to this {encoder.kind} model: {REMEDY}"
         )
     if is_outdated(card.fingerprint):
@@ -115,7 +115,7 @@ def _check_base(encoder: Encoder, folder: Path) -> Card | None:
             "write the fingerprint anew with tools/restamp.py of ttd's sources"
         )
     if card.fingerprint is not None and card.fingerprint != encoder.fingerprint():
-        raise ModelError(
+        raise OtherBaseError(
             f"the adapter {folder} was trained on another base{base}, as the fingerprint in its {CARD} shows: {REMEDY}"
         )
     compare_trained(encoder, card.calibration, folder)
@@ -128,7 +128,7 @@ def _check_saved_modules(backbone: nn.Module, config: Mapping[str, Any], folder:
     names = [saved] if isinstance(saved, str) else saved
     for name in names:
         if not any(module == name or module.endswith(f".{name}") for module, _ in backbone.named_modules()):
-            raise ModelError(
+            raise OtherBaseError(
                 f"the adapter {folder} replaces the module {name} (modules_to_save), which this model does not have: "
                 f"{REMEDY}"
             )
@@ -158,12 +158,12 @@ def _check_shapes(backbone: nn.Module, tensors: Mapping[str, Tensor], folder: Pa
             continue
         weight = getattr(modules.get(match["module"]), "weight", None)
         if not isinstance(weight, Tensor):
-            raise ModelError(
+            raise OtherBaseError(
                 f"the adapter {folder} changes {match['module']}, which this model does not have: {REMEDY}"
             )
         axis = 1 if match["factor"] == "A" else 0
         if tensors[name].ndim < 2 or tensors[name].shape[axis] != weight.shape[axis]:
-            raise ModelError(
+            raise OtherBaseError(
                 f"the adapter {folder} does not fit: {match['module']} is {list(weight.shape)} here, but its "
                 f"lora_{match['factor']} is {list(tensors[name].shape)}: {REMEDY}"
             )

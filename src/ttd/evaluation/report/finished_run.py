@@ -228,13 +228,17 @@ def naming(runs: Sequence[FinishedRun]) -> tuple[tuple[str, ...], list[tuple[str
 
     A model and whatever differs; where nothing tells two runs apart, their folders.
     """
-    every = [run.names for run in runs]
-    heads = [head for head in every[0] if head == "model" or len({names[head] for names in every}) > 1]
-    names = [tuple(one[head] for head in heads) for one in every]
+    heads, names, common = told_apart([run.names for run in runs])
     if len(set(names)) < len(names):
-        heads.append("folder")
+        heads = (*heads, "folder")
         whole = len({run.folder.resolve().name for run in runs}) < len(runs)
         last = [str(run.folder) if whole else run.folder.resolve().name for run in runs]
         names = [(*one, folder) for one, folder in zip(names, last, strict=True)]
-    common = {head: name for head, name in every[0].items() if head not in heads and name}
-    return tuple(heads), names, ", ".join(f"{head} {name}" for head, name in common.items())
+    return heads, names, common
+
+
+def told_apart(every: Sequence[Mapping[str, str]]) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+    """As `naming`, of `FinishedRun.names`."""
+    heads = tuple(head for head in every[0] if head == "model" or len({names[head] for names in every}) > 1)
+    common = ", ".join(f"{head} {name}" for head, name in every[0].items() if head not in heads and name)
+    return heads, [tuple(one[head] for head in heads) for one in every], common

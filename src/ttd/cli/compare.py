@@ -1,0 +1,220 @@
+"""`ttd compare`: models x adapters x methods x protocols x benchmarks, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ttd.cli.eval import table_text
+from ttd.cli.options import (
+    ENCODER_OPTIONS,
+    ModelChoice,
+    NameOf,
+    ProtocolChanges,
+    protocol_changes,
+    start_logging,
+    with_options,
+)
+from ttd.cli.output import print_skipped, printable, run_folder
+from ttd.cli.report import format_options, write_formats
+from ttd.inference.protocols import PROTOCOLS
+from ttd.registry import DATASETS, METHODS
+
+if TYPE_CHECKING:
+    from ttd.evaluation.compare import Compared
+    from ttd.evaluation.registry import Choices
+    from ttd.evaluation.report.finished_run import FinishedRun
+
+SEED = "{seed}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A benchmark as it was named: NAME=ROOT, or NAME:SPLIT=ROOT."""
+
+    title: str
+    name: str
+    split: str | None
+    root: Path
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """What makes a row: a model, its adapters (one for each seed), and a protocol (None: the default)."""
+
+    model: ModelChoice
+    adapters: tuple[str | None, ...]
+    pattern: str | None
+    protocol: str
+
+
+def benchmarks(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Asked]:
+    """The benchmarks, each with its folder."""
+    found = []
+    for value in values:
+        title, is_given, root = value.partition("=")
+        name, _, split = title.partition(":")
+        if not is_given or not root or name not in DATASETS.names():
+            known = ", ".join(DATASETS.names())
+            raise click.BadParameter(f"{value!r} is not NAME=ROOT with NAME one of {known}.", ctx, parameter)
+        found.append(Asked(title, name, split or None, Path(root)))
+    if len({one.title for one in found}) < len(found):
+        raise click.BadParameter("a benchmark is named twice; its splits are told apart as NAME:SPLIT.", ctx, parameter)
+    return found
+
+
+def seed_list(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """The seeds, separated by commas."""
+    return [seed.strip() for seed in value.split(",") if seed.strip()] if value else []
+
+
+def encoder_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what decides how models are loaded, but adapters and methods."""
+    return with_options((ENCODER_OPTIONS[1], *ENCODER_OPTIONS[3:]), command)
+
+
+@click.command()
+@click.option("--benchmark", "asked", multiple=True, required=True, callback=benchmarks, metavar="NAME[:SPLIT]=ROOT",
+    help="A benchmark and the folder of its data; repeatable.",
+)  # fmt: skip
+@click.option("--model", "models", multiple=True, required=True, metavar="NAME", help="As for ttd eval; repeatable.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME",
+    help="As for ttd eval, none for the model alone; repeatable. {seed} in it stands for each of --seeds.",
+)
+@click.option("--method", "methods", multiple=True, type=NameOf(METHODS.names), help="Repeatable.")
+@click.option("--protocol", "protocols", multiple=True, type=NameOf(lambda: PROTOCOLS), help="Repeatable.")
+@click.option(
+    "--seeds", callback=seed_list, metavar="0,1,2", help="One adapter for each: mean and deviation in one row."
+)
+@encoder_settings
+@protocol_changes
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items of each benchmark.")
+@format_options
+@click.option("--out", required=True, metavar="DIR", help="For table.md, and a folder of ttd eval for each cell.")
+@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+def compare(
+    asked: list[Asked],
+    models: tuple[str, ...],
+    adapters: tuple[str, ...],
+    methods: tuple[str, ...],
+    protocols: tuple[str, ...],
+    seeds: list[str],
+    changes: ProtocolChanges,
+    limit: int | None,
+    formats: tuple[str, ...],
+    out: str,
+    verbose: bool,
+    **encoder: Any,
+) -> int:
+    """Measure every model with every adapter, method and protocol on every benchmark, and write one table.
+
+    \b
+    ttd compare --benchmark voc=VOCdevkit/VOC2012 --benchmark tagmask=set --model mini \\
+        --adapter none --adapter mini+ttd --method maskclip --method naclip --out runs/table
+    ttd compare --benchmark voc=VOC --model tcl --adapter none --adapter runs/ttd-{seed} --seeds 0,1,2 --out runs/table
+
+    Rows are compared with the first one: "+x" and its 95 % interval by a paired bootstrap over images or captions.
+    Every cell is a folder of `ttd eval` in DIR; run the same command again after an interruption: what was measured
+    is kept. An adapter that was trained on another of the models is left out there, and named.
+    """
+    from ttd.evaluation.compare import comparison
+
+    start_logging(verbose)
+    rows = list(_rows(models, adapters, methods, protocols, seeds, encoder))
+    _check(asked, rows, changes)
+    folder = run_folder(Path(out))
+    skipped: list[tuple[str, str]] = []
+    found = [one for row in rows if (one := _measure(row, asked, changes, limit, folder, skipped))]
+    if not found:
+        raise click.UsageError("None of the adapters was trained on any of the models.")
+    table = comparison(found)
+    click.echo(table_text(table))
+    written = tuple(dict.fromkeys(("markdown", *formats)))
+    write_formats({"compare": [table]}, written, folder, "table")
+    print_skipped(skipped)
+    return 1 if skipped else 0
+
+
+def _rows(
+    models: tuple[str, ...],
+    adapters: tuple[str, ...],
+    methods: tuple[str, ...],
+    protocols: tuple[str, ...],
+    seeds: list[str],
+    encoder: dict[str, Any],
+) -> Iterator[RowChoice]:
+    if bool(seeds) != any(SEED in adapter for adapter in adapters):
+        raise click.UsageError(f"--seeds and {SEED} in an --adapter go together: give both, or neither.")
+    patterns = [None if adapter == "none" else adapter for adapter in adapters] or [None]
+    for name, pattern, method, protocol in product(models, patterns, methods or (None,), protocols or ("paper",)):
+        one_each = seeds if pattern and SEED in pattern else [""]
+        choice = ModelChoice(model=name, adapter=None, method=method, **encoder)
+        yield RowChoice(choice, tuple(pattern and pattern.replace(SEED, s) for s in one_each), pattern, protocol)
+
+
+def _choices(row: RowChoice, one: Asked, changes: ProtocolChanges) -> Choices:
+    """Of the protocol's changes those that say something about this benchmark."""
+    from ttd.evaluation.registry import Choices
+
+    taken = {"size", *DATASETS.find(one.name).choices}
+    given = {name: value for name, value in changes.changes().items() if name in taken}
+    return Choices(protocol=row.protocol, given=given, split=one.split)
+
+
+def _check(asked: list[Asked], rows: list[RowChoice], changes: ProtocolChanges) -> None:
+    """Opens every benchmark once before a model is loaded, so that a wrong path is answered at once."""
+    from ttd.evaluation.registry import open_benchmark
+
+    for one in asked:
+        open_benchmark(one.name, one.root, _choices(rows[0], one, changes))
+    known = {name for one in asked for name in _choices(rows[0], one, changes).given or {}}
+    if strange := set(changes.changes()) - known:
+        raise click.UsageError(f"--{min(strange).replace('_', '-')} says nothing about these benchmarks: leave it out.")
+
+
+def _measure(
+    row: RowChoice,
+    asked: list[Asked],
+    changes: ProtocolChanges,
+    limit: int | None,
+    folder: Path,
+    skipped: list[tuple[str, str]],
+) -> Compared | None:
+    """Measures one row; None where an adapter belongs to another model."""
+    from ttd.errors import OtherBaseError
+    from ttd.evaluation.compare import Compared
+    from ttd.evaluation.measure import measure_into
+    from ttd.evaluation.registry import open_benchmark
+    from ttd.safe_paths import file_part
+
+    runs: dict[str, list[FinishedRun]] = {one.title: [] for one in asked}
+    for adapter in row.adapters:
+        choice = replace(row.model, adapter=adapter)
+        try:
+            model = choice.load()
+        except OtherBaseError as error:
+            click.echo(f"left out: {printable(str(error))}", err=True)
+            return None
+        for one in asked:
+            choices = _choices(row, one, changes)
+            benchmark = open_benchmark(one.name, one.root, choices, model.encoder)
+            parts = (choice.model, adapter or "none", choice.method or "own", row.protocol)
+            cell = run_folder(folder / file_part(one.title) / file_part(",".join(parts)))
+            named = {"name": choice.model, **choice.settings()}
+            run = measure_into(cell, benchmark, model, named, row.protocol, choices=choices, limit=limit)
+            assert run is not None  # one process measures all
+            runs[one.title].append(run)
+            skipped += [(f"{one.title} {name}", reason) for name, reason in run.skipped]
+    names = dict(runs[asked[0].title][0].names)
+    if len(row.adapters) > 1:
+        names["model"] = f"{choice.model} + {Path(str(row.pattern)).name} (x{len(row.adapters)})"
+    return Compared(names, runs)
