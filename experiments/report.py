@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,77 +22,115 @@ from experiments.command import Experiment
 from ttd.cli.options import DEVICE_OPTION
 from ttd.encoders.base import Encoder
 from ttd.encoders.methods import method_names
-from ttd.errors import InputError
+from ttd.evaluation.datasets.tagmask import TagMaskSet, read_tagmask
+from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.evaluation.runner import Measurements, measure_all
+from ttd.evaluation.tasks.multilabel import whole_image
+from ttd.evaluation.tasks.tagmask import EVERY_NOUN, SHUFFLED, Cut, TagMask
 from ttd.files import whole_file
+from ttd.inference.options import Options
 from ttd.model import TTD
-from ttd.scenes.measure import (
-    RETRIEVAL_AMONG,
-    EncodedScenes,
-    caption_masks,
-    encode_scenes,
-    noun_accuracy,
-    present_above_absent,
-    retrieval,
-    segmentation,
-    tag_selection,
-)
+from ttd.scenes.nouns import BACKGROUNDS, NOUNS
 from ttd.scenes.scene import Scene, Scenes
+from ttd.scenes.write import write_tagmask
 from ttd.viz.figures import best_word_image, heading, heatmap_panels, score_plot
 from ttd.viz.overlays import save_png, side_by_side, stack
 
 GATE = {"mIoU, words that are there": 0.45, "s_pixel F1": 0.85, "AUC per image": 0.90, "AUC per word": 0.90}
 """What a model must reach before TTD is tried on it."""
 
+CUT = Cut("norm", 0.5)
+"""How captions' masks are made."""
+RETRIEVAL_AMONG = 256
+
 Results = dict[str, Any]
 
 
-@torch.inference_mode()
-def measure(encoder: Encoder, split: str = "test", count: int = 1024, seed: int = 0) -> Results:
-    """Everything the report says about one encoder; one that takes a method in all of them.
+def measure(model: TTD, folder: Path, split: str = "test", methods: Sequence[str] | None = None) -> Results:
+    """Everything the report says about one model.
 
-    Raises `InputError` for fewer scenes than retrieval needs (256).
+    Args:
+        model: any.
+        folder: a set that `ttd scenes write --format tagmask --split SPLIT` wrote.
+        split: of scenes with one object, by which nouns are told apart.
+        methods: that are compared, for an encoder that takes one; None: all.
     """
-    if count < RETRIEVAL_AMONG:
-        raise InputError(f"The report needs at least {RETRIEVAL_AMONG} scenes, not {count}.")
-    world = Scenes(split, seed)
-    scenes = [world[i] for i in range(count)]
-    encoded = encode_scenes(encoder, scenes)
+    data = _read(folder)
+    found = measure_all(model, TagMask(data, Options(), Options(), cuts=[CUT]))
+    rows = {row.pop("tagger"): row for row in found.result().rows["tags"]}
+    shuffled = {name.removesuffix(SHUFFLED): row for name, row in rows.items() if name.endswith(SHUFFLED)}
+    if model.encoder.method is None:
+        dense = {model.encoder.kind: _dense(model, folder)}
+    else:
+        names = tqdm(methods or method_names(), desc="methods", disable=None)
+        dense = {name: _dense(TTD(_with_method(model.encoder, name)), folder) for name in names}
     return {
-        "clip": {**retrieval(encoded), "noun accuracy": noun_accuracy(encoder, split, seed, count)},
-        "tags": tag_selection(encoder, encoded),
-        "tags, images shuffled": tag_selection(encoder, encoded, shuffled=True),
-        "caption": caption_masks(encoder, encoded),
-        "methods": _methods(encoder, scenes, encoded),
+        "clip": {**retrieval(model, data), "noun accuracy": noun_accuracy(model, split, len(data.rows))},
+        "tags": {name: row for name, row in rows.items() if not name.endswith(SHUFFLED)},
+        "tags, images shuffled": {**shuffled, EVERY_NOUN: rows[EVERY_NOUN]},
+        "caption": captions(found, data),
+        "methods": dense,
     }
 
 
-def _methods(encoder: Encoder, scenes: Sequence[Scene], encoded: EncodedScenes) -> Results:
-    if encoder.method is None:
-        return {encoder.kind: _dense(encoder, encoded)}
+def _read(folder: Path) -> TagMaskSet:
+    """The set; AUC is about the nouns of the world."""
+    return replace(read_tagmask(folder), vocabulary=NOUNS)
+
+
+def _with_method(encoder: Encoder, name: str) -> Encoder:
+    return encoder if name == encoder.method_name else encoder.with_method(name)
+
+
+def captions(found: Measurements, data: TagMaskSet) -> dict[str, dict[str, float]]:
+    """The caption's map scaled to 0..1 and cut at 0.5, over all captions and over those that name objects only."""
+    of_objects = {row.sample.id for row in data.rows if not row.true & set(BACKGROUNDS)}
+    parts = {"all": found.result(), "objects only": found.result(lambda record: record["id"] in of_objects)}
     rows = {}
-    for name in tqdm(method_names(), desc="methods", disable=None):
-        if name == encoder.method_name:
-            rows[name] = _dense(encoder, encoded)
-        else:
-            other = encoder.with_method(name)
-            rows[name] = _dense(other, encode_scenes(other, scenes))
+    for name, result in parts.items():
+        (row,) = result.rows["cuts"]
+        overlaps = {measure: row[measure] for measure in ("CaptionIoU", "mFPR", "mFNR")}
+        rows[name] = {**overlaps, "whole image IoU": result.numbers["whole image IoU"]}
     return rows
 
 
-def _dense(encoder: Encoder, encoded: EncodedScenes) -> dict[str, float]:
+def retrieval(model: TTD, data: TagMaskSet) -> dict[str, float]:
+    """Share of images that find their own caption among up to 256 by the pooled embedding, and of captions likewise."""
+    hits: dict[str, list[float]] = {"image to text": [], "text to image": []}
+    among = min(RETRIEVAL_AMONG, len(data.rows))
+    for start in range(0, len(data.rows) - among + 1, among):
+        rows = data.rows[start : start + among]
+        images = torch.stack([whole_image(model.encode(row.sample.image)) for row in rows])
+        cosines = images @ model.encode_text([row.caption for row in rows]).T
+        own = torch.arange(among, device=cosines.device)
+        hits["image to text"].append((cosines.argmax(1) == own).float().mean().item())
+        hits["text to image"].append((cosines.argmax(0) == own).float().mean().item())
+    return {name: float(np.mean(values)) for name, values in hits.items()}
+
+
+def noun_accuracy(model: TTD, split: str, count: int) -> float:
+    """Zero-shot accuracy among all nouns on scenes of one object, by the pooled embedding."""
+    world, nouns = Scenes(split, objects=(1, 1)), model.encode_text(NOUNS)
+    scenes = [world[number] for number in range(count)]
+    best = [int((nouns @ whole_image(model.encode(scene.image))).argmax()) for scene in scenes]
+    return float(np.mean([NOUNS[k] == scene.nouns[0] for k, scene in zip(best, scenes, strict=True)]))
+
+
+def _dense(model: TTD, folder: Path) -> dict[str, float]:
     """One row of the table of methods."""
-    miou, auc = segmentation(encoder, encoded), present_above_absent(encoder, encoded)
-    tags = tag_selection(encoder, encoded, scores=("s_pixel",))["s_pixel"]
-    captions = caption_masks(encoder, encoded)
+    data, row = _read(folder), {}
+    for title, known in (("mIoU, words that are there", True), ("mIoU, all words", False)):
+        asked = open_benchmark("folder", folder, Choices("default", known_classes=known), model.encoder)
+        row[title] = measure_all(model, asked).result().numbers["mIoU"]
+    found = measure_all(model, TagMask(data, Options(), Options(), scores=("s_pixel",), shuffled=False, cuts=[CUT]))
+    numbers, masks = found.result().numbers, captions(found, data)
     return {
-        "mIoU, words that are there": miou["words that are there"],
-        "mIoU, all words": miou["all words"],
-        "AUC per image": auc["per image"],
-        "AUC per word": auc["per word"],
-        "s_pixel F1": tags["F1"],
-        "s_pixel mAP": tags["mAP"],
-        "CaptionIoU": captions["all"]["CaptionIoU"],
-        "CaptionIoU, objects only": captions["objects only"]["CaptionIoU"],
+        **row,
+        **{name: numbers[name] for name in ("AUC per image", "AUC per word")},
+        "s_pixel F1": numbers["s_pixel: F1"],
+        "s_pixel mAP": numbers["s_pixel: mAP"],
+        "CaptionIoU": masks["all"]["CaptionIoU"],
+        "CaptionIoU, objects only": masks["objects only"]["CaptionIoU"],
     }
 
 
@@ -200,7 +239,8 @@ def report(
     models = {"before": ttd.load(model, device=device)}
     if adapter is not None:
         models["after training"] = ttd.load(model, adapter=adapter, device=device)
-    columns = {title: measure(one.encoder, split, count) for title, one in models.items()}
+    write_tagmask(Scenes(split), count, out / "scenes")
+    columns = {title: measure(one, out / "scenes", split) for title, one in models.items()}
     about = f"Model {model}{f' with adapter {adapter}' if adapter else ''}, {count} scenes of the {split} split."
     write_report(columns, models, about, out, split)
     click.echo(json.dumps(columns, indent=1) if as_json else to_markdown(columns, about))
