@@ -101,10 +101,10 @@ def test_files_are_made_once_and_shared(tmp_path: Path) -> None:
     units = [FileToMake(f"u{n}", tmp_path / "out" / f"u{n}.txt", make, size=n) for n in range(7)]
     told: list[int] = []
     made = make_files(units, executor=Ranks(1, 3), progress=told.append)
-    assert (made.made, made.kept, asked, told) == (2, 0, ["u1", "u4"], [1, 4])
+    assert (made.made, made.existing, asked, told) == (2, 0, ["u1", "u4"], [1, 4])
     (tmp_path / "out" / "u4.txt").unlink()
     made = make_files(units, progress=told.append)
-    assert (made.made, made.kept, made.skipped) == (6, 1, [])
+    assert (made.made, made.existing, made.skipped) == (6, 1, [])
     assert sum(told[2:]) == sum(range(7))
     assert make_files(units, again=True).made == 7
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [unit.path.name for unit in units]

@@ -102,7 +102,7 @@ class MadeFiles:
     """What became of units: files made now, files that were there, and name and reason of those that cannot be made."""
 
     made: int
-    kept: int
+    existing: int
     skipped: list[Skipped]
 
 
@@ -127,16 +127,16 @@ def make_files(
         InputError: a file cannot be made, without `skip`; or files that were finished are gone.
     """
     made: list[Path] = []
-    kept: list[Path] = []
+    existing: list[Path] = []
     skipped: list[Skipped] = []
     for unit, outcome in executor.map(partial(_make, skip=skip, again=again), units):
         if isinstance(outcome, str):
             skipped.append((unit.name, outcome))
         else:
-            (made if outcome else kept).append(unit.path)
+            (made if outcome else existing).append(unit.path)
         progress(unit.size)
-    check_there((*kept, *made))
-    return MadeFiles(len(made), len(kept), skipped)
+    check_there((*existing, *made))
+    return MadeFiles(len(made), len(existing), skipped)
 
 
 def _make(unit: FileToMake, *, skip: bool, again: bool) -> bool | str:

@@ -162,7 +162,7 @@ def prepare(name: str, annotations: str, out: str, labels: str | None) -> int:
     jobs = data.convert(Path(annotations), Path(out), **more)
     run_folder(Path(out))
     done = make_maps(jobs)
-    click.echo(f"{done.made + done.kept} label maps in {printable(out)}, {done.made} of them made now")
+    click.echo(f"{done.made + done.existing} label maps in {printable(out)}, {done.made} of them made now")
     print_skipped(done.skipped)
     return 1 if done.skipped else 0
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ttd.evaluation.metrics import confusion_matrix
 from ttd.inference.masks import pixel_labels
 from ttd.inference.options import Options
 from ttd.maps import norm
@@ -69,10 +70,12 @@ def _truth(scene: Scene, names: Sequence[str]) -> np.ndarray:
 
 
 def _measure(labels: np.ndarray, truth: np.ndarray) -> list[float]:
-    behind = truth == 0
+    """See `BackgroundRow`: background, objects, share, truth."""
+    counts = confusion_matrix(labels, truth, int(max(labels.max(), truth.max())) + 1)[:, :-1]
+    of_truth, of_labels = counts.sum(1), counts.sum(0)
     return [
-        float((labels[behind] == 0).mean()),
-        float((labels[~behind] == truth[~behind]).mean()),
-        float((labels == 0).mean()),
-        float(behind.mean()),
+        float(counts[0, 0] / of_truth[0]),
+        float(np.trace(counts[1:, 1:]) / of_truth[1:].sum()),
+        float(of_labels[0] / counts.sum()),
+        float(of_truth[0] / counts.sum()),
     ]

@@ -10,6 +10,7 @@ import pytest
 import ttd
 from tests.installed import install, run_with
 from ttd.errors import InputError
+from ttd.registry import DATASETS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "adding-a-data-set.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
@@ -72,3 +73,8 @@ def test_the_pages_examples_run(site: Path, tmp_path: Path) -> None:
 def test_names_that_cannot_be(name: str) -> None:
     with pytest.raises(InputError):
         ttd.register_dataset(ttd.DataSet(name, "a test", (ttd.Layout("a", "b"),)))
+
+
+def test_the_page_of_benchmarks_names_every_data_set() -> None:
+    text = PAGE.with_name("benchmarks.md").read_text("utf-8")
+    assert [name for name in DATASETS.names() if f"`{name}`" not in text] == []

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ttd.encoders.base import Encoder
 from ttd.evaluation.benchmark import Sample
@@ -116,11 +116,17 @@ def _segmentation(
     )
 
 
-def register_dataset(data: DataSet) -> DataSet:
+E = TypeVar("E", bound=BenchmarkEntry)
+
+
+def register_dataset(data: E) -> E:
     """Make a data set known by its name; gives it back.
+
+    Args:
+        data: a `DataSet` of label maps, or an entry of another kind.
 
     Raises:
         InputError: the name is taken or is not a name.
     """
-    DATASETS.add(data.name, data, f"{data.title} {data.layouts}")
+    DATASETS.add(data.name, data, f"{type(data).__qualname__} {data.title}")
     return data
