@@ -10,19 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ttd.data.bad_samples import BadSample
-from ttd.data.shard_jobs import ShardJob, ShardNotes
+from ttd.data.shard_jobs import ShardJob, ShardNotes, usable_batches
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
 from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, ModelError
 from ttd.images import prepare_pixels
-from ttd.runs import read_ahead
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreparedPair:
+    shard: str
     key: str
     pixels: Tensor  # [3,S,S]
     captions: tuple[str, ...]
@@ -75,21 +74,14 @@ class ScoreJob(ShardJob):
         keys: list[str] = []
         scores: list[float] = []
         names: list[str] = []
-        for read in read_ahead(lambda i: self._prepare(source, i), indices, self.batch, self.threads, BadSample):
-            batch = []
-            for one in read:
-                if isinstance(one, BadSample):
-                    notes.skip(one)
-                else:
-                    batch.append(one)
-            if batch:
-                keys += [prepared.key for _, prepared in batch]
-                names += [name for name, _ in batch]
-                captions = [prepared.captions for _, prepared in batch]
-                scores += self.score([prepared.pixels for _, prepared in batch], captions).tolist()
-                notes.truncated_captions += sum(
-                    self.encoder.truncated_texts([one for several in captions for one in several])
-                )
+        for batch in usable_batches(lambda i: self._prepare(source, i), indices, self.batch, self.threads, notes):
+            names += [pair.shard for pair in batch]
+            keys += [pair.key for pair in batch]
+            captions = [pair.captions for pair in batch]
+            scores += self.score([pair.pixels for pair in batch], captions).tolist()
+            notes.truncated_captions += sum(
+                self.encoder.truncated_texts([one for several in captions for one in several])
+            )
         return pa.table([names, keys, scores], schema=SCORES)
 
     @inference
@@ -108,12 +100,12 @@ class ScoreJob(ShardJob):
             raise ModelError("a score is not finite: load the model with --dtype float32 or bfloat16")
         return scores.cpu()
 
-    def _prepare(self, source: PairSource, index: int) -> tuple[str, _Prepared]:
+    def _prepare(self, source: PairSource, index: int) -> _PreparedPair:
         pair = source[index]
         pixels = prepare_pixels(
             centre_square(pair.image, self.size), (self.size, self.size), self.encoder.mean, self.encoder.std
         )
-        return pair.shard, _Prepared(pair.key, pixels, pair.captions)
+        return _PreparedPair(pair.shard, pair.key, pixels, pair.captions)
 
 
 def centre_square(image: Image.Image, side: int) -> Image.Image:

@@ -7,10 +7,10 @@ shard and never talks to the others, so ranks may run on many machines over one 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -20,8 +20,10 @@ from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
 from ttd.errors import InputError
 from ttd.files import check_there
-from ttd.runs import ALONE, Ranks, differences
+from ttd.runs import ALONE, Ranks, differences, read_ahead
 from ttd.schema import any_text, count, each, fields, mapping, one_of
+
+T = TypeVar("T")
 
 _DAMAGE = fields({"reason": one_of(*REASONS), "key": any_text, "detail": any_text})
 _ABOUT = fields(
@@ -56,6 +58,30 @@ class ShardJob(ABC):
     @abstractmethod
     def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
         """The rows of the pairs `indices` of `source`; damaged ones go to `notes.skip` and give none."""
+
+
+def usable_batches(
+    read: Callable[[int], T], indices: Sequence[int], size: int, threads: int, notes: ShardNotes
+) -> Iterator[list[T]]:
+    """What was read of the pairs `indices`, in order, batch by batch, while the next ones are read.
+
+    Args:
+        read: reads one pair.
+        indices: of the pairs.
+        size: of a batch; damaged pairs make it smaller.
+        threads: that read.
+        notes: takes the damaged pairs, and hears how many pairs are done.
+    """
+    for batch in read_ahead(read, indices, size, threads, BadSample):
+        usable: list[T] = []
+        for one in batch:
+            if isinstance(one, BadSample):
+                notes.skip(one)
+            else:
+                usable.append(one)
+        if usable:
+            yield usable
+        notes.progress(len(batch))
 
 
 def run_shards(

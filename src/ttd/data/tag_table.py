@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
 from ttd.data.bad_samples import NO_ANSWER, BadSample
-from ttd.data.shard_jobs import ShardJob, ShardNotes
+from ttd.data.shard_jobs import ShardJob, ShardNotes, usable_batches
 from ttd.data.sources import Captioned, Pair, PairSource
 from ttd.data.word_table import Token, Tokens, token_table
 from ttd.errors import TTDError
@@ -19,7 +20,6 @@ from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.negatives import digest
 from ttd.results import Tagging
-from ttd.runs import read_ahead
 from ttd.tagger import Selection, find_selection
 from ttd.taggers.base import Caption, Chosen, TextTagger
 from ttd.text.words import Word, is_punctuation, is_stop_word, is_unspaced, split_words
@@ -80,13 +80,8 @@ class TagTableJob(ShardJob):
     def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
         pieces = [token_table([], self.form)]
-        for read in read_ahead(lambda i: self.chooser.read(source, i), indices, self.batch, self.threads, BadSample):
-            pairs = []
-            for one in read:
-                if isinstance(one, BadSample):
-                    notes.skip(one)
-                else:
-                    pairs.append(one)
+        read = partial(self.chooser.read, source)
+        for pairs in usable_batches(read, indices, self.batch, self.threads, notes):
             self.unspaced += sum(is_unspaced(caption) for pair in pairs for caption in pair.captions)
             rows = []
             for pair, captions in zip(pairs, self.chooser.choose(pairs), strict=True):
@@ -97,7 +92,6 @@ class TagTableJob(ShardJob):
                     found = (token.word for tokens in captions for token in tokens if token.is_unknown)
                     self.unknown.update(word.lower() for word in found if word)
             pieces.append(token_table(rows, self.form))
-            notes.progress(len(read))
         return pa.concat_tables(pieces).combine_chunks()
 
 

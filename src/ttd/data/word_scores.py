@@ -12,16 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttd.data.bad_samples import BadSample
 from ttd.data.pair_scores import centre_square
-from ttd.data.shard_jobs import ShardJob, ShardNotes
+from ttd.data.shard_jobs import ShardJob, ShardNotes, usable_batches
 from ttd.data.sources import PairSource
 from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, ModelError
 from ttd.images import prepare_pixels
 from ttd.negatives import NegativeWords, caption_words, digest
-from ttd.runs import read_ahead
 from ttd.scoring import s_pixel
 from ttd.text.templates import templates
 
@@ -30,7 +28,7 @@ WIDTH = 0.0005  # of a bin: bin n holds scores from n * WIDTH to (n + 1) * WIDTH
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreparedWords:
     pixels: Tensor  # [3,S,S]
     words: tuple[str, ...]  # of all captions, distinct, those of the list
     said: tuple[str, ...]  # all words of the captions
@@ -82,19 +80,12 @@ class WordScoreJob(ShardJob):
         """See `ShardJob`."""
         own: dict[int, int] = {}
         others: dict[int, int] = {}
-        for read in read_ahead(lambda i: self._prepare(source, i), indices, self.batch, self.threads, BadSample):
-            batch = []
-            for one in read:
-                if isinstance(one, BadSample):
-                    notes.skip(one)
-                else:
-                    batch.append(one)
-            if batch:
-                self._count(batch, own, others)
+        for batch in usable_batches(lambda i: self._prepare(source, i), indices, self.batch, self.threads, notes):
+            self._count(batch, own, others)
         bins = sorted(own.keys() | others.keys())
         return pa.table([bins, [own.get(b, 0) for b in bins], [others.get(b, 0) for b in bins]], schema=COUNTS)
 
-    def _count(self, batch: list[_Prepared], own: dict[int, int], others: dict[int, int]) -> None:
+    def _count(self, batch: list[_PreparedWords], own: dict[int, int], others: dict[int, int]) -> None:
         """Adds a batch's words to the counts by bin."""
         said: dict[str, int] = {}  # word -> by how many images
         for one in batch:
@@ -126,12 +117,12 @@ class WordScoreJob(ShardJob):
             raise ModelError("a score is not finite: load the model with --dtype float32 or bfloat16")
         return scores.float().cpu().numpy()
 
-    def _prepare(self, source: PairSource, index: int) -> _Prepared:
+    def _prepare(self, source: PairSource, index: int) -> _PreparedWords:
         pair = source[index]
         square = centre_square(pair.image, self.size)
         pixels = prepare_pixels(square, (self.size, self.size), self.encoder.mean, self.encoder.std)
         said = caption_words(pair.captions)
-        return _Prepared(pixels, tuple(word for word in said if word in self._row), tuple(said))
+        return _PreparedWords(pixels, tuple(word for word in said if word in self._row), tuple(said))
 
 
 def _add(counts: dict[int, int], scores: NDArray[np.float32], times: NDArray[np.int64]) -> None:
