@@ -112,6 +112,14 @@ def test_opencvs_resize(peers: dict[str, Peer], name: str) -> None:
 
 
 @torch.no_grad()
+def test_texts_in_templates_are_averaged_as_theirs(peers: dict[str, Peer]) -> None:
+    outputs, encoder = peers["naclip"].outputs, peers["naclip"].encoder
+    tokens = outputs["template_tokens"].long()  # [texts, templates, 77]
+    embedded = encoder.embed_tokens(tokens.flatten(0, 1)).view(*tokens.shape[:2], -1)
+    assert float((encoder._average_templates(embedded) - outputs["template_text_emb"]).abs().max()) < LOGITS
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("method", "run", "refined"), CASES)
 def test_logits(peers: dict[str, Peer], method: str, run: str, refined: bool) -> None:
     peer = peers[method]

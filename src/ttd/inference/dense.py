@@ -28,7 +28,7 @@ from ttd.refine.base import Refiner, find_refiner
 Scale = Literal["norm", "calibrated"]
 
 # Values of all maps that PAMR refines together at an image's own size.
-_REFINED_VALUES = 64_000_000
+_REFINED_VALUES = 16_000_000
 
 
 class DenseMaps:

@@ -94,7 +94,7 @@ class _Piece:
                 part = window.rows(image, maps, start - window.top, stop - window.top)
                 total[:, start - first : stop - first, window.left : window.left + window.size[1]] += part
         down, across = self.covers
-        return total / (down[first:last, None] * across).to(total)
+        return total.div_((down[first:last, None] * across).to(total))
 
 
 class Stitched:
@@ -157,20 +157,20 @@ class Stitched:
         for piece in self._pieces:
             part = stretched(lambda *at, piece=piece: piece.rows(image, maps, *at), size, first, last, piece.cells)
             part = part * piece.weight if piece.weight != 1 else part
-            total = part if total is None else total + part
+            total = part if total is None else total.add_(part)
         assert total is not None
         return total
 
     def blocks(self, image: int, size: tuple[int, int]) -> Iterator[Block]:
-        """All of one image's maps at a size, in blocks of bounded memory: rows from the top, the maps in order."""
-        height, width = size
-        wide = max(width, *(piece.cells[1] for piece in self._pieces))
-        rows = max(1, min(height, BAND_VALUES // (self.count * wide)))
-        some = max(1, min(self.count, BAND_VALUES // (rows * wide)))
-        for top in range(0, height, rows):
-            band = slice(top, min(top + rows, height))
-            for first in range(0, self.count, some):
-                maps = slice(first, min(first + some, self.count))
+        """All of one image's maps at a size, in blocks of bounded memory: all rows of some maps, or parts of them."""
+        height = size[0]
+        tall, wide = (max(side, *(piece.cells[i] for piece in self._pieces)) for i, side in enumerate(size))
+        some = max(1, min(self.count, BAND_VALUES // (tall * wide)))
+        rows = max(1, min(height, BAND_VALUES // (some * wide)))
+        for first in range(0, self.count, some):
+            maps = slice(first, min(first + some, self.count))
+            for top in range(0, height, rows):
+                band = slice(top, min(top + rows, height))
                 yield maps, band, self.read(image, size, maps, band)
 
 
@@ -197,6 +197,9 @@ def stretched(
         assert cells is not None
         give = maps
     (height, width), (h, w) = size, cells
+    if (first, last) == (0, height):
+        part = give(0, h)
+        return part if size == cells else interpolate(part[None], size, mode="bilinear", align_corners=False)[0]
     if h == height:
         part = give(first, last)
     else:

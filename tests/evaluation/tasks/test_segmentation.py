@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 from tests.evaluation.conftest import Eval
 from tests.evaluation.layouts import LAYOUTS, write
 from tests.evaluation.oracle import Constant, Oracle, blocks, painted, save
+from tests.tiny_models import tiny_clip
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import ClassList, own_classes, read_classes
 from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, identity, read_labels
@@ -328,3 +330,20 @@ def test_a_peers_protocol_measures_and_records_its_settings(
     words = {"sclip": "sky", "clearclip": "background"}[protocol]
     assert options["background"][0] == words if name == "voc" else options["background"] is False
     assert found["numbers"]["pixel accuracy"] > 0.6
+
+
+def test_the_papers_refinement_is_asked_for_before_anything_is_encoded(
+    tmp_path: Path, evaluate: Eval, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DenseCRF is MaskCLIP's in the paper's Table 6; without its package the run ends at once, and says what to do."""
+    _, _, titles = write(tmp_path / "data", "voc", count=1)
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    oracle = Oracle(titles)
+    oracle.default_refinement = tiny_clip().default_refinement
+    done = evaluate(oracle, "voc", tmp_path / "data", "--protocol", "paper")
+    assert done.exit_code == 2
+    assert "[crf]" in done.stderr
+    assert "--refine none" in done.stderr
+    assert oracle.images_seen == 0
+    assert not list((tmp_path / "out").glob("measurements*"))
+    assert evaluate(oracle, "voc", tmp_path / "data", "--protocol", "paper", "--refine", "none").exit_code == 0
