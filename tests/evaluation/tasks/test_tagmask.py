@@ -23,7 +23,8 @@ from tests.tolerance import MINI, float_tolerance
 from ttd.errors import InputError
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.runner import measure_all
-from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Sweep, TagRow, decide, present_above_absent
+from ttd.evaluation.tasks.score_table import PresentAboveAbsent
+from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Sweep, TagRow, decide
 from ttd.evaluation.tasks.tagmask import Cut, TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
@@ -170,7 +171,10 @@ def test_auc_of_present_words_by_brute_force() -> None:
         pairs = [(a > b) + (a == b) / 2 for a in row[there] for b in row[~there]]
         if pairs:
             rows.append(np.mean(pairs))
-    assert present_above_absent(scores, present)["AUC per image"] == pytest.approx(np.mean(rows))
+    table = PresentAboveAbsent()
+    for row, there in zip(scores, present, strict=True):
+        table.add(row, there)
+    assert table.numbers["AUC per image"] == pytest.approx(np.mean(rows))
 
 
 def test_parts_and_missing_masks(tmp_path: Path, evaluate: Eval) -> None:

@@ -69,7 +69,7 @@ class PresentAboveAbsent:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """As `ttd.evaluation.tasks.tag_tables.present_above_absent` of all images."""
+        """ "AUC per image": over the words within an image; "AUC per word": over the images for one word."""
         words = Mean()
         for scores, present in zip(self._scores.columns(), self._present.columns(), strict=True):
             words.add(auc(scores[present], scores[~present]))

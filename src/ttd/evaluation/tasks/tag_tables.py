@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ttd.evaluation.datasets.tagmask import TagMaskRow
-from ttd.evaluation.metrics import TagCounts, auc, average_precision
+from ttd.evaluation.metrics import TagCounts, average_precision
 from ttd.files import whole_file
 from ttd.scoring import select_threshold
 from ttd.taggers.base import Caption, Chosen, TextTagger
@@ -76,26 +76,6 @@ class TagRow:
         filler = self.filler_selected / self.filler if self.filler else float("nan")
         mean = float(np.mean(self.precisions)) if self.precisions else float("nan")
         return {**self.counts.scores, "mAP": mean, "absent selected": absent, "filler selected": filler}
-
-
-def present_above_absent(scores: np.ndarray, present: np.ndarray) -> dict[str, float]:
-    """How often s_pixel of a word in the image exceeds that of one that is not.
-
-    Args:
-        scores: float [S, V], of V words of the vocabulary on S images.
-        present: bool [S, V].
-
-    Returns:
-        "AUC per image": over the words within an image; "AUC per word": over the images for one word.
-    """
-    rows = [auc(row[there], row[~there]) for row, there in zip(scores, present, strict=True)]
-    columns = [auc(row[there], row[~there]) for row, there in zip(scores.T, present.T, strict=True)]
-    return {"AUC per image": _mean(rows), "AUC per word": _mean(columns)}
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 class TextTags:
