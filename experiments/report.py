@@ -21,7 +21,6 @@ import ttd
 from experiments.command import Experiment
 from ttd.cli.options import DEVICE_OPTION
 from ttd.encoders.base import Encoder
-from ttd.encoders.methods import method_names
 from ttd.evaluation.datasets.tagmask import TagMaskSet, read_tagmask
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.runner import Measurements, measure_all
@@ -42,18 +41,20 @@ GATE = {"mIoU, words that are there": 0.40, "s_pixel F1": 0.85, "AUC per image":
 CUT = Cut("norm", 0.5)
 """How captions' masks are made."""
 RETRIEVAL_AMONG = 256
+METHODS = ("maskclip", "sclip", "clearclip", "naclip", "values")
+"""Of the last block that need nothing but the model."""
 
 Results = dict[str, Any]
 
 
-def measure(model: TTD, folder: Path, split: str = "test", methods: Sequence[str] | None = None) -> Results:
+def measure(model: TTD, folder: Path, split: str = "test", methods: Sequence[str] = METHODS) -> Results:
     """Everything the report says about one model.
 
     Args:
         model: any.
         folder: a set that `ttd scenes write --format tagmask --split SPLIT` wrote.
         split: of scenes with one object, by which nouns are told apart.
-        methods: that are compared, for an encoder that takes one; None: all.
+        methods: that are compared, for an encoder that takes one.
     """
     data = _read(folder)
     found = measure_all(model, TagMask(data, Options(), Options(), cuts=[CUT]))
@@ -62,7 +63,7 @@ def measure(model: TTD, folder: Path, split: str = "test", methods: Sequence[str
     if model.encoder.method is None:
         dense = {model.encoder.kind: _dense(model, folder)}
     else:
-        names = tqdm(methods or method_names(), desc="methods", disable=None)
+        names = tqdm(methods, desc="methods", disable=None)
         dense = {name: _dense(TTD(_with_method(model.encoder, name)), folder) for name in names}
     return {
         "clip": {**retrieval(model, data), "noun accuracy": noun_accuracy(model, split, len(data.rows))},
