@@ -10,5 +10,5 @@ import pytest
 
 def needs(extra: str, module: str) -> Any:
     """The module of an extra; where it is missing, the test (or the whole file) is skipped, in one line for all."""
-    found: ModuleType = pytest.importorskip(module, reason=f"the extra {extra} is not installed ({module})")
+    found: ModuleType = pytest.importorskip(module, reason=f"the extra {extra} is not installed")
     return found

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.extras import needs
 from tests.tolerance import assert_close
 from ttd import images
 from ttd.data.listing import is_image_file
@@ -239,7 +240,7 @@ def test_heic_is_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_heic_of_a_phone(tmp_path: Path) -> None:
-    heif = pytest.importorskip("pillow_heif")
+    heif = needs("heif", "pillow_heif")
     images.register_formats()
     picture = Image.new("RGB", (64, 48), (200, 30, 40))
     heif.from_pillow(picture).save(tmp_path / "a.HEIC", quality=95)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
+pytest.importorskip("gradio", reason="the extra app is not installed")
 
 from tests.app.conftest import new_pool
 from tests.app.visitor import PageProcess, Visitor, ask, broken_off, free_port, multipart, running, stored, upload

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
+pytest.importorskip("gradio", reason="the extra app is not installed")
 
 from tests.app.conftest import new_pool
 from tests.app.visitor import ask, free_port, upload

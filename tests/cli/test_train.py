@@ -160,6 +160,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: Path, tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "pairs.tar", {f"{n}": {"png": image(n, 400), "txt": b"a cat"} for n in range(40)})
     out = tmp_path / "run"

@@ -20,6 +20,7 @@ from tests.docs.smaller import PORT
 from tests.docs.stand_ins import fill
 from tests.docs.warm import write_clients
 from tests.encoders.hub_stand_in import serving
+from tests.extras import needs
 from tests.taggers.stub_server import Stub
 
 MARK = "\x1e"
@@ -115,7 +116,7 @@ def _pairs(parts: list[str]) -> Iterator[tuple[str, int]]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One for all pages: what is downloaded once stays in its cache, as it does with a reader."""
-    pytest.importorskip("gradio", reason="ttd app is on the pages: it needs the extra app")
+    needs("app", "gradio")  # `ttd app` is on the pages
     folder = tmp_path_factory.mktemp("world")
     with serving() as hub, Stub() as language_model, tempfile.TemporaryDirectory() as place:
         fill(hub)

@@ -10,6 +10,7 @@ from PIL import Image
 
 import ttd
 from tests.colour_encoder import ColourEncoder
+from tests.extras import needs
 from tests.installed import install, run_with
 from tests.tiny_models import tiny_sam_model
 from ttd.errors import InputError
@@ -64,7 +65,7 @@ def test_what_sam_leaves_over_is_background_or_keeps_its_label() -> None:
 
 @pytest.mark.parametrize("background", [0.2, 0.5, 0.8])
 def test_crf_tells_the_threshold_apart(background: float) -> None:
-    pytest.importorskip("pydensecrf")
+    needs("crf", "pydensecrf")
     maps = torch.rand(3, 5, 10, generator=torch.Generator().manual_seed(0))
     refined = CRFRefiner().refine(photo(), maps, background)
     assert refined.shape == (3, 20, 40)

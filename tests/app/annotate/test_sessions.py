@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason="the extra app is not installed (gradio)")
+pytest.importorskip("gradio", reason="the extra app is not installed")
 
 from tests.annotate.samples import open_annotations
 from ttd.annotate.queue import IDLE_SECONDS
