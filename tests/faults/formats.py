@@ -35,6 +35,7 @@ from ttd.data.pruning import prune
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES, write_table
 from ttd.data.word_table import Token, token_table
+from ttd.encoders.calibration import Calibration
 from ttd.encoders.loading.checkpoints import read_tensors, write_tensors
 from ttd.encoders.loading.formats import Card as ModelCard
 from ttd.encoders.loading.formats import read_card, write_card
@@ -308,7 +309,9 @@ def _read(name: str) -> Callable[[Path], Any]:
 
 
 def _model_card(folder: Path) -> Path:
-    write_card(folder, ModelCard("clip", "maskclip", 224, 0.5, "2:ab", "words.txt", "mini"))
+    numbers = {"image_size": 224, "background": 0.5, "caption_threshold": 0.4, "calibration": Calibration(10.0, 0.25)}
+    names = {"method": "maskclip", "fingerprint": "2:ab", "vocabulary": "words.txt", "base": "mini"}
+    write_card(folder, ModelCard("clip", **numbers, **names))  # type: ignore[arg-type]
     return folder / "ttd.json"
 
 
@@ -387,8 +390,8 @@ def _model(folder: Path) -> Path:
     model.save_pretrained(folder / "model")
     small_tokenizer().save_pretrained(folder / "model")
     encoder = load_encoder(folder / "model")
-    card = ModelCard("clip", "maskclip", 32, 0.5, encoder.fingerprint(), None, "mine")
-    write_card(folder / "model", ModelCard("clip", "maskclip", 32, 0.5))
+    card = ModelCard("clip", method="maskclip", image_size=32, fingerprint=encoder.fingerprint(), base="mine")
+    write_card(folder / "model", ModelCard("clip", method="maskclip", image_size=32))
     torch.manual_seed(0)
     config = LoraConfig(r=2, target_modules=encoder.lora_targets(), init_lora_weights=False)
     get_peft_model(encoder.backbone, config).save_pretrained(folder / "adapter")

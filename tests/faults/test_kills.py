@@ -6,6 +6,7 @@ fsync or a rename. TTD_KILLS sets how many kills a job must survive, TTD_SEED th
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -18,8 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.samples import write_shards
+from tests.data.samples import image, write_shards
 from tests.faults.commands import run_and_die
+from tests.faults.formats import INSTANCES
 
 KILLS, SEED = int(os.environ.get("TTD_KILLS", "3")), int(os.environ.get("TTD_SEED", "0"))
 
@@ -53,6 +55,10 @@ JOBS = {
     "data tag into shards": JobThatGoesOn("data tag {shards} --model mini --per-shard 2 --shards out"),
     "data pack": JobThatGoesOn("data pack {shards} --per-shard 2 --out out"),
     "data prepare": JobThatGoesOn("data prepare coco-stuff --annotations {stuff} --out out"),
+    "data tagmask-from-coco": JobThatGoesOn(
+        "data tagmask-from-coco --captions {coco}/captions.json --masks {coco}/instances.json --images {coco} --out out"
+    ),
+    "calibrate": JobThatGoesOn("calibrate {pairs} --model mini --out out"),
     "scenes write": JobThatGoesOn("scenes write out --count 5 --per-shard 1"),
     "scenes write, TagMask": JobThatGoesOn("scenes write out --count 3 --format tagmask"),
     "train": JobThatGoesOn(
@@ -65,24 +71,38 @@ JOBS = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    from ttd.data.sources import PairSource
     from ttd.scenes import Scenes
+    from ttd.scenes.write import write_shards as write_scenes
     from ttd.scenes.write import write_tagmask
 
     folder = tmp_path_factory.mktemp("inputs")
     write_shards(folder / "shards", [3, 4])
     write_tagmask(Scenes("test"), 3, folder / "set")
+    write_scenes(Scenes("test"), 48, folder / "pairs", per_shard=24)
+    for name in ("shards", "pairs"):
+        PairSource([folder / name])  # the indexes beside the tars: else only the undisturbed run would write them
     (folder / "stuff").mkdir()
     for number in range(4):
         Image.fromarray(np.full((4, 6), number, np.uint8)).save(folder / "stuff" / f"{number}.png")
-    names = {"shards": folder / "shards", "set": folder / "set", "images": folder / "set/images"}
-    return {name: str(path) for name, path in {**names, "stuff": folder / "stuff"}.items()}
+    coco = {**INSTANCES, "annotations": [a for a in INSTANCES["annotations"] if "iscrowd" not in a]}
+    captions = [{"id": n, "image_id": 1 + n % 2, "caption": "a dog by the sea"} for n in range(4)]
+    (folder / "coco").mkdir()
+    for entry in INSTANCES["images"]:
+        (folder / "coco" / entry["file_name"]).write_bytes(image(1))
+    (folder / "coco" / "instances.json").write_text(json.dumps(coco))
+    (folder / "coco" / "captions.json").write_text(json.dumps({"annotations": captions}))
+    names = {name: folder / name for name in ("shards", "set", "stuff", "coco", "pairs")}
+    return {name: str(path) for name, path in {**names, "images": folder / "set/images"}.items()}
 
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
     """Processes that start in a moment: a server that has everything imported forks them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.commands", "ttd.cli", "ttd.model", "ttd.encoders.clip", "peft"])
+    context.set_forkserver_preload(
+        ["tests.faults.commands", "ttd.cli", "ttd.model", "ttd.encoders.clip", "peft", "matplotlib.pyplot"]
+    )
     return context
 
 
