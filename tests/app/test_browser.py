@@ -250,6 +250,26 @@ def test_examples_work_with_one_click(tab: Visit) -> None:
     assert len(chosen(page)) >= 2
 
 
+def test_several_images_become_a_gallery_and_a_table(tab: Visit, image: str, tmp_path: Path) -> None:
+    page = tab.page
+    files = [tmp_path / f"{name}.png" for name in ("b", "a")]
+    for number, path in enumerate(files):
+        Image.open(image).rotate(90 * number).save(path)
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    open_part(page, "Several images")
+    page.locator("#ttd-many input[type=file]").set_input_files(files)
+    page.locator("#ttd-many textarea").fill("a lion\na couch")
+    page.locator("#ttd-many button").click()
+    page.wait_for_selector("#ttd-gallery figure:nth-child(1)")
+    page.wait_for_selector("#ttd-csv:not([disabled])")
+    assert page.locator("#ttd-gallery figcaption b").all_inner_texts() == ["a.png", "b.png"]
+    with page.expect_download() as coming:
+        page.locator("#ttd-csv").click()
+    lines = Path(coming.value.path()).read_text().splitlines()
+    assert lines[0] == "image,caption,word,score,selected,notice"
+    assert [line.split(",")[:3] for line in lines[1:]] == [["a.png", "a lion", "lion"], ["b.png", "a couch", "couch"]]
+
+
 def test_mistakes_are_sentences_on_the_page(tab: Visit, tmp_path: Path) -> None:
     page = tab.page
     before = page.locator("#ttd-maps img").count()

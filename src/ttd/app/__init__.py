@@ -1,4 +1,4 @@
-"""The web page of `ttd app`. Only `explore`, `server`, `theme` and `annotate.page` import gradio."""
+"""The web page of `ttd app`. Only `explore`, `events`, `theme`, `server` and `annotate.page` import gradio."""
 
 import os
 

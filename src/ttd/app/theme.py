@@ -20,4 +20,10 @@ def theme() -> gr.themes.Base:
         radius_size="sm",
         font=_SANS,
         font_mono=_MONO,
-    ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")
+    ).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        # White on the theme's own blue has too little contrast.
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+    )

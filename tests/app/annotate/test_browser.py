@@ -196,6 +196,47 @@ def test_two_tabs_on_one_queue(opened: Browser, server: Server) -> None:
     other.close()
 
 
+def test_keys_alone_choose_words_zoom_and_take_back(opened: Browser, server: Server) -> None:
+    seen = board(opened, server)
+    page = seen.page
+    page.keyboard.press("?")
+    assert page.locator(".ann-help").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator(".ann-help").is_visible()
+    page.keyboard.press("w")
+    word = page.evaluate("document.activeElement.dataset.word")
+    before = chosen(page)
+    press(page, "Enter")
+    # The button keeps the focus over the answer, so that the next Enter is about the same word.
+    assert page.evaluate("document.activeElement.dataset.word") == word
+    assert (word in chosen(page)) or before == chosen(page)
+    press(page, "u")
+    assert chosen(page) == before
+    page.keyboard.press("+")
+    page.keyboard.press("Shift+ArrowRight")
+    assert page.locator(".ann [data-zoom-value]").inner_text() == "140 %"
+    # A click hits the pixel under it, zoomed or not.
+    stage, window = (page.locator(name).bounding_box() for name in (".ann-stage", ".ann-window"))
+    assert stage is not None
+    assert window is not None
+    assert stage["width"] == pytest.approx(1.4 * window["width"], rel=0.01)
+    here = window["x"] + window["width"] / 2, window["y"] + window["height"] / 2
+    answered(page, lambda: page.mouse.click(*here))
+    point = page.locator(".ann-point").first.bounding_box()
+    assert point is not None
+    assert (point["x"] + point["width"] / 2, point["y"] + point["height"] / 2) == pytest.approx(here, abs=6)
+    press(page, "u")
+    item = page.locator(".ann-head b").inner_text()
+    decided = len(list((server.out / "annotations").glob("*.json")))
+    press(page, "a")
+    assert len(list((server.out / "annotations").glob("*.json"))) == decided + 1
+    assert "taken back" in press(page, "u")
+    assert page.locator(".ann-head b").inner_text() == item
+    assert len(list((server.out / "annotations").glob("*.json"))) == decided
+    assert seen.complaints == []
+    page.close()
+
+
 def test_nothing_sticks_out_and_mistakes_are_sentences(opened: Browser, server: Server) -> None:
     seen = board(opened, server)
     page = seen.page
@@ -204,7 +245,7 @@ def test_nothing_sticks_out_and_mistakes_are_sentences(opened: Browser, server: 
     assert "first item" in press(page, "p")
     assert page.locator(".ann-message [role=alert]").count() == 1
     assert "nothing to undo" in press(page, "u")
-    for size in ((1280, 800), (800, 1000)):
+    for size in ((1280, 800), (800, 1000), (390, 844)):
         page.set_viewport_size({"width": size[0], "height": size[1]})
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, size
