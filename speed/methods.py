@@ -8,10 +8,10 @@ or a second backbone that is not there. `python -m speed.methods naclip sclip` m
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ ROUNDS = 3
 
 
 def peak() -> float:
-    """The most memory that this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    """The most memory that this process has held since it began its program, in bytes; Linux alone says so."""
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def memory(name: str) -> None:
