@@ -53,7 +53,7 @@ _OURS = ("loss.relative=false", "loss.rank=50", "choice.by=negatives", "choice.p
 MAIN = (
     *_both("paper-fitted", "scenes-paper", _P, fitted=True),
     *_both("paper-10", "scenes-paper", _P, *TEN),
-    *_both("paper-raw", "scenes-paper", _RAW),
+    *_both("paper-raw", "scenes-paper", _RAW, "loss.w=0", "loss.c=0"),
     *_both("negatives-whole", "scenes-negatives", _P, *_OURS, "model.kept=1", fitted=True),
     *_both("negatives", "scenes-negatives", _P, *_OURS, "model.kept=0.6", fitted=True),
     *_both("relative", "scenes-negatives", _P, *_OURS[1:], "loss.relative=true", "model.kept=0.6", fitted=True),

@@ -137,8 +137,13 @@ def test_an_adapter_of_another_calibration_is_said_not_refused(
 ) -> None:
     folder = shutil.copytree(find_adapter("mini+ttd"), tmp_path / "adapter")
     card = json.loads((folder / "ttd.json").read_text())
-    for trained, said in (({"w": 20.2, "c": 0.282}, False), ({"w": 10.0, "c": 0.25}, True)):
-        (folder / "ttd.json").write_text(json.dumps({**card, "calibration": trained}))
+    del card["caption_threshold"]
+    for more, said in (
+        ({"calibration": {"w": 20.2, "c": 0.282}}, False),
+        ({"calibration": {"w": 10.0, "c": 0.25}}, True),
+        ({"calibration": {"w": 10.0, "c": 0.25}, "caption_threshold": 0.3}, False),  # chosen for the model as it is
+    ):
+        (folder / "ttd.json").write_text(json.dumps({**card, **more}))
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert ttd.load("mini", adapter=folder).encoder.calibration == Calibration(20.2, 0.282)

@@ -108,13 +108,12 @@ def test_our_recipe_is_better_in_everything_that_text_alone_cannot_give(before: 
 
 
 @pytest.mark.slow
-def test_the_papers_recipe_gains_in_maps_and_loses_captions_of_objects_only(
-    before: dict[str, float], scenes: Path
-) -> None:
+def test_the_papers_recipe_gains_in_maps_and_loses_little(before: dict[str, float], scenes: Path) -> None:
     after = measured(ttd.load("mini", adapter="mini+ttd"), scenes)
-    assert after["mIoU"] > before["mIoU"]
-    assert after["objects only"] < 0.75 * before["objects only"]
-    assert after["AUC per image"] < before["AUC per image"]
+    assert after["mIoU"] > before["mIoU"] + 0.03
+    assert after["CaptionIoU"] > before["CaptionIoU"] + 0.05
+    assert after["objects only"] > before["objects only"] - 0.05
+    assert min(after[name] - before[name] for name in ("AUC per image", "AUC per word")) > -0.01
 
 
 @pytest.mark.parametrize(("adapter", "config"), [("mini+ttd", "scenes-paper"), ("mini+negatives", "scenes-negatives")])

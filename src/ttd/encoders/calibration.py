@@ -108,10 +108,18 @@ def set_calibration(encoder: Encoder, path: str | Path) -> None:
             log.warning("the calibration of %s was fitted to another %s than this model's", path, _LABEL[name])
 
 
-def compare_trained(encoder: Encoder, trained: Calibration | None, adapter: str | Path) -> None:
-    """Say where an adapter was trained with another calibration than the model has; both stay valid."""
+def compare_trained(encoder: Encoder, trained: Calibration | None, adapter: str | Path, *, chosen: bool) -> None:
+    """Say where an adapter was trained with another calibration than the model has; both stay valid.
+
+    Args:
+        encoder: the base, with the calibration that is used.
+        trained: the adapter's.
+        adapter: its folder.
+        chosen: whether the adapter brings thresholds of its own; then it is only information.
+    """
     if trained is not None and trained.differs(encoder.calibration):
-        log.warning(
+        log.log(
+            logging.INFO if chosen else logging.WARNING,
             "the adapter %s was trained with the calibration %s, this model has %s: masks and background may need "
             "another threshold, or --calibration",
             adapter,

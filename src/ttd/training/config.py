@@ -127,7 +127,10 @@ def check(config: Config) -> None:
     if loss.floor > 1 or (loss.floor < 0 and loss.floor != -1):
         raise InputError(f"loss.floor must lie in 0..1, or be -1 for none, not {loss.floor}")
     if (loss.w or loss.c or loss.learned) and loss.similarity == "raw":
-        raise InputError('loss.w, loss.c and loss.learned belong to loss.similarity = "calibrated": leave them out')
+        raise InputError(
+            'loss.w, loss.c and loss.learned belong to loss.similarity = "calibrated": leave them out, or set w '
+            "and c to 0"
+        )
     if loss.c and not loss.w:
         raise InputError("loss.c needs loss.w: give both, or neither for the model's own calibration")
     if loss.relative and loss.floor >= 0:

@@ -33,6 +33,7 @@ METHOD = {
 }
 """Settings that decide what is trained (None: all of the section), as opposed to on what data, in what size and for how
 long."""
+_OPEN = ("similarity", "w", "c", "learned")  # of the loss: how Eq. 3 is read, which the paper leaves open
 
 _NEEDED = schema.fields(
     {
@@ -107,7 +108,7 @@ def _whose(config: dict[str, Any]) -> str:
         f"{section}.{name} = {json.dumps(value)}"
         for section, names in METHOD.items()
         for name, value in config[section].items()
-        if (names is None or name in names) and value != papers[section].get(name, 0.0)
+        if (names is None or name in names) and value != papers[section].get(name, 0.0) and name not in _OPEN
     ]
     if not changed:
         return "The method's settings are the paper's."

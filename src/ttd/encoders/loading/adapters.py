@@ -118,7 +118,8 @@ def _check_base(encoder: Encoder, folder: Path) -> Card | None:
         raise OtherBaseError(
             f"the adapter {folder} was trained on another base{base}, as the fingerprint in its {CARD} shows: {REMEDY}"
         )
-    compare_trained(encoder, card.calibration, folder)
+    chosen = card.background is not None or card.caption_threshold is not None
+    compare_trained(encoder, card.calibration, folder, chosen=chosen)
     return card
 
 
