@@ -42,8 +42,6 @@ def main() -> None:
         seen.page.locator("#ttd-maps img").first.wait_for()
         act(seen, lambda: seen.page.locator("#ttd-examples button").nth(EXAMPLE).click())
         save(seen, given.out / "app-explore.png")
-        seen.page.locator("[data-layer=segments]").click()
-        save(seen, given.out / "app-segment.png")
         if adapters:
             seen.page.locator("#ttd-settings button").first.click()
             seen.page.locator("#ttd-adapter input").click()
