@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -21,6 +22,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("TTD_TEST_THREADS", "1"))  # for the commands that tests start
+_CACHE = tempfile.TemporaryDirectory()
+os.environ.setdefault("TTD_CACHE", _CACHE.name)  # texts that commands keep are no business of the tester's home
 
 TOLD = "told"  # property of a test whose text is printed when all tests are done, also by processes of pytest-xdist
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ttd.device import inference
 from ttd.encoders.base import Encoder
+from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError, TTDError
 from ttd.images import ImageLike, read_image
 from ttd.inference.dense import DenseMaps, Scale
@@ -33,6 +34,7 @@ from ttd.inference.views import EncodedImage, View, average
 from ttd.negatives import NegativeWords, listed_words
 from ttd.results import Segmentation, Tagging
 from ttd.tagger import Selection, candidates, compare, find_selection, score_words, tag_batch
+from ttd.text.disk import TextCache
 from ttd.text.embeddings import RepeatableTexts, Texts
 from ttd.text.templates import templates
 
@@ -52,8 +54,11 @@ def load(
     calibration: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    text_cache: bool = False,
 ) -> TTD:
     """Load a model by short name, folder, file or hub id; see `ttd.encoders.registry.load_encoder`.
+
+    With `text_cache` embeddings of texts are kept on disk as the command line does, see `TTD.keep_texts`.
 
     An encoder in place of the name is taken as it is, on its device and in its precision; the other arguments are about
     names and are refused beside it.
@@ -70,9 +75,9 @@ def load(
             raise InputError(
                 "an encoder is taken as it is: leave out adapter and scale, method, calibration, device and dtype"
             )
-        return TTD(name)
-    return TTD(
-        load_encoder(
+        encoder = name
+    else:
+        encoder = load_encoder(
             name,
             adapter=adapter,
             adapter_scale=adapter_scale,
@@ -82,7 +87,10 @@ def load(
             device=device,
             dtype=dtype,
         )
-    )
+    model = TTD(encoder)
+    if text_cache:
+        model.keep_texts()
+    return model
 
 
 class TTD:
@@ -108,8 +116,16 @@ class TTD:
         differ by 1e-7 there.
         """
         twin = copy(self)
-        twin._texts = RepeatableTexts(self.encoder)
+        twin._texts = RepeatableTexts(self.encoder, self._texts.cache)
         return twin
+
+    def keep_texts(self, path: str | Path | None = None) -> None:
+        """Read embeddings of texts in several templates from a file, and keep there what is encoded.
+
+        Args:
+            path: SQLite, for any models and processes, at most 200 MB; None: `texts-1.sqlite3` in $TTD_CACHE.
+        """
+        self._texts.cache = TextCache(cache_folder() / "texts-1.sqlite3" if path is None else Path(path), self.encoder)
 
     def keep_features(self, folder: str | Path) -> None:
         """Read features of images from a folder, and keep there what is encoded; see `ttd.inference.feature_cache`."""

@@ -69,6 +69,26 @@ def test_trimmed_text_equals_padded_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "templates",
+    [
+        ("a photo of a {}.", "itap of my {} at night", "{}", "{} and a {}", "a photo of a {}"),
+        ("a very long one " * 20 + "{}", "one of {}"),  # of the first not even the text is left
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prompts_that_begin_alike_give_what_each_gives_in_full(templates: tuple[str, ...], dtype: torch.dtype) -> None:
+    encoder = tiny_clip(layers=3).to(dtype)
+    texts = [*WORDS, "dog house", "Dog", "dog " * 90, "dogs", *(f"number {n}" for n in range(80))]
+    with torch.inference_mode():
+        shared = encoder.encode_text(texts, templates)
+        few = torch.cat([encoder.encode_text([text], templates) for text in texts[:8]])  # nothing to share
+    terms = tower(blocks=3, width=64, tokens=77) if dtype == torch.float32 else LAYERS + 8
+    assert_close(shared[:8], few, terms, dtype=dtype)
+    whole = encoder.encode_text(texts, templates)  # with gradients every prompt is run in full
+    assert_close(shared, whole.detach(), terms, dtype=dtype)
+
+
+@pytest.mark.parametrize(
     ("end", "ids", "position"), [(2, [5, 9, 3, 9], 1), (31, [5, 31, 3, 31], 1), (7, [20, 7, 30, 7], 1)]
 )
 @torch.no_grad()

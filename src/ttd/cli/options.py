@@ -64,6 +64,7 @@ class ModelChoice:
     calibration: str | None
     device: str | None
     dtype: str | None
+    text_cache: bool
 
     def load(self) -> TTD:
         """The model; under torchrun every process takes the accelerator of its own number."""
@@ -83,6 +84,7 @@ class ModelChoice:
             calibration=self.calibration,
             device=device,
             dtype=self.dtype,
+            text_cache=self.text_cache,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class Settings(ProtocolChanges, ModelChoice):
     def resolved(self) -> dict[str, Any]:
         """What decides the results: a run continues only where these are the same."""
         kept = asdict(self)
-        for name in ("out", "as_json", "batch", "verbose", "device"):
+        for name in ("out", "as_json", "batch", "verbose", "device", "text_cache"):
             del kept[name]
         kept["calibration"] = calibration_values(self.calibration)
         return kept
@@ -290,6 +292,16 @@ ENCODER_OPTIONS = (
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )
 """What decides, beside its name, which encoder answers."""
+_MODEL_OPTIONS = (
+    *ENCODER_OPTIONS,
+    click.option(
+        "--text-cache/--no-text-cache",
+        default=True,
+        show_default=True,
+        help="Whether embeddings of texts in many templates are kept in $TTD_CACHE.",
+    ),
+)
+"""The options of `ModelChoice` beside its name."""
 
 _NAME = "Short name, hub id, folder or file."
 _OPTIONS = (
@@ -300,7 +312,7 @@ _OPTIONS = (
         metavar="NAME",
         help="Short name (see `ttd models`), hub id, folder or file.",
     ),
-    *ENCODER_OPTIONS,
+    *_MODEL_OPTIONS,
     protocol_option(),
     *_CHANGES,
     click.option(
@@ -362,13 +374,13 @@ def protocol_changes(function: Callable[..., Any]) -> Callable[..., Any]:
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that name a model; the command gets them together as its argument `model`."""
     named = click.option("--model", required=True, metavar="NAME", help=_NAME)
-    return gathered(ModelChoice, "model", (named, *ENCODER_OPTIONS), function)
+    return gathered(ModelChoice, "model", (named, *_MODEL_OPTIONS), function)
 
 
 def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `model_options`, but `model.model` is "" where none is named."""
     named = click.option("--model", default="", metavar="NAME", help=_NAME)
-    return gathered(ModelChoice, "model", (named, *ENCODER_OPTIONS), function)
+    return gathered(ModelChoice, "model", (named, *_MODEL_OPTIONS), function)
 
 
 def start_logging(verbose: bool) -> None:

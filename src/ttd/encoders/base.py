@@ -9,14 +9,16 @@ Shapes: B images, N texts, C embedding channels, L tokens, H x W pixels, h x w c
 from __future__ import annotations
 
 import hashlib
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from tqdm import tqdm
 
 from ttd.encoders.calibration import OPENAI_LIKE, Calibration
 from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion, cosine_maps
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Encoder")
 
 TEXTS_PER_CHUNK = 256
+PROMPTS_AT_ONCE = 8192  # whose embeddings are held before they are averaged, 16 MB at 512 channels
 
 
 class Encoder(nn.Module, ABC):
@@ -229,7 +232,8 @@ class Encoder(nn.Module, ABC):
     def encode_text(self, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         """Encode texts, each put into every template in place of `{}`, and average by the encoder's own rule.
 
-        Each distinct string is encoded once, in chunks of bounded size, the shortest first.
+        Each distinct text is encoded once; memory beyond the answer does not grow with their number. Where it takes
+        more than a second and stderr is a terminal, there is a progress bar.
 
         Returns:
             `[N,C]`, float32, L2-normalised.
@@ -241,14 +245,17 @@ class Encoder(nn.Module, ABC):
             raise InputError("encode_text takes lists of texts and templates: put a single one in a list")
         if not templates or any("{}" not in template for template in templates):
             raise InputError("templates: give at least one, each with {} where the text goes")
-        strings = [template.replace("{}", text) for text in texts for template in templates]
-        distinct = list(dict.fromkeys(strings))
+        distinct = list(dict.fromkeys(texts))
         if not distinct:
             return torch.zeros(0, self.embedding_size, device=self.device)
-        row = {string: i for i, string in enumerate(distinct)}
-        rows = torch.tensor([row[string] for string in strings], device=self.device)
-        embeddings = self._embed_distinct(distinct)[rows].view(len(texts), len(templates), -1)
-        return self._average_templates(embeddings)
+        row = {text: i for i, text in enumerate(distinct)}
+        at_once = max(1, PROMPTS_AT_ONCE // len(templates))
+        parts = []
+        with _prompts_bar(len(distinct), len(templates)) as bar:
+            for start in range(0, len(distinct), at_once):
+                prompts = self._embed_prompts(distinct[start : start + at_once], templates, bar.update)
+                parts.append(self._average_templates(prompts))
+        return torch.cat(parts)[torch.tensor([row[text] for text in texts], device=self.device)]
 
     def truncated_texts(self, texts: Sequence[str]) -> list[bool]:
         """Of which texts, as they are, the text tower takes only the beginning; asks the tokenizer about long ones."""
@@ -316,16 +323,23 @@ class Encoder(nn.Module, ABC):
         """The parameters' type; features and embeddings come out as float32 whatever it is."""
         return next(self.parameters()).dtype
 
-    def _embed_distinct(self, strings: list[str]) -> Tensor:
-        """Embeddings `[S,C]`, chunk by chunk; similar lengths share a chunk so that little is padding."""
+    def _embed_prompts(
+        self, texts: Sequence[str], templates: Sequence[str], done: Callable[[int], object] = lambda prompts: None
+    ) -> Tensor:
+        """Embeddings `[N,T,C]`, not normalised, of N distinct texts in T templates; `done` takes numbers of prompts.
+
+        Chunk by chunk; similar lengths share a chunk so that little is padding.
+        """
+        strings = [template.replace("{}", text) for text in texts for template in templates]
         order = sorted(range(len(strings)), key=lambda i: len(strings[i]))
         chunks = []
         for start in range(0, len(order), TEXTS_PER_CHUNK):
             token_ids, _ = self.tokenize([strings[i] for i in order[start : start + TEXTS_PER_CHUNK]])
             chunks.append(self.embed_tokens(token_ids.to(self.device)))
+            done(len(token_ids))
         back = torch.empty(len(order), dtype=torch.long)
         back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(chunks)[back.to(self.device)]
+        return torch.cat(chunks)[back.to(self.device)].view(len(texts), len(templates), -1)
 
     def _average_templates(self, embeddings: Tensor) -> Tensor:
         """`[N,T,C]` -> `[N,C]`: normalise each template's embedding, average, normalise (CLIP's rule)."""
@@ -341,3 +355,11 @@ class Encoder(nn.Module, ABC):
                 f"the sides of the pixels ({height} x {width}) must be multiples of the patch size "
                 f"{multiple}: resize or pad them first"
             )
+
+
+def _prompts_bar(texts: int, templates: int) -> tqdm[Any]:
+    """Progress over prompts, from the first second on; none where one chunk holds them all, and in training."""
+    prompts = texts * templates
+    hidden = True if prompts <= TEXTS_PER_CHUNK or torch.is_grad_enabled() else None
+    title = f"{texts:,} texts x {templates} templates"
+    return tqdm(total=prompts, desc=title, unit="prompt", delay=1, leave=False, disable=hidden, file=sys.stderr)

@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, scaled_dot_product_attention
 from transformers import CLIPConfig, CLIPModel
 
-from ttd.encoders.base import Encoder
+from ttd.encoders.base import TEXTS_PER_CHUNK, Encoder
 from ttd.encoders.identity import tower_identity
 from ttd.encoders.loading.openai_names import clip_to_hf, text_sizes, under, vision_sizes
 from ttd.encoders.tokenizer import tokenize
 from ttd.errors import InputError, ModelError
 from ttd.text.cleaning import clean
 
+_TEXTS_TO_SHARE = 4  # with fewer, shared beginnings of prompts save nothing
 LEGACY_END = 2  # transformers' mark for configs that pool text at the highest token id, as OpenAI does
 
 
@@ -66,6 +67,18 @@ class CLIPTowers(Encoder):
         What lies behind the last end token is cut off first; the mask is causal, so only the time changes.
         """
         return embed_clip_tokens(self._clip, token_ids.to(self.device))
+
+    def _embed_prompts(
+        self, texts: Sequence[str], templates: Sequence[str], done: Callable[[int], object] = lambda prompts: None
+    ) -> Tensor:
+        """See `Encoder`. The prompts of one template begin alike, and attention is causal: what a template's beginning
+        gives later tokens is computed once for all texts, which changes no more than the last digits.
+        """
+        if len(texts) < _TEXTS_TO_SHARE or torch.is_grad_enabled() or all(one.startswith("{}") for one in templates):
+            return super()._embed_prompts(texts, templates, done)
+        token_ids, _ = self.tokenize([one.replace("{}", text) for one in templates for text in texts])
+        rows = embed_with_prefixes(self._clip, token_ids.to(self.device).view(len(templates), len(texts), -1), done)
+        return rows.transpose(0, 1)
 
     def identity(self) -> dict[str, Any]:
         """Besides what every model has: activation, heads and norms of both towers, and where text is pooled."""
@@ -170,9 +183,86 @@ def as_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def embed_clip_tokens(clip: Any, token_ids: Tensor) -> Tensor:
     """Run a CLIP text tower over ids `[N,L]`: embeddings `[N,C]`, float32, not normalised."""
-    config = clip.config.text_config
     if token_ids.shape[0] == 0:
         return torch.zeros(0, clip.config.projection_dim, device=token_ids.device)
+    ends = _check_ids(token_ids, clip.config.text_config)
+    trimmed = token_ids[:, : int(ends.max()) + 1]
+    states = clip.text_model(input_ids=trimmed).last_hidden_state  # (N, L, D)
+    pooled: Tensor = clip.text_projection(states[torch.arange(len(ends), device=ends.device), ends])
+    return pooled.float()
+
+
+def embed_with_prefixes(clip: Any, token_ids: Tensor, done: Callable[[int], object] = lambda prompts: None) -> Tensor:
+    """`embed_clip_tokens` of T groups of N texts, `[T,N,L]` -> `[T,N,C]`; what a group's texts begin with is run once.
+
+    Keys and values of the shared beginning are kept for every block, and the rest of each text attends to them.
+
+    Args:
+        clip: the model.
+        token_ids: with the end token in each.
+        done: takes numbers of texts that are done.
+    """
+    groups, number, _ = token_ids.shape
+    ends = _check_ids(token_ids.flatten(0, 1), clip.config.text_config).view(groups, number)
+    same = (token_ids == token_ids[:, :1]).all(1)  # (T, L)
+    shared = same.int().cumprod(-1).sum(-1).minimum(ends.amin(-1))  # (T,) tokens; the pooled one never is
+    found = torch.empty(groups, number, clip.config.projection_dim, device=token_ids.device)
+    for length in sorted(set(shared.tolist())):
+        mine = (shared == length).nonzero()[:, 0]  # groups (M,)
+        _, past = _text_blocks(clip.text_model, token_ids[mine, 0, :length])
+        group, text = mine.repeat_interleave(number), torch.arange(number, device=mine.device).repeat(len(mine))
+        # Similar lengths share a chunk, so that little is padding.
+        order = ends[group, text].argsort(stable=True)
+        row = torch.arange(len(mine), device=mine.device).repeat_interleave(number)
+        for part in torch.split(order, TEXTS_PER_CHUNK):
+            g, n = group[part], text[part]
+            last = ends[g, n] - length
+            own = token_ids[g, n, length : length + int(last.max()) + 1]
+            before = [(keys[row[part]], values[row[part]]) for keys, values in past]
+            states, _ = _text_blocks(clip.text_model, own, before)
+            pooled = clip.text_model.final_layer_norm(states[torch.arange(len(part), device=part.device), last])
+            found[g, n] = clip.text_projection(pooled).float()
+            done(len(part))
+    return found
+
+
+KeysValues = list[tuple[Tensor, Tensor]]
+
+
+def _text_blocks(text_model: Any, token_ids: Tensor, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+    """All blocks of a text tower over ids `[N,L]` that follow P tokens: states `[N,L,D]` before the final norm.
+
+    Args:
+        text_model: of a `CLIPModel`.
+        token_ids: of the tokens at P and behind.
+        past: by block, keys and values `[N,heads,P,d]` of the tokens before.
+
+    Returns:
+        the states, and by block the keys and values of these tokens.
+    """
+    first = 0 if past is None else past[0][0].shape[2]
+    number, length = token_ids.shape
+    embeddings = text_model.embeddings
+    x = embeddings.token_embedding(token_ids) + embeddings.position_embedding.weight[first : first + length]
+    mask = torch.ones(length, first + length, dtype=torch.bool, device=x.device).tril(first)
+    every: KeysValues = []
+    for number_of_block, block in enumerate(text_model.encoder.layers):
+        attention, h = block.self_attn, block.layer_norm1(x)
+        q, k, v = (
+            project(h).view(number, length, -1, attention.head_dim).transpose(1, 2)  # (N, heads, L, d)
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        every.append((k, v))
+        if past is not None:
+            k, v = (torch.cat(pair, 2) for pair in zip(past[number_of_block], (k, v), strict=True))
+        mixed = scaled_dot_product_attention(q, k, v, mask, scale=attention.scale)
+        x = x + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+        x = x + block.mlp(block.layer_norm2(x))
+    return x, every
+
+
+def _check_ids(token_ids: Tensor, config: Any) -> Tensor:
+    """Refuses ids `[N,L]` that a text tower cannot take; gives where each row is pooled, `[N]`."""
     if token_ids.shape[1] > config.max_position_embeddings:
         raise InputError(
             f"{token_ids.shape[1]} tokens are more than the {config.max_position_embeddings} "
@@ -184,11 +274,7 @@ def embed_clip_tokens(clip: Any, token_ids: Tensor) -> Tensor:
             f"the token {lowest if lowest < 0 else highest} is not among this model's {config.vocab_size}: its "
             "tokenizer is another model's"
         )
-    ends = _end_positions(token_ids, config)
-    trimmed = token_ids[:, : int(ends.max()) + 1]
-    states = clip.text_model(input_ids=trimmed).last_hidden_state  # (N, L, D)
-    pooled: Tensor = clip.text_projection(states[torch.arange(len(ends), device=ends.device), ends])
-    return pooled.float()
+    return _end_positions(token_ids, config)
 
 
 def pools_at_highest(config: Any) -> bool:

@@ -47,6 +47,26 @@ def parameters_digest(encoder: Encoder) -> bytes:
     return digest.digest()
 
 
+def encoder_key(encoder: Encoder) -> str:
+    """SHA-256 over all that decides an encoder's features: parameters to the last bit, structure, surroundings."""
+    config: Any = getattr(encoder.backbone, "config", None)
+    facts = [
+        repr(encoder),
+        "" if encoder.method is None else encoder.method.key(),
+        repr(config.to_dict()) if hasattr(config, "to_dict") else "",
+        # Adapter layers that are not merged keep their strength outside of the parameters.
+        repr([getattr(module, "scaling", None) for module in encoder.modules()]),
+        repr((encoder.kind, encoder.mean, encoder.std, encoder.patch_size)),
+        encoder.device.type,
+        torch.__version__,
+    ]
+    digest = hashlib.sha256("\n".join(facts).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def is_outdated(found: str | None) -> bool:
     """Whether a fingerprint was made by another version's rule, so that it can be compared with none of today."""
     return found is not None and not found.startswith(VERSION)

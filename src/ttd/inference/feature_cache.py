@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -25,6 +24,7 @@ from safetensors.torch import load, save
 from ttd.documents import parse_json
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
+from ttd.encoders.identity import encoder_key
 from ttd.files import whole_file
 from ttd.inference.options import Options
 from ttd.inference.views import Axis, View, encode_views, prepare
@@ -137,26 +137,6 @@ class CachedViews:
 
     def _file(self, number: int) -> Path:
         return self._entry / f"{number:04d}.safetensors"
-
-
-def encoder_key(encoder: Encoder) -> str:
-    """SHA-256 over all that decides an encoder's features: parameters to the last bit, structure, surroundings."""
-    config: Any = getattr(encoder.backbone, "config", None)
-    facts = [
-        repr(encoder),
-        "" if encoder.method is None else encoder.method.key(),
-        repr(config.to_dict()) if hasattr(config, "to_dict") else "",
-        # Adapter layers that are not merged keep their strength outside of the parameters.
-        repr([getattr(module, "scaling", None) for module in encoder.modules()]),
-        repr((encoder.kind, encoder.mean, encoder.std, encoder.patch_size)),
-        encoder.device.type,
-        torch.__version__,
-    ]
-    digest = hashlib.sha256("\n".join(facts).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _axis(values: dict[str, Any]) -> Axis:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.text.disk import TextCache
 from ttd.text.words import split_words
 
 _log = logging.getLogger(__name__)
@@ -24,10 +25,14 @@ class Texts:
 
     Texts that share a batch change each other's last digits (1e-7), so a text's embedding depends on what else was
     asked for when it was first met; see `RepeatableTexts`.
+
+    Args:
+        encoder: of the texts.
+        cache: where embeddings are kept on disk, None for nowhere.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: Encoder, cache: TextCache | None = None) -> None:
+        self._encoder, self.cache = encoder, cache
         self._known: OrderedDict[tuple[str, tuple[str, ...]], Tensor] = OrderedDict()
 
     def encode(self, texts: Sequence[str], templates: tuple[str, ...]) -> Tensor:
@@ -40,14 +45,30 @@ class Texts:
         missing = list(dict.fromkeys(text for text in texts if (text, templates) not in self._known))
         rows = {text: self._known[text, templates] for text in texts if (text, templates) in self._known}
         if missing:
-            encoded = self._encoder.encode_text(missing, templates)
-            rows.update((text, row.clone()) for text, row in zip(missing, encoded, strict=True))
+            encoded = self._encode([(text,) for text in missing], templates)
+            rows.update((text, row[0].clone()) for text, row in zip(missing, encoded, strict=True))
         for text, row in rows.items():
             self._known[text, templates] = row
             self._known.move_to_end((text, templates))
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)
         return torch.stack([rows[text] for text in texts])
+
+    def _encode(self, questions: Sequence[tuple[str, ...]], templates: tuple[str, ...]) -> list[Tensor]:
+        """Embeddings `[N,C]` of questions of N texts, those that are not kept on disk all in one batch.
+
+        What stands in one template alone is encoded sooner than a file is searched.
+        """
+        cache = self.cache if len(templates) > 1 else None
+        found = {} if cache is None else cache.read(questions, templates)
+        missing = [question for question in questions if question not in found]
+        if missing:
+            rows = self._encoder.encode_text([text for question in missing for text in question], templates)
+            made = dict(zip(missing, torch.split(rows, [len(question) for question in missing]), strict=True))
+            if cache is not None:
+                cache.write(made, templates)
+            found |= made
+        return [found[question] for question in questions]
 
     def check(self, texts: Sequence[str], templates: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse unusable texts; those that will be truncated are logged and returned."""
@@ -84,8 +105,8 @@ class RepeatableTexts(Texts):
     several questions is encoded in each.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__(encoder)
+    def __init__(self, encoder: Encoder, cache: TextCache | None = None) -> None:
+        super().__init__(encoder, cache)
         self._questions: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = OrderedDict()
 
     def encode(self, texts: Sequence[str], templates: tuple[str, ...]) -> Tensor:
@@ -94,7 +115,7 @@ class RepeatableTexts(Texts):
         distinct = tuple(dict.fromkeys(texts))
         question = distinct, templates
         if question not in self._questions:
-            self._questions[question] = self._encoder.encode_text(list(distinct), templates)
+            (self._questions[question],) = self._encode([distinct], templates)
         self._questions.move_to_end(question)
         while len(self._questions) > 1 and sum(map(len, self._questions.values())) > _KEPT:
             self._questions.popitem(last=False)
