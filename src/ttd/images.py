@@ -116,9 +116,15 @@ def prepare_pixels(
             resized = opencv_resize(np.asarray(image), size)
         else:
             resized = image.resize(size[::-1], Image.Resampling.BICUBIC)
-    values = torch.from_numpy(np.array(resized, dtype=np.float32))  # [H,W,3], 0..255
-    values = values.sub_(torch.tensor(mean) * 255).div_(torch.tensor(std) * 255)
-    return values.permute(2, 0, 1).contiguous()
+    return normalise_pixels(torch.from_numpy(np.array(resized)), mean, std)
+
+
+def normalise_pixels(pixels: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """uint8 `[...,H,W,3]` -> float32 `[...,3,H,W]`, on the pixels' device, by statistics for values in 0..1."""
+    import torch
+
+    shift, scale = (torch.tensor(values, device=pixels.device) * 255 for values in (mean, std))
+    return pixels.float().sub_(shift).div_(scale).movedim(-1, -3).contiguous()
 
 
 def opencv_resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -161,6 +161,18 @@ def test_ranks_share_the_shards(tmp_path: Path, stand_ins: None, monkeypatch: py
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
+def test_a_dry_run_and_a_limit(tmp_path: Path, shards: Path, stand_ins: None) -> None:
+    out = tmp_path / "tags"
+    for how in (("--model", "x"), ("--tagger", "nltk")):
+        told = run(shards, *how, "--out", out, "--dry-run")
+        assert told.exit_code == 0, told.output
+        assert "data: 12 pairs in 2 files" in told.stdout
+        assert not out.exists()
+    assert run(shards, "--model", "x", "--out", out, "--limit", 2).exit_code == 0
+    assert len(words_of(PairSource(shards, tags=out / "tags", limit=2))) == 2
+    assert "limit was 2" in one_sentence(run(shards, "--model", "x", "--out", out, "--limit", 3))
+
+
 def test_other_settings_are_refused(tmp_path: Path, shards: Path, stand_ins: None) -> None:
     assert run(shards, "--tagger", "nltk", "--out", tmp_path / "tags").exit_code == 0
     again = run(shards, "--tagger", "nltk", "--drop-stop-words", "--out", tmp_path / "tags")

@@ -45,6 +45,29 @@ def _model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_model")
+def test_a_dry_run_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = run("prune", shards, "--model", "any", "--out", out, "--dry-run", "--batch", 4, "--json")
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert (found["pairs"], found["files"], found["processes"]) == (40, 5, 1)
+    assert found["whole_seconds"] == pytest.approx(40 / found["pairs_per_second"])
+    said = run("prune", shards, "--model", "any", "--out", out, "--dry-run")
+    assert [line.split(":")[0] for line in said.stdout.splitlines()] == ["data", "rate", "time", "disk"]
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("_model")
+def test_a_limit_takes_the_first_pairs_into_a_folder_of_their_own(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("prune", shards, "--model", "any", "--out", out, "--k", 0, "--limit", 10).exit_code == 0
+    assert len(list((out / "scores").rglob("*.parquet"))) == 2
+    assert sum(len(pq.read_table(path)) for path in (out / "scores").rglob("*.parquet")) == 10
+    refused = run("prune", shards, "--model", "any", "--out", out)
+    assert "limit" in one_sentence(refused)
+
+
+@pytest.mark.usefixtures("_model")
 def test_wrong_pairs_go_and_the_damage_is_told(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run("prune", shards, "--model", "any", "--out", out, "--k", "0", "--json")

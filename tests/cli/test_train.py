@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,8 @@ def test_a_dry_run_writes_nothing(base: Path, shard: Path, tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     assert "with the adapter" in result.stdout
     assert "10 pairs in 1 files" in result.stdout
+    assert re.search(r"time: .* on cpu: \d+\.\d\d s a step", result.stdout)
+    assert "disk: " in result.stdout
     assert not (tmp_path / "run").exists()
 
 

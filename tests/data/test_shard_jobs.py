@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ class LengthJob(ShardJob):
         self.settings = settings
         self.asked: list[str] = []
 
-    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
+    def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
         rows = []
         for i in indices:
             try:
@@ -109,7 +110,7 @@ def test_files_that_vanish_are_no_success(source: PairSource, tmp_path: Path) ->
     class Vanishing(LengthJob):
         """Somebody removes the folder when the last shard is in work."""
 
-        def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
+        def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
             if len(indices) and source.locate(indices[0])[0] == "cc/bad.tar":
                 shutil.rmtree(tmp_path / "out")
             return super().table(source, indices, notes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from ttd.data.bad_samples import BadSampleReport
+    from ttd.data.shard_jobs import ShardJob
     from ttd.data.sources import PairSource
 
 MOST_LISTED = 10  # damaged pairs named on the terminal; the report names them all
@@ -36,11 +37,11 @@ class Pairs:
     as_json: bool
     verbose: bool
 
-    def open(self, keep: str | None = None) -> PairSource:
+    def open(self, keep: str | None = None, limit: int | None = None) -> PairSource:
         """The pairs; raises `InputError` where what is named does not exist, or holds no pair and no damage."""
         from ttd.data.sources import PairSource
 
-        source = PairSource(self.sources, images=self.images, keep=keep)
+        source = PairSource(self.sources, images=self.images, keep=keep, limit=limit)
         if not len(source) and not any(shard.damage for shard in source.shards):
             named = ", ".join(str(shard.path) for shard in source.shards[:3])
             more = ", ..." if len(source.shards) > 3 else ""
@@ -70,6 +71,37 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that name pairs; the command gets them together as its argument `pairs`."""
 
     return gathered(Pairs, "pairs", _PAIRS, function)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How much of a job is done: all of it, its first pairs, or a measurement alone."""
+
+    limit: int | None
+    dry_run: bool
+
+    def settings(self) -> dict[str, Any]:
+        """For a job's settings: tables of the first pairs are not those of all."""
+        return {} if self.limit is None else {"limit": self.limit}
+
+    def tell(self, job: ShardJob, source: PairSource, batch: int, world: int, *, as_json: bool) -> None:
+        """Measures the job and prints what all of it would take."""
+        from ttd.data.estimate import estimate
+        from ttd.results_file import json_line
+
+        found = estimate(job, source, batch, processes=world)
+        click.echo(json_line(found.to_dict()) if as_json else str(found))
+
+
+_TRIAL = (
+    click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N pairs."),
+    click.option("--dry-run", is_flag=True, help="Measure some pairs, say what all would take, and write nothing."),
+)
+
+
+def trial_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--limit` and `--dry-run`; the command gets them together as its argument `trial`."""
+    return gathered(Trial, "trial", _TRIAL, function)
 
 
 def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:

@@ -13,9 +13,11 @@ import click
 from ttd.cli.data_browse import RECORD
 from ttd.cli.data_options import (
     Pairs,
+    Trial,
     pair_options,
     pairs_bar,
     print_bad_samples,
+    trial_options,
     write_record,
 )
 from ttd.cli.negatives import SelectionChoice, selection_options
@@ -59,7 +61,9 @@ _TEXTS_AT_ONCE = 256
 @protocol_option()
 @SIZE_OPTION
 @click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
+@trial_options
 def tag(
+    trial: Trial,
     pairs: Pairs,
     model: ModelChoice,
     tagger: str | None,
@@ -92,8 +96,8 @@ def tag(
 
     words_by.check((tagger,) if tagger else ())
     rank, world = ranks = Ranks.here()
-    place = run_folder(_place(out, shards), rank, world)
-    source = pairs.open(keep)
+    place = _place(out, shards) if trial.dry_run else run_folder(_place(out, shards), rank, world)
+    source = pairs.open(keep, trial.limit)
     from ttd.data.tag_table import TagTableJob
 
     at_once = batch or (_TEXTS_AT_ONCE if tagger else 16)
@@ -101,7 +105,12 @@ def tag(
         chooser = _text_chooser(tagger, words_by, model, how, look=shards is not None)
     else:
         chooser = _model_chooser(model, selection, how, source, at_once)
-    job = TagTableJob(chooser, form=form, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep)})
+    job = TagTableJob(
+        chooser, form=form, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep), **trial.settings()}
+    )
+    if trial.dry_run:
+        trial.tell(job, source, at_once, world, as_json=pairs.as_json)
+        return 0
     tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
         report = run_shards(job, source, tables, limit=limit, ranks=ranks, progress=bar.update)

@@ -9,9 +9,11 @@ import click
 
 from ttd.cli.data_options import (
     Pairs,
+    Trial,
     pair_options,
     pairs_bar,
     print_bad_samples,
+    trial_options,
     write_record,
 )
 from ttd.cli.options import ModelChoice, model_options
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="By default the encoder's own; TCL: 224.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Average with the mirror image.")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at once.")
+@trial_options
 def prune(
+    trial: Trial,
     pairs: Pairs,
     model: ModelChoice,
     out: str,
@@ -44,6 +48,7 @@ def prune(
 
     \b
     ttd prune 'cc3m/{00000..00331}.tar' --model tcl --per-set --out pruned
+    ttd prune cc3m/ cc12m/ --model tcl --per-set --out pruned --dry-run     (how long will it take?)
     ttd prune cc3m/ cc12m/ --model tcl --per-set --out pruned
     torchrun --nproc-per-node 4 -m ttd prune cc3m/ --model tcl --per-set --out pruned
 
@@ -55,8 +60,8 @@ def prune(
     from ttd.runs import Ranks
 
     rank, world = ranks = Ranks.here()
-    place = run_folder(Path(out), rank, world)
-    source = pairs.open()
+    place = Path(out) if trial.dry_run else run_folder(Path(out), rank, world)
+    source = pairs.open(limit=trial.limit)
     from ttd.data.pair_scores import ScoreJob
 
     job = ScoreJob(
@@ -65,8 +70,11 @@ def prune(
         flip=flip,
         batch=batch,
         threads=pairs.threads,
-        settings=model.settings(),
+        settings={**model.settings(), **trial.settings()},
     )
+    if trial.dry_run:
+        trial.tell(job, source, batch, world, as_json=pairs.as_json)
+        return 0
     scores = place / "scores"
     with pairs_bar(-(-len(source) // world), rank) as bar:
         report = run_shards(

@@ -42,7 +42,11 @@ _SHORT = {
 @click.option("--steps", type=click.IntRange(1), help="End after so many steps.")
 @click.option("--seed", type=click.IntRange(0), help="Of order, augmentation and start.")
 @click.option("--deterministic", is_flag=True, default=None, help="Deterministic algorithms only.")
-@click.option("--dry-run", is_flag=True, help="Say what would be trained, and write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be trained and how long it takes (5 steps are tried), and write nothing.",
+)
 @click.option("--push-to-hub", "repo", metavar="USER/NAME", help="At the end put the adapter on the hub.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
 def train(
@@ -78,9 +82,9 @@ def train(
         settings.append(f"data.sources={_toml(list(data))}")
     config = read_config(source, [*settings, *overrides])
     if dry_run:
-        from ttd.training.dry_run import plan
+        from ttd.training.dry_run import STEPS, plan
 
-        click.echo(str(plan(config)))
+        click.echo(str(plan(config, STEPS)))
         return 0
     rank = Ranks.here().rank
     pushes = repo is not None and rank == 0

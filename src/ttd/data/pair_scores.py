@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,14 +19,14 @@ from ttd.data.tables import SCORES
 from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, ModelError
-from ttd.images import prepare_pixels
+from ttd.images import normalise_pixels
 
 
 @dataclass(frozen=True)
 class _PreparedPair:
     shard: str
     key: str
-    pixels: Tensor  # [3,S,S]
+    pixels: NDArray[np.uint8]  # [S,S,3]
     captions: tuple[str, ...]
 
 
@@ -31,7 +34,8 @@ class ScoreJob(ShardJob):
     """Scores of all pairs of a shard: Parquet columns shard, key, score (float32, -1..1).
 
     An image is resized until its shorter side is `size` (bicubic) and cut to the square in its middle, as
-    CLIP was trained. The score of an image with several captions is the mean of their cosines.
+    CLIP was trained; a JPEG that is large enough is decoded at a fraction of its size first. The score of an image with
+    several captions is the mean of their cosines.
 
     Args:
         encoder: in evaluation mode.
@@ -67,9 +71,10 @@ class ScoreJob(ShardJob):
             "base": encoder.fingerprint(),
             "size": self.size,
             "flip": flip,
+            "jpeg": "scaled",
         }
 
-    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
+    def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
         keys: list[str] = []
         scores: list[float] = []
@@ -85,9 +90,10 @@ class ScoreJob(ShardJob):
         return pa.table([names, keys, scores], schema=SCORES)
 
     @inference
-    def score(self, pixels: list[Tensor], captions: list[tuple[str, ...]]) -> Tensor:
-        """Scores `[B]` of normalised images `[3,S,S]` with one or more captions each."""
-        images = torch.stack(pixels).to(self.encoder.device)
+    def score(self, pixels: Sequence[NDArray[np.uint8]], captions: list[tuple[str, ...]]) -> Tensor:
+        """Scores `[B]` of images, uint8 `[S,S,3]`, with one or more captions each."""
+        encoder = self.encoder
+        images = normalise_pixels(torch.from_numpy(np.stack(pixels)).to(encoder.device), encoder.mean, encoder.std)
         every = [caption for several in captions for caption in several]
         text = self.encoder.encode_text(every)
         counts = torch.tensor([len(several) for several in captions], device=text.device)
@@ -101,10 +107,8 @@ class ScoreJob(ShardJob):
         return scores.cpu()
 
     def _prepare(self, source: PairSource, index: int) -> _PreparedPair:
-        pair = source[index]
-        pixels = prepare_pixels(
-            centre_square(pair.image, self.size), (self.size, self.size), self.encoder.mean, self.encoder.std
-        )
+        pair = source.pair(index, self.size)
+        pixels = np.asarray(centre_square(pair.image, self.size))
         return _PreparedPair(pair.shard, pair.key, pixels, pair.captions)
 
 

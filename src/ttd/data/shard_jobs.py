@@ -56,7 +56,7 @@ class ShardJob(ABC):
     settings: dict[str, Any]
 
     @abstractmethod
-    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
+    def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
         """The rows of the pairs `indices` of `source`; damaged ones go to `notes.skip` and give none."""
 
 

@@ -109,6 +109,7 @@ class PairSource:
         sources: images, shards, brace ranges, captions files, folders of these: see `ttd.data.listing.named_files`.
         images: the folder that a captions file's image paths start from; None: the file's own.
         keep: a keep-list (Parquet with shard, key): only these pairs, in the same order.
+        limit: only the first pairs, of the files that hold them.
         tags: words chosen beforehand: a file (JSONL or Parquet) or a folder of `ttd data tag`; "inside": those that
             the shards carry themselves, see `ttd data tag --shards`.
 
@@ -126,11 +127,18 @@ class PairSource:
         images: str | Path | None = None,
         keep: str | Path | None = None,
         tags: str | Path | None = None,
+        limit: int | None = None,
     ) -> None:
         images_folder = Path(images).absolute() if images is not None else None
-        self.shards = open_shards([plain_path(path) for path in named_files(sources)], images_folder)
+        paths = [plain_path(path) for path in named_files(sources)]
+        self.shards = _first_shards(paths, images_folder, None if keep else limit)
         self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
         self._kept: NDArray[np.int64] | None = kept_rows(Path(keep), self.shards) if keep else None
+        if limit is not None:
+            self._kept = (np.arange(self._starts[-1]) if self._kept is None else self._kept)[:limit]
+            used = [number for number in range(len(self.shards)) if len(self.indices(number))]
+            del self.shards[(max(used, default=0) + 1) :]
+            del self._starts[len(self.shards) + 1 :]
         self._inside = tags == INSIDE
         self._words = ChosenWords(Path(tags), self.shards, self._kept) if tags and not self._inside else None
 
@@ -139,7 +147,15 @@ class PairSource:
         return self._starts[-1] if self._kept is None else len(self._kept)
 
     def __getitem__(self, index: int) -> Pair:
+        """Read and decode one pair; raises as `pair`."""
+        return self.pair(index)
+
+    def pair(self, index: int, short: int | None = None) -> Pair:
         """Read and decode one pair.
+
+        Args:
+            index: its number.
+            short: as for `decode_image`.
 
         Raises:
             BadSample: it cannot be used; says why.
@@ -148,7 +164,7 @@ class PairSource:
         shard, row = self.shard_row(index)
         captions = shard.captions(row)
         key = shard.key(row)
-        image = decode_image(shard.image_bytes(row), shard.name, key)
+        image = decode_image(shard.image_bytes(row), shard.name, key, short)
         tags = shard.tags(row) if self._inside else None
         if self._words:
             tags = self._words.of(index, shard.name, key, captions)
@@ -197,12 +213,18 @@ class PairSource:
         return digest.hexdigest()
 
 
-def decode_image(data: bytes, shard: str, key: str) -> Image.Image:
-    """Encoded bytes -> upright RGB; `BadSample` where they are broken or above 178 megapixels."""
+def decode_image(data: bytes, shard: str, key: str, short: int | None = None) -> Image.Image:
+    """Encoded bytes -> upright RGB; `BadSample` where they are broken or above 178 megapixels.
+
+    With `short` a JPEG is decoded at a half, a quarter or an eighth of its size, as long as its shorter side keeps so
+    many pixels, which takes less time.
+    """
     try:
         image = opened(BytesIO(data))
         if image.width * image.height > MAX_PIXELS:
             raise BadSample(BOMB, shard, key, f"{image.width} x {image.height} pixels")
+        if short is not None:
+            image.draft(None, (short, short))
         return read_image(image, f"pair {key!r} of {shard}")
     except BadSample:
         raise
@@ -250,6 +272,19 @@ def open_shards(
         else:
             opened[path] = ImageFolder(path, without)
     shards = [opened[path] for path in paths]
+    _check_names(shards)
+    return shards
+
+
+def _first_shards(paths: Sequence[Path], images: Path | None, limit: int | None) -> list[Shard]:
+    """All shards, or with a limit the first ones until they hold so many pairs: the others are not even opened."""
+    if limit is None:
+        return open_shards(paths, images)
+    shards: list[Shard] = []
+    for path in paths:
+        shards += open_shards([path], images)
+        if sum(map(len, shards)) >= limit:
+            break
     _check_names(shards)
     return shards
 

@@ -77,7 +77,7 @@ class TagTableJob(ShardJob):
         self.unknown: Counter[str] = Counter()
         self.settings = {**(settings or {}), **chooser.settings, "form": form}
 
-    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
+    def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
         pieces = [token_table([], self.form)]
         read = partial(self.chooser.read, source)

@@ -76,7 +76,7 @@ class WordScoreJob(ShardJob):
             "templates": encoder.default_templates,
         }
 
-    def table(self, source: PairSource, indices: range, notes: ShardNotes) -> pa.Table:
+    def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
         own: dict[int, int] = {}
         others: dict[int, int] = {}
