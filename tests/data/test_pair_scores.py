@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,25 @@ def test_captions_that_are_cut_are_counted_also_when_a_job_goes_on(tmp_path: Pat
     assert whole.cut_sentence(77) == (
         "1 caption was longer than the 77 tokens that the model takes: only the beginning counted"
     )
+
+
+def test_jpegs_are_decoded_at_a_fraction_of_their_size(tmp_path: Path) -> None:
+    """The score stays within what docs/data.md says; what has no such way is decoded as ever."""
+    rng = np.random.default_rng(0)
+    samples = {}
+    for number, ending in enumerate(("jpg", "png", "jpg")):
+        smooth = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
+            (320, 240), Image.Resampling.BICUBIC
+        )
+        stream = BytesIO()
+        smooth.save(stream, "JPEG" if ending == "jpg" else "PNG", quality=95)
+        samples[str(number)] = {ending: stream.getvalue(), "txt": b"a red dog"}
+    source = PairSource(write_tar(tmp_path / "x.tar", samples))
+    assert [source.pair(n, 64).image.size for n in range(3)] == [(160, 120), (320, 240), (160, 120)]
+    assert [source.pair(n, 121).image.size for n in range(3)] == [(320, 240)] * 3
+    job = ScoreJob(tiny_clip(), size=64)
+    found, _ = scored(job, source)
+    squares = [np.asarray(centre_square(source[n].image, 64)) for n in range(3)]
+    whole = job.score(squares, [source[n].captions for n in range(3)]).tolist()
+    assert found["1"] == pytest.approx(whole[1], abs=1e-5)
+    assert [found[str(n)] for n in range(3)] == pytest.approx(whole, abs=0.012)

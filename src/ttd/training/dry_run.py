@@ -88,8 +88,8 @@ class Plan:
         each = pace.seconds
         rate = f"{each:.2f} s a step, {self.batch / each:,.1f} pairs a second"
         return (
-            f"time:  {duration(each * self.steps)} on {pace.device}: {rate} (mean of {pace.steps}: {pace.compute:.2f} s "
-            f"for the step, {pace.reading:.2f} s for one process to read its pairs; {pace.readers} do so beside it)\n"
+            f"time:  {duration(each * self.steps)} on {pace.device}: {rate} (mean of {pace.steps}: {pace.compute:.2f} "
+            f"s for the step, {pace.reading:.2f} s for one process to read its pairs; {pace.readers} do so beside it)\n"
             f"disk:  about {megabytes(pace.size)} of checkpoints and adapter"
         )
 
