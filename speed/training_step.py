@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
-from ttd.encoders import CLIPEncoder
+from ttd.encoders import CLIPEncoder, Encoder
 from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.losses import l_distill, l_tag, targets
 from ttd.scoring import s_pixel, select_largest_gap
@@ -39,24 +39,31 @@ CAPTIONS = [
 def step_parts() -> tuple[Objective, Batch]:
     """The objective of the paper's recipe and a batch of noise with four captions."""
     torch.manual_seed(0)
-    config = read_config(None, ["run.precision=float32", "model.name=clip-vit-b16", f"optimiser.batch={BATCH}"])
     vision = {"patch_size": 16, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
     encoder = CLIPEncoder(CLIPModel(CLIPConfig(vision_config={**vision, "num_hidden_layers": 12})), clip_tokenizer())
-    objective = Objective(encoder, Adapter(encoder, config.model, 0), config).train()
+    return objective_and_batch(encoder, BATCH, SIDE, "float32")
+
+
+def objective_and_batch(encoder: Encoder, count: int, side: int, precision: str) -> tuple[Objective, Batch]:
+    """The paper's recipe on `count` images of noise with the captions above in turn, on the encoder's device."""
+    settings = [f"run.precision={precision}", "model.name=clip-vit-b16", f"optimiser.batch={count}"]
+    config = read_config(None, settings)
+    objective = Objective(encoder, Adapter(encoder, config.model, 0), config).train().to(encoder.device)
+    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(count)]
     samples = [
         PreparedPair(
             item=i,
             key=str(i),
-            crop=Crop(torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8).numpy(), (0, 0, SIDE, SIDE)),
+            crop=Crop(torch.randint(0, 256, (side, side, 3), dtype=torch.uint8).numpy(), (0, 0, side, side)),
             captions=[caption],
             words=[list(dict.fromkeys(word.text.lower() for word in split_words(caption)))],
             given=None,
         )
-        for i, caption in enumerate(CAPTIONS)
+        for i, caption in enumerate(captions)
     ]
     steps = Steps.__new__(Steps)  # only its collation is wanted, which needs no data on disk
     steps.config = config
-    return objective, steps.collate(samples, epoch=0)
+    return objective, steps.collate(samples, epoch=0).to(encoder.device)
 
 
 def bare_vision(objective: Objective, batch: Batch) -> Callable[[], float]:

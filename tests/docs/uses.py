@@ -31,7 +31,10 @@ def use(block: Block, folder: Path, run: Callable[[str], None]) -> None:
             photo(folder / "carded.png")
             run('ttd tag carded.png "a dog on the grass" --model ./with-card')
         case "docs/data.md", "json":
-            (folder / "words.jsonl").write_text(block.text + "\n", "utf-8")
+            shown = json.loads(block.text)
+            rest = [{"shard": f"cc3m/{n // 13:05d}.tar", "key": f"{n:09d}", "tags": [["dog"]]} for n in range(26)]
+            lines = [block.text, *(json.dumps(line) for line in rest if line["key"] != shown["key"])]
+            (folder / "words.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
             how = "--config scenes-paper --tags words.jsonl --set choice.by=given --dry-run"
             run(f"ttd train cc3m/ {how} --out runs/words")
         case "docs/training.md", "json":  # a line of the log of the config that the page has trained with by now

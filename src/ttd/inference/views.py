@@ -7,6 +7,7 @@ then all scales and mirrorings count the same. Padding lies outside the canvas.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
+from tqdm import tqdm
 
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
@@ -168,7 +170,7 @@ def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tens
 
 
 def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -> Iterator[View]:
-    """Encode every view of B images.
+    """Encode every view of B images; many windows are shown by a bar on the terminal, from the second second on.
 
     Args:
         encoder: in evaluation mode.
@@ -177,24 +179,33 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
     """
     mirrorings = (False, True) if options.flip else (False,)
     weight = 1 / (len(pixels) * len(mirrorings))
-    for scaled in pixels:
-        batch = scaled.shape[0]
-        places = []
-        for mirrored in mirrorings:
-            for rows in _windows(scaled.shape[-2], encoder, options):
-                for columns in _windows(scaled.shape[-1], encoder, options, mirrored):
-                    places.append((rows, columns))
-        if encoder.together:
-            yield from _whole_views(encoder, scaled, places, weight)
-            continue
-        step = max(1, WINDOWS_PER_BATCH // batch)
-        for first in range(0, len(places), step):
-            chunk = places[first : first + step]
-            crops = torch.cat([_crop(scaled, *place) for place in chunk])
-            where = torch.tensor([_place(*place) for place in chunk for _ in range(batch)])
-            features = _encoded(encoder, crops.to(encoder.device), where, options.pad)
-            for i, (rows, columns) in enumerate(chunk):
-                yield View(features.select(slice(i * batch, (i + 1) * batch)), rows, columns, weight)
+    every = [
+        [
+            (rows, columns)
+            for mirrored in mirrorings
+            for rows in _windows(scaled.shape[-2], encoder, options)
+            for columns in _windows(scaled.shape[-1], encoder, options, mirrored)
+        ]
+        for scaled in pixels
+    ]
+    total = sum(map(len, every))
+    hidden = True if total <= WINDOWS_PER_BATCH else None
+    with tqdm(total=total, unit="window", delay=1, leave=False, disable=hidden, file=sys.stderr) as bar:
+        for scaled, places in zip(pixels, every, strict=True):
+            if encoder.together:
+                yield from _whole_views(encoder, scaled, places, weight)
+                bar.update(len(places))
+                continue
+            batch = scaled.shape[0]
+            step = max(1, WINDOWS_PER_BATCH // batch)
+            for first in range(0, len(places), step):
+                chunk = places[first : first + step]
+                crops = torch.cat([_crop(scaled, *place) for place in chunk])
+                where = torch.tensor([_place(*place) for place in chunk for _ in range(batch)])
+                features = _encoded(encoder, crops.to(encoder.device), where, options.pad)
+                bar.update(len(chunk))
+                for i, (rows, columns) in enumerate(chunk):
+                    yield View(features.select(slice(i * batch, (i + 1) * batch)), rows, columns, weight)
 
 
 def _encoded(encoder: Encoder, crops: Tensor, where: Tensor, multiple: int | None) -> ImageFeatures:
