@@ -216,13 +216,11 @@ def test_segments_and_background(model: TTD) -> None:
 def test_background_is_cut_on_calibrated_maps(model: TTD) -> None:
     image = scene(40, 60)
     sim = model.similarity(image, ["red", "green", "blue"]).numpy()
-    calibrated = 1 / (1 + np.exp(-10 * (sim - 0.25)))
+    large = torch.nn.functional.interpolate(torch.from_numpy(sim)[None], (40, 60), mode="bilinear")[0].numpy()
+    calibrated = 1 / (1 + np.exp(-10 * (large - 0.25)))
     for threshold in (0.3, 0.9, 1.0):
         found = model.segment(image[:, :60], ["red", "green", "blue"], options=Options(background=threshold))
-        large = torch.nn.functional.interpolate(torch.from_numpy(calibrated)[None], (40, 60), mode="bilinear")[
-            0
-        ].numpy()
-        expected = np.where(large.max(0) >= threshold, large.argmax(0) + 1, 0)
+        expected = np.where(calibrated.max(0) >= threshold, calibrated.argmax(0) + 1, 0)
         assert (found.label_map == expected).mean() > 0.995
 
 

@@ -221,7 +221,7 @@ def caption_counts(encoder: Encoder, encoded: Encoded) -> tuple[np.ndarray, np.n
         sim = _similarity(encoder, encoded, number, encoded.captions[number : number + 1])
         truth = scene.union_mask
         for kind, values in zip(
-            found, (norm(_pixels(sim, scene)), _pixels(encoder.calibration(sim), scene)), strict=True
+            found, (norm(_pixels(sim, scene)), encoder.calibration(_pixels(sim, scene))), strict=True
         ):
             # How many cuts a pixel reaches; float32 against float32, as masks are cut.
             reached = np.searchsorted(np.array(CUTS, np.float32), values[0].numpy(), side="right")
@@ -258,7 +258,7 @@ def background_confusion(encoder: Encoder, encoded: Encoded, cuts: Sequence[floa
     found = np.zeros((len(cuts), GROUPS, size, size + 1), np.int64)
     for number, (scene, group) in enumerate(zip(encoded.scenes, encoded.groups, strict=True)):
         sim = _similarity(encoder, encoded, number, encoded.words[: len(NOUNS)])
-        highest, best = _pixels(encoder.calibration(sim), scene).max(0)
+        highest, best = encoder.calibration(_pixels(sim, scene)).max(0)
         truth = np.array([len(NOUNS), *(_PLACE[noun] for noun in scene.nouns)])[scene.label_map]
         for place, cut in enumerate(cuts):
             labels = torch.where(highest >= cut, best, len(NOUNS)).numpy()

@@ -100,11 +100,10 @@ class DenseMaps:
         size = (image.height, image.width)
         refiner = self._refiner(options)
         scaled = self._scaled(scale)
-        if refiner is not None or self._on_grid(asked, options):
+        if refiner is not None:
             maps = scaled(asked.read(number, asked.grid))
-            if refiner is not None:
-                maps = refiner.refine_each(image, maps, options.caption_threshold(self._encoder))
-            return all_values(Stitched.of(maps[None]).blocks(0, size), asked.count, size)
+            refined = refiner.refine_each(image, maps, options.caption_threshold(self._encoder))
+            return all_values(Stitched.of(refined[None]).blocks(0, size), asked.count, size)
         blocks = self._blocks(asked, number, image, options)()
         if scale == "norm":
             whole = torch.from_numpy(all_values(blocks, asked.count, size))
@@ -115,13 +114,12 @@ class DenseMaps:
         """Where each of one image's texts reaches the threshold of captions, each by itself: bool `[N,H,W]`."""
         size, threshold = (image.height, image.width), options.caption_threshold(self._encoder)
         refiner = self._refiner(options)
-        if refiner is None and not self._on_grid(asked, options):
+        if refiner is None:
             blocks = self._blocks(asked, number, image, options)()
             return all_masks(blocks, asked.count, size, self._scaled("calibrated"), threshold)
         maps = self._scaled("calibrated")(asked.read(number, asked.grid))
-        if refiner is not None:
-            maps = refiner.refine_each(image, maps, threshold)
-        return all_masks(Stitched.of(maps[None]).blocks(0, size), asked.count, size, None, threshold)
+        refined = refiner.refine_each(image, maps, threshold)
+        return all_masks(Stitched.of(refined[None]).blocks(0, size), asked.count, size, None, threshold)
 
     def labels(
         self,
@@ -149,10 +147,6 @@ class DenseMaps:
             logit_scale = encoder.logit_scale
         refiner = self._refiner(options)
         small = options.area_threshold
-        if refiner is None and logit_scale is None and self._on_grid(asked, options):
-            found = Stitched.of(self._scaled("calibrated")(asked.read(number, asked.grid))[None])
-            rule = LabelRule(tuple(classes), threshold=threshold, area_threshold=small, kept=kept)
-            return rule.labels(lambda: found.blocks(0, size), size)
         if refiner is None:
             value = self._scaled("calibrated")
             rule = LabelRule(tuple(classes), value, threshold, logit_scale or 1.0, options.prob_threshold, small, kept)
@@ -172,13 +166,6 @@ class DenseMaps:
         if scale == "norm":
             return norm
         return _as_they_are if self._encoder.averages == "maps" else self._encoder.calibration
-
-    def _on_grid(self, asked: Stitched, options: Options) -> bool:
-        """Whether cosines become p on the finest scale's own grid, before they are enlarged: all but those of windows,
-        which meet on pixels, and those that PAMR refines there.
-        """
-        at_size = options.refinement(self._encoder) == "pamr" and options.pamr_grid == "image"
-        return asked.whole and not at_size
 
     def _blocks(
         self, asked: Stitched, number: int, image: Image.Image, options: Options

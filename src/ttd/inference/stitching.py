@@ -138,11 +138,6 @@ class Stitched:
         return int(self._pieces[0].windows[0].maps.shape[1])
 
     @property
-    def whole(self) -> bool:
-        """Whether every scale was seen in one piece, so that `grid` loses nothing."""
-        return all(piece.alone for piece in self._pieces)
-
-    @property
     def grid(self) -> tuple[int, int]:
         """(h, w) at which a refiner gets maps: the finest scale's own cells, or a quarter of its pixels where it was
         seen in windows.
