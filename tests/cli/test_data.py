@@ -82,7 +82,8 @@ def test_tag_only_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     )
     assert result.exit_code == 0, result.output
     rows = [row for path in (tmp_path / "t").rglob("*.tar.parquet") for row in pq.read_table(path).to_pylist()]
-    assert rows == [{"shard": "cc/00000.tar", "key": "000000001", "tags": [["green"]]}]
+    assert {(row["shard"], row["key"]) for row in rows} == {("cc/00000.tar", "000000001")}
+    assert [row["word"] for row in rows if row["selected"]] == ["green"]
     other = run(
         "tag", tmp_path / "cc", "--model", "x", "--out", tmp_path / "t", "--keep", tmp_path / "000000002.parquet"
     )
