@@ -157,7 +157,7 @@ def _rows(
     patterns = [None if adapter == "none" else adapter for adapter in adapters] or [None]
     for name, pattern, method, protocol in product(models, patterns, methods or (None,), protocols or ("paper",)):
         one_each = seeds if pattern and SEED in pattern else [""]
-        choice = ModelChoice(model=name, adapter=None, method=method, text_cache=True, **encoder)
+        choice = ModelChoice(model=name, adapter=None, method=method, **encoder)
         yield RowChoice(choice, tuple(pattern and pattern.replace(SEED, s) for s in one_each), pattern, protocol)
 
 
