@@ -12,7 +12,7 @@ import click
 
 from ttd.cli.eval import table_text
 from ttd.cli.options import (
-    ENCODER_OPTIONS,
+    MODEL_OPTIONS,
     ModelChoice,
     NameOf,
     ProtocolChanges,
@@ -75,7 +75,7 @@ def seed_list(ctx: click.Context, parameter: click.Parameter, value: str | None)
 
 def encoder_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds what decides how models are loaded, but adapters and methods."""
-    return with_options((ENCODER_OPTIONS[1], *ENCODER_OPTIONS[3:]), command)
+    return with_options((MODEL_OPTIONS[1], *MODEL_OPTIONS[3:]), command)
 
 
 @click.command()

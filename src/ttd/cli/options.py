@@ -292,7 +292,7 @@ ENCODER_OPTIONS = (
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )
 """What decides, beside its name, which encoder answers."""
-_MODEL_OPTIONS = (
+MODEL_OPTIONS = (
     *ENCODER_OPTIONS,
     click.option(
         "--text-cache/--no-text-cache",
@@ -312,7 +312,7 @@ _OPTIONS = (
         metavar="NAME",
         help="Short name (see `ttd models`), hub id, folder or file.",
     ),
-    *_MODEL_OPTIONS,
+    *MODEL_OPTIONS,
     protocol_option(),
     *_CHANGES,
     click.option(
@@ -374,13 +374,13 @@ def protocol_changes(function: Callable[..., Any]) -> Callable[..., Any]:
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that name a model; the command gets them together as its argument `model`."""
     named = click.option("--model", required=True, metavar="NAME", help=_NAME)
-    return gathered(ModelChoice, "model", (named, *_MODEL_OPTIONS), function)
+    return gathered(ModelChoice, "model", (named, *MODEL_OPTIONS), function)
 
 
 def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `model_options`, but `model.model` is "" where none is named."""
     named = click.option("--model", default="", metavar="NAME", help=_NAME)
-    return gathered(ModelChoice, "model", (named, *_MODEL_OPTIONS), function)
+    return gathered(ModelChoice, "model", (named, *MODEL_OPTIONS), function)
 
 
 def start_logging(verbose: bool) -> None:
