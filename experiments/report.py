@@ -41,8 +41,8 @@ GATE = {"mIoU, words that are there": 0.45, "s_pixel F1": 0.85, "AUC per image":
 CUT = Cut("norm", 0.5)
 """How captions' masks are made."""
 RETRIEVAL_AMONG = 256
-METHODS = ("maskclip", "sclip", "clearclip", "naclip", "values")
-"""Of the last block that need nothing but the model."""
+METHODS = ("maskclip", "sclip", "clearclip", "naclip", "values", "gem", "sc-clip", "clip-surgery", "cliptrase")
+"""Those that need no second backbone."""
 
 Results = dict[str, Any]
 
