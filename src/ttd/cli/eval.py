@@ -61,6 +61,7 @@ SECTIONS = {
     "Model": (
         *("--model", "--adapter", "--adapter-scale", "--method", "--proxy-model", "--calibration", "--device"),
         "--dtype",
+        "--text-cache",
     ),
     "Protocol": ("--protocol", *_FOR_VIEWS, *_FOR_MASKS),
     "Labels of pixels": _FOR_LABELS,
