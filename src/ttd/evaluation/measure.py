@@ -79,7 +79,7 @@ def _domain_note(model: TTD, benchmark: Benchmark, looked_at: int = 50) -> str:
     """What is wrong where many of the benchmark's images do not look like those that a small model learned from."""
     if model.encoder.domain is None:
         return ""
-    samples = benchmark.samples[:: max(1, len(benchmark.samples) // looked_at)]
+    samples = benchmark.samples[:: max(1, -(-len(benchmark.samples) // looked_at))]
     found = []
     for sample in samples:
         # What cannot be read is counted where it is measured.
