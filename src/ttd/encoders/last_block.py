@@ -6,6 +6,7 @@ The blocks are transformers' `CLIPEncoderLayer`s, adapted or not.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +51,27 @@ def self_self_attention(
         terms.append(scaled_dot_product_attention(p, p, v, attn_mask=window))  # (B, nh, L, hs)
     out: Tensor = module.out_proj(sum(terms[1:], terms[0]).transpose(1, 2).flatten(2))
     return out
+
+
+def second_path(
+    blocks: Sequence[Any], hidden_states: Sequence[Tensor], count: int, attend: Callable[[Any, Tensor], Tensor]
+) -> Tensor:
+    """A path beside the ordinary one through the last `count` blocks: attention alone is added, without MLP.
+
+    Args:
+        blocks: the tower's.
+        hidden_states: what enters each of them on the ordinary path, `[B,L,D]`, which the second path reads too.
+        count: of blocks; fewer where there are fewer.
+        attend: a block's attention module and its normalised tokens `[B,L,D]` -> `[B,L,D]`.
+
+    Returns:
+        its patches `[B,h*w,D]`.
+    """
+    first = max(0, len(blocks) - count)
+    x = hidden_states[first]
+    for block, ordinary in zip(blocks[first:], hidden_states[first:], strict=True):
+        x = x + attend(block.self_attn, block.layer_norm1(ordinary))
+    return x[:, 1:]
 
 
 def class_token(block: Any, tokens: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, scaled_dot_product_attention
+from torch.nn.functional import interpolate
 
 from ttd.encoders.calibration import Calibration
-from ttd.encoders.last_block import split_heads
+from ttd.encoders.last_block import second_path, self_self_attention
 from ttd.encoders.methods import Context, Method
 from ttd.registry import METHODS
 from ttd.text.templates import templates
@@ -24,13 +24,7 @@ SHARPNESS = 2.0  # of the weights of the texts
 
 def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[int, int], context: Context) -> Tensor:
     """The second path's patches `[B,h*w,D]`: attention by values is added in each of the last blocks, and no MLP."""
-    first = max(0, len(blocks) - BLOCKS)
-    x = hidden_states[first]
-    for block, ordinary in zip(blocks[first:], hidden_states[first:], strict=True):
-        attention = block.self_attn
-        v = split_heads(attention.v_proj(block.layer_norm1(ordinary)), attention.num_heads)
-        x = x + attention.out_proj(scaled_dot_product_attention(v, v, v).transpose(1, 2).flatten(2))
-    return x[:, 1:]
+    return second_path(blocks, hidden_states, BLOCKS, lambda module, z: self_self_attention(module, z, grid, "vv"))
 
 
 def similarity(dense: Tensor, pooled: Tensor, text: Tensor, context: Context) -> Tensor:

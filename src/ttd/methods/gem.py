@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize, scaled_dot_product_attention
 
-from ttd.encoders.last_block import split_heads
+from ttd.encoders.last_block import second_path, split_heads
 from ttd.encoders.methods import Context, Method
 from ttd.registry import METHODS
 
@@ -24,14 +24,10 @@ def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[
 
     Both paths read the ordinary one, so its states are all that is needed.
     """
-    first = max(0, len(blocks) - BLOCKS)
-    x = hidden_states[first]
-    for block, ordinary in zip(blocks[first:], hidden_states[first:], strict=True):
-        x = x + self_self_attention(block.self_attn, block.layer_norm1(ordinary))
-    return x[:, 1:]
+    return second_path(blocks, hidden_states, BLOCKS, iterated_attention)
 
 
-def self_self_attention(attention: Any, z: Tensor) -> Tensor:
+def iterated_attention(attention: Any, z: Tensor) -> Tensor:
     """Normalised tokens `[B,L,D]` -> `[B,L,D]`: q, k and v each attend to themselves twice, then to the values."""
     heads, width = attention.num_heads, attention.head_dim
     # One temperature for an image: the mean length of its tokens.
