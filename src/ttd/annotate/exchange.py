@@ -21,7 +21,7 @@ from ttd.annotate.export import Exporter, image_file, write_image
 from ttd.annotate.masks import Mask
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.annotate.store import AnnotationStore
-from ttd.documents import parse_json, read_json
+from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.images import read_image
@@ -215,7 +215,7 @@ def _add(masks: dict[str, Mask], word: str, mask: Mask) -> None:
 
 def _rest(record: Record) -> dict[str, Any]:
     """All of a record but its masks."""
-    content: dict[str, Any] = parse_json(replace(record, masks={}).to_json())
+    content = replace(record, masks={}).to_dict()
     del content["masks"]
     return content
 

@@ -67,15 +67,18 @@ class Record:
         """Whether it belongs to the set: accepted and not rejected."""
         return self.status == ACCEPTED and self.verdict != REJECTED
 
-    def to_json(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
         """All fields; masks as PNG in base64."""
-        content = {
+        return {
             "format": _FORMAT,
             **{name: getattr(self, name) for name in _PLAIN},
             "masks": {word: _packed(mask) for word, mask in self.masks.items()},
             "prompts": {word: prompts.to_dict() for word, prompts in self.prompts.items()},
         }
-        return json.dumps(content, ensure_ascii=True)
+
+    def to_json(self) -> str:
+        """All fields as a text, see `to_dict`."""
+        return json.dumps(self.to_dict(), ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str | bytes, where: object) -> Record:
