@@ -12,9 +12,25 @@ from PIL import Image
 
 import ttd
 from tests.cli.fake_model import FakeModel
+from tests.data.colour_model import ColourModelEncoder
 from ttd.cli import cli
+from ttd.model import TTD
 
 Run = Callable[..., Result]
+
+
+def invoke(*arguments: object) -> Result:
+    """`ttd ARGUMENTS...` in this process; an error that is no exit is raised."""
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def colour_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model that is named is one that knows colours."""
+    monkeypatch.setitem(ttd.__dict__, "load", lambda *args, **options: TTD(ColourModelEncoder()))
 
 
 @pytest.fixture
@@ -26,14 +42,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
 @pytest.fixture
 def run(model: FakeModel) -> Run:
-    """Runs `ttd ARGUMENTS...`; an error that is no exit is raised."""
-
-    def invoke(*arguments: object) -> Result:
-        result = CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
+    """`invoke` with the fake model."""
     return invoke
 
 

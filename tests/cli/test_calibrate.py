@@ -6,43 +6,24 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 import ttd
+from tests.cli.conftest import invoke as run
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
-from tests.data.samples import image, write_tar
-from ttd.cli import cli
+from tests.data.samples import COLOURS, image, write_colour_shards, write_tar
 from ttd.encoders.calibration import read_calibration
-from ttd.model import TTD
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COLOURS = ("red", "green", "blue", "grey")
+NAMES = tuple(COLOURS)
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     """Five shards of 32 pairs; every eighth caption names a wrong colour, one image is broken."""
-    for shard in range(5):
-        samples = {}
-        for i in range(32):
-            number = shard * 32 + i
-            colour = COLOURS[(number + (number % 8 == 1)) % 4]
-            data = b"no" if number == 13 else image(number)
-            samples[f"{number:09d}"] = {"png": data, "txt": f"a {colour} thing".encode()}
-        write_tar(tmp_path / "cc" / f"{shard:05d}.tar", samples)
-    (tmp_path / "colours.txt").write_text("\n".join(COLOURS[:3]))
+    write_colour_shards(tmp_path / "cc", 32, lambda number: number % 8 == 1)
+    (tmp_path / "colours.txt").write_text("\n".join(NAMES[:3]))
     return tmp_path / "cc"
-
-
-def run(*arguments: object) -> Result:
-    """`ttd ...` in this process."""
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
-
-
-@pytest.fixture
-def _model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ttd.__dict__, "load", lambda *args, **options: TTD(ColourModelEncoder()))
 
 
 def calibrate(shards: Path, out: Path) -> list[str]:
@@ -56,7 +37,7 @@ def results(out: Path) -> dict[str, bytes]:
     return found | {"record": json.dumps({k: v for k, v in record.items() if k != "command"}).encode()}
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_the_curve_lies_between_right_and_wrong_colours(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run(*calibrate(shards, out), "--json")
@@ -73,7 +54,7 @@ def test_the_curve_lies_between_right_and_wrong_colours(shards: Path, tmp_path: 
     assert "wrote" in run(*calibrate(shards, out)).stdout
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_two_ranks_end_with_the_result_of_one(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(*calibrate(shards, tmp_path / "one"))
     out = tmp_path / "two"
@@ -87,7 +68,7 @@ def test_two_ranks_end_with_the_result_of_one(shards: Path, tmp_path: Path, monk
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_killed_it_ends_with_the_same_result(shards: Path, tmp_path: Path) -> None:
     run(*calibrate(shards, tmp_path / "whole"))
     out = tmp_path / "killed"
@@ -100,7 +81,7 @@ def test_killed_it_ends_with_the_same_result(shards: Path, tmp_path: Path) -> No
     assert results(out) == results(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
@@ -115,12 +96,12 @@ def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> No
         assert message in one_sentence(run(*arguments)), message
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_what_cannot_be_fitted_is_drawn(shards: Path, tmp_path: Path) -> None:
     """Captions of other images."""
     for shard in range(2):
         samples = {
-            f"{n:09d}": {"png": image(n), "txt": f"a {COLOURS[(n // 4) % 4]} thing".encode()}
+            f"{n:09d}": {"png": image(n), "txt": f"a {NAMES[(n // 4) % 4]} thing".encode()}
             for n in range(shard * 128, shard * 128 + 128)
         }
         write_tar(tmp_path / "wrong" / f"{shard:05d}.tar", samples)

@@ -1,27 +1,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import ttd
-from tests.cli.conftest import one_sentence
+from tests.cli.conftest import invoke, one_sentence
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import image, write_shards, write_tar
 from ttd.cli import cli
 from ttd.data.sources import PairSource
 from ttd.model import TTD
 
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(cli, ["data", *map(str, arguments)], prog_name="ttd")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+run = partial(invoke, "data")
 
 
 @pytest.fixture

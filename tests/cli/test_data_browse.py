@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 import ttd
-from tests.cli.conftest import one_sentence
+from tests.cli.conftest import invoke, one_sentence
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import image, json_bytes, write_tar
-from ttd.cli import cli
 from ttd.data.tables import write_table
 from ttd.data.word_table import Token, token_table
 from ttd.model import TTD
@@ -26,8 +25,7 @@ SAMPLES = {
 }
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["data", *map(str, arguments)], prog_name="ttd")
+run = partial(invoke, "data")
 
 
 @pytest.fixture

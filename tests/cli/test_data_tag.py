@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import ttd
-from tests.cli.conftest import one_sentence
+from tests.cli.conftest import invoke, one_sentence
 from tests.data.colour_model import ColourModelEncoder
 from tests.data.samples import image, sample, write_shards, write_tar
 from tests.extras import needs
@@ -26,12 +27,7 @@ from ttd.negatives import caption_words
 from ttd.scoring import SCORES
 from ttd.tagger import Selection
 
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(cli, ["data", "tag", *map(str, arguments)], prog_name="ttd")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+run = partial(invoke, "data", "tag")
 
 
 @pytest.fixture

@@ -8,17 +8,17 @@ import json
 import shutil
 import statistics
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import ttd
+from tests.cli.conftest import invoke
 from tests.encoders.hub_stand_in import StandIn, serving
 from tests.tiny_models import tiny_clip_model
-from ttd.cli import cli
 from ttd.encoders.loading import catalogue
 from ttd.encoders.loading.catalogue import ModelEntry, ModelShape
 from ttd.encoders.registry import MINI
@@ -28,8 +28,7 @@ REPO = "someone/tiny-clip"
 TRUE = ModelShape(16, 64, 2, 2, "quick_gelu", 49_408)
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["models", "check", *map(str, arguments)], prog_name="ttd")
+run = partial(invoke, "models", "check")
 
 
 @pytest.fixture

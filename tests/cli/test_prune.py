@@ -7,44 +7,23 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 
-import ttd
+from tests.cli.conftest import invoke as run
 from tests.cli.conftest import one_sentence
 from tests.data.colour_model import ColourModelEncoder
-from tests.data.samples import image, write_tar
-from ttd.cli import cli
-from ttd.model import TTD
+from tests.data.samples import write_colour_shards
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COLOURS = ("red", "green", "blue", "grey")
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     """Five shards of eight pairs, every fourth caption names a wrong colour; one image is broken."""
-    for shard in range(5):
-        samples = {}
-        for i in range(8):
-            number = shard * 8 + i
-            colour = COLOURS[(number + (number % 4 == 3)) % 4]
-            data = b"no" if number == 13 else image(number)
-            samples[f"{number:09d}"] = {"png": data, "txt": f"a {colour} thing".encode()}
-        write_tar(tmp_path / "cc" / f"{shard:05d}.tar", samples)
+    write_colour_shards(tmp_path / "cc", 8, lambda number: number % 4 == 3)
     return tmp_path / "cc"
 
 
-def run(*arguments: object) -> Result:
-    """`ttd ...` in this process."""
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
-
-
-@pytest.fixture
-def _model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ttd.__dict__, "load", lambda *args, **options: TTD(ColourModelEncoder()))
-
-
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_a_dry_run_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = run("prune", shards, "--model", "any", "--out", out, "--dry-run", "--batch", 4, "--json")
@@ -57,7 +36,7 @@ def test_a_dry_run_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> 
     assert not out.exists()
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_a_limit_takes_the_first_pairs_into_a_folder_of_their_own(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("prune", shards, "--model", "any", "--out", out, "--k", 0, "--limit", 10).exit_code == 0
@@ -67,7 +46,7 @@ def test_a_limit_takes_the_first_pairs_into_a_folder_of_their_own(shards: Path, 
     assert "limit" in one_sentence(refused)
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_wrong_pairs_go_and_the_damage_is_told(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run("prune", shards, "--model", "any", "--out", out, "--k", "0", "--json")
@@ -86,7 +65,7 @@ def test_wrong_pairs_go_and_the_damage_is_told(shards: Path, tmp_path: Path) -> 
     assert (out / "histogram.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_another_k_cuts_anew_without_scoring(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     few = json.loads(run("prune", shards, "--model", "x", "--out", out, "--k", "0.2", "--json").stdout)
@@ -96,7 +75,7 @@ def test_another_k_cuts_anew_without_scoring(shards: Path, tmp_path: Path, monke
     assert "size was 32, now 48" in one_sentence(run("prune", shards, "--model", "x", "--out", out, "--size", 48))
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for arguments, message in (
@@ -110,7 +89,7 @@ def test_mistakes_are_answered_in_a_sentence(shards: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_killed_again_and_again_it_ends_with_the_same_result(shards: Path, tmp_path: Path) -> None:
     assert run(*prune(shards, tmp_path / "whole")).exit_code == 1
     out = tmp_path / "killed"
@@ -124,7 +103,7 @@ def test_killed_again_and_again_it_ends_with_the_same_result(shards: Path, tmp_p
     assert results(out) == results(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("_model")
+@pytest.mark.usefixtures("colour_model")
 def test_two_ranks_end_with_the_result_of_one(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(*prune(shards, tmp_path / "one"))
     out = tmp_path / "two"

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
+from tests.cli.conftest import invoke as run
 from tests.data.samples import image, sample, write_tar
 from tests.tiny_models import small_tokenizer, tiny_siglip_model, tiny_tcl_tensors
 from tests.tolerance import TINY_TCL, TINY_TEXT, assert_close, float_tolerance, largest_difference
-from ttd.cli import cli
 from ttd.encoders.loading.formats import Card, read_card, write_card
 from ttd.encoders.registry import load_encoder
 
@@ -53,10 +52,6 @@ def base(clip_folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tar(tmp_path_factory.mktemp("data") / "pairs.tar", {f"{n}": sample(n) for n in range(10)})
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
 
 
 def test_train_and_merge(base: Path, shard: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,18 @@ def number_of(image: Image.Image) -> int:
 
 def caption(number: int) -> str:
     return f"a {list(COLOURS)[number % len(COLOURS)]} image number {number}"
+
+
+def write_colour_shards(folder: Path, each: int, wrong: Callable[[int], bool]) -> None:
+    """Five shards of `each` pairs "a COLOUR thing"; where `wrong(number)` it is the next colour. Image 13 is broken."""
+    names = list(COLOURS)
+    for shard in range(5):
+        samples = {}
+        for number in range(shard * each, (shard + 1) * each):
+            data = b"no" if number == 13 else image(number)
+            text = f"a {names[(number + wrong(number)) % len(names)]} thing"
+            samples[f"{number:09d}"] = {"png": data, "txt": text.encode()}
+        write_tar(folder / f"{shard:05d}.tar", samples)
 
 
 def sample(number: int) -> dict[str, bytes]:

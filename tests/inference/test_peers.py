@@ -6,20 +6,18 @@ classes, thresholds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ttd.encoders.clip import OPENAI_MEAN, OPENAI_STD, CLIPEncoder
+from tests.methods.peer import Peer
+from ttd.encoders.clip import CLIPEncoder
 from ttd.images import opencv_resize
 from ttd.inference.dense import DenseMaps
 from ttd.inference.options import Options
@@ -50,18 +48,16 @@ class GivenTexts(CLIPEncoder):
         return self.given[[int(text) for text in texts]]
 
 
-class Peer:
-    """One folder of the reference: settings, inputs, outputs."""
+class GivenPeer(Peer):
+    """One folder of the reference; its texts are numbers."""
+
+    encoder_class = GivenTexts
+    encoder: GivenTexts
 
     def __init__(self, root: Path, method: str) -> None:
+        super().__init__(root, method, method)
         self.method = method
-        self.settings: dict[str, Any] = json.loads((root / method / "settings.json").read_text())
-        self.inputs = load_file(root / method / "inputs.safetensors")
-        self.outputs = load_file(root / method / "outputs.safetensors")
-        self.images = load_file(root / "common" / "inputs.safetensors")
-        weights = {name: t.float() for name, t in load_file(root / "common" / "weights.safetensors").items()}
-        self.encoder = GivenTexts.from_openai_state_dict(weights, method=method, mean=OPENAI_MEAN, std=OPENAI_STD)
-        self.encoder.given = self.inputs["text_emb"]
+        self.encoder.given = self.text
         # The texts are a tensor's rows here, so nothing is tokenised.
         self.encoder.max_tokens = 10**6
 
@@ -70,7 +66,7 @@ class Peer:
         setting, of = self.settings["runs"][run], self.settings
         # NACLIP's way with the whole image is that of one window, SCLIP's goes to the image's size in one step.
         crop = setting.get("slide_crop", 0) or (2048 if self.method == "naclip" else None)
-        pixels = self.images[f"pixels_{run[0]}"]
+        pixels = self.common[f"pixels_{run[0]}"]
         return Options(
             size=min(pixels.shape[:2]),
             window=crop,
@@ -95,24 +91,24 @@ class Peer:
 
     def image(self, run: str) -> Image.Image:
         """The image at its own size."""
-        return Image.fromarray(self.images[f"original_{run[0]}"].numpy())
+        return Image.fromarray(self.common[f"original_{run[0]}"].numpy())
 
 
 @pytest.fixture(scope="module")
-def peers(shared: Path) -> dict[str, Peer]:
-    return {method: Peer(shared / "reference" / "peers", method) for method in RUNS}
+def peers(shared: Path) -> dict[str, GivenPeer]:
+    return {method: GivenPeer(shared / "reference" / "peers", method) for method in RUNS}
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])
-def test_opencvs_resize(peers: dict[str, Peer], name: str) -> None:
+def test_opencvs_resize(peers: dict[str, GivenPeer], name: str) -> None:
     """The images as their pipelines feed them, from the images themselves, to the last bit."""
-    images = peers["naclip"].images
+    images = peers["naclip"].common
     resized = opencv_resize(images[f"original_{name}"].numpy(), tuple(images[f"pixels_{name}"].shape[:2]))
     assert np.array_equal(resized, images[f"pixels_{name}"].numpy())
 
 
 @torch.no_grad()
-def test_texts_in_templates_are_averaged_as_theirs(peers: dict[str, Peer]) -> None:
+def test_texts_in_templates_are_averaged_as_theirs(peers: dict[str, GivenPeer]) -> None:
     outputs, encoder = peers["naclip"].outputs, peers["naclip"].encoder
     tokens = outputs["template_tokens"].long()  # [texts, templates, 77]
     embedded = encoder.embed_tokens(tokens.flatten(0, 1)).view(*tokens.shape[:2], -1)
@@ -121,7 +117,7 @@ def test_texts_in_templates_are_averaged_as_theirs(peers: dict[str, Peer]) -> No
 
 @torch.no_grad()
 @pytest.mark.parametrize(("method", "run", "refined"), CASES)
-def test_logits(peers: dict[str, Peer], method: str, run: str, refined: bool) -> None:
+def test_logits(peers: dict[str, GivenPeer], method: str, run: str, refined: bool) -> None:
     peer = peers[method]
     options, image = peer.options(run, refined), peer.image(run)
     dense = DenseMaps(peer.encoder)
@@ -135,7 +131,7 @@ def test_logits(peers: dict[str, Peer], method: str, run: str, refined: bool) ->
 
 
 @pytest.mark.parametrize(("method", "run", "refined"), CASES)
-def test_labels(peers: dict[str, Peer], method: str, run: str, refined: bool) -> None:
+def test_labels(peers: dict[str, GivenPeer], method: str, run: str, refined: bool) -> None:
     """Apart from at most one pixel in a thousand, and no two classes are confused but where these are too close."""
     peer = peers[method]
     classes = [tuple(str(n) for n, c in enumerate(peer.classes) if c == one) for one in range(1, 1 + max(peer.classes))]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from tests.methods.conftest import Peer
+from tests.methods.peer import Peer
 from ttd.encoders.clip_towers import as_map
 from ttd.methods.clip_surgery import points, without_empty
 

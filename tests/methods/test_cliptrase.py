@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tests.methods.conftest import Peer
+from tests.methods.peer import Peer
 from tests.tiny_models import random_pixels, tiny_clip
 from ttd.encoders.clip_towers import as_map
 from ttd.methods.cliptrase import Vote, correlation, medians, voted

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from tests.methods.conftest import Peer
+from tests.methods.peer import Peer
 from ttd.encoders.clip_towers import as_map
 
 TOLERANCE = 1e-4

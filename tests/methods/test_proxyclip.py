@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize, pad
 from transformers import Dinov2Config, Dinov2Model, DINOv3ViTConfig, DINOv3ViTModel, ViTConfig, ViTModel
 
-from tests.methods.conftest import Peer
+from tests.methods.peer import Peer
 from tests.tiny_models import random_pixels, tiny_clip
 from ttd.encoders.clip_towers import as_map
 from ttd.encoders.methods import find_method

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from tests.methods.conftest import Peer
+from tests.methods.peer import Peer
 from tests.tiny_models import random_pixels, tiny_clip
 from ttd.encoders.clip_towers import as_map
 from ttd.encoders.methods import Context, Method

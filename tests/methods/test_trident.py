@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, normalize
 from transformers import Dinov2Config, Dinov2Model, SamConfig, SamModel, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
-from tests.methods.conftest import Peer
+from tests.methods.peer import Peer
 from tests.tiny_models import tiny_clip
 from ttd.encoders.clip_towers import as_map
 from ttd.encoders.methods import find_method
