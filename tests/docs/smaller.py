@@ -25,7 +25,7 @@ def smaller(arguments: list[str]) -> list[str]:
         case ["experiments.prove", *_]:
             words += ["--brief"] if "--run" in words else ["--brief", "--seeds", "1", "--run", "paper-raw.values"]
         case ["experiments.report", *_] if "--count" not in words:
-            words += ["--count", "256"]
+            words += ["--count", str(SCENES)]
         case ["demo", *_] if "--scenes" not in words:
             words += ["--scenes", "2"]
         case ["train", *_] if _value(words, "--config").startswith("scenes") and not _names_steps(words):
