@@ -15,9 +15,9 @@ from ttd.data.pruning import prune
 from ttd.data.shard_jobs import run_shards, table_path
 from ttd.data.sources import PairSource
 from ttd.data.word_scores import WordScoreJob
-from ttd.documents import parse_json
 from ttd.encoders.registry import load_encoder
 from ttd.files import whole_file
+from ttd.files.documents import parse_json
 from ttd.negatives import listed_words
 from ttd.scenes.nouns import WORDS
 from ttd.scenes.scene import Scenes

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.stats import t as student
 
 from experiments.prove.measured import Measured
-from ttd.documents import read_json
 from ttd.files import whole_file
-from ttd.schema import any_number, any_text, count, each, fields, mapping, optional
+from ttd.files.documents import read_json
+from ttd.files.schema import any_number, any_text, count, each, fields, mapping, optional
 
 ROWS = Path(__file__).parents[1] / "rows"
 """The finished rows, one folder for each base model."""

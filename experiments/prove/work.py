@@ -25,10 +25,10 @@ from experiments.prove.inputs import fit_pair, prepare, wrong_share
 from experiments.prove.measured import measure
 from experiments.prove.plan import RUNS, SEEDS, ProofRun
 from experiments.prove.rows import FITTED, PRUNED, read_numbers, row_of, write_numbers
-from ttd.documents import read_json
 from ttd.errors import InputError, TTDError
 from ttd.files import whole_file
-from ttd.schema import any_text, count, fields
+from ttd.files.documents import read_json
+from ttd.files.schema import any_text, count, fields
 from ttd.training.export import RESULTS, write_model_card
 from ttd.training.signals import Stopped
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from ttd.documents import read_json
 from ttd.files import whole_file
+from ttd.files.documents import read_json
+from ttd.files.schema import each, fields, mapping, text
 from ttd.scenes.scene import Scenes
-from ttd.schema import each, fields, mapping, text
 
 PATCH = 16
 _CARD = fields({"world": mapping(), "labels": each(each(text))})

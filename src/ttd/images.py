@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ttd.errors import InputError, memory_for
-from ttd.png_chunks import SIGNATURE, pixels_alone, significant_bits
+from ttd.files.png_chunks import SIGNATURE, pixels_alone, significant_bits
 
 if TYPE_CHECKING:
     from torch import Tensor

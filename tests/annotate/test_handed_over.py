@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.annotate.samples import open_annotations
 from tests.annotate.writer import record
-from tests.test_safe_paths import HOSTILE_NAMES
+from tests.files.test_safe_paths import HOSTILE_NAMES
 from ttd.annotate.export import Exporter, write_image
 from ttd.annotate.queue import Claims
 from ttd.annotate.records import SKIPPED, Record

@@ -12,7 +12,7 @@ from ttd.data.sources import PairSource
 from ttd.data.tables import PAIRS, SCORES, read_about, read_table, write_table
 from ttd.data.word_table import TAGS
 from ttd.errors import InputError
-from ttd.schema import anything
+from ttd.files.schema import anything
 
 PAIR = {"shard": ["cc/00000.tar"] * 2, "key": ["000000000", "000000001"]}
 

@@ -24,8 +24,8 @@ from tests.evaluation.tasks.test_tagmask import TITLES, write_set
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes
 from ttd.model import TTD
-from ttd.results_file import RunRecords
 from ttd.runs import Ranks
+from ttd.runs.results_file import RunRecords
 
 # `ttd ...` with the oracle; with KILL=n it is killed when it is asked about its n-th image.
 ORACLE = """

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from experiments.prove.__main__ import main
 from experiments.train_mini.__main__ import train_mini
-from ttd.run_lock import RunLock
+from ttd.runs.lock import RunLock
 
 
 @pytest.mark.parametrize("command", [main, train_mini], ids=["prove", "train_mini"])

@@ -51,7 +51,7 @@ from ttd.evaluation.runner import add
 from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
-from ttd.results_file import RunRecords
+from ttd.runs.results_file import RunRecords
 from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
 from ttd.training import checkpoint
 from ttd.training.config import read_config

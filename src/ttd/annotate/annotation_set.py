@@ -19,8 +19,8 @@ from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, SKIPPED, Record
 from ttd.annotate.store import AnnotationStore, ExportFailed, RecordChanged
 from ttd.data.bad_samples import BadSample
 from ttd.errors import InputError
+from ttd.files.safe_paths import inside
 from ttd.images import read_image
-from ttd.safe_paths import inside
 
 if TYPE_CHECKING:
     from ttd.model import TTD

@@ -21,13 +21,13 @@ from ttd.annotate.export import Exporter, image_file, write_image
 from ttd.annotate.masks import Mask
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.annotate.store import AnnotationStore
-from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.files.documents import read_json
+from ttd.files.safe_paths import check_name
+from ttd.files.schema import anything, count, each, either, fields, integer, mapping, text
 from ttd.images import read_image
 from ttd.results import coco_annotation
-from ttd.safe_paths import check_name
-from ttd.schema import anything, count, each, either, fields, integer, mapping, text
 from ttd.text.words import split_words
 
 _SIZE_BITS, _VALUE_BITS = (3, 4, 8, 16), 8  # of Label Studio's run lengths

@@ -20,9 +20,9 @@ import numpy as np
 from ttd.annotate.records import Record, mask_png
 from ttd.data.rows import jsonl_rows
 from ttd.files import whole_file
+from ttd.files.safe_paths import check_name, inside, word_file
+from ttd.files.schema import fields, text
 from ttd.images import opened, read_image
-from ttd.safe_paths import check_name, inside, word_file
-from ttd.schema import fields, text
 
 _ROW = fields({"id": text})
 _COPIED_FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}

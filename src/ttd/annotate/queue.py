@@ -14,7 +14,7 @@ from PIL import Image
 from ttd.data.bad_samples import EMPTY_CAPTION, MISSING_CAPTION, BadSample
 from ttd.data.sources import PairSource, decode_image
 from ttd.errors import InputError
-from ttd.safe_paths import inside, item_id
+from ttd.files.safe_paths import inside, item_id
 
 IDLE_SECONDS = 600.0
 
@@ -77,7 +77,7 @@ class QueueItem:
 
     Attributes:
         number: position in the queue, from 0.
-        id: stable, and a safe file name; see `ttd.safe_paths.item_id`.
+        id: stable, and a safe file name; see `ttd.files.safe_paths.item_id`.
         pair: number of the pair in the source.
         caption_index: of the caption among the image's captions.
         shard, key: of the pair.

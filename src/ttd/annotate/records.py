@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ttd.annotate.masks import Mask, Prompts
-from ttd.documents import parse_json
 from ttd.errors import InputError
-from ttd.safe_paths import check_name
+from ttd.files.documents import parse_json
+from ttd.files.safe_paths import check_name
 
 ACCEPTED, SKIPPED = "accepted", "skipped"
 KEPT, REJECTED = "kept", "rejected"

@@ -26,11 +26,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ttd.annotate.records import SKIPPED, Record
-from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.safe_paths import check_name, inside, is_link
-from ttd.schema import count, each, fields, mapping, optional, text
+from ttd.files.documents import read_json
+from ttd.files.safe_paths import check_name, inside, is_link
+from ttd.files.schema import count, each, fields, mapping, optional, text
 
 _DRAFT = fields(
     {},

@@ -17,8 +17,8 @@ from typing import Any
 from ttd.app.access import CLIENT
 from ttd.app.asgi import App, Message, Receive, Scope, Send, bare_get, replayed
 from ttd.app.uploads import UploadFolder, UploadRefused
-from ttd.documents import parse_json
-from ttd.schema import Misfit
+from ttd.files.documents import parse_json
+from ttd.files.schema import Misfit
 
 
 class Heartbeats:

@@ -14,8 +14,8 @@ from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
-from ttd.results_file import ResultsFile, json_line
 from ttd.runs import each_item
+from ttd.runs.results_file import ResultsFile, json_line
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,7 +11,7 @@ import click
 
 from ttd.cli.options import ModelChoice, model_options, protocol_option, start_logging
 from ttd.cli.output import print_skipped, printable, run_folder, table
-from ttd.results_file import RunRecords, json_line
+from ttd.runs.results_file import RunRecords, json_line
 
 if TYPE_CHECKING:
     from ttd.evaluation.tasks.bias import SingleTagBias

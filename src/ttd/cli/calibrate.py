@@ -111,7 +111,7 @@ def calibrate(
 
 
 def _tell(record: Mapping[str, Any], calibration: str, place: Path, as_json: bool) -> None:
-    from ttd.results_file import json_line
+    from ttd.runs.results_file import json_line
 
     if as_json:
         click.echo(json_line(dict(record)))

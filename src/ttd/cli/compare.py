@@ -194,7 +194,7 @@ def _measure(
     from ttd.evaluation.compare import Compared
     from ttd.evaluation.measure import measure_into
     from ttd.evaluation.registry import open_benchmark
-    from ttd.safe_paths import file_part
+    from ttd.files.safe_paths import file_part
 
     runs: dict[str, list[FinishedRun]] = {one.title: [] for one in asked}
     for adapter in row.adapters:

@@ -16,7 +16,7 @@ from ttd.cli.options import NameOf
 from ttd.cli.output import print_skipped, printable, run_folder, table
 from ttd.errors import InputError
 from ttd.registry import DATASETS
-from ttd.results_file import json_line
+from ttd.runs.results_file import json_line
 
 if TYPE_CHECKING:
     from ttd.annotate.agreement import Agreement, Disagreement

@@ -93,8 +93,8 @@ def browse(
 
 def _record(table: Path) -> dict[str, Any]:
     """What `ttd data tag` says of its table: sources, images, model and settings; empty where there is no record."""
-    from ttd.documents import read_json
-    from ttd.schema import any_text, each, fields, number, optional
+    from ttd.files.documents import read_json
+    from ttd.files.schema import any_text, each, fields, number, optional
 
     empty: dict[str, Any] = {"sources": [], "images": None, "model": None, "settings": {}}
     path = table / RECORD if table.is_dir() else table.parent / RECORD

@@ -87,7 +87,7 @@ class Trial:
     def tell(self, job: ShardJob, source: PairSource, batch: int, world: int, *, as_json: bool) -> None:
         """Measures the job and prints what all of it would take."""
         from ttd.data.estimate import estimate
-        from ttd.results_file import json_line
+        from ttd.runs.results_file import json_line
 
         found = estimate(job, source, batch, processes=world)
         click.echo(json_line(found.to_dict()) if as_json else str(found))

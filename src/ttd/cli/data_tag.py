@@ -26,7 +26,7 @@ from ttd.cli.output import printable, run_folder
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.errors import InputError
 from ttd.registry import SCORES, TABLE_FORMS
-from ttd.results_file import json_line
+from ttd.runs.results_file import json_line
 from ttd.taggers import TAGGERS
 from ttd.text.words import UNSPACED_REMEDY
 

@@ -15,7 +15,7 @@ import click
 from ttd.cli.options import DEVICE_OPTION, start_logging
 from ttd.cli.output import printable, table, writable_folder
 from ttd.files import whole_file
-from ttd.results_file import json_line
+from ttd.runs.results_file import json_line
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,7 @@ from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
 from ttd.encoders.methods import find_method
 from ttd.registry import DATASETS, SCORES
-from ttd.results_file import json_line
+from ttd.runs.results_file import json_line
 from ttd.taggers import TAGGERS
 
 if TYPE_CHECKING:

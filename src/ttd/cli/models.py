@@ -8,7 +8,7 @@ import click
 
 from ttd.cli.models_check import check
 from ttd.cli.output import table
-from ttd.results_file import json_line
+from ttd.runs.results_file import json_line
 
 
 @click.group(invoke_without_command=True)

@@ -12,7 +12,7 @@ import click
 
 from ttd.cli.options import DEVICE_OPTION, clean_text, start_logging
 from ttd.cli.output import printable, say
-from ttd.results_file import json_line
+from ttd.runs.results_file import json_line
 
 if TYPE_CHECKING:
     from PIL import Image

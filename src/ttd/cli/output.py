@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ttd.errors import InputError
-from ttd.safe_paths import file_part
+from ttd.files.safe_paths import file_part
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,8 +83,8 @@ def writable_folder(folder: Path) -> Path:
 
 
 def run_folder(folder: Path, rank: int = 0, world: int = 1, *, name: str = "") -> Path:
-    """As `writable_folder`; it is this process's until the command ends, see `ttd.run_lock`."""
-    from ttd.run_lock import RunLock
+    """As `writable_folder`; it is this process's until the command ends, see `ttd.runs.lock`."""
+    from ttd.runs.lock import RunLock
 
     writable_folder(folder)
     click.get_current_context().with_resource(RunLock(folder, rank, world, name=name))

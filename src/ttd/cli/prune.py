@@ -107,7 +107,7 @@ def prune(
 
 
 def _tell(pruned: Pruned, place: Path, as_json: bool) -> None:
-    from ttd.results_file import json_line
+    from ttd.runs.results_file import json_line
 
     result = pruned.to_dict()
     if as_json:

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from ttd.cli.options import with_options
-from ttd.documents import parse_json
 from ttd.errors import InputError
-from ttd.schema import Misfit, fields
+from ttd.files.documents import parse_json
+from ttd.files.schema import Misfit, fields
 
 _EXAMPLE = '{"max_tokens": 256}'
 

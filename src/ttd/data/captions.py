@@ -7,8 +7,8 @@ from typing import Any
 
 from ttd.data.bad_samples import BROKEN_JSON, EMPTY_CAPTION, ENCODING, MISSING_CAPTION
 from ttd.data.text_files import decoded
-from ttd.documents import parse_json
-from ttd.schema import Misfit
+from ttd.files.documents import parse_json
+from ttd.files.schema import Misfit
 
 CAPTION_NAMES = ("captions", "caption", "text", "title")
 

@@ -20,7 +20,7 @@ from ttd.data.coco_json import read_coco_json
 from ttd.data.list_rows import IMAGE_NAMES, TEXT_NAMES, Fault, is_web_address, list_names, list_rows
 from ttd.data.shard import MOST_BYTES, PathKeys, shard_name
 from ttd.errors import InputError
-from ttd.safe_paths import file_below
+from ttd.files.safe_paths import file_below
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ttd.documents import read_json
 from ttd.errors import InputError
-from ttd.schema import any_text, each, either, fields, integer, text, within
+from ttd.files.documents import read_json
+from ttd.files.schema import any_text, each, either, fields, integer, text, within
 
 _MOST_BYTES = 1 << 33
 _NUMBER = either(integer, text)

@@ -14,12 +14,12 @@ from PIL import Image
 
 from ttd.data.bad_samples import BadSample, BadSampleReport
 from ttd.data.sources import PairSource, decode_image
-from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.files.documents import read_json
+from ttd.files.safe_paths import name_fault
+from ttd.files.schema import mapping
 from ttd.runs import FileToMake, differences, make_files, read_ahead
-from ttd.safe_paths import name_fault
-from ttd.schema import mapping
 
 RECORD = "pack.json"
 _KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}

@@ -8,9 +8,9 @@ from typing import Any
 
 from ttd.data.csv_records import records
 from ttd.data.text_files import encoding_of
-from ttd.documents import parse_json, refused
 from ttd.errors import InputError
-from ttd.schema import Schema, fields
+from ttd.files.documents import parse_json, refused
+from ttd.files.schema import Schema, fields
 
 Row = tuple[int, dict[str, Any]]
 _MOST_CHARACTERS = 1 << 17  # of a line of CSV: more is another kind of file

@@ -20,8 +20,8 @@ from ttd.data.sources import PairSource
 from ttd.data.tables import read_about, write_table
 from ttd.errors import InputError
 from ttd.files import check_there
+from ttd.files.schema import any_text, count, each, fields, mapping, one_of
 from ttd.runs import ALONE, Ranks, differences, read_ahead
-from ttd.schema import any_text, count, each, fields, mapping, one_of
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ttd.data.shard import Shard
-from ttd.documents import parse_json, refused
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.schema import Misfit, Schema, brief
+from ttd.files.documents import parse_json, refused
+from ttd.files.schema import Misfit, Schema, brief
 
 PAIR = [pa.field("shard", pa.string(), nullable=False), pa.field("key", pa.string(), nullable=False)]
 PAIRS = pa.schema(PAIR)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ttd.data.bad_samples import REASONS
 from ttd.data.tar_members import BLOCK, KINDS, MOST_BYTES
-from ttd.documents import parse_json
 from ttd.errors import InputError
-from ttd.schema import Misfit, fields
+from ttd.files.documents import parse_json
+from ttd.files.schema import Misfit, fields
 
 _FIRST_LINE = b"ttd tar index 3 "
 # Of each kind: where the data begin and their bytes, both -1 for none; the bytes of header before them, and the

@@ -20,9 +20,9 @@ from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
 from ttd.data.shard import MOST_BYTES, shard_name
 from ttd.data.tar_index import TarIndex, new_index, open_index
 from ttd.data.tar_index_file import IndexDoubt, Member
-from ttd.documents import parse_json
 from ttd.errors import InputError
-from ttd.schema import Misfit
+from ttd.files.documents import parse_json
+from ttd.files.schema import Misfit
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

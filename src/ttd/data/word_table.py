@@ -21,7 +21,7 @@ from ttd.data.rows import jsonl_rows
 from ttd.data.shard import Shard
 from ttd.data.tables import PAIR, column_names, numbered, read_table
 from ttd.errors import InputError
-from ttd.schema import each, either, fields, optional, text
+from ttd.files.schema import each, either, fields, optional, text
 
 
 class Token(NamedTuple):

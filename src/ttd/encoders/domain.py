@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ttd.documents import read_json
 from ttd.errors import ModelError
 from ttd.files import whole_file
-from ttd.schema import each, fields, number, text
+from ttd.files.documents import read_json
+from ttd.files.schema import each, fields, number, text
 
 SIDE = 128  # pixels to which an image is resized, whatever its shape
 _SCALES = 4

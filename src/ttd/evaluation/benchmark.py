@@ -87,7 +87,7 @@ class Benchmark(ABC):
         """What decides the result beside the model and the data."""
 
     def check(self, record: Record) -> None:  # noqa: B027 (what a benchmark of another package writes is its own)
-        """Raises `ttd.schema.Misfit` where a record from a file is not of the form that `measure` gives."""
+        """Raises `ttd.files.schema.Misfit` where a record from a file is not of the form that `measure` gives."""
 
     def prepare(self, numbers: Sequence[int]) -> None:  # noqa: B027 (most need none)
         """Told which samples are measured next; for what is faster for many at once."""

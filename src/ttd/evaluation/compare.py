@@ -10,7 +10,7 @@ import numpy as np
 from ttd.evaluation.bootstrap import Statistic, mean_statistic, paired_differences
 from ttd.evaluation.report.finished_run import FinishedRun, told_apart
 from ttd.evaluation.report.tables import Cell, Row, Table
-from ttd.results_file import RunRecords
+from ttd.runs.results_file import RunRecords
 
 
 @dataclass(frozen=True)

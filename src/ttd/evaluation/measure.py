@@ -8,16 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttd.documents import read_json
 from ttd.errors import TTDError
 from ttd.evaluation.registry import Choices, sample_note
 from ttd.evaluation.report.finished_run import FinishedRun, read_run
 from ttd.evaluation.runner import run, write_outcome
 from ttd.evaluation.tasks.tag_tables import plot_sweep
+from ttd.files.documents import read_json
+from ttd.files.schema import mapping
 from ttd.images import read_image
-from ttd.results_file import RunRecords
 from ttd.runs import ALONE, Ranks
-from ttd.schema import mapping
+from ttd.runs.results_file import RunRecords
 
 if TYPE_CHECKING:
     from ttd.evaluation.benchmark import Benchmark

@@ -1,6 +1,6 @@
 """Runs a benchmark: streams over its items, keeps every measurement, skips what cannot be used, adds up.
 
-Several processes may share a run, see `ttd.results_file.RunRecords`.
+Several processes may share a run, see `ttd.runs.results_file.RunRecords`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tqdm import tqdm
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Tally
 from ttd.files import whole_file
-from ttd.results_file import REMEASURE, ResultsFile, RunRecords
 from ttd.runs import ALONE, Ranks, Skipped, each_item
+from ttd.runs.results_file import REMEASURE, ResultsFile, RunRecords
 
 if TYPE_CHECKING:
     from ttd.model import TTD

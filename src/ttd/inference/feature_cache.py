@@ -21,14 +21,14 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from ttd.documents import parse_json
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.encoders.identity import encoder_key
 from ttd.files import whole_file
+from ttd.files.documents import parse_json
+from ttd.files.schema import any_number, count, each, fields, flag, integer
 from ttd.inference.options import Options
 from ttd.inference.views import Axis, View, encode_views, prepare
-from ttd.schema import any_number, count, each, fields, flag, integer
 
 _TENSORS = ("dense", "pooled")
 _EXTRA = "extras."  # before the names of what this encoder keeps besides

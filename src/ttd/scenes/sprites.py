@@ -16,8 +16,8 @@ from math import cos, radians, sin
 import numpy as np
 from PIL import Image
 
-from ttd.documents import parse_json
 from ttd.errors import TTDError
+from ttd.files.documents import parse_json
 
 _ONE = 1 << 16
 ANGLE_STEP = 5

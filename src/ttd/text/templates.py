@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from ttd.documents import parse_json
 from ttd.errors import InputError
+from ttd.files.documents import parse_json
 
 
 def templates(which: str | Sequence[str]) -> tuple[str, ...]:

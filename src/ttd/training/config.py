@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ttd.documents import parse_toml, read_toml
 from ttd.errors import InputError
+from ttd.files.documents import parse_toml, read_toml
+from ttd.files.schema import Misfit, Schema, any_text, anything, integer, number
 from ttd.registry import LOSS_TERMS
-from ttd.schema import Misfit, Schema, any_text, anything, integer, number
 from ttd.training.config_sections import Augment, Choice, Data, Loss, Model, Optimiser, Run
 
 __all__ = [

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ttd import schema
-from ttd.documents import read_json, refused
 from ttd.encoders.base import Encoder
 from ttd.encoders.domain import write_domain
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
 from ttd.encoders.loading.formats import CARD as BASE_CARD
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
-from ttd.files import whole_file, whole_folder
+from ttd.files import schema, whole_file, whole_folder
+from ttd.files.documents import read_json, refused
 from ttd.training.config import Config
 from ttd.training.logging import read_log
 from ttd.training.lora import hub_name

@@ -13,10 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ttd.documents import parse_json, refused
 from ttd.errors import missing_extra
 from ttd.files import whole_file
-from ttd.schema import any_number, count, fields, mapping
+from ttd.files.documents import parse_json, refused
+from ttd.files.schema import any_number, count, fields, mapping
 
 LOG = "log.jsonl"
 _ENTRY = fields({"step": count, "loss": any_number})

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ttd.documents import read_json
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.files import whole_file
+from ttd.files.documents import read_json
+from ttd.files.schema import any_text, count, each, fields, integer, mapping, optional, text
 from ttd.runs import differences, versions
-from ttd.schema import any_text, count, each, fields, integer, mapping, optional, text
 from ttd.training.config import Config
 
 RECORD = "run.json"

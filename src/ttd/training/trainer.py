@@ -23,8 +23,8 @@ from ttd.data.sources import BadSample, PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError, OutOfMemory, is_out_of_memory
-from ttd.run_lock import RunLock
-from ttd.schema import any_text, count, fields
+from ttd.files.schema import any_text, count, fields
+from ttd.runs.lock import RunLock
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
 from ttd.training.config import Config, Optimiser

@@ -15,12 +15,12 @@ from scipy.io import savemat
 
 from tests.evaluation.layouts import CITYSCAPES_IDS
 from tests.evaluation.oracle import save
-from ttd import runs
 from ttd.cli import cli
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes, read_numbers
 from ttd.evaluation.datasets.labels import read_labels
 from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.runs import engine as runs
 
 # The numbers of the 59 classes among the 459 as the field's converters list them (mmsegmentation, pascal_context.py).
 CONTEXT = [

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ttd import documents
 from ttd.errors import ModelError
-from ttd.schema import mapping
+from ttd.files import documents
+from ttd.files.schema import mapping
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024  # Git LFS's own limit of a pointer

@@ -28,7 +28,7 @@ from ttd.encoders.loading.weights import (
 )
 from ttd.errors import InputError, ModelError
 from ttd.files import whole_file
-from ttd.safe_paths import name_fault
+from ttd.files.safe_paths import name_fault
 
 if TYPE_CHECKING:
     from torch import Tensor

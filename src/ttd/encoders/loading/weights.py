@@ -16,7 +16,7 @@ from torch import Tensor
 from ttd.encoders.loading.checkpoints import read_tensors
 from ttd.encoders.loading.files import check_pointer, is_pointer, read_json
 from ttd.errors import ModelError
-from ttd.safe_paths import name_fault
+from ttd.files.safe_paths import name_fault
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from ttd.data.captions import texts_of
 from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
+from ttd.files.safe_paths import check_path
 from ttd.images import opened
-from ttd.safe_paths import check_path
 
 log = logging.getLogger(__name__)
 

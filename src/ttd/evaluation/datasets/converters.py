@@ -13,16 +13,16 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ttd.data.listing import walk
-from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes, read_numbers
 from ttd.evaluation.datasets.coco import CocoMasks
 from ttd.evaluation.datasets.labels import apply_rule, cityscapes_ids, coco_stuff_ids, read_labels
 from ttd.evaluation.datasets.layouts import LabelMapFile
 from ttd.evaluation.metrics import IGNORED
+from ttd.files.documents import read_json
+from ttd.files.schema import count, each, either, entries, fields, flag, integer, text, within
 from ttd.images import MAX_PIXELS
 from ttd.runs import FileToMake, MadeFiles, make_files
-from ttd.schema import count, each, either, entries, fields, flag, integer, text, within
 
 
 def make_maps(jobs: Sequence[LabelMapFile]) -> MadeFiles:

@@ -16,7 +16,7 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.labels import LabelRule, identity
-from ttd.safe_paths import ID_BYTES, check_path
+from ttd.files.safe_paths import ID_BYTES, check_path
 
 
 def image_folder(folders: Sequence[Path], names: Iterable[str]) -> Path:

@@ -14,7 +14,7 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_classes, read_lines
 from ttd.evaluation.datasets.layouts import image_folder
-from ttd.safe_paths import check_path
+from ttd.files.safe_paths import check_path
 
 COCO_SPLITS = ("val2014", "val2017")
 _LABEL_FOLDERS = ("Groundtruth/TestLabels", "Groundtruth/TrainTestLabels", "TestLabels", "TrainTestLabels")

@@ -23,7 +23,7 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.coco import instance_mask
 from ttd.evaluation.datasets.layouts import image_folder
-from ttd.safe_paths import check_path
+from ttd.files.safe_paths import check_path
 
 
 class _Refused(Exception):

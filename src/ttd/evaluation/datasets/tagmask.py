@@ -26,13 +26,13 @@ import numpy as np
 
 from ttd.data.listing import is_image_file
 from ttd.data.rows import jsonl_rows
-from ttd.documents import read_json
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.labels import read_mask
-from ttd.safe_paths import ID_BYTES, check_path, name_fault, word_file
-from ttd.schema import each, either, fields, integer, text
+from ttd.files.documents import read_json
+from ttd.files.safe_paths import ID_BYTES, check_path, name_fault, word_file
+from ttd.files.schema import each, either, fields, integer, text
 from ttd.text.words import split_words
 
 AUTHORS = ("image", "json_refined", "mask_using_HQ-SAM")

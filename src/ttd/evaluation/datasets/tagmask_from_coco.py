@@ -25,7 +25,7 @@ from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.coco import CocoMasks, captions_by_image
 from ttd.files import whole_file
-from ttd.safe_paths import inside, word_file
+from ttd.files.safe_paths import inside, word_file
 from ttd.text.words import singulars, split_words
 
 OTHER = "!"  # compounds that name no category

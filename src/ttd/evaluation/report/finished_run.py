@@ -8,13 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttd.data.rows import csv_rows
-from ttd.documents import read_json
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.registry import Choices, open_benchmark
-from ttd.safe_paths import check_name
-from ttd.schema import any_text, anything, count, each, either, fields, flag, mapping, null, number, optional, text
+from ttd.files.documents import read_json
+from ttd.files.safe_paths import check_name
+from ttd.files.schema import (
+    any_text,
+    anything,
+    count,
+    each,
+    either,
+    fields,
+    flag,
+    mapping,
+    null,
+    number,
+    optional,
+    text,
+)
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder

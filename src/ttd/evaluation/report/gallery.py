@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.report.panels import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel, best_median_worst, most_changed
 from ttd.files import whole_file
-from ttd.results_file import RunRecords
+from ttd.runs.results_file import RunRecords
 from ttd.viz.overlays import inline_image
 from ttd.viz.typography import clean
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from ttd.documents import parse_json
+from ttd.files.documents import parse_json
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
 from ttd.evaluation.datasets.labels import read_mask
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet, word_mask
+from ttd.files.schema import count, each, fields, number, text
 from ttd.images import read_image
 from ttd.inference.options import Options
-from ttd.schema import count, each, fields, number, text
 
 if TYPE_CHECKING:
     from PIL import Image

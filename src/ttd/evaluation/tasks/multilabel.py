@@ -23,9 +23,9 @@ from ttd.evaluation.metrics import (
     weighted_average_precisions,
 )
 from ttd.evaluation.report.panels import ItemPanels, marked, photo_panel
+from ttd.files.schema import each, fields, integer, number, within
 from ttd.images import read_image
 from ttd.inference.options import Options
-from ttd.schema import each, fields, integer, number, within
 from ttd.tagger import Selection
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from ttd.evaluation.bootstrap import Statistic, mean_of
 from ttd.evaluation.datasets.refcoco import ReferSet
 from ttd.evaluation.metrics import MaskCounts, mask_counts
 from ttd.evaluation.report.panels import ItemPanels, outcome_panel, photo_panel
+from ttd.files.schema import count, each, entries, fields, integer, within
 from ttd.images import read_image
 from ttd.inference.options import Options
-from ttd.schema import count, each, entries, fields, integer, within
 from ttd.text.embeddings import shortened
 
 _RECORD = fields({"expressions": each(entries(integer, count, count, count)), "pixels": within(1, 1 << 53, integer)})

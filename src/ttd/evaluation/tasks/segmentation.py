@@ -23,10 +23,10 @@ from ttd.evaluation.datasets.labels import (
 )
 from ttd.evaluation.metrics import IGNORED, class_scores, confusion_matrix
 from ttd.evaluation.report.panels import ItemPanels, class_panel, photo_panel
+from ttd.files.schema import count, each, entries, fields, integer, text, within
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
-from ttd.schema import count, each, entries, fields, integer, text, within
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -20,12 +20,12 @@ from ttd.evaluation.metrics import MaskCounts, Overlap, TagCounts, mask_counts
 from ttd.evaluation.report.panels import ItemPanels, MarkedWords, heat_panel, marked, outcome_panel, photo_panel
 from ttd.evaluation.tasks.score_table import PresentAboveAbsent
 from ttd.evaluation.tasks.tag_tables import Decided, Sweep, TagRow, TextTags, decide, decided
+from ttd.files.schema import count, each, entries, fields, flag, mapping, number, optional, text
 from ttd.images import read_image
 from ttd.inference.dense import Scale
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
 from ttd.negatives import digest
-from ttd.schema import count, each, entries, fields, flag, mapping, number, optional, text
 from ttd.scoring import SCORES
 from ttd.tagger import Selection
 from ttd.text.words import is_stop_word, is_unspaced

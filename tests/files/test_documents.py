@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ttd
-from ttd.documents import MOST_LEVELS, parse_json, parse_toml, read_json, read_toml
 from ttd.errors import InputError, ModelError
-from ttd.schema import (
+from ttd.files.documents import MOST_LEVELS, parse_json, parse_toml, read_json, read_toml
+from ttd.files.schema import (
     Misfit,
     any_number,
     any_text,

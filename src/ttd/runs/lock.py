@@ -31,11 +31,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from ttd import schema
-from ttd.documents import parse_json
 from ttd.errors import InputError
-from ttd.files import may_run, remove_leftovers
-from ttd.schema import Misfit
+from ttd.files import may_run, remove_leftovers, schema
+from ttd.files.documents import parse_json
+from ttd.files.schema import Misfit
 
 log = logging.getLogger(__name__)
 

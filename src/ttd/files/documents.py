@@ -1,7 +1,7 @@
 """JSON and TOML: the only place where such texts are read, and where each value in them is checked.
 
-A file may come from anyone: its size and nesting are bounded, and a schema (`ttd.schema`) says what each value must
-be. Whatever does not fit ends as one sentence with the file, the place in it and a remedy:
+A file may come from anyone: its size and nesting are bounded, and a schema (`ttd.files.schema`) says what each value
+must be. Whatever does not fit ends as one sentence with the file, the place in it and a remedy:
 
     read_json(path, fields({"settings": mapping(), "seed": integer}), remedy="run the command again")
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ttd.errors import InputError, TTDError
-from ttd.schema import Misfit, Schema, brief, shown
+from ttd.files.schema import Misfit, Schema, brief, shown
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ttd.errors import InputError
-from ttd.results_file import ResultsFile, json_line
+from ttd.runs.results_file import ResultsFile, json_line
 
 
 def written(path: Path, ids: list[str], settings: dict[str, object] | None = None) -> None:

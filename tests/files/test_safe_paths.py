@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ttd.errors import InputError
-from ttd.safe_paths import (
+from ttd.files.safe_paths import (
     check_name,
     check_path,
     file_below,

@@ -2,7 +2,7 @@
 reading ahead.
 
 A run can be killed at any moment and is started again by the same command. That needs three things: results appear
-whole or not at all (`ttd.files`), one process at a time works on a part (`ttd.run_lock`), and a unit of work needs
+whole or not at all (`ttd.files`), one process at a time works on a part (`ttd.runs.lock`), and a unit of work needs
 nothing but itself, so any process may do it, now or after a kill.
 """
 
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from ttd._version import __version__
-from ttd.documents import as_read_back
 from ttd.errors import InputError
 from ttd.files import check_there, whole_file
+from ttd.files.documents import as_read_back
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -198,7 +198,7 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str:
     """The commit of the checkout that this package is in, with a mark where files were changed; "" where it is none."""
-    folder = Path(__file__).resolve().parents[2]
+    folder = Path(__file__).resolve().parents[3]
     if not (folder / ".git").exists():
         return ""
     git = ["git", "-C", str(folder)]

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.data.samples import image
-from tests.test_safe_paths import HOSTILE_NAMES, HOSTILE_PATHS
+from tests.files.test_safe_paths import HOSTILE_NAMES, HOSTILE_PATHS
 from ttd.annotate.agreement import agreement
 from ttd.annotate.queue import Queue
 from ttd.cli.output import Place

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ttd.documents import parse_json, read_json, refused
 from ttd.errors import InputError
 from ttd.files import whole_file
-from ttd.runs import ALONE, Ranks, Skipped, differences, versions
-from ttd.schema import Misfit, Schema, any_text, anything, each, entries, fields, mapping
+from ttd.files.documents import parse_json, read_json, refused
+from ttd.files.schema import Misfit, Schema, any_text, anything, each, entries, fields, mapping
+from ttd.runs.engine import ALONE, Ranks, Skipped, differences, versions
 
 _RUN, _LINE = fields({"settings": mapping()}), fields({"id": any_text})
 _NOTE = each(entries(any_text, any_text))

@@ -21,16 +21,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.samples import write_shards
-from ttd import run_lock
 from ttd.cli import cli
 from ttd.errors import InputError
-from ttd.run_lock import Holder, RunLock
+from ttd.runs import lock as run_lock
+from ttd.runs.lock import Holder, RunLock
 
 # Holds a lock until its stdin is closed, or until it is killed; SYSTEM=none: on a disk without the system's locks.
 HOLDER = """
 import errno, fcntl, os, sys
 from pathlib import Path
-from ttd import run_lock
+from ttd.runs import lock as run_lock
 run_lock.RENEW_SECONDS, run_lock._HANDOVER_SECONDS = 0.05, 0.1
 if os.environ.get("SYSTEM") == "none":
     def refuse(*arguments):
