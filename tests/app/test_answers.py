@@ -110,6 +110,24 @@ def test_an_image_is_encoded_once_for_all_that_concerns_no_view(
     assert len(encodings) == both + 1  # the base had seen it
 
 
+def test_a_visitor_chooses_the_method(pool: ModelPool, question: Question) -> None:
+    expected = answer(pool, question)
+    by_gem = replace(question, method="gem")
+    for asked in (by_gem, replace(by_gem, adapter="changed")):
+        found = answer(pool, asked)
+        assert found.newly_encoded
+        assert not answer(pool, asked).newly_encoded
+    heat, rounding = caption_heat(
+        TTD(ttd.load("mini").encoder.with_method("gem")), question.path or "", question.caption
+    )
+    assert largest_difference(answer(pool, by_gem).captions[0].heat, heat) <= rounding
+    assert largest_difference(answer(pool, question).captions[0].heat, expected.captions[0].heat) <= rounding
+    assert largest_difference(heat, expected.captions[0].heat) > 0.05
+    for name in ("proxyclip", "none"):
+        with pytest.raises(InputError, match="choose from the list"):
+            answer(pool, replace(question, method=name))
+
+
 def test_before_and_after_stand_side_by_side(pool: ModelPool, question: Question, adapter: Path) -> None:
     found = answer(pool, replace(question, adapter="changed"))
     before, after = found.captions

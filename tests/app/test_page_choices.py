@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ttd.app.models import NO_ADAPTER, PageChoices
+from ttd.app.models import NO_ADAPTER, OWN_METHOD, PageChoices
+from ttd.encoders.methods import find_method
 from ttd.errors import InputError
 
 
@@ -27,6 +28,18 @@ def test_a_visitor_cannot_name_another_model(model: str, adapter: str) -> None:
 
 
 def test_only_what_is_there_is_offered() -> None:
+    offered = PageChoices.of(["mini"]).methods
+    assert offered[0] == OWN_METHOD
+    assert {"gem", "naclip"} < set(offered)
+    assert not {"proxyclip", "trident"} & set(offered)
+    one, both = (PageChoices.of(["mini"], proxy_model=names) for names in ("dino", "dino,sam"))
+    assert "proxyclip" in one.methods
+    assert "trident" not in one.methods
+    for name in ("proxyclip", "trident"):
+        assert both.method(name).second_backbone is not None
+        assert both.method(name).second_backbone == find_method(name).with_second_backbone("dino,sam").second_backbone
+        with pytest.raises(InputError, match="choose from the list"):
+            PageChoices.of(["mini"]).method(name)
     assert "sam" not in PageChoices.of(["mini"]).refinements
     assert "sam" in PageChoices.of(["mini"], sam_model="sam-hq").refinements
     with pytest.raises(InputError, match="at least one model"):

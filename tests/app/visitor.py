@@ -97,8 +97,9 @@ class Visitor:
         """The answer to the Show button about an uploaded file."""
         data = {
             "path": {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": Path(path).name},
-            "caption": caption, "tags": "", "model": "mini", "adapter": "none", "protocol": "default",
-            "refine": "as the protocol", "threshold": 0.5, "score": "s_pixel", "stop_words": False, "background": True,
+            "caption": caption, "tags": "", "model": "mini", "adapter": "none", "method": "the model's own",
+            "protocol": "default", "refine": "as the protocol", "threshold": 0.5, "score": "s_pixel",
+            "stop_words": False, "background": True,
         }  # fmt: skip
         status, said = self.join("ttd-go", "click", list({**data, **fields}.values()))
         assert status == 200, said

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ttd.app.models import NO_ADAPTER, ModelInUse, ModelPool, PageImage
+from ttd.app.models import NO_ADAPTER, OWN_METHOD, ModelInUse, ModelPool, PageImage
 from ttd.encoders.loading.catalogue import IN_PACKAGE, find_entry
 from ttd.errors import InputError
 from ttd.inference.options import Options
@@ -36,6 +36,7 @@ class Question:
         caption: any text.
         tags: names to segment by, separated by commas; empty: the caption's selected words.
         model, adapter: labels of `PageChoices`.
+        method: one of `PageChoices.methods`.
         protocol, refine: names; `AS_PROTOCOL` leaves the refinement to the protocol.
         threshold: 0..1, of the caption's map and of the background.
         score: one of `ttd.scoring.SCORES`.
@@ -48,6 +49,7 @@ class Question:
     tags: str = ""
     model: str = "mini"
     adapter: str = NO_ADAPTER
+    method: str = OWN_METHOD
     protocol: str = "default"
     refine: str = AS_PROTOCOL
     threshold: float = 0.5
@@ -166,7 +168,7 @@ def answer(pool: ModelPool, question: Question, *, threshold_only: bool = False)
     names = question.names()
     start = time.perf_counter()
     adapted = question.adapter != NO_ADAPTER
-    with pool.use(question.model, question.adapter) as model:
+    with pool.use(question.model, question.adapter, question.method) as model:
         image = model.encode(path, options)
         tagging = _tag(model, image, question)
         words = None if threshold_only else _words(model, image, tagging)
@@ -176,7 +178,7 @@ def answer(pool: ModelPool, question: Question, *, threshold_only: bool = False)
         vocabulary = model.ttd.encoder.vocabulary
     newly_encoded = image.newly_encoded
     if adapted:
-        with pool.use(question.model, NO_ADAPTER) as model:
+        with pool.use(question.model, NO_ADAPTER, question.method) as model:
             base = model.encode(path, options)
             captions.insert(0, _caption(model, base, question, f"before: {question.model}"))
             newly_encoded = newly_encoded or base.newly_encoded
@@ -213,7 +215,7 @@ def download(pool: ModelPool, question: Question) -> PageDownload:
     """Segments at the image's own size, otherwise with the settings of `answer`."""
     path = question.check()
     names = question.names()
-    with pool.use(question.model, question.adapter) as model:
+    with pool.use(question.model, question.adapter, question.method) as model:
         image = model.encode(path, question.options(pool.choices.sam_model))
         tagging = _tag(model, image, question)
         full = image.full(path)

@@ -64,7 +64,7 @@ class Events:
         self._pool = pool
         self._examples = [(str(e.path), e.caption, e.tags) for e in examples]
         self._fields = fields
-        names = ("path", "caption", "tags", "model", "adapter", "protocol", "refine", "threshold", "score")
+        names = ("path", "caption", "tags", "model", "adapter", "method", "protocol", "refine", "threshold", "score")
         self._names = (*names, "stop_words", "background")
         self._inputs = [self._fields[name] for name in self._names]
         self._numbers = itertools.count(1)
@@ -82,7 +82,7 @@ class Events:
         for event in (f["go"].click, f["caption"].submit):
             event(self.show, self._inputs, whole, **plain)
         f["path"].upload(self.upload, [f["good"], *self._inputs], [f["path"], f["good"], *whole], **plain)
-        for name in ("refine", "score", "stop_words"):
+        for name in ("method", "refine", "score", "stop_words"):
             f[name].input(self.show, self._inputs, whole, **latest)
         for name in ("model", "adapter", "protocol"):
             f[name].input(self.switch, self._inputs, [f["threshold"], *whole], **latest)
@@ -143,7 +143,12 @@ class Events:
         def parts() -> list[Any]:
             choices = self._pool.choices
             choices.names(given["model"], given["adapter"])
-            if given["protocol"] not in choices.protocols or given["refine"] not in (AS_PROTOCOL, *choices.refinements):
+            offered = {
+                "method": choices.methods,
+                "protocol": choices.protocols,
+                "refine": (AS_PROTOCOL, *choices.refinements),
+            }
+            if any(given[name] not in values for name, values in offered.items()):
                 raise InputError("This link names settings that this page does not have.")
             if "threshold" not in asked:
                 given["threshold"] = threshold_of(self._pool, given["model"], given["adapter"], given["protocol"])

@@ -13,7 +13,7 @@ from ttd.app.downloads import DOWNLOADS
 from ttd.app.events import WAITING, Events
 from ttd.app.examples import Example
 from ttd.app.html import notice
-from ttd.app.models import NO_ADAPTER, ModelPool
+from ttd.app.models import NO_ADAPTER, OWN_METHOD, ModelPool
 from ttd.app.viewer import SCRIPT
 from ttd.scoring import SCORES
 
@@ -100,6 +100,7 @@ def _more(pool: ModelPool, examples: Sequence[Example]) -> dict[str, Any]:
                 elem_id="ttd-adapter",
                 visible=bool(choices.adapters),
             )
+        fields["method"] = gr.Dropdown(choices.methods, value=OWN_METHOD, label="Method", elem_id="ttd-method")
         fields["threshold"] = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of masks", elem_id="ttd-threshold")
         fields["protocol"] = gr.Dropdown(choices.protocols, value="default", label="Protocol", elem_id="ttd-protocol")
         fields["refine"] = gr.Dropdown(

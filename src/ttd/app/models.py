@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ttd.app.uploads import digest, read_upload
+from ttd.encoders.methods import Method, find_method, known_methods
 from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.inference.protocols import PROTOCOLS
@@ -24,6 +25,7 @@ from ttd.model import TTD
 from ttd.viz.overlays import bounded
 
 NO_ADAPTER = "none"
+OWN_METHOD = "the model's own"
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,22 @@ class PageChoices:
         models: label -> name for `ttd.load`, at least one; the first is the default.
         adapters: label -> name; may be empty.
         sam_model: SAM-HQ's name for `refine="sam"`; None: not offered.
+        proxy_model: second backbones, "PROXY" or "PROXY,SAM"; methods that need others are not offered.
     """
 
     models: dict[str, str]
     adapters: dict[str, str]
     sam_model: str | None = None
+    proxy_model: str | None = None
 
     @classmethod
-    def of(cls, models: Sequence[str], adapters: Sequence[str] = (), sam_model: str | None = None) -> PageChoices:
+    def of(
+        cls,
+        models: Sequence[str],
+        adapters: Sequence[str] = (),
+        sam_model: str | None = None,
+        proxy_model: str | None = None,
+    ) -> PageChoices:
         """The choices for names from the command line.
 
         Raises:
@@ -49,7 +59,7 @@ class PageChoices:
         """
         if not models:
             raise InputError("the page needs at least one model: name one with --model")
-        return cls(labelled(models), labelled(adapters), sam_model)
+        return cls(labelled(models), labelled(adapters), sam_model, proxy_model)
 
     @property
     def adapter_labels(self) -> list[str]:
@@ -62,6 +72,22 @@ class PageChoices:
         crf = ["crf"] if find_spec("pydensecrf") is not None else []
         sam = ["sam"] if self.sam_model else []
         return ["none", "pamr", *crf, *sam]
+
+    @property
+    def methods(self) -> list[str]:
+        """The model's own method, then all whose packages and second backbones are there."""
+        return [OWN_METHOD, *(one.name for one in known_methods() if one.installed and one.served_by(self.proxy_model))]
+
+    def method(self, name: str) -> Method:
+        """The method of that name, beside the page's second backbones.
+
+        Raises:
+            InputError: it is not offered.
+        """
+        if name not in self.methods[1:]:
+            raise InputError(f"{name!r} is not one of the methods of this page: choose from the list")
+        found = find_method(name)
+        return found if found.second_backbone is None else found.with_second_backbone(str(self.proxy_model))
 
     @property
     def protocols(self) -> list[str]:
@@ -108,11 +134,21 @@ class LoadedModel:
 
     Attributes:
         number: another one for every loaded model of a pool.
+        others: the same model with other methods, by their names: the same towers, so the same lock.
     """
 
     ttd: TTD
     number: int
     lock: Lock = field(default_factory=Lock)
+    others: dict[str, LoadedModel] = field(default_factory=dict)
+
+    def with_method(self, method: Method) -> LoadedModel:
+        """This model with another method; raises `ModelError` where the model takes none."""
+        with self.lock:
+            if method.name not in self.others:
+                encoder: Any = self.ttd.encoder
+                self.others[method.name] = replace(self, ttd=TTD(encoder.with_method(method)))
+            return self.others[method.name]
 
 
 @dataclass(frozen=True)
@@ -134,7 +170,8 @@ class PageImage:
     @property
     def bytes(self) -> int:
         """The approximate size in memory."""
-        values = (value for view in self.shown.views for value in vars(view.features).values())
+        features = (view.features for view in self.shown.views)
+        values = (value for one in features for value in (*vars(one).values(), *one.extras.values()))
         pixels = sum(image.width * image.height * 3 for image in (self.shown.image, self.canvas))
         return pixels + sum(value.nbytes for value in values if isinstance(value, Tensor))
 
@@ -160,13 +197,15 @@ class ModelPool:
         self._encoded: LRUCache[tuple[Any, ...], PageImage] = LRUCache(ENCODED_BYTES, lambda image: image.bytes)
 
     @contextmanager
-    def use(self, model: str, adapter: str) -> Iterator[ModelInUse]:
-        """The model with two labels, for this thread alone while the block runs.
+    def use(self, model: str, adapter: str, method: str = OWN_METHOD) -> Iterator[ModelInUse]:
+        """The model with two labels and a method, for this thread alone while the block runs.
 
         Raises:
             TTDError: it is not offered, or cannot be loaded.
         """
+        chosen = None if method == OWN_METHOD else self.choices.method(method)
         loaded = self.get(model, adapter)
+        loaded = loaded if chosen is None else loaded.with_method(chosen)
         with loaded.lock:
             yield ModelInUse(loaded, self._encoded)
 
@@ -201,7 +240,7 @@ class ModelInUse:
             options: of `TTD.encode`; only its view settings (size, windows, ...) are part of the cache's key.
         """
         view = options.view
-        key = (self._number, digest(path), *view.values())
+        key = (self._number, self.ttd.encoder.method_name, digest(path), *view.values())
         cached = self._encoded.get(key)
         image = cached
         if image is None:

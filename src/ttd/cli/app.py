@@ -68,8 +68,15 @@ class AppOptions:
 
     def encoder(self) -> dict[str, Any]:
         """How a model is loaded: options of `ttd.load`."""
-        names = ("adapter_scale", "method", "calibration", "proxy_model", "device", "dtype")
-        return {name: getattr(self, name) for name in names}
+        names = ("adapter_scale", "method", "calibration", "device", "dtype")
+        found = {name: getattr(self, name) for name in names}
+        if self.method is not None and self.proxy_model is not None:
+            from ttd.encoders.methods import find_method
+
+            # The page's other methods may need the second backbone that the first one does without.
+            needs = find_method(self.method).second_backbone is not None
+            found["proxy_model"] = self.proxy_model if needs else None
+        return found
 
 
 # --adapter is the page's own: there it may be named several times, and is chosen on the page.
@@ -140,7 +147,7 @@ def app(given: AppOptions) -> None:
     ttd app --host 0.0.0.0 --user anna             (asks for a password)
     ttd app --space my-space                       (a folder to push to a Hugging Face Space)
 
-    Only the models and adapters named here can be chosen on the page.
+    Only the models, adapters and second backbones (--proxy-model PROXY,SAM) named here can be chosen on the page.
     """
     given.check()
     adapters = given.adapters
@@ -153,22 +160,31 @@ def app(given: AppOptions) -> None:
         return
     access = given.access()
     access.check_free()
-    pool = _pool(given.models, adapters, given.sam_model, given.encoder())
+    pool = _pool(given.models, adapters, given.sam_model, given.proxy_model, given.encoder())
     annotate = {"data": given.annotate, "out": given.out, "images": given.images, "sam": given.sam_model}
     _serve(pool, access, given.examples, {**annotate, "every_caption": given.every_caption} if given.annotate else None)
 
 
 def _pool(
-    models: tuple[str, ...], adapters: tuple[str, ...], sam_model: str | None, encoder: dict[str, Any]
+    models: tuple[str, ...],
+    adapters: tuple[str, ...],
+    sam_model: str | None,
+    proxy_model: str | None,
+    encoder: dict[str, Any],
 ) -> ModelPool:
-    """The models, the first of them loaded, so that a wrong name ends the command before a page opens."""
+    """The models, the first of them and second backbones loaded: a wrong name ends the command before a page opens."""
     import ttd
     from ttd.app.models import ModelPool, PageChoices
 
-    choices = PageChoices.of(models, adapters, sam_model)
+    choices = PageChoices.of(models, adapters, sam_model, proxy_model)
     pool = ModelPool(choices, lambda name, adapter: ttd.load(name, adapter=adapter, **encoder))
-    with pool.use(next(iter(choices.models)), ""):
-        return pool
+    first = next(iter(choices.models))
+    takes_method = pool.get(first, "").ttd.encoder.takes_method
+    for name in choices.methods[1:] if takes_method and proxy_model is not None else ():
+        if choices.method(name).second_backbone is not None:
+            with pool.use(first, "", name) as used:
+                used.ttd.encoder.second_backbone()  # type: ignore[operator]
+    return pool
 
 
 def _serve(pool: ModelPool, access: Access, examples: str | None, annotate: dict[str, Any] | None) -> None:

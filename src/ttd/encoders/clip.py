@@ -239,6 +239,14 @@ class CLIPEncoder(CLIPTowers):
         """The method's, where it gives no cosines, else what suits OpenAI's CLIPs."""
         return self.method.calibration or super().default_calibration
 
+    def second_backbone(self) -> Any:
+        """What the method's `second_backbone` made on this device, loaded where it is not yet; None without one.
+
+        Raises:
+            ModelError: it is missing, damaged, or of another kind.
+        """
+        return None if self._second is None else self._second(self.device)
+
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last."""
         return self.encode_windows(pixels, None)
@@ -369,7 +377,7 @@ class CLIPEncoder(CLIPTowers):
             self.std,
             None if places is None else places.to(pixels.device),
             image,
-            None if self._second is None else self._second(pixels.device),
+            self.second_backbone(),
             encode_text=self.encode_text,
         )
 

@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +162,7 @@ class Method:
             `context.places`, and gives `Patches` of the whole image, `[1,h'*w',D]`.
         calibration: of what `similarity` or `finish` gives, where that is not a cosine; None: the model's.
         uses_query: whether the last block's q takes part in `patches`, so that training reaches it.
+        package: that its hooks import, where it is none that everybody has.
     """
 
     name: str
@@ -176,6 +179,18 @@ class Method:
     together: bool = False
     uses_query: bool = True
     calibration: Calibration | None = None
+    package: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether its `package` is there."""
+        return not self.package or find_spec(self.package) is not None
+
+    def served_by(self, names: str | None) -> bool:
+        """Whether all its second backbones are among those named, "PROXY" or "PROXY,SAM"; one without needs none."""
+        if self.second_backbone is None:
+            return True
+        return names is not None and len(names.split(",")) >= getattr(self.second_backbone, "count", sys.maxsize)
 
     def with_second_backbone(self, name: str | Path) -> Method:
         """The same method beside another second backbone, by the name that its `second_backbone.named` takes.

@@ -162,6 +162,7 @@ for _name, _similarity, _use in (
             finish=Vote(),
             positions=enlarged_positions,
             every_state=True,
+            package="sklearn",
         ),
         __name__,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -117,11 +117,12 @@ class NamedBackbone:
     """`Method.second_backbone` by name; another one takes its place by `--proxy-model`."""
 
     name: str | Path
+    count: ClassVar[int] = 1
 
     def __call__(self, device: torch.device) -> SecondBackbone:
         """See `load_second_backbone`."""
         return load_second_backbone(self.name, device)
 
     def named(self, name: str | Path) -> NamedBackbone:
-        """Another one."""
-        return NamedBackbone(name)
+        """Another one; of "PROXY,SAM" the first."""
+        return NamedBackbone(str(name).partition(",")[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class NamedBackbones:
 
     proxy: str | Path
     sam: str | Path
+    count: ClassVar[int] = 2
 
     def __call__(self, device: torch.device) -> Backbones:
         """Both, frozen."""
