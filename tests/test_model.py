@@ -39,7 +39,7 @@ from ttd.inference.protocols import PROTOCOLS, Options
 from ttd.inference.protocols import options as find_options
 from ttd.inference.stitching import Block, Stitched
 from ttd.refine import SAMRefiner
-from ttd.tagger import Selection
+from ttd.selection import Selection
 
 # Of maps of colours, which range over more than half of the scale.
 ROUNDING = float_tolerance(torch.float32, COLOURS, scale=2)

@@ -21,8 +21,8 @@ from ttd.evaluation.datasets.tagmask_from_coco import WordList
 from ttd.inference.views import encode_views
 from ttd.negatives import MOST, NegativeWords, akin, caption_words, listed_words, read_words
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
-from ttd.scoring import percentiles, select_above_negatives, select_tags
-from ttd.tagger import Selection
+from ttd.scoring import percentiles, select_above_negatives
+from ttd.selection import Selection, select_tags
 from ttd.text.words import is_stop_word
 
 # ------------------------------------------------------------------ the rule
@@ -260,7 +260,7 @@ def test_the_tensors_under_it(model: TTD) -> None:
         ({"negatives": []}, "at least one"),
         ({"negatives": "dog"}, "list of words"),
         ({"negatives": ["reds", "infrared"]}, "caption's own"),
-        ({"score": "s_image"}, "compares s_pixel"),
+        ({"score": "s_image"}, "is for s_pixel, not for s_image"),
         ({"rule": "gap", "negatives": ["dog"]}, 'for the rule "negatives"'),
     ],
 )

@@ -12,7 +12,6 @@ from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 from ttd.scoring import (
     SCORES,
-    default_rule,
     mean_feature,
     min_max_scores,
     s_image,
@@ -21,11 +20,10 @@ from ttd.scoring import (
     s_seg,
     s_text,
     select_largest_gap,
-    select_tags,
     select_threshold,
     softmax_scores,
 )
-from ttd.tagger import Selection
+from ttd.selection import Selection, default_rule, select_tags
 
 SIM = torch.rand(2, 5, 3, 4) * 2 - 1
 # Few distinct values, so that equal scores and equal drops come up often.

@@ -17,7 +17,8 @@ from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.inference.views import View, ViewsOnDemand, encode_views
-from ttd.tagger import Selection, candidates, score_words, tag_batch
+from ttd.selection import Selection
+from ttd.tagger import candidates, score_words, tag_batch
 
 GAP = Selection("s_pixel", "gap", 0.5)
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from ttd.model import TTD, load
     from ttd.refine.base import Refiner, register_refiner
     from ttd.results import Segmentation, TaggedWord, Tagging
-    from ttd.scoring import select_tags
-    from ttd.tagger import Selection
+    from ttd.selection import Selection, SelectionRule, register_rule, select_tags
     from ttd.text.words import Word, split_words
 
 __all__ = [
@@ -47,6 +46,7 @@ __all__ = [
     "Refiner",
     "Segmentation",
     "Selection",
+    "SelectionRule",
     "TTDError",
     "TaggedWord",
     "Tagging",
@@ -59,6 +59,7 @@ __all__ = [
     "register_loss_term",
     "register_method",
     "register_refiner",
+    "register_rule",
     "select_tags",
     "split_words",
 ]
@@ -81,10 +82,12 @@ _HOMES = {
     "Refiner": "ttd.refine.base",
     "register_refiner": "ttd.refine.base",
     "Segmentation": "ttd.results",
-    "Selection": "ttd.tagger",
+    "Selection": "ttd.selection",
     "TaggedWord": "ttd.results",
     "Tagging": "ttd.results",
-    "select_tags": "ttd.scoring",
+    "SelectionRule": "ttd.selection",
+    "register_rule": "ttd.selection",
+    "select_tags": "ttd.selection",
     "Word": "ttd.text.words",
     "split_words": "ttd.text.words",
 }

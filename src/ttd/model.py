@@ -33,7 +33,8 @@ from ttd.inference.stitching import Stitched
 from ttd.inference.views import EncodedImage, View, average
 from ttd.negatives import NegativeWords, listed_words
 from ttd.results import Segmentation, Tagging
-from ttd.tagger import Selection, candidates, compare, find_selection, score_words, tag_batch
+from ttd.selection import Selection, find_selection
+from ttd.tagger import candidates, compare, score_words, tag_batch
 from ttd.text.disk import TextCache
 from ttd.text.embeddings import RepeatableTexts, Texts
 from ttd.text.templates import templates
@@ -422,9 +423,9 @@ class TTD:
             negatives: `[K,C]`, embeddings of the words to compare with, for the rule "negatives".
         """
         rule = find_selection(selection)
-        if rule.rule == "negatives":
+        if rule.found.negatives:
             if negatives is None:
-                raise InputError('the rule "negatives" needs the embeddings of negative words')
+                raise InputError(f'the rule "{rule.rule}" needs the embeddings of negative words')
             scores, compared = compare(self.encoder, views, text, negatives, rule, valid)
             return scores, rule.select(compared.percentile, valid)
         if rule.needs_caption and caption is None:
@@ -457,7 +458,7 @@ class TTD:
 
     def _null(self, selection: Selection) -> NegativeWords | None:
         """The words that a selection compares with, prepared once for all calls with the same ones."""
-        if selection.rule != "negatives":
+        if not selection.found.negatives:
             return None
         asked = selection.negatives
         if self._negatives is None or self._negatives[0] != asked:

@@ -134,8 +134,6 @@ SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
 """How words are scored, see `ttd.scoring`."""
 TABLE_FORMS = ("long", "nested")
 """Of the table of visible words, see `ttd.data.word_table`."""
-RULES = ("gap", "softmax", "min-max", "calibrated", "threshold", "negatives")
-"""How scored words are selected, see `ttd.tagger.Selection`."""
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -173,6 +171,12 @@ LOSS_TERMS: Registry[Any] = Registry(
     # The other settings of the config's section `loss`.
     reserved=("mean", "maps", "negatives", "negatives_weight", "relative", "floor", "compared"),
 )
+RULES: Registry[Any] = Registry(
+    "selection",
+    "ttd.rules",
+    dict.fromkeys(("gap", "softmax", "min-max", "calibrated", "threshold", "negatives"), "ttd.selection"),
+)
+"""How scored words are selected, see `ttd.selection.SelectionRule`."""
 DATASETS: Registry[Any] = Registry(
     "data set",
     "ttd.datasets",

@@ -7,17 +7,11 @@ lengths share a batch through `valid`, bool `[...,N]`; what is not valid never w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ttd.encoders.calibration import OPENAI_LIKE, Calibration
 from ttd.errors import InputError
-from ttd.registry import RULES as RULES
 from ttd.registry import SCORES as SCORES
 
 
@@ -92,7 +86,7 @@ def s_seg(sim: Tensor, valid: Tensor | None = None, inside: Tensor | None = None
 
 def softmax_scores(scores: Tensor, logit_scale: float, valid: Tensor | None = None) -> Tensor:
     """Cosines `[...,N]` -> shares in 0..1: softmax over the caption's words at the logit scale (as CaSED)."""
-    scores = _checked(scores, valid)
+    scores = checked(scores, valid)
     logits = scores * logit_scale
     if valid is not None:
         logits = logits.masked_fill(~valid, torch.finfo(logits.dtype).min)
@@ -102,7 +96,7 @@ def softmax_scores(scores: Tensor, logit_scale: float, valid: Tensor | None = No
 
 def min_max_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
     """Scores `[...,N]` -> 0..1 between the caption's lowest and highest; all equal become 1."""
-    scores = _checked(scores, valid)
+    scores = checked(scores, valid)
     low, high = _range(scores, valid)
     flat = high == low
     scaled = torch.where(flat, torch.ones_like(scores), (scores - low) / (high - low + flat))
@@ -124,7 +118,7 @@ def select_largest_gap(scores: Tensor, valid: Tensor | None = None) -> Tensor:
     Raises:
         InputError: a score is NaN or infinite.
     """
-    scores = _checked(scores, valid)
+    scores = checked(scores, valid)
     if scores.shape[-1] == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     if valid is not None:
@@ -160,7 +154,7 @@ def select_threshold(
     Raises:
         InputError: a score is NaN or infinite.
     """
-    scores = _checked(scores, valid)
+    scores = checked(scores, valid)
     if scores.shape[-1] == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     selected = scores >= threshold
@@ -190,7 +184,7 @@ def percentiles(
     counts = torch.ones_like(negatives, dtype=torch.bool) if negatives_valid is None else negatives_valid
     if negatives.shape[-1] == 0 or not bool(counts.any(-1).all()):
         raise InputError("an image has no negative words to compare with: give words that its caption does not have")
-    scores, null = _checked(scores, valid), _checked(negatives, counts)
+    scores, null = checked(scores, valid), checked(negatives, counts)
     beaten = (scores[..., None] > null[..., None, :]) & counts[..., None, :]  # (..., N, K)
     # Multiplied first: 9 of 10 is exactly 90, whatever float32 makes of 0.9.
     found = (100 * beaten.sum(-1)).float() / counts.sum(-1, keepdim=True).float()
@@ -227,79 +221,17 @@ def check_percentile(percentile: float) -> None:
         raise InputError(f"a percentile of the negative words' scores lies in 0..100, not {percentile}")
 
 
-def select_tags(
-    scores: Tensor | NDArray[np.floating] | Sequence[float],
-    rule: str = "gap",
-    *,
-    threshold: float = 0.5,
-    logit_scale: float = 100.0,
-    calibration: Calibration = OPENAI_LIKE,
-    valid: Tensor | None = None,
-) -> Tensor:
-    """Select by name.
-
-    Args:
-        scores: `[...,N]`; raw cosines, or shares for "threshold".
-        rule: "gap"; or a threshold on "softmax" or "min-max" scaled or "calibrated" scores, or on the scores as they
-            are ("threshold"). For "negatives" there is `select_above_negatives`.
-        threshold: for all but "gap".
-        logit_scale: for "softmax".
-        calibration: for "calibrated".
-        valid: bool `[...,N]`.
-
-    Returns:
-        bool `[...,N]`.
-
-    Raises:
-        InputError: an unknown rule, or a score that is NaN or infinite.
-    """
-    scores = torch.as_tensor(scores)
-    if rule == "negatives":
-        raise InputError("this rule needs the negative words' scores: use select_above_negatives")
-    if rule == "gap":
-        return select_largest_gap(scores, valid)
-    scaled = scale_scores(scores, rule, logit_scale, valid, calibration)
-    return select_threshold(scaled, threshold, valid, each=rule == "calibrated")
-
-
-def scale_scores(
-    scores: Tensor,
-    how: str,
-    logit_scale: float,
-    valid: Tensor | None = None,
-    calibration: Calibration = OPENAI_LIKE,
-) -> Tensor:
-    """The scores `[...,N]` that a selection looks at: "softmax", "min-max", "calibrated" scale, others do not."""
-    if how == "softmax":
-        return softmax_scores(scores, logit_scale, valid)
-    if how == "min-max":
-        return min_max_scores(scores, valid)
-    if how == "calibrated":
-        p = calibration(_checked(scores, valid))
-        return p if valid is None else p.masked_fill(~valid, 0.0)
-    if how in ("threshold", "gap", "negatives"):
-        return scores
-    raise InputError(f"unknown selection {how!r}: choose from {', '.join(RULES)}")
-
-
-def default_rule(score: str) -> str:
-    """The rule of selection that the paper pairs with a score (section 3.1 and Table 9; "softmax" decided here).
-
-    Raises:
-        InputError: an unknown score.
-    """
-    if score not in SCORES:
-        raise InputError(f"unknown score {score!r}: choose from {', '.join(SCORES)}")
-    return {"s_pixel": "gap", "s_seg": "threshold"}.get(score, "softmax")
-
-
 def _cosines(one: Tensor, many: Tensor) -> Tensor:
     """`[...,C]` with `[...,N,C]` -> `[...,N]`, in float32."""
     return (normalize(many.float(), dim=-1) @ normalize(one.float(), dim=-1)[..., None])[..., 0]
 
 
-def _checked(scores: Tensor, valid: Tensor | None) -> Tensor:
-    """Float32 at least, every valid score finite; the others become 0."""
+def checked(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """Scores `[...,N]` in float32 at least, every valid one finite; the others become 0.
+
+    Raises:
+        InputError: a score is NaN or infinite.
+    """
     scores = scores if scores.dtype == torch.float64 else scores.float()
     if valid is not None:
         scores = scores.masked_fill(~valid, 0.0)

@@ -11,97 +11,23 @@ from torch import Tensor
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.inference.views import View, average, average_feature
-from ttd.negatives import PERCENTILE, NegativeWords
+from ttd.negatives import NegativeWords
 from ttd.results import TaggedWord, Tagging
 from ttd.scoring import (
-    RULES,
-    SCORES,
-    check_percentile,
-    default_rule,
     percentiles,
     s_image,
     s_image_text,
     s_pixel,
     s_seg,
     s_text,
-    scale_scores,
-    select_largest_gap,
-    select_threshold,
 )
+from ttd.selection import Selection
 from ttd.text.embeddings import shortened
 from ttd.text.words import Word, distinct, split_words
 
 # Cosine maps of this many words are held at a time (s_pixel), however long the caption is; a caption's words
 # and the most that it may borrow fit.
 WORDS_AT_ONCE = 640
-
-
-@dataclass(frozen=True)
-class Selection:
-    """How words are scored, and which of them count as tags of the image.
-
-    Attributes:
-        score: one of `ttd.scoring.SCORES`; the paper's is "s_pixel".
-        rule: one of `ttd.scoring.RULES`: "gap" (the paper's for "s_pixel"), a threshold on "softmax" or "min-max"
-            scaled scores, on what the model's calibration makes of cosines ("calibrated", each word by itself), or on
-            the scores as they are ("threshold"), or "negatives": what exceeds words that were not
-            said of the image (not in the paper; for "s_pixel"). "": the paper's for this score.
-        threshold: for all rules but "gap" and "negatives".
-        percentile: for "negatives", 0..100: of the negative words' scores, which a word must exceed.
-        negatives: for "negatives": the words to compare with, without those that are akin to the caption's own;
-            None: the package's list of visible things. See `ttd.negatives`.
-
-    Raises:
-        InputError: an unknown name, or a value out of range.
-    """
-
-    score: str = "s_pixel"
-    rule: str = ""
-    threshold: float = 0.5
-    percentile: float = PERCENTILE
-    negatives: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        usual = default_rule(self.score)
-        if self.rule and self.rule not in RULES:
-            raise InputError(f"unknown selection {self.rule!r}: choose from {', '.join(RULES)}")
-        object.__setattr__(self, "rule", self.rule or usual)
-        if self.rule == "negatives" and self.score != "s_pixel":
-            raise InputError(f'the rule "negatives" compares s_pixel, not {self.score}: leave one of them out')
-        if self.rule == "calibrated" and self.score == "s_seg":
-            raise InputError('the rule "calibrated" is for cosines, and s_seg is a share of the image: leave one out')
-        check_percentile(self.percentile)
-        if self.negatives is not None:
-            if self.rule != "negatives":
-                raise InputError('negative words are for the rule "negatives"')
-            if isinstance(self.negatives, str):
-                raise InputError("negatives must be a list of words")
-            object.__setattr__(self, "negatives", tuple(self.negatives))
-
-    @property
-    def needs_caption(self) -> bool:
-        """Whether the whole caption's embedding enters the score."""
-        return self.score in ("s_text", "s_image+s_text")
-
-    def select(self, scores: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The selection among scores `[...,N]` that `score_words` made; for "negatives" among percentiles."""
-        if self.rule == "gap":
-            return select_largest_gap(scores, valid)
-        if self.rule == "negatives":
-            selected = scores >= self.percentile
-            return selected if valid is None else selected & valid
-        return select_threshold(scores, self.threshold, valid, each=self.rule == "calibrated")
-
-
-def find_selection(given: Selection | str | None) -> Selection:
-    """A selection as it is, or by the name of a score or a rule; None is the paper's.
-
-    Raises:
-        InputError: no score and no rule has this name.
-    """
-    if isinstance(given, Selection):
-        return given
-    return Selection(score=given) if given in SCORES else Selection(rule=given or "")
 
 
 @dataclass(frozen=True)
@@ -164,7 +90,7 @@ def score_words(
     """
 
     def scaled(scores: Tensor) -> Tensor:
-        return scale_scores(scores, rule.rule, encoder.logit_scale, valid, encoder.calibration)
+        return rule.found.scaled(scores, valid, encoder.logit_scale, encoder.calibration)
 
     if rule.score == "s_pixel":
         return scaled(_best_cells(encoder, views, text))
@@ -192,7 +118,7 @@ def tag_batch(
 ) -> list[Tagging]:
     """Tag B images; every distinct word of the batch is encoded once, by `encode_text`.
 
-    `negatives` is needed where the rule is "negatives".
+    `negatives` is needed where the rule compares with them.
     """
     per_caption = [distinct(word.text for word in found) for found in words]
     every, _ = distinct(text for texts, _ in per_caption for text in texts)
@@ -310,4 +236,4 @@ def _tagging(
     if compared is not None:
         found = Tagging(caption, tagged, rule.score, rule.rule, compared.cut[row])
         return replace(found, percentile=rule.percentile, negatives=compared.count[row])
-    return Tagging(caption, tagged, rule.score, rule.rule, None if rule.rule == "gap" else rule.threshold)
+    return Tagging(caption, tagged, rule.score, rule.rule, rule.threshold if rule.found.threshold else None)

@@ -19,7 +19,7 @@ from PIL import Image
 from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.results import Segmentation, TaggedWord, Tagging
-from ttd.tagger import Selection
+from ttd.selection import Selection
 from ttd.text.words import split_words
 
 

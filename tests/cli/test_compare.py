@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.cli.test_eval import command
 from tests.evaluation import layouts
 from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_referring import write_refer
+from ttd.encoders.methods import find_method
 from ttd.errors import OtherBaseError
 from ttd.model import TTD
 
@@ -31,7 +33,10 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
         if adapter == "of-a" and name != "a":
             raise OtherBaseError("the adapter of-a was trained on another base")
         turn = {"a": 1, "b": 2}[name] + (int(adapter[-1]) if adapter and adapter[-1].isdigit() else 0)
-        return TTD(Oracle(["background", *titles[turn % 4 :], *titles[: turn % 4]]))
+        oracle = Oracle(["background", *titles[turn % 4 :], *titles[: turn % 4]])
+        oracle.method = options["method"] and find_method(options["method"])
+        oracle.default_refinement = oracle.method.refine if oracle.method else "none"
+        return TTD(oracle)
 
     segment = TTD.segment
 
@@ -111,7 +116,7 @@ def test_a_cell_is_a_run_of_ttd_eval(models: dict[str, int], tmp_path: Path) -> 
         (["--benchmark", "voc20={voc}/absent"], "is not a folder"),
         (["--benchmark", "voc20={voc}:x"], "is not a folder"),
         (["--benchmark", "voc20:val={voc}"], "leave --split"),
-        (["--benchmark", "coco-80={voc}", "--refine", "pamr"], ""),
+        (["--benchmark", "voc20={voc}", "--pamr-grid", "half"], "quarter"),
     ],
 )
 def test_wrong_use_ends_before_a_model_is_loaded(
@@ -133,3 +138,49 @@ def test_splits_are_columns_of_their_own(models: dict[str, int], tmp_path: Path)
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert {"refcoco:val mIoU", "refcoco:testA mIoU", "Avg. mIoU"} <= set(rows_of(tmp_path / "out")[0])
+
+
+SMALL = ("--size", 48, "--window", "none", "--scales", 1, "--no-flip", "--templates", "none")
+
+
+def test_without_a_protocol_each_method_follows_its_own(models: dict[str, int], tmp_path: Path) -> None:
+    """As `ttd eval` does: two rows by their authors' settings, one by the paper's."""
+    methods = [part for name in ("sclip", "naclip", "values") for part in ("--method", name)]
+    line = ["compare", "--benchmark", f"voc20={tmp_path / 'voc'}", "--model", "a", *methods, *SMALL, "--refine", "none"]
+    done = command(*line, "--csv", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    own = [(row["method"], row["protocol"]) for row in rows_of(tmp_path / "out")]
+    assert own == [("sclip", "sclip"), ("naclip", "naclip"), ("values", "paper")]
+    cell = tmp_path / "out/voc20/a,none,naclip,naclip"
+    alone = ["eval", "voc20", "--data", tmp_path / "voc", "--model", "a", "--method", "naclip", *SMALL]
+    asked = models["images"]
+    assert command(*alone, "--refine", "none", "--images", 0, "--out", cell).exit_code == 0
+    assert models["images"] == asked  # the same settings: the cell is complete
+
+
+def test_a_missing_refinement_ends_it_before_a_row_is_measured(
+    models: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second row's DenseCRF is asked for before the first row is measured."""
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    line = ["compare", "--benchmark", f"voc20={tmp_path / 'voc'}", "--model", "a", "--method", "values", *SMALL]
+    done = command(*line, "--method", "maskclip", "--out", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert "[crf]" in done.stderr
+    assert "--refine none" in done.stderr
+    assert (models["loaded"], models["images"]) == (0, 0)
+
+
+def test_options_go_to_the_benchmarks_that_take_them(models: dict[str, int], tmp_path: Path) -> None:
+    write_refer(tmp_path / "refer")
+    line = ["compare", "--benchmark", f"voc20={tmp_path / 'voc'}", "--benchmark", f"refcoco:val={tmp_path / 'refer'}"]
+    line += ["--model", "a", "--protocol", "default", "--size", 48, "--refine", "pamr"]
+    done = command(*line, "--area-threshold", 0.2, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    for name, is_cut in (("voc20", True), ("refcoco_val", False)):
+        (found,) = (tmp_path / "out").glob(f"{name.replace('_', '*')}/a,none,own,default/results.json")
+        options = json.loads(found.read_text())["settings"]["options"]["masks"]
+        assert (options["size"], options["refine"], options["area_threshold"]) == (48, "pamr", 0.2 if is_cut else None)
+    done = command(*line[:1], *line[3:], "--area-threshold", 0.2, "--out", tmp_path / "other")
+    assert done.exit_code == 2
+    assert "--area-threshold says nothing about these benchmarks" in done.stderr

@@ -25,7 +25,7 @@ from ttd.data.sources import INSIDE, PairSource
 from ttd.model import TTD
 from ttd.negatives import caption_words
 from ttd.scoring import SCORES
-from ttd.tagger import Selection
+from ttd.selection import Selection
 
 run = partial(invoke, "data", "tag")
 
@@ -223,7 +223,7 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, shards: Path, stand
         (("--tagger", "nltk", "--selection", "negatives", *out), "--selection belongs to a model"),
         (("--model", "x", "--percentile", 50, *out), "belong to --selection negatives"),
         (("--model", "x", "--threshold", 0.5, *out), "--threshold cuts"),
-        (("--model", "x", "--selection", "negatives", "--score", "s_image", *out), "compares s_pixel"),
+        (("--model", "x", "--selection", "negatives", "--score", "s_image", *out), "is for s_pixel, not for s_image"),
         (("--model", "x", "--selection", "negatives", "--negatives", "no.txt", *out), "cannot be read"),
         (("--tagger", "llm", *out), "needs --llm-url"),
         (("--model", "mini", "--llm-model", "m", *out), "--llm-model needs --tagger llm"),

@@ -81,7 +81,7 @@ def one_sentence_of_many(result: object) -> str:
     [
         (("--percentile", "50"), "belong to --selection negatives"),
         (("--selection", "gap", "--negatives", "list"), "belong to --selection negatives"),
-        (("--selection", "negatives", "--score", "s_image"), "compares s_pixel"),
+        (("--selection", "negatives", "--score", "s_image"), "is for s_pixel, not for s_image"),
         (("--threshold", "0.5"), "--threshold cuts"),
         (("--selection", "negatives", "--threshold", "0.5"), "--threshold cuts"),
         (("--selection", "negatives", "--percentile", "101"), "0.0<=x<=100.0"),

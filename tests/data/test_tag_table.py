@@ -19,7 +19,7 @@ from ttd.data.word_table import chosen_words
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.registry import TABLE_FORMS
-from ttd.tagger import Selection
+from ttd.selection import Selection
 from ttd.taggers.base import Caption, Chosen, TextTagger
 
 SAMPLES = {

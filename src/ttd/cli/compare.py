@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.eval import table_text
+from ttd.cli.eval import says_something, table_text
 from ttd.cli.options import (
     MODEL_OPTIONS,
     ModelChoice,
@@ -45,12 +45,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class RowChoice:
-    """What makes a row: a model, its adapters (one for each seed), and a protocol (None: the default)."""
+    """What makes a row: a model, its adapters (one for each seed), and a protocol (None: the method's own)."""
 
     model: ModelChoice
     adapters: tuple[str | None, ...]
     pattern: str | None
-    protocol: str
+    protocol: str | None
 
 
 def benchmarks(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Asked]:
@@ -91,7 +91,9 @@ def encoder_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     help="As for ttd eval, none for the model alone; repeatable. {seed} in it stands for each of --seeds.",
 )
 @click.option("--method", "methods", multiple=True, type=NameOf(METHODS.names), help="Repeatable.")
-@click.option("--protocol", "protocols", multiple=True, type=NameOf(lambda: PROTOCOLS), help="Repeatable.")
+@click.option("--protocol", "protocols", multiple=True, type=NameOf(lambda: PROTOCOLS),
+    help="Repeatable; by default each method's own.",
+)  # fmt: skip
 @click.option(
     "--seeds", callback=seed_list, metavar="0,1,2", help="One adapter for each: mean and deviation in one row."
 )
@@ -155,30 +157,46 @@ def _rows(
     if bool(seeds) != any(SEED in adapter for adapter in adapters):
         raise click.UsageError(f"--seeds and {SEED} in an --adapter go together: give both, or neither.")
     patterns = [None if adapter == "none" else adapter for adapter in adapters] or [None]
-    for name, pattern, method, protocol in product(models, patterns, methods or (None,), protocols or ("paper",)):
+    for name, pattern, method, protocol in product(models, patterns, methods or (None,), protocols or (None,)):
         one_each = seeds if pattern and SEED in pattern else [""]
         choice = ModelChoice(model=name, adapter=None, method=method, **encoder)
         yield RowChoice(choice, tuple(pattern and pattern.replace(SEED, s) for s in one_each), pattern, protocol)
 
 
-def _choices(row: RowChoice, one: Asked, changes: ProtocolChanges) -> Choices:
+def _choices(protocol: str, one: Asked, changes: ProtocolChanges) -> Choices:
     """Of the protocol's changes those that say something about this benchmark."""
     from ttd.evaluation.registry import Choices
 
-    taken = {"size", *DATASETS.find(one.name).choices}
-    given = {name: value for name, value in changes.changes().items() if name in taken}
-    return Choices(protocol=row.protocol, given=given, split=one.split)
+    given = {name: value for name, value in changes.changes().items() if says_something(_option(name), one.name)}
+    return Choices(protocol=protocol, given=given, split=one.split)
+
+
+def _option(change: str) -> str:
+    return f"--{change.replace('_', '-')}"
 
 
 def _check(asked: list[Asked], rows: list[RowChoice], changes: ProtocolChanges) -> None:
     """Opens every benchmark once before a model is loaded, so that a wrong path is answered at once."""
     from ttd.evaluation.registry import open_benchmark
 
-    for one in asked:
-        open_benchmark(one.name, one.root, _choices(rows[0], one, changes))
-    known = {name for one in asked for name in _choices(rows[0], one, changes).given or {}}
+    rules = dict.fromkeys((row.protocol or row.model.own_protocol, row.model.method) for row in rows)
+    for one, (protocol, method) in product(asked, rules):
+        benchmark = open_benchmark(one.name, one.root, _choices(protocol, one, changes))
+        for refine in {options.refine for options in benchmark.options.values()}:
+            _check_refinement(refine, method)
+    known = {name for one in asked for name in _choices("default", one, changes).given or {}}
     if strange := set(changes.changes()) - known:
-        raise click.UsageError(f"--{min(strange).replace('_', '-')} says nothing about these benchmarks: leave it out.")
+        raise click.UsageError(f"{_option(min(strange))} says nothing about these benchmarks: leave it out.")
+
+
+def _check_refinement(refine: str, method: str | None) -> None:
+    """Raises `MissingExtra` where a later row would: what is automatic is known as far as the method is named."""
+    from ttd.encoders.methods import find_method
+    from ttd.refine.base import find_refiner
+
+    name = find_method(method).refine if refine == "auto" and method else refine
+    if name not in ("auto", "none"):
+        find_refiner(name).check()
 
 
 def _measure(
@@ -204,13 +222,14 @@ def _measure(
         except OtherBaseError as error:
             click.echo(f"left out: {printable(str(error))}", err=True)
             return None
+        protocol = row.protocol or model.encoder.default_protocol
         for one in asked:
-            choices = _choices(row, one, changes)
+            choices = _choices(protocol, one, changes)
             benchmark = open_benchmark(one.name, one.root, choices, model.encoder)
-            parts = (choice.model, adapter or "none", choice.method or "own", row.protocol)
+            parts = (choice.model, adapter or "none", choice.method or "own", protocol)
             cell = run_folder(folder / file_part(one.title) / file_part(",".join(parts)))
             named = {"name": choice.model, **choice.settings()}
-            run = measure_into(cell, benchmark, model, named, row.protocol, choices=choices, limit=limit)
+            run = measure_into(cell, benchmark, model, named, protocol, choices=choices, limit=limit)
             assert run is not None  # one process measures all
             runs[one.title].append(run)
             skipped += [(f"{one.title} {name}", reason) for name, reason in run.skipped]

@@ -162,7 +162,7 @@ def _model_chooser(
     size: dict[str, Any] = {} if how["size"] is None else {"size": how["size"]}
     looked = options(how["protocol"], "tags", **size, stop_words=how["drop_stop_words"])
     loaded = model.load()
-    if selection.name == "negatives":
+    if selection.compares:
         words, line = selection.find_negatives(some_captions(source), how["drop_stop_words"])
         if Ranks.here().rank == 0:
             click.echo(printable(line), err=True)

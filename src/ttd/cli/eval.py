@@ -20,8 +20,7 @@ from ttd.cli.options import (
 from ttd.cli.output import print_skipped, printable, run_folder, table, writable_folder
 from ttd.cli.sections import SectionedCommand
 from ttd.cli.tagger_options import TaggerChoice, tagger_options
-from ttd.encoders.methods import find_method
-from ttd.registry import DATASETS, SCORES
+from ttd.registry import DATASETS, RULES, SCORES
 from ttd.runs.results_file import json_line
 from ttd.taggers import TAGGERS
 
@@ -36,7 +35,10 @@ _FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation", "--known-class
 _FOR_MASKS = ("--background", "--refine", "--sam-model", "--pamr-steps", "--pamr-dilations", "--pamr-grid")
 _FOR_LABELS = ("--logit-scale", "--prob-threshold", "--area-threshold")
 _FOR_VIEWS = ("--size", "--window", "--stride", "--scales", "--flip", "--templates")
-_FOR_TAGMASK = ("--part", "--score", "--score-stop-words", "--shuffled", "--percentile", "--negatives", "--tagger")
+_FOR_TAGMASK = (
+    *("--part", "--score", "--score-stop-words", "--shuffled", "--selection", "--percentile", "--negatives"),
+    "--tagger",
+)
 _FOR_TAGGERS = (
     *("--spacy-model", "--llm-url", "--llm-model", "--llm-prompt", "--llm-request", "--llm-ignore-others"),
     *("--llm-at-once", "--llm-timeout", "--llm-retries", "--llm-cache"),
@@ -101,6 +103,9 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--split-by", metavar="WHO", help="refcoco…: whose splits: unc, google or umd.")
 @click.option("--part", type=click.Choice(["tags", "masks"]), help="Only this part.")
 @click.option("--score", "scores", type=click.Choice(SCORES), multiple=True, help="Only this score; repeatable.")
+@click.option(
+    "--selection", "rules", type=NameOf(RULES.names), multiple=True, help="Also s_pixel by this rule; repeatable."
+)
 @click.option(
     "--percentile",
     "percentiles",
@@ -174,8 +179,7 @@ def evaluate(
     _refuse_others(name, chosen["part"])
     ranks = Ranks.here()
     words_by.check(chosen["taggers"])
-    own = find_method(model.method).protocol if model.method else "paper"
-    choices = _choices({**chosen, "protocol": chosen["protocol"] or own}, words_by, changes)
+    choices = _choices({**chosen, "protocol": chosen["protocol"] or model.own_protocol}, words_by, changes)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
     folder = run_folder(Path(out), *ranks)
@@ -185,8 +189,6 @@ def evaluate(
         loaded.keep_features(cache)
     choices = replace(choices, protocol=chosen["protocol"] or loaded.encoder.default_protocol)
     benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
-    for asked in benchmark.options.values():
-        loaded.check_refinement(asked)
     done = measure_into(
         folder, benchmark, loaded, {"name": model.model, **model.settings()}, choices.protocol,
         choices=choices, limit=limit, ranks=ranks,
@@ -203,14 +205,19 @@ def evaluate(
     return 1 if len(done.skipped) > allow_skips else 0
 
 
+def says_something(option: str, benchmark: str) -> bool:
+    """Whether an option, "--refine", means anything for a benchmark."""
+    taken: frozenset[str] = DATASETS.find(benchmark).choices
+    return _FIELDS.get(option) is None or _FIELDS[option] in taken
+
+
 def _refuse_others(name: str, part: str | None) -> None:
     """Raises `InputError` where an option was given that says nothing about this benchmark, or this part of it."""
     from ttd.errors import InputError
 
     ctx = click.get_current_context()
     assert isinstance(ctx.command, SectionedCommand)
-    taken: frozenset[str] = DATASETS.find(name).choices
-    strange = [option for option, field in _FIELDS.items() if field not in taken]
+    strange = [option for option in _FIELDS if not says_something(option, name)]
     strange += [*_FOR_TAGMASK[1:], *_FOR_TAGGERS] if part == "masks" else []
     if found := [option for option in ctx.command.given(ctx) if option in strange]:
         about = f"the {part} of {name}" if part and found[0] != "--part" else name
@@ -228,6 +235,7 @@ def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolCh
         parts=(chosen["part"],) if chosen["part"] else Choices.parts,
         scores=chosen["scores"] or SCORES,
         stop_words=chosen["stop_words"],
+        rules=chosen["rules"],
         percentiles=chosen["percentiles"],
         negatives=chosen["negatives"],
         shuffled=chosen["shuffled"],

@@ -1,4 +1,4 @@
-"""The options of the selection by negative words, and where these words come from."""
+"""The options of the selection, and where the negative words of one that compares with them come from."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import with_options
+from ttd.cli.options import NameOf, with_options
 from ttd.errors import InputError
 from ttd.registry import RULES
 
 if TYPE_CHECKING:
-    from ttd.tagger import Selection
+    from ttd.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SelectionChoice:
 
     Attributes:
         name: the rule.
-        threshold: for "softmax", "min-max", "calibrated" and "threshold".
+        threshold: for rules that have one.
         percentile: for "negatives", 0..100: of the negative words' scores, which a word must exceed.
         source: for "negatives": "captions", "list" or a file; None: captions where there are enough of them.
         words: the negative words, once they are known; None: the package's list.
@@ -37,21 +37,27 @@ class SelectionChoice:
 
     def check(self, score: str) -> None:
         """Raises `InputError` where an option is for another selection, or the selection for another score."""
-        if self.name == "negatives" and score != "s_pixel":
-            raise InputError(f"--selection negatives compares s_pixel, not {score}; leave one of them out.")
-        if self.name == "calibrated" and score == "s_seg":
-            raise InputError("--selection calibrated is for cosines, and s_seg is a share; leave one of them out.")
-        if self.threshold is not None and (self.name or {"s_pixel": "gap"}.get(score)) in ("gap", "negatives"):
+        if (self.name, self.threshold, self.percentile, self.source) == (None,) * 4:
+            return  # nothing to look up: torch is loaded later
+        rule = self.selection(score).found
+        if self.threshold is not None and not rule.threshold:
             raise InputError(
                 "--threshold cuts scores that were scaled; add --selection softmax, min-max, calibrated or "
                 "threshold, or leave it out."
             )
-        if self.name != "negatives" and (self.percentile is not None or self.source is not None):
+        if not rule.negatives and (self.percentile is not None or self.source is not None):
             raise InputError("--percentile and --negatives belong to --selection negatives; add it, or leave them out.")
+
+    @property
+    def compares(self) -> bool:
+        """Whether the rule needs negative words."""
+        from ttd.selection import find_rule
+
+        return self.name is not None and find_rule(self.name).negatives
 
     def selection(self, score: str) -> Selection:
         """What `TTD.tag` takes."""
-        from ttd.tagger import Selection
+        from ttd.selection import Selection
 
         given: dict[str, Any] = {"rule": self.name, "threshold": self.threshold, "percentile": self.percentile}
         given["negatives"] = self.words
@@ -97,13 +103,13 @@ _OPTIONS = (
     click.option(
         "--selection",
         "selection_name",
-        type=click.Choice(RULES),
+        type=NameOf(RULES.names),
         help="Which scored words count: those above the largest gap, ...; by default the score's own.",
     ),
     click.option(
         "--threshold",
         type=click.FloatRange(0.0, 1.0),
-        help="For all rules but gap and negatives; by default 0.5.",
+        help="For all rules but gap and negatives; 0.5 where none is given.",
     ),
     click.option(
         "--percentile",

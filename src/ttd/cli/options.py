@@ -87,6 +87,13 @@ class ModelChoice:
             text_cache=self.text_cache,
         )
 
+    @property
+    def own_protocol(self) -> str:
+        """Of the method as far as it is named; what a model's own card says is known once it is loaded."""
+        from ttd.encoders.methods import find_method
+
+        return find_method(self.method).protocol if self.method else "paper"
+
     def settings(self) -> dict[str, Any]:
         """What decides the results beside the base model's weights."""
         return {

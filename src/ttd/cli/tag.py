@@ -90,7 +90,7 @@ class TagJob(Job):
 
     def over(self, items: Sequence[ImageItem]) -> TagJob:
         """Finds the words to compare with, which may come from all captions together."""
-        if self.selection.name != "negatives":
+        if not self.selection.compares:
             return self
         from ttd.data.items import known_captions
 

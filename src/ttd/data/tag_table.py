@@ -20,7 +20,7 @@ from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.negatives import digest
 from ttd.results import Tagging
-from ttd.tagger import Selection, find_selection
+from ttd.selection import Selection, find_selection
 from ttd.taggers.base import Caption, Chosen, TextTagger
 from ttd.text.words import Word, is_punctuation, is_stop_word, is_unspaced, split_words
 

@@ -48,7 +48,12 @@ def measure_into(
 
     Returns:
         the run; None where another process is still at work, and will write it.
+
+    Raises:
+        MissingExtra: a package for the refinement is not installed; before anything is encoded.
     """
+    for options in benchmark.options.values():
+        model.check_refinement(options)
     settings = {
         "benchmark": benchmark.name,
         "data": {"root": str(benchmark.root.resolve()), "fingerprint": benchmark.fingerprint()},

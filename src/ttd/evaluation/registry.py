@@ -27,6 +27,7 @@ class Choices:
         known_classes: label maps: ask each image only for the classes that are in it.
         taggers, spacy_model, llm: see `ttd.taggers.open_tagger`.
         parts, scores, stop_words, shuffled: see `ttd.evaluation.tasks.tagmask.TagMask`.
+        rules: tagmask: rows of s_pixel by these rules of selection.
         percentiles, negatives: tagmask: rows of the rule "negatives", and where its words come from: captions, list
             or a file; None: captions where they hold enough words.
         split, split_by: see `ttd.evaluation.datasets.refcoco.read_refer`; coco-80 has a split too.
@@ -45,6 +46,7 @@ class Choices:
     taggers: Sequence[str] = ()
     spacy_model: str | None = None
     llm: Mapping[str, Any] | None = None
+    rules: Sequence[str] = ()
     percentiles: Sequence[float] = ()
     negatives: str | None = None
     split: str | None = None

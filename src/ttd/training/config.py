@@ -137,8 +137,21 @@ def check(config: Config) -> None:
         raise InputError("loss.relative has a zero of its own: leave out loss.floor")
     if (config.choice.by == "given") != bool(config.data.tags):
         raise InputError('data.tags and choice.by = "given" need each other: give both or neither')
+    _check_rule(config.choice)
     if not loss.weights():
         raise InputError("loss.distill and loss.tag are both 0: nothing would be trained")
+
+
+def _check_rule(choice: Choice) -> None:
+    if choice.rule == Choice.rule:
+        return
+    from ttd.selection import find_rule
+
+    rule = find_rule(choice.rule)
+    if choice.by != "s_pixel" or "s_pixel" not in rule.scores:
+        raise InputError(f"choice.rule = {choice.rule!r} is no rule for choice.by = {choice.by!r}: leave one out")
+    if rule.negatives:
+        raise InputError(f'choice.rule = {choice.rule!r} compares with negative words: set choice.by = "negatives"')
 
 
 def _read_toml(source: str | Path) -> dict[str, Any]:

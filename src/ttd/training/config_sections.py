@@ -83,13 +83,15 @@ class Choice:
     Attributes:
         by: "s_pixel" (the paper's), "s_image", "nouns" (a parser's), "given" (words of the data), or
             "negatives": those that exceed a percentile of the negative words (ours).
+        rule: for "s_pixel": the paper's "gap", or another rule of `ttd.selection` (ours), also of another package.
         model: the current one, or the frozen base (ours).
-        threshold: for "s_image", on the softmax over the caption's words.
+        threshold: for "s_image", on the softmax over the caption's words; for a rule that has one.
         percentile: for "negatives", 0..100.
         parser: for "nouns".
     """
 
     by: Literal["s_pixel", "s_image", "nouns", "given", "negatives"] = "s_pixel"
+    rule: str = "gap"
     model: Literal["current", "frozen"] = "current"
     threshold: float = 0.5
     percentile: float = 90.0

@@ -24,10 +24,10 @@ from ttd.scoring import (
     s_image,
     s_pixel,
     select_above_negatives,
-    select_largest_gap,
     select_threshold,
     softmax_scores,
 )
+from ttd.selection import find_rule
 from ttd.training.augment import inside_cells, normalised
 from ttd.training.config import Config
 from ttd.training.dataset import Batch
@@ -211,7 +211,10 @@ class Objective(nn.Module):
                 cosines = s_image(mean, rows_of(encoded.words, batch.word_rows))
                 shares = softmax_scores(cosines, self.encoder.logit_scale, valid)
                 return scores, select_threshold(shares, choice.threshold, valid)
-            selected = select_largest_gap(scores, valid)
+            encoder = self.encoder
+            rule = find_rule(choice.rule)
+            scaled = rule.scaled(scores, valid, encoder.logit_scale, encoder.calibration)
+            selected = rule.selected(scaled, choice.threshold, valid)
             if choice.by == "negatives":
                 null_words = rows_of(encoded.words, batch.negative_rows)
                 null = s_pixel(self.encoder.similarity(encoded.features, null_words), inside[:, None])

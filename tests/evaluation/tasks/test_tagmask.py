@@ -29,7 +29,7 @@ from ttd.evaluation.tasks.tagmask import Cut, TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scoring import SCORES
-from ttd.tagger import Selection
+from ttd.selection import Selection
 
 TITLES = ["grass", "dog", "cat", "tree", "car", "boat"]
 

@@ -91,6 +91,7 @@ class Captions(BenchmarkEntry):
             stop_words=choices.stop_words,
             shuffled=choices.shuffled,
             taggers=[open_tagger(one, choices.spacy_model, choices.llm) for one in dict.fromkeys(choices.taggers)],
+            rules=choices.rules,
             percentiles=choices.percentiles,
             negatives=find_negatives(choices.negatives, words) if choices.percentiles else None,
         )

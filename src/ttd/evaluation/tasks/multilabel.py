@@ -26,7 +26,7 @@ from ttd.evaluation.report.panels import ItemPanels, marked, photo_panel
 from ttd.files.schema import each, fields, integer, number, within
 from ttd.images import read_image
 from ttd.inference.options import Options
-from ttd.tagger import Selection
+from ttd.selection import Selection
 
 if TYPE_CHECKING:
     from ttd.inference.views import EncodedImage

@@ -27,7 +27,7 @@ from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
 from ttd.negatives import digest
 from ttd.scoring import SCORES
-from ttd.tagger import Selection
+from ttd.selection import Selection
 from ttd.text.words import is_stop_word, is_unspaced
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class TagMask(Benchmark):
         stop_words: bool = False,
         shuffled: bool = True,
         taggers: Sequence[TextTagger] = (),
+        rules: Sequence[str] = (),
         percentiles: Sequence[float] = (),
         negatives: Sequence[str] | None = None,
         cuts: Sequence[Cut] = (),
@@ -97,6 +98,7 @@ class TagMask(Benchmark):
             stop_words: score stop words like other words; else they count as words that are never selected.
             shuffled: also score each image with the next image's caption: what the text alone achieves.
             taggers: of the text, see `ttd.taggers`.
+            rules: also s_pixel by each of these rules of selection.
             percentiles: also s_pixel with the rule "negatives", a row for each of these percentiles.
             negatives: the words to compare with, as for `ttd.Selection`.
             cuts: also the caption's map cut in each of these ways, by which a threshold can be chosen.
@@ -108,9 +110,14 @@ class TagMask(Benchmark):
         self.parts, self.scores = tuple(parts), tuple(scores)
         self.stop_words, self.shuffled = stop_words, shuffled
         self.text = TextTags(taggers if "tags" in self.parts else (), data.rows)
-        self.calibrated = {f"{score}, calibrated": score for score in scores if score in ("s_image", "s_text")}
+        calibrated = [score for score in scores if score in ("s_image", "s_text")]
+        self.others = {f"{score}, calibrated": Selection(score, "calibrated") for score in calibrated}
+        self.others |= {f"s_pixel, {rule}": Selection("s_pixel", rule) for rule in rules}
+        if any(selection.found.negatives for selection in self.others.values()):
+            raise InputError("a rule that compares with negative words needs a percentile: give --percentile")
+        self.rules = tuple(rules)
         self.percentiles = {f"s_pixel, negatives {value:g}": value for value in percentiles}
-        self.decided = (*self.scores, *self.calibrated, *self.percentiles)
+        self.decided = (*self.scores, *self.others, *self.percentiles)
         self.negatives = None if negatives is None else tuple(negatives)
         self.cuts = tuple(cuts)
         if self.parts == ("masks",) and not any(row.sample.truth for row in data.rows):
@@ -130,6 +137,7 @@ class TagMask(Benchmark):
             "shuffled": self.shuffled,
             "vocabulary": len(self.data.vocabulary),
             "taggers": [tagger.settings for tagger in self.text.taggers],
+            "rules": list(self.rules),
             "percentiles": list(self.percentiles.values()),
             "negatives": digest(self.negatives) if self.percentiles else None,
             "cuts": [cut.name for cut in self.cuts],
@@ -246,8 +254,7 @@ class TagMask(Benchmark):
         """Words and truth of a caption; for each score the distinct candidates' scores and decisions."""
         asked = [w for w in dict.fromkeys(row.words) if self.stop_words or not is_stop_word(w)]
         decisions: dict[str, Any] = {}
-        rules = {score: Selection(score) for score in self.scores}
-        rules |= {name: Selection(score, "calibrated") for name, score in self.calibrated.items()}
+        rules = {score: Selection(score) for score in self.scores} | self.others
         for name, rule in rules.items():
             found = model.tag(encoded, row.caption, tags=asked, selection=rule).words if asked else ()
             decisions[name] = [[word.score, word.selected] for word in found]
@@ -266,7 +273,7 @@ class TagMask(Benchmark):
 
     def tally(self) -> _TagMaskTally:
         """Tables of both parts."""
-        compared = (*self.calibrated, *self.percentiles)
+        compared = (*self.others, *self.percentiles)
         return _TagMaskTally(self.data, self.scores, compared, self.text.names, self.cuts)
 
 
