@@ -87,6 +87,31 @@ def test_a_second_run_does_only_what_is_left(run: Run, folder: Path, tmp_path: P
     assert model.calls == []
 
 
+@pytest.mark.parametrize("out", ["words.jsonl", "out"])
+def test_ranks_do_every_nth_image_and_the_last_one_merges(
+    run: Run, folder: Path, model: FakeModel, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    results = folder / out if out.endswith(".jsonl") else folder / out / "results.jsonl"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        done.append(run("tag", folder, "--out", folder / out))
+        assert done[-1].exit_code == 0, done[-1].stderr  # torchrun would end the others
+    assert "Process 0 of 2 is done; the one that ends last merges the results." in done[0].stderr
+    assert f"2 of 3 images written to {results}" in done[0].stderr + done[1].stderr
+    assert [record["id"] for record in records(results)] == ["a.png", "sub/d.png", "b.png", "c.png"]
+    assert not list(folder.rglob("*-of-*"))
+
+    monkeypatch.setenv("RANK", "0")
+    Image.new("RGB", (8, 8)).save(folder / "broken.jpg")
+    run("tag", folder, "--out", folder / out)  # as rank 0 and never as rank 1, who may have been killed
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert run("tag", folder, "--out", folder / out).exit_code == 0
+    assert sorted(record["id"] for record in records(results)) == ["a.png", "b.png", "broken.jpg", "c.png", "sub/d.png"]
+
+
 def test_another_question_does_not_mix_into_old_results(run: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "words.jsonl"
     run("tag", folder, "--out", out)

@@ -14,8 +14,8 @@ from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
-from ttd.runs import each_item
-from ttd.runs.results_file import ResultsFile, json_line
+from ttd.runs import Ranks, Skipped, each_item
+from ttd.runs.results_file import ResultsFile, RunRecords, json_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,20 +143,35 @@ def _run_many(job: Job, settings: Settings, source: ImageSelection, caption: str
     items = source.many(caption, tags, settings.out)
     _check_any(job, items)
     job = job.over(items)
+    ranks = Ranks.here()
     if not settings.out:
-        return _Many(job, settings, source, None, None).run(items, len(items))
-    place = Place.for_many(settings.out)
+        items = [items[number] for number in ranks.mine(len(items))]
+        return _exit_code(_Many(job, settings, source, None, None).run(items, len(items)), ranks)
+    place = Place.for_many(settings.out, ranks)
     question = {
         "command": job.name,
         **source.question(),
         "caption": caption,
         "tags": list(tags),
     }
-    with ResultsFile(place.results, {**question, **job.question(), **settings.resolved()}) as results:
-        left = [item for item in items if item.id not in results.done]
-        if len(left) < len(items):
-            click.echo(f"{len(items) - len(left)} of {len(items)} images were done before.", err=True)
-        return _Many(job, settings, source, place, results).run(left, len(items)) if left else 0
+    ids = [item.id for item in items]
+    records = RunRecords(place.results.parent, ranks, place.results.name)
+    with records.open({**question, **job.question(), **settings.resolved()}) as results:
+        left, mine = records.left(ids)
+        if len(left) < mine:
+            click.echo(f"{mine - len(left)} of {mine} images were done before.", err=True)
+        skipped = _Many(job, settings, source, place, results).run([items[n] for n in left], mine) if left else []
+    if records.end(ids, skipped) is None:
+        click.echo(
+            f"Process {ranks.rank} of {ranks.world} is done; the one that ends last merges the results.", err=True
+        )
+    else:
+        records.merge()
+    return _exit_code(skipped, ranks)
+
+
+def _exit_code(skipped: Sequence[Skipped], ranks: Ranks) -> int:
+    return 1 if skipped and ranks.world == 1 else 0  # torchrun takes any other code for a crash
 
 
 def _check_any(job: Job, items: Sequence[ImageItem]) -> None:
@@ -181,12 +196,12 @@ class _Many:
         self.place = place
         self.results = results
         self.draw = place is not None and place.folder is not None
-        self.skipped: list[tuple[ImageItem, str]] = []
+        self.skipped: list[Skipped] = []
         self.finished = 0
         self.foreign: list[str] = []  # notices about images unlike those that the model learned from
         self.more_captions = 0 if job.of_captions and not source.every_caption else None
 
-    def run(self, items: Sequence[ImageItem], total: int) -> int:
+    def run(self, items: Sequence[ImageItem], total: int) -> list[Skipped]:
         """Goes through the items; says at the end what was skipped, also when it is interrupted."""
         from tqdm import tqdm
 
@@ -207,13 +222,13 @@ class _Many:
                 at_once = 1 if self.draw else self.settings.batch
                 for item, answer in each_item(items, self._read, answers, at_once, TTDError, ahead=1):
                     if isinstance(answer, TTDError):
-                        self.skipped.append((item, str(answer)))
+                        self.skipped.append((item.id, str(answer)))
                     else:
                         self._keep(item, answer)
                     bar.update()
         finally:
             self._report(len(items))
-        return 1 if self.skipped else 0
+        return self.skipped
 
     def _read(self, item: ImageItem) -> Image.Image:
         self.job.check(item)  # what lacks a caption is not even decoded
@@ -239,8 +254,8 @@ class _Many:
 
     def _report(self, asked: int) -> None:
         """What was done and what was skipped, on stderr."""
-        if self.results:
-            click.echo(f"{self.finished} of {asked} images written to {self.results.path}.", err=True)
+        if self.place:
+            click.echo(f"{self.finished} of {asked} images written to {self.place.results}.", err=True)
         if self.more_captions:
             what = "image has" if self.more_captions == 1 else "images have"
             said = f"{self.more_captions} {what} several captions, of which the first was taken"
@@ -250,7 +265,7 @@ class _Many:
         if not self.skipped:
             return
         click.echo(f"Skipped {len(self.skipped)}:", err=True)
-        for item, reason in self.skipped[:MOST_LISTED]:
-            click.echo(f"  {printable(item.id)}: {printable(reason)}", err=True)
+        for name, reason in self.skipped[:MOST_LISTED]:
+            click.echo(f"  {printable(name)}: {printable(reason)}", err=True)
         if len(self.skipped) > MOST_LISTED:
             click.echo(f"  … and {len(self.skipped) - MOST_LISTED} more", err=True)

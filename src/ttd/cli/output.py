@@ -50,15 +50,15 @@ class Place:
         return cls(writable_folder(path), image.stem)
 
     @classmethod
-    def for_many(cls, out: str) -> Place:
-        """`out` as a folder, or as FILE.jsonl for results without images; this process's until the command ends."""
+    def for_many(cls, out: str, ranks: tuple[int, int] = (0, 1)) -> Place:
+        """`out` as a folder, or as FILE.jsonl for results without images; this rank's until the command ends."""
         path = Path(out)
         if path.suffix.lower() == ".jsonl":
-            run_folder(path.parent, name=path.name)
+            run_folder(path.parent, *ranks, name=path.name)
             return cls(None, results=path)
         if path.suffix.lower() in _OTHER_FORMATS | {".png"} and not path.is_dir():
             raise InputError(f"--out {path}: for many images give a folder, or FILE.jsonl for results alone.")
-        return cls(run_folder(path), results=path / "results.jsonl")
+        return cls(run_folder(path, *ranks), results=path / "results.jsonl")
 
     def for_item(self, name: str) -> Place:
         """The place of one item's images: its id `name`, made safe as a relative path."""

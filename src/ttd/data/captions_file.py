@@ -160,8 +160,10 @@ class CaptionsFile(PathKeys):
 def looks_like_captions(path: Path) -> bool:
     """Whether a file of a folder begins like a list of images: a header or first object that names an image.
 
-    Results of this package's own commands, which name images too, do not count.
+    Results of this package's own commands, which name images too, do not count, nor does a run's record.
     """
+    if path.name.endswith("run.json"):
+        return False
     if path.suffix.lower() == ".json":
         try:
             with path.open("rb") as file:

@@ -148,7 +148,7 @@ def add(tally: Tally, record: dict[str, Any], folder: Path) -> None:
         tally.add(record)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder}: the measurement of {record['id']} does not fit the data ({type(error).__name__}): {REMEASURE}"
+            f"{folder}: the record of {record['id']} does not fit the data ({type(error).__name__}): {REMEASURE}"
         ) from error
 
 

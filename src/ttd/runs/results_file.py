@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from ttd.runs.engine import ALONE, Ranks, Skipped, differences, versions
 
 _RUN, _LINE = fields({"settings": mapping()}), fields({"id": any_text})
 _NOTE = each(entries(any_text, any_text))
-REMEASURE = "remove the file, and its items are measured again"
+REMEASURE = "remove the file, and its items are done again"
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -33,23 +34,18 @@ def json_line(record: dict[str, Any]) -> str:
 
 
 class ResultsFile:
-    """Appends records to a file and knows which ids it already holds.
+    """Appends records to a file.
 
     A run that was killed leaves at most one incomplete last line, which opening cuts off. `settings` are
-    kept in `run.json` beside the file; a file made with other settings is refused, so that results never
-    mix. Files of several processes of one run share `run_path`, and `beside` are those that are there.
+    kept in `run_path`; where one of the files `beside`, which share it, was made with other settings, that is refused,
+    so that results never mix.
     """
 
-    def __init__(
-        self, path: Path, settings: dict[str, Any], *, run_path: Path | None = None, beside: Sequence[Path] = ()
-    ) -> None:
-        self.path, self.beside = path, beside
+    def __init__(self, path: Path, settings: dict[str, Any], run_path: Path, beside: Sequence[Path] = ()) -> None:
+        self.path, self.beside, self.run_path = path, beside, run_path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.run_path = run_path or path.with_name(
-            "run.json" if path.name == "results.jsonl" else f"{path.stem}.run.json"
-        )
         self._check_settings(settings)
-        self.done = self._repair()
+        self._repair()
         self._stream = path.open("ab", buffering=0)
         self._write_run(settings)
 
@@ -60,24 +56,20 @@ class ResultsFile:
         if other := differences(before, settings):
             raise InputError(f"{self.path} holds results of another run ({other}); choose another --out or remove it.")
 
-    def _repair(self) -> set[str]:
-        """The ids of all complete lines; what stands after the last complete line is cut off."""
+    def _repair(self) -> None:
+        """What stands after the last complete line is cut off."""
         if not self.path.exists():
-            return set()
-        done: set[str] = set()
+            return
         good = 0
         with self.path.open("rb+") as stream:
             for line in stream:
-                record = _parse(line)
-                if record is None:
+                if not _is_record(line):
                     break
-                done.add(record)
                 good += len(line)
             rest = stream.read()
             if rest.strip():
                 raise InputError(f"{self.path} is damaged in the middle, not at its end; choose another --out.")
             stream.truncate(good)
-        return done
 
     def _write_run(self, settings: dict[str, Any]) -> None:
         run = {"command": sys.argv, "settings": settings, "versions": versions()}
@@ -145,18 +137,18 @@ class RunRecords:
     Args:
         folder: the run's.
         ranks: which of how many processes this is.
+        name: of the file of a process that is alone; the others' are called NAME.R-of-W.jsonl.
     """
 
-    def __init__(self, folder: Path, ranks: Ranks = ALONE) -> None:
+    def __init__(self, folder: Path, ranks: Ranks = ALONE, name: str = "measurements.jsonl") -> None:
         self.folder, self.ranks = folder, ranks
-        name = "measurements" if ranks.world == 1 else f"measurements.{ranks.rank}-of-{ranks.world}"
-        self.path = folder / f"{name}.jsonl"
+        self.whole = folder / name
+        self.path = self.whole if ranks.world == 1 else self._of_rank("", ranks.rank, ".jsonl")
 
     def open(self, settings: dict[str, Any]) -> ResultsFile:
         """This process's file; raises `InputError` where any of the files was made with other settings."""
-        return ResultsFile(
-            self.path, settings, run_path=self.folder / "measurements.run.json", beside=sorted(self._files())
-        )
+        run = "run.json" if self.whole.name == "results.jsonl" else f"{self.whole.stem}.run.json"
+        return ResultsFile(self.path, settings, self.folder / run, self._files())
 
     def left(self, ids: Sequence[str]) -> tuple[list[int], int]:
         """The numbers of this process's items that have no record yet, and how many items are its own."""
@@ -178,7 +170,7 @@ class RunRecords:
         mine = [ids[number] for number in self.ranks.mine(len(ids))]
         if gone := [name for name in mine if name not in known and name not in passed]:
             raise InputError(
-                f"{self.folder} has lost measurements while this was at work ({len(gone)} items, first {gone[0]}): "
+                f"{self.folder} has lost records while this was at work ({len(gone)} items, first {gone[0]}): "
                 "run the same command again"
             )
         with whole_file(self._note(self.ranks.rank)) as part:
@@ -215,7 +207,7 @@ class RunRecords:
                 if name in lines:
                     path, start = lines[name]
                     streams[path].seek(start)
-                    with refused(f"{path}, the measurement of {name}", REMEASURE):
+                    with refused(f"{path}, the record of {name}", REMEASURE):
                         record = parse_json(streams[path].readline(), _LINE)
                         check(record)
                     yield record
@@ -223,13 +215,24 @@ class RunRecords:
             for stream in streams.values():
                 stream.close()
 
-    def _files(self) -> Iterator[Path]:
-        return self.folder.glob("measurements*.jsonl")
+    def merge(self) -> None:
+        """Put the records of all files into the one of a process that is alone."""
+        parts = [path for path in self._files() if path != self.whole]
+        if not parts:
+            return
+        with whole_file(self.whole) as part, part.open("w", encoding="utf-8") as stream:
+            stream.writelines(f"{json_line(record)}\n" for record in self.records(self._lines()))
+        for path in parts:
+            path.unlink()
+
+    def _files(self) -> list[Path]:
+        stem = glob.escape(self.whole.stem)
+        return [*self.folder.glob(glob.escape(self.whole.name)), *sorted(self.folder.glob(f"{stem}.*-of-*.jsonl"))]
 
     def _lines(self) -> dict[str, tuple[Path, int]]:
         """File and offset of each item's line; a last line that is being written does not count."""
         lines: dict[str, tuple[Path, int]] = {}
-        for path in sorted(self._files()):
+        for path in self._files():
             start = 0
             with path.open("rb") as stream:
                 for line in stream:
@@ -240,14 +243,15 @@ class RunRecords:
         return lines
 
     def _note(self, rank: int) -> Path:
-        return self.folder / f"ended.{rank}-of-{self.ranks.world}.json"
+        return self._of_rank(".ended", rank, ".json")
+
+    def _of_rank(self, what: str, rank: int, ending: str) -> Path:
+        return self.folder / f"{self.whole.stem}{what}.{rank}-of-{self.ranks.world}{ending}"
 
 
-def _parse(line: bytes) -> str | None:
-    """The id of a complete line, None where it is none."""
-    if not line.endswith(b"\n"):
-        return None
+def _is_record(line: bytes) -> bool:
     try:
-        return str(parse_json(line, _LINE)["id"])
+        parse_json(line, _LINE)
     except Misfit:
-        return None
+        return False
+    return line.endswith(b"\n")
