@@ -76,12 +76,14 @@ def test_damaged_run_lengths_are_a_sentence(runs: Any) -> None:
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> tuple[Path, list[Record]]:
-    """Accepted with clicks, a brush and a second verdict; accepted with words alone; skipped."""
+    """Accepted with clicks, a brush, an outline and a second verdict; accepted with words alone; skipped."""
     annotations = open_annotations(tmp_path / "data", tmp_path / "set")
     first, _ = annotations.open_next(-1, "tab")
     assert first is not None
     first.point(3, 3, True)
     first.stroke([(30.0, 5.0)], 4, True)
+    first.press("green")
+    first.outline((((20.5, 2.5), (44.25, 6.5), (31.5, 29.5)), ((28.5, 9.5), (34.5, 9.5), (31.5, 14.5))))
     annotations.judge(annotations.accept(first), REJECTED)
     second, _ = annotations.open_next(0, "tab")
     assert second is not None
@@ -115,6 +117,7 @@ def test_a_round_trip_loses_nothing(annotated: tuple[Path, list[Record]], kind: 
     again = [Record.from_json(path.read_bytes(), path) for path in sorted((back / "annotations").glob("*.json"))]
     assert len(again) == len(records) == 3
     assert all(same(a, b) for a, b in zip(records, again, strict=True))
+    assert any(prompts.outlines for record in again for prompts in record.prompts.values())
     kept = [sorted(str(p.relative_to(one)) for p in one.rglob("*.png")) for one in (root / "masks", back / "masks")]
     assert kept[0] == kept[1]
     done = CliRunner().invoke(cli, ["data", "annotations", str(file), str(back), "--images", str(root / "images")])
@@ -162,8 +165,9 @@ def test_a_file_of_another_tool_becomes_a_set(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         (lambda c: c["annotations"][0].update(image_id=99), "names an image"),
-        (lambda c: c["annotations"][0].update(segmentation={"size": [1, 1], "counts": "01"}), "another size"),
-        (lambda c: c["annotations"][0].update(segmentation=7), "damaged"),
+        (lambda c: c["annotations"][0].update(segmentation={"size": [1, 1], "counts": "01"}), "for an image of 1x1"),
+        (lambda c: c["annotations"][0].update(segmentation=7), "not a list of polygons"),
+        (lambda c: c["annotations"][0]["segmentation"].update(counts="\x7f" * 40), "annotation 1"),
         (lambda c: c["annotations"][0].pop("segmentation"), "segmentation"),
         (lambda c: c["categories"][0].update(name="whale"), "is not a word"),
         (lambda c: c["images"][0]["ttd"].update(id="../../x"), "id"),

@@ -14,6 +14,7 @@ from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, Record
 from ttd.errors import InputError
 
 NUMBER = st.floats(-1e4, 1e4)
+OUTLINE = st.lists(st.tuples(NUMBER, NUMBER), min_size=3, max_size=5).map(tuple)
 
 
 @st.composite
@@ -22,6 +23,8 @@ def prompts(draw: st.DrawFn) -> Prompts:
     for _ in range(draw(st.integers(0, 3))):
         made = made.with_point(draw(NUMBER), draw(NUMBER), draw(st.booleans()))
         made = made.with_box(*(draw(NUMBER) for _ in range(4)))
+        if draw(st.booleans()):
+            made = made.with_outlines(tuple(draw(st.lists(OUTLINE, max_size=3))))
         made = made.with_dab(draw(NUMBER), draw(NUMBER), draw(NUMBER), draw(st.booleans()))
     return made
 
@@ -32,10 +35,18 @@ def test_prompts_come_back(made: Prompts) -> None:
     assert all(box.left <= box.right and box.top <= box.bottom for box in made.boxes)
 
 
+def test_prompts_of_a_version_without_outlines_are_read() -> None:
+    content = Prompts().with_point(1, 2, True).to_dict()
+    del content["outlines"]
+    assert Prompts.from_dict(content).points
+    assert Prompts.from_dict(content).outlines is None
+
+
 @pytest.mark.parametrize(
     "change",
     [{"points": [[1, 2]]}, {"points": [[1, 2, 3]]}, {"boxes": [[1, 2, 3]]}, {"dabs": "x"}, {"threshold": "a"},
-     {"empty": 5}, {"points": [[float("nan"), 0, 1]]}, {"points": None}],
+     {"outlines": 5}, {"outlines": [[[1, 2], [3, 4]]]}, {"outlines": [[[1, 2], [3, 4], [5]]]}, {"outlines": "abc"},
+     {"outlines": [[[0, 0]] * 1201]}, {"empty": 5}, {"points": [[float("nan"), 0, 1]]}, {"points": None}],
 )  # fmt: skip
 def test_wrong_prompts_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="damaged or of another version"):

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
 from ttd.annotate.export import Exporter, image_file, write_image
 from ttd.annotate.masks import Mask
 from ttd.annotate.records import ACCEPTED, Record
 from ttd.annotate.store import AnnotationStore
 from ttd.errors import InputError
+from ttd.evaluation.datasets.coco import instance_mask
 from ttd.files import whole_file
 from ttd.files.documents import read_json
 from ttd.files.safe_paths import check_name
@@ -77,20 +77,12 @@ def from_coco(content: Mapping[str, Any], where: object) -> list[Record]:
 
 
 def _coco_mask(segmentation: Any, size: tuple[int, int], where: object) -> Mask:
-    """A mask from run lengths (packed or a list) or polygons, as pycocotools draws them."""
+    """A mask from run lengths (packed or a list) or polygons."""
     try:
-        if isinstance(segmentation, list):
-            packed = coco.merge(coco.frPyObjects(segmentation, *size))
-        elif isinstance(segmentation["counts"], list):
-            packed = coco.frPyObjects(segmentation, *size)
-        else:
-            packed = {"size": list(segmentation["size"]), "counts": segmentation["counts"].encode("ascii")}
-        if list(packed["size"]) != list(size):
-            raise InputError(f"{where}: the mask has another size than its image: correct it")
-        return np.asarray(coco.decode(packed), bool)
-    except InputError:
-        raise
-    except Exception as error:  # pycocotools raises anything about a damaged mask
+        return instance_mask(segmentation, size)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{where}: the mask is damaged ({type(error).__name__}): correct it") from None
 
 

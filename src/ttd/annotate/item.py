@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ttd.annotate.masks import Mask, Prompts
+from ttd.annotate.outlines import Outline, traced
 from ttd.annotate.proposals import EncodedPair, Proposer
 from ttd.annotate.queue import QueueImage, QueueItem
 from ttd.annotate.records import ACCEPTED, Record
@@ -194,6 +195,20 @@ class OpenItem:
             prompts = prompts.with_dab(x, y, radius, inside)
         self._set_prompts(prompts)
 
+    def outline(self, outlines: tuple[Outline, ...] | None = None) -> None:
+        """Gives the active word these outlines as its mask; without any those of the mask that it has now.
+
+        Raises:
+            InputError: there is no mask to outline.
+        """
+        prompts = self._current()
+        if outlines is None:
+            assert self.active is not None
+            outlines = traced(self._proposer.mask(self._encoded, self.active, prompts))
+            if not outlines:
+                raise InputError("this word has no mask to outline: click or paint where it is first")
+        self._set_prompts(prompts.with_outlines(outlines))
+
     def clear(self) -> None:
         """Empties the active word's mask and removes its prompts."""
         self._current()
@@ -209,7 +224,7 @@ class OpenItem:
         if not 0 <= threshold <= 1:
             raise InputError(f"the threshold must lie between 0 and 1, not at {threshold}")
         if threshold != self.threshold:
-            self._set_prompts(replace(self._current(), threshold=threshold))
+            self._set_prompts(replace(self._current(), threshold=threshold, outlines=None))
 
     def undo(self) -> None:
         """Goes back one step."""
@@ -219,8 +234,10 @@ class OpenItem:
 
     def masks(self) -> dict[str, Mask]:
         """Each chosen word's mask, bool [H,W]."""
-        self._proposer.prepare(self._encoded, [word for word in self.true if not self._state.prompts_of(word).empty])
-        return {word: self._proposer.mask(self._encoded, word, self._state.prompts_of(word)) for word in self.true}
+        asked = {word: self._state.prompts_of(word) for word in self.true}
+        mapped = [word for word, prompts in asked.items() if not prompts.empty and prompts.outlines is None]
+        self._proposer.prepare(self._encoded, mapped)
+        return {word: self._proposer.mask(self._encoded, word, prompts) for word, prompts in asked.items()}
 
     def record(self, status: str, image: str) -> Record:
         """The record to be written; words without a pixel have no mask."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttd.annotate.outlines import MOST_CORNERS, Outline
 from ttd.errors import InputError
 
 
@@ -61,6 +62,7 @@ class Prompts:
         dabs: correct the proposal, the later ones over the earlier.
         empty: the proposal is empty, whatever the map shows.
         threshold: of the word's map, 0..1; None: the model's own.
+        outlines: drawn by hand in place of the proposal, see `outlines`; None: none are.
     """
 
     points: tuple[Point, ...] = ()
@@ -68,28 +70,35 @@ class Prompts:
     dabs: tuple[Dab, ...] = ()
     empty: bool = False
     threshold: float | None = None
+    outlines: tuple[Outline, ...] | None = None
 
     def with_point(self, x: float, y: float, inside: bool) -> Prompts:
-        """With one more point; a mask that had been cleared is proposed again."""
-        return replace(self, points=(*self.points, Point(x, y, inside)), empty=False)
+        """With one more point; a mask that had been cleared or outlined is proposed again."""
+        return replace(self, points=(*self.points, Point(x, y, inside)), empty=False, outlines=None)
 
     def with_box(self, x: float, y: float, other_x: float, other_y: float) -> Prompts:
         """With one more box, between any two opposite corners."""
         box = Box(min(x, other_x), min(y, other_y), max(x, other_x), max(y, other_y))
-        return replace(self, boxes=(*self.boxes, box), empty=False)
+        return replace(self, boxes=(*self.boxes, box), empty=False, outlines=None)
 
     def with_dab(self, x: float, y: float, radius: float, inside: bool) -> Prompts:
         """With one more dab of the brush."""
         return replace(self, dabs=(*self.dabs, Dab(x, y, radius, inside)))
 
+    def with_outlines(self, outlines: tuple[Outline, ...]) -> Prompts:
+        """With outlines in place of the proposal and of what was painted over it."""
+        return replace(self, outlines=outlines, dabs=(), empty=False)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists for JSON: points [x, y, 1/0], boxes [left, top, right, bottom], dabs [x, y, radius, 1/0]."""
+        """Plain lists for JSON: points [x, y, 1/0], boxes [left, top, right, bottom], dabs [x, y, radius, 1/0]; of each
+        outline its corners [x, y]."""
         return {
             "points": [[p.x, p.y, int(p.inside)] for p in self.points],
             "boxes": [[b.left, b.top, b.right, b.bottom] for b in self.boxes],
             "dabs": [[d.x, d.y, d.radius, int(d.inside)] for d in self.dabs],
             "empty": self.empty,
             "threshold": self.threshold,
+            "outlines": self.outlines,
         }
 
     @classmethod
@@ -105,9 +114,20 @@ class Prompts:
                 tuple(Dab(x, y, radius, inside) for (x, y, radius), inside in dabs),
                 _flag(content["empty"]),
                 None if threshold is None else _numbers([threshold], 1)[0],
+                checked_outlines(content.get("outlines")),  # records of an earlier version have none
             )
         except (ArithmeticError, KeyError, TypeError, IndexError, ValueError):
             raise InputError("points, boxes or brush strokes are damaged or of another version") from None
+
+
+def checked_outlines(content: Any) -> tuple[Outline, ...] | None:
+    """Outlines from lists of corners [x, y], None for None; raises `ValueError` or `TypeError` for anything else."""
+    if content is None:
+        return None
+    found = tuple(tuple((x, y) for x, y in (_numbers(corner, 2) for corner in outline)) for outline in content)
+    if sum(map(len, found)) > 2 * MOST_CORNERS or any(len(outline) < 3 for outline in found):
+        raise ValueError
+    return found
 
 
 def _numbers(values: Any, count: int) -> list[float]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ttd.annotate.masks import Box, Mask, Point, Prompts, mask_from_map, painted
+from ttd.annotate.outlines import filled
 from ttd.lru_cache import LRUCache
 from ttd.text.words import is_stop_word, split_words
 
@@ -187,6 +188,8 @@ class Proposer:
     def _proposed(self, encoded: EncodedPair, word: str, prompts: Prompts) -> Mask:
         if prompts.empty:
             return np.zeros(encoded.size, np.bool_)
+        if prompts.outlines is not None:
+            return filled(prompts.outlines, encoded.size)
         prompted = bool(prompts.boxes) or any(point.inside for point in prompts.points)
         if self._sam is not None and encoded._embedding is not None and prompted:
             return mask_from_sam(self._sam, encoded._embedding, prompts)

@@ -166,7 +166,9 @@ def test_a_decision_that_another_tab_replaced_is_not_taken_back(person: Person, 
      {"do": "point", "y": 2}, {"do": "box", "x": 1, "y": 2, "x2": 3}, {"do": "stroke", "spots": [], "radius": 3},
      {"do": "stroke", "spots": [[1, 2]] * 2001, "radius": 3}, {"do": "stroke", "spots": [[1]], "radius": 3},
      {"do": "stroke", "spots": "ab", "radius": 3}, {"do": "stroke", "spots": [[1, 2]], "radius": None},
-     {"do": "threshold", "value": 2}, {"do": "threshold", "value": 10**400},
+     {"do": "outline", "outlines": [[[1, 2], [3, 4]]]}, {"do": "outline", "outlines": [[[1, 2], [3, 4], [5, "6"]]]},
+     {"do": "outline", "outlines": [[[0, 0]] * 1201]}, {"do": "outline", "outlines": [[[1, 2], [3, 10**400], [5, 6]]]},
+     {"do": "outline", "outlines": 7}, {"do": "threshold", "value": 2}, {"do": "threshold", "value": 10**400},
      {"do": "choose", "index": 99}, {"do": "keep"}, {"do": "back"}, {"do": "edit"}],
 )  # fmt: skip
 def test_what_no_page_would_send_is_one_sentence(
@@ -192,6 +194,9 @@ def test_far_away_clicks_are_held_within_the_image(person: Person) -> None:
     point, dab = person.tab.opened.prompts.points[0], person.tab.opened.prompts.dabs[0]
     assert (point.x, point.y) == (SIZE[1] - 1, 0)
     assert dab.radius <= max(SIZE)
+    person.do("outline", outlines=[[[-1e9, -1e9], [1e300, -1], [1e9, 1e9], [-1, 1e9]]])
+    assert person.tab.opened.prompts.outlines == (((-0.5, -0.5), (47.5, -0.5), (47.5, 31.5), (-0.5, 31.5)),)
+    assert person.tab.opened.masks()["red"].all()
 
 
 def test_a_disk_error_and_a_mistake_of_ours_are_sentences(

@@ -237,6 +237,77 @@ def test_keys_alone_choose_words_zoom_and_take_back(opened: Browser, server: Ser
     page.close()
 
 
+def test_an_outline_is_edited_with_the_mouse_and_with_keys(opened: Browser, server: Server) -> None:
+    seen = board(opened, server)
+    page = seen.page
+
+    def shapes() -> list[list[list[float]]]:
+        return list(json.loads(page.locator(".ann-outline").get_attribute("data-outlines") or ""))
+
+    def told() -> str:
+        return page.locator("[data-corner]").inner_text()
+
+    press(page, "c")
+    page.keyboard.press("f")
+    drag(page, 0.3, 0.5, 0.6, 0.5)
+    press(page, "e")
+    first = shapes()
+    number = sum(map(len, first))
+    assert len(first) == 1
+    assert told() == f"{number} corners"
+    masks = page.locator(".ann-layer").get_attribute("src")
+    # The mouse: a corner is dragged to where it is let go.
+    box = page.locator(".ann-stage").bounding_box()
+    assert box is not None
+
+    def screen(x: float, y: float) -> tuple[float, float]:
+        return box["x"] + (x + 0.5) / 128 * box["width"], box["y"] + (y + 0.5) / 128 * box["height"]
+
+    def carry(start: tuple[float, float], end: tuple[float, float]) -> None:
+        page.mouse.move(*screen(*start))
+        page.mouse.down()
+        page.mouse.move(*screen(*end), steps=4)
+        page.mouse.up()
+
+    x, y = first[0][0]
+    answered(page, lambda: carry((x, y), (100, 120)))
+    assert shapes()[0][0] == pytest.approx([100, 120], abs=1)
+    assert shapes()[0][1:] == first[0][1:]
+    assert page.locator(".ann-layer").get_attribute("src") != masks
+    # From the line between two corners a new one is drawn out; shift and a click delete it.
+    (x, y), (next_x, next_y) = shapes()[0][:2]
+    answered(page, lambda: carry(((x + next_x) / 2, (y + next_y) / 2), (110, 10)))
+    assert len(shapes()[0]) == number + 1
+    assert shapes()[0][1] == pytest.approx([110, 10], abs=1)
+    page.keyboard.down("Shift")
+    answered(page, lambda: page.mouse.click(*screen(*shapes()[0][1])))
+    page.keyboard.up("Shift")
+    assert len(shapes()[0]) == number
+    # The keys: the second corner moves three pixels, another one is added after it and deleted.
+    page.keyboard.press("Escape")
+    for key in (".", "."):
+        page.keyboard.press(key)
+    assert told() == f"corner 2 of {number}"
+    before = shapes()[0][1]
+    answered(page, lambda: [page.keyboard.press(key) for key in ("ArrowRight", "ArrowDown", "ArrowDown")])
+    assert shapes()[0][1] == [before[0] + 1, before[1] + 2]
+    answered(page, lambda: page.keyboard.press("i"))
+    assert told() == f"corner 3 of {number + 1}"
+    answered(page, lambda: page.keyboard.press("Delete"))
+    assert len(shapes()[0]) == number
+    for _ in range(3):
+        press(page, "u")
+    assert shapes()[0][1] == before
+    for _ in range(3):
+        press(page, "u")
+    assert shapes() == first
+    press(page, "u")
+    assert page.locator(".ann-outline").count() == 0
+    assert page.locator(".ann").get_attribute("data-mode") == "point"
+    assert seen.complaints == []
+    page.close()
+
+
 def test_nothing_sticks_out_and_mistakes_are_sentences(opened: Browser, server: Server) -> None:
     seen = board(opened, server)
     page = seen.page

@@ -13,6 +13,8 @@ from typing import Any
 
 from ttd.annotate.annotation_set import AnnotationSet
 from ttd.annotate.item import OpenItem
+from ttd.annotate.masks import checked_outlines
+from ttd.annotate.outlines import MOST_CORNERS
 from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, Record
 from ttd.annotate.store import ExportFailed, RecordChanged
 from ttd.data.bad_samples import BadSample
@@ -65,6 +67,7 @@ class Actions:
             "point": lambda tab, given: _opened(tab).point(*_spot(tab, given, "x", "y"), _flag(given)),
             "box": self._box,
             "stroke": self._stroke,
+            "outline": self._outline,
             "clear": lambda tab, given: _opened(tab).clear(),
             "again": lambda tab, given: _opened(tab).propose_again(),
             "threshold": lambda tab, given: _opened(tab).set_threshold(_number(given, "value")),
@@ -225,6 +228,23 @@ class Actions:
         pairs = [dict(zip("xy", spot, strict=False)) if isinstance(spot, list) else {} for spot in spots]
         radius = min(max(_number(given, "radius"), 0.5), float(max(_opened(tab).size)))
         _opened(tab).stroke([_spot(tab, pair, "x", "y") for pair in pairs], radius, _flag(given))
+
+    def _outline(self, tab: Tab, given: Mapping[str, Any]) -> None:
+        """The outlines that the page sent, or those of the mask as it is."""
+        opened = _opened(tab)
+        try:
+            outlines = checked_outlines(given.get("outlines"))
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(
+                f"an outline has 3 corners or more, a word at most {2 * MOST_CORNERS}: U takes the last step back"
+            ) from None
+        if outlines is not None:
+            far_x, far_y = (side - 0.5 for side in opened.size)
+            outlines = tuple(
+                tuple((round(min(max(x, -0.5), far_x), 2), round(min(max(y, -0.5), far_y), 2)) for x, y in outline)
+                for outline in outlines
+            )
+        opened.outline(outlines)
 
     def _annotate(self, tab: Tab, given: Mapping[str, Any]) -> None:
         tab.reviewing = False

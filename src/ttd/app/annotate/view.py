@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -28,8 +29,9 @@ KEYS = (
     ("U", "undo: a click, then the last decision"), ("W", "to the next word of the caption; Enter chooses or drops it"),
     ("← →", "another chosen word"), ("1-9", "the n-th chosen word"), ("X", "drop the active word"),
     ("D", "dots"), ("B", "box"), ("F", "free hand"), ("[ ]", "smaller, larger brush"), ("O", "clicks mean outside"),
+    ("E", "edit the outline"), (", .", "its corner before, after; arrows move it"), ("I Del", "add, delete a corner"),
     ("C", "the word has no pixels"), ("R", "the first proposal again"), ("H", "hide the masks"),
-    ("+ −", "zoom in, out"), ("0", "fit the image"), ("Shift ← → ↑ ↓", "move the image"), ("Esc", "forget a corner"),
+    ("+ −", "zoom in, out"), ("0", "fit the image"), ("Shift ← → ↑ ↓", "move the image"), ("Esc", "forget the corner"),
     ("?", "these keys"),
 )  # fmt: skip
 _ZOOM = (
@@ -181,13 +183,21 @@ def _tools(opened: OpenItem) -> str:
     return (
         '<div class="ann-tools"><span class="ann-group"><button data-mode="point">Dots <kbd>D</kbd></button>'
         '<button data-mode="box">Box <kbd>B</kbd></button>'
-        '<button data-mode="brush">Free hand <kbd>F</kbd></button></span>'
+        '<button data-mode="brush">Free hand <kbd>F</kbd></button>'
+        f'<button data-mode="outline" {_off(not opened.active)}>Outline <kbd>E</kbd></button></span>'
         '<span class="ann-group ann-brush"><button data-do="thinner" aria-label="Smaller brush">−</button>'
         '<output data-brush></output><button data-do="thicker" aria-label="Larger brush">+</button></span>'
+        '<span class="ann-group ann-corners"><button data-do="before" aria-label="Corner before">'
+        "‹ <kbd>,</kbd></button>"
+        '<output data-corner aria-live="polite"></output>'
+        '<button data-do="after" aria-label="Corner after"><kbd>.</kbd> ›</button>'
+        '<button data-do="insert">Add <kbd>I</kbd></button>'
+        '<button data-do="delete">Delete <kbd>Del</kbd></button></span>'
         '<button data-switch="outside" aria-pressed="false">Outside <kbd>O</kbd></button>'
         f'<span class="ann-group"><button data-do="clear" {_off(not opened.active)}>Clear <kbd>C</kbd></button>'
         f'<button data-do="again" {_off(not opened.active)}>Again <kbd>R</kbd></button></span></div>{slider}'
-        f'<p class="ttd-hint">{source} Click: inside; shift-click: outside; drag: a box.</p>'
+        f'<p class="ttd-hint ann-clicks">{source} Click: inside; shift-click: outside; drag: a box.</p>'
+        '<p class="ttd-hint ann-corners">Drag a corner; drag from the line to add one; shift-click deletes it.</p>'
     )
 
 
@@ -281,8 +291,14 @@ def _label(word: str, mask: Mask, colour: str, active: bool) -> str:
 
 
 def _marks(prompts: Prompts, width: int, height: int) -> str:
-    """Points as a plus (inside) or a cross (outside), boxes as dashed frames."""
+    """Points as a plus (inside) or a cross (outside), boxes as dashed frames; outlines as data for the script."""
     parts = []
+    if prompts.outlines is not None:
+        shapes = json.dumps(prompts.outlines, separators=(",", ":"))
+        parts.append(
+            f'<svg class="ann-outline" viewBox="-0.5 -0.5 {width} {height}" preserveAspectRatio="none" '
+            f'data-outlines="{shapes}"></svg>'
+        )
     for box in prompts.boxes:
         parts.append(
             f'<i class="ann-box" style="left:{_percent(box.left, width)};top:{_percent(box.top, height)};'
