@@ -82,7 +82,7 @@ def test_uploads_stay_in_the_folder_and_are_handed_out_as_attachments(port: int)
         assert status == 200
         path = Path(json.loads(answer)[0])
         assert path.resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve())
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         connection.request("GET", quote(f"{FILE}{path}", safe="/="))
         got = connection.getresponse()
         assert got.status == 200
@@ -107,7 +107,7 @@ def test_the_programming_interface_is_off(port: int) -> None:
 
 
 def test_a_name_that_was_pointed_here_is_refused(port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     connection.request("GET", "/", headers={"Host": "rebound.example"})
     assert connection.getresponse().status == 403
 
@@ -133,7 +133,7 @@ def test_with_a_user_nothing_is_there_without_the_password(adapter: Path) -> Non
         for user, password in ((USER, "wrong"), (USER, ""), ("", ""), ("eva", PASSWORD)):
             body = f"username={user}&password={quote(password)}".encode()
             assert ask(number, "/login", "POST", body, **form)[0] in (400, 422)
-        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=600)
         connection.request(
             "POST",
             "/login",

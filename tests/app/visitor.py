@@ -25,7 +25,7 @@ def free_port() -> int:
 
 def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     """The path goes out exactly as it is written."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
     for name, value in headers.items():
         connection.putheader(name.replace("_", "-"), value)
@@ -52,7 +52,7 @@ def upload(port: int, name: str, content: bytes, **headers: str) -> tuple[int, b
 
 def broken_off(port: int, content: bytes, announced: int) -> None:
     """An upload that announces more bytes than it sends, and then closes its connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as one:
+    with socket.create_connection(("127.0.0.1", port), timeout=600) as one:
         head = (
             f"POST {UPLOAD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {announced}\r\n"
             "Content-Type: multipart/form-data; boundary=edge\r\n\r\n"

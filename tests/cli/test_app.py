@@ -121,7 +121,7 @@ def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "ttd", "app", "--port", str(port)]
         taken.listen()
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 2
     assert result.stderr == f"ttd: port {port} is taken: choose another with --port.\n"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -130,7 +130,7 @@ def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
     assert server.stdout.readline() == f"The page is at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n"
     assert len(list(tmp_path.glob("ttd-app-*"))) == 1
     server.send_signal(signal.SIGINT)
-    _, said = server.communicate(timeout=60)
+    _, said = server.communicate(timeout=600)
     assert server.returncode == 130
     assert said.strip() == "ttd: Stopped; what was written is complete."
     assert list(tmp_path.glob("ttd-app-*")) == []

@@ -179,7 +179,7 @@ def many(tmp_path: Path) -> Path:
 def in_process(kill: int, after: int, number: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.cli.fake_model", str(kill), str(after), str(number)]
     return subprocess.run(
-        [*command, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [*command, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -73,7 +73,7 @@ def test_killed_it_ends_with_the_same_result(shards: Path, tmp_path: Path) -> No
     run(*calibrate(shards, tmp_path / "whole"))
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "tests.data.colour_model", "70", *calibrate(shards, out)]
-    killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=120, check=False)
+    killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=600, check=False)
     assert killed.returncode == -9, killed.stderr
     assert not (out / "calibration.json").exists()
     assert 0 < len(list(out.rglob("*.tar.parquet"))) < 5

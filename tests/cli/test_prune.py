@@ -95,7 +95,7 @@ def test_killed_again_and_again_it_ends_with_the_same_result(shards: Path, tmp_p
     out = tmp_path / "killed"
     for kill_after in (10, 40):
         command = [sys.executable, "-m", "tests.data.colour_model", str(kill_after), *prune(shards, out)]
-        killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=120, check=False)
+        killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=600, check=False)
         assert killed.returncode == -9, killed.stderr
     assert not (out / "keep.parquet").exists()
     assert 0 < len(list(out.rglob("*.tar.parquet"))) < 5

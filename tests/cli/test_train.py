@@ -168,7 +168,7 @@ def test_a_signal_ends_the_command_with_its_code_and_the_command_goes_on(base: P
         assert process.stdout is not None
         assert process.stdout.readline() == "in step 3\n"
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate("sent\n", timeout=60)
+        _, errors = process.communicate("sent\n", timeout=600)
     assert process.returncode == 143
     assert errors.strip() == "ttd: Terminated; what was written is complete."
     reached = max(int(path.stem.partition("-")[2]) for path in (out / "checkpoints").iterdir())

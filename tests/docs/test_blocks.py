@@ -23,13 +23,13 @@ from tests.docs.uses import use
 
 STOPPED = 130  # a server that was asked once and stopped
 pytestmark = pytest.mark.apart
-# Many seconds of a processor's time, each; the README is always among the fast tests.
-LONG_PAGES = {"docs/benchmarks.md", "docs/bias.md", "docs/data.md", "docs/tour.ipynb", "docs/training.md"}
+# Among the fast tests; every other page takes seconds of a processor's time and is slow.
+FIRST_PAGES = ("README.md", "docs/quickstart.md")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in LONG_PAGES else []) for page in PAGES]
+    "page", [pytest.param(page, marks=[] if page in FIRST_PAGES else [pytest.mark.slow]) for page in PAGES]
 )
 def test_every_block_runs(page: str, world: World, tmp_path: Path) -> None:
     folder = tmp_path / "here"

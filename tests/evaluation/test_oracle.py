@@ -29,7 +29,14 @@ def results(folder: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize(("name", "protocol"), [*((name, "paper") for name in SETS), ("voc", "tcl-plain")])
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("voc", "paper"),
+        ("voc", "tcl-plain"),
+        *(pytest.param(name, "paper", marks=pytest.mark.slow) for name in SETS if name != "voc"),
+    ],
+)
 def test_resizing_and_windows_cost_an_oracle_nothing_but_edges(
     name: str, protocol: str, tmp_path: Path, evaluate: Eval
 ) -> None:

@@ -187,7 +187,7 @@ def test_under_torchrun(tmp_path: Path, evaluate: Eval) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -92,6 +92,7 @@ def test_masks_and_backgrounds_are_those_of_the_package(mini: TTD) -> None:
     assert agreed > 0
 
 
+@pytest.mark.slow
 def test_thresholds_are_the_best_of_the_cuts(mini: TTD) -> None:
     with torch.inference_mode():
         chosen = choose_thresholds(mini.encoder, GROUPS)
@@ -102,6 +103,7 @@ def test_thresholds_are_the_best_of_the_cuts(mini: TTD) -> None:
     assert {chosen.norm, chosen.p} <= set(measures.CUTS)
 
 
+@pytest.mark.slow
 def test_measures_without_a_group_are_those_of_the_other_scenes(mini: TTD) -> None:
     with torch.inference_mode():
         encoded = encode(mini.encoder, painted("test", SCENES))
@@ -238,6 +240,7 @@ def test_a_folder_without_a_base_is_refused(tmp_path: Path) -> None:
     assert "holds no row of a model before training" in result.stderr
 
 
+@pytest.mark.slow
 def test_measured_without_names_every_measure(mini: TTD) -> None:
     found: Measured = measure(mini.encoder, GROUPS, GROUPS)
     chosen = {"threshold of min-max", "threshold of p", "background's threshold"}

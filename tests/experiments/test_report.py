@@ -50,6 +50,7 @@ def test_rich_scenes_name_three_true_things_and_the_background() -> None:
         assert scene.background in scene.true_words
 
 
+@pytest.mark.slow
 def test_brief_training_gives_a_model_that_loads_and_reports(tmp_path: Path) -> None:
     run = tmp_path / "run"
     call = ["--brief", "--out", str(run), "--threads", "1"]

@@ -115,7 +115,7 @@ def test_full_scenes_are_mirrored_with_their_places(pool: Path) -> None:
         assert (patches[row].numpy() == whole[places[row]]).all()
 
 
-@pytest.mark.parametrize("loss", ["clip", "siglip"])
+@pytest.mark.parametrize("loss", ["clip", pytest.param("siglip", marks=pytest.mark.slow)])
 def test_a_broken_run_goes_on_bit_for_bit(loss: Loss, tmp_path: Path, pool: Path) -> None:
     recipe = replace(BRIEF, loss=loss)
     whole = run(tmp_path / "whole", pool, recipe)
