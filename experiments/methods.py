@@ -22,7 +22,7 @@ from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scenes.scene import example_scenes
-from ttd.viz.figures import heading
+from ttd.viz.figures import titled
 from ttd.viz.overlays import bounded, label_overlay, save_png, side_by_side, stack
 
 SIDE = 220
@@ -38,17 +38,13 @@ def figure(models: dict[str, TTD], rows: Sequence[Row]) -> Image.Image:
     """
     page = []
     for image, names in rows:
-        panels = [_titled(bounded(image, SIDE, enlarge=True), ", ".join(names))]
+        panels = [titled(bounded(image, SIDE, enlarge=True), ", ".join(names))]
         for title, model in models.items():
             labels = model.segment(image, names, Options(background=None)).label_map
             drawn = label_overlay(image, labels, names, background=False, legend=0, side=SIDE, enlarge=True)
-            panels.append(_titled(drawn, title))
+            panels.append(titled(drawn, title))
         page.append(side_by_side(panels))
     return stack(page)
-
-
-def _titled(image: Image.Image, title: str) -> Image.Image:
-    return stack([heading(title, image.width), image])
 
 
 @click.command(cls=Experiment)

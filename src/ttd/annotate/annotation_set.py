@@ -105,10 +105,9 @@ class AnnotationSet:
                 )
         refiner = None
         if sam is not None:
-            from ttd.encoders.registry import find_sam
             from ttd.refine.sam import SAMRefiner
 
-            refiner = SAMRefiner.from_pretrained(find_sam(sam), model.encoder.device)
+            refiner = SAMRefiner.from_pretrained(sam, model.encoder.device)
         return cls(queue, out, Proposer(model, refiner, model_lock=model_lock))
 
     def progress(self) -> Progress:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import ENCODER_OPTIONS, gathered
+from ttd.cli.options import ADAPTER_OPTION, ENCODER_OPTIONS, gathered
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ _OPTIONS = (
         metavar="NAME",
         help="A LoRA adapter to choose on the page; may be repeated.",
     ),
-    *ENCODER_OPTIONS[1:],
+    *(option for option in ENCODER_OPTIONS if option is not ADAPTER_OPTION),
     click.option("--sam-model", metavar="NAME", help="SAM-HQ, as a refinement and to propose masks to annotate."),
     click.option(
         "--examples", metavar="DIR", help="A folder of images with captions (NAME.txt) to try, in place of the scenes."

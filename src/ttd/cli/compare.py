@@ -12,6 +12,8 @@ import click
 
 from ttd.cli.eval import says_something, table_text
 from ttd.cli.options import (
+    ADAPTER_OPTION,
+    METHOD_OPTION,
     MODEL_OPTIONS,
     ModelChoice,
     NameOf,
@@ -75,7 +77,8 @@ def seed_list(ctx: click.Context, parameter: click.Parameter, value: str | None)
 
 def encoder_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds what decides how models are loaded, but adapters and methods."""
-    return with_options((MODEL_OPTIONS[1], *MODEL_OPTIONS[3:]), command)
+    own = (ADAPTER_OPTION, METHOD_OPTION)
+    return with_options([option for option in MODEL_OPTIONS if option not in own], command)
 
 
 @click.command()

@@ -283,8 +283,9 @@ _CHANGES = (
     ),
 )
 """The options of `ProtocolChanges`."""
+ADAPTER_OPTION = click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name.")
 ENCODER_OPTIONS = (
-    click.option("--adapter", metavar="NAME", help="LoRA adapter: a folder, a file or a short name."),
+    ADAPTER_OPTION,
     click.option(
         "--adapter-scale",
         type=click.FloatRange(0.0),

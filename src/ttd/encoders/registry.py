@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ __all__ = ["known_models", "load_encoder"]
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MINI = _ASSETS / "mini"
-_REFINER = Format("hf", model_type="sam_hq")
 
 
 def load_encoder(
@@ -126,16 +126,17 @@ def find_adapter(name: str | Path) -> Path:
     raise _unknown(str(name), "adapter")
 
 
-def find_sam(name: str | Path) -> Path:
-    """The folder of a SAM-HQ model that a short name, path or hub id stands for, downloaded where need be."""
-    entry = find_entry(str(name), "refiner")
+def find_folder(name: str | Path, what: str, kinds: Iterable[str]) -> Path:
+    """The folder of a model beside the encoder (`what`: "refiner", "second backbone") that a short name, path or hub id
+    stands for, downloaded where need be; `kinds` are those of its `config.json` that will do."""
+    entry = find_entry(str(name), what)
     path = Path(name).expanduser()
     if entry is None and path.exists():
         return path
     source = entry.source if entry else str(name)
     if HUB_ID.fullmatch(source):
-        return hub_model(source, entry, [_REFINER])
-    raise _unknown(str(name), "refiner")
+        return hub_model(source, entry, [Format("hf", model_type=kind) for kind in kinds])
+    raise _unknown(str(name), what)
 
 
 def _from_catalogue(entry: ModelEntry) -> Source:
@@ -170,9 +171,8 @@ def _unknown(name: str, what: str) -> ModelError:
     names = [entry.name for entry in known_models() if entry.what == what]
     close = difflib.get_close_matches(name.lower(), names, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return ModelError(
-        f'unknown {what} "{name}", no such file or folder either: {hint}known names are {", ".join(names)}'
-    )
+    known = f"known names are {', '.join(names)}" if names else "give a folder or a hub id"
+    return ModelError(f'unknown {what} "{name}", no such file or folder either: {hint}{known}')
 
 
 # ---------------------------------------------------------------- building

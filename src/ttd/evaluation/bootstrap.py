@@ -65,19 +65,6 @@ def paired_differences(
     return found
 
 
-def mean_difference(before: Sequence[float], after: Sequence[Sequence[float]], *, draws: int = DRAWS) -> Difference:
-    """The difference of means over items.
-
-    Args:
-        before: a value for each item, NaN where it has none.
-        after: the same for each run; only items with a value on both sides count.
-        draws: of the bootstrap.
-    """
-    values = np.array([before, *after], np.float64)
-    old, *new = values[:, np.isfinite(values).all(0)]
-    return paired_differences(mean_of(old), [mean_of(one) for one in new], len(old), draws=draws)[""]
-
-
 def mean_of(values: NDArray[np.float64], name: str = "", parts: NDArray[np.float64] | None = None) -> Statistic:
     """The mean of values `[S]`; with `parts` `[S]`: the sum of the values over the sum of the parts."""
     table = np.stack([values, np.ones(len(values)) if parts is None else parts], 1)

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from ttd.encoders.loading.files import read_json
-from ttd.encoders.loading.pretrained import CONFIG, load_pretrained, read_config
+from ttd.encoders.loading.pretrained import SAM_ANCHOR, load_pretrained, read_config
+from ttd.encoders.registry import find_folder
 from ttd.errors import ModelError
-from ttd.methods.second_backbone import IMAGENET_MEAN, IMAGENET_STD, find_folder
-
-_ANCHOR = "vision_encoder.patch_embed.projection.weight"
+from ttd.methods.second_backbone import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,10 @@ def load_sam_encoder(name: str | Path, device: torch.device | str = "cpu") -> SA
     """
     from transformers import SamConfig, SamModel
 
-    folder = find_folder(name, ["sam"])
-    kind = read_json(folder / CONFIG).get("model_type")
-    if kind != "sam":
-        raise ModelError(f"{folder} holds a {kind!r} model: give a SAM model such as facebook/sam-vit-base")
+    folder = find_folder(name, "second backbone", ["sam"])
     config = read_config(folder, SamConfig)
     vision = config.vision_config
     if vision.num_hidden_layers - 1 not in vision.global_attn_indexes:
         raise ModelError(f"the last block of {folder} looks at windows: give a SAM model such as facebook/sam-vit-base")
-    encoder = load_pretrained(SamModel, folder, config, anchor=_ANCHOR).vision_encoder
+    encoder = load_pretrained(SamModel, folder, config, anchor=SAM_ANCHOR).vision_encoder
     return SAMEncoder(encoder).to(device).eval()

@@ -5,7 +5,6 @@ Its code is transformers' own: nothing from a hub is run, and weights are read a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ttd.encoders.families import Format
-from ttd.encoders.loading.adapters import HUB_ID
 from ttd.encoders.loading.files import read_json
-from ttd.encoders.loading.hub import hub_model
 from ttd.encoders.loading.image_statistics import load_statistics
 from ttd.encoders.loading.pretrained import CONFIG, load_pretrained, read_config
+from ttd.encoders.registry import find_folder
 from ttd.errors import ModelError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -74,20 +71,6 @@ class SecondBackbone(nn.Module):
         return found
 
 
-def find_folder(name: str | Path, kinds: Iterable[str]) -> Path:
-    """The folder of a model of transformers of one of these kinds: a folder, or a hub id, downloaded where need be.
-
-    Raises:
-        ModelError: neither, or a model of another kind.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if HUB_ID.fullmatch(str(name)):
-        return hub_model(str(name), None, [Format("hf", model_type=kind) for kind in kinds])
-    raise ModelError(f'the second backbone "{name}" is neither a folder nor a hub id such as facebook/dinov2-base')
-
-
 def load_second_backbone(name: str | Path, device: torch.device | str = "cpu") -> SecondBackbone:
     """Load a second backbone, in float32 and evaluation mode.
 
@@ -100,7 +83,7 @@ def load_second_backbone(name: str | Path, device: torch.device | str = "cpu") -
     """
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    folder = find_folder(name, _KINDS)
+    folder = find_folder(name, "second backbone", _KINDS)
     kind = read_json(folder / CONFIG).get("model_type")
     if kind not in _KINDS:
         raise ModelError(

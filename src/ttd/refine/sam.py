@@ -22,14 +22,14 @@ from PIL import Image
 from torch import Tensor
 
 from ttd.device import find_device
-from ttd.errors import InputError, ModelError, is_out_of_memory
+from ttd.encoders.loading.pretrained import SAM_ANCHOR, load_pretrained, read_config
+from ttd.encoders.registry import find_folder
+from ttd.errors import InputError
 from ttd.refine.base import Refiner, register_refiner, working_image
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
     from ttd.inference.options import Options
-
-DEFAULT_MODEL = "syscv-community/sam-hq-vit-base"
 
 # SAM and SAM-HQ normalise with ImageNet's statistics, on the 0..255 scale.
 _MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
@@ -71,9 +71,7 @@ class SAMRefiner(Refiner):
     @classmethod
     def create(cls, encoder: Encoder, options: Options) -> SAMRefiner:
         """The SAM-HQ model that the options name, on the encoder's device."""
-        from ttd.encoders.registry import find_sam
-
-        return cls.from_pretrained(find_sam(options.sam_model or "sam-hq"), encoder.device)
+        return cls.from_pretrained(options.sam_model or "sam-hq", encoder.device)
 
     def refine(self, image: Image.Image, maps: Tensor, background: float | None) -> Tensor:
         """See `Refiner`: masks of 0 and 1 at the working size.
@@ -101,55 +99,20 @@ class SAMRefiner(Refiner):
         return torch.from_numpy(self.redraw(small, masks, exclusive=False)[0]).float()
 
     @classmethod
-    def from_pretrained(
-        cls, name_or_folder: str | Path = DEFAULT_MODEL, device: str | torch.device | None = None
-    ) -> SAMRefiner:
-        """Loads a SAM-HQ model.
+    def from_pretrained(cls, name: str | Path = "sam-hq", device: str | torch.device | None = None) -> SAMRefiner:
+        """Loads a SAM-HQ model, in float32.
 
         Args:
-            name_or_folder: a hub id or a folder in the format of `SamHQModel.save_pretrained`.
+            name: a short name, hub id, or a folder in the format of `SamHQModel.save_pretrained`.
             device: where it runs; None takes CUDA if there is one, else the CPU.
 
         Raises:
             ModelError: nothing there, another kind of model, or parameters missing.
         """
-        from transformers import AutoConfig, SamHQModel
+        from transformers import SamHQConfig, SamHQModel
 
-        from ttd.encoders.families import HF_WEIGHTS
-        from ttd.encoders.loading.files import check_unquantised, read_json
-        from ttd.encoders.loading.formats import check_references
-        from ttd.encoders.loading.pretrained import CONFIG, quietly
-        from ttd.encoders.loading.tokenizers import cause
-        from ttd.encoders.loading.weights import weights_file, weights_files
-
-        check_references(name_or_folder)
-        path = Path(name_or_folder) / CONFIG
-        if path.is_file():
-            check_unquantised(read_json(path), path)
-        try:
-            config = AutoConfig.from_pretrained(name_or_folder)
-            if config.model_type != "sam_hq":
-                raise ModelError(
-                    f"{name_or_folder} is a '{config.model_type}' model: give a SAM-HQ model such as {DEFAULT_MODEL}."
-                )
-            if path.is_file() and (weights := weights_file(path.parent, HF_WEIGHTS)) is not None:
-                weights_files(weights)
-            with quietly():
-                model, info = SamHQModel.from_pretrained(name_or_folder, output_loading_info=True)
-        except ModelError:
-            raise
-        except Exception as error:  # transformers raises whatever it meets
-            if is_out_of_memory(error):
-                raise
-            raise ModelError(
-                f"No SAM-HQ model can be loaded from {name_or_folder}: give a hub id within reach or a "
-                f"folder with config.json and model.safetensors ({cause(error)})."
-            ) from error
-        if info["missing_keys"]:
-            raise ModelError(
-                f"The SAM-HQ model {name_or_folder} lacks {len(info['missing_keys'])} parameters "
-                f"(such as {min(info['missing_keys'])}): get a complete copy."
-            )
+        folder = find_folder(name, "refiner", [SamHQConfig.model_type])
+        model = load_pretrained(SamHQModel, folder, read_config(folder, SamHQConfig), anchor=SAM_ANCHOR)
         return cls(model.to(find_device(device)))
 
     @torch.inference_mode()

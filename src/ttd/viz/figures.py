@@ -158,10 +158,10 @@ def heatmap_panels(
     those that were not even given.
     """
     notes = notes or {}
-    panels = [_titled(bounded(image, PANEL, enlarge=True), "image", "")]
+    panels = [titled(bounded(image, PANEL, enlarge=True), "image", "")]
     for name in list(maps)[:MOST_PANELS]:
         panel = heatmap_overlay(image, maps[name], side=PANEL, enlarge=True)
-        panels.append(_titled(panel, name, notes.get(name, "")))
+        panels.append(titled(panel, name, notes.get(name, "")))
     columns = min(len(panels), max(1, 1020 // (panels[0].width + 10)))
     page = _grid(panels, columns)
     left_out += max(0, len(maps) - MOST_PANELS)
@@ -172,7 +172,8 @@ def heatmap_panels(
     return page
 
 
-def _titled(image: Image.Image, title: str, note: str) -> Image.Image:
+def titled(image: Image.Image, title: str, note: str = "") -> Image.Image:
+    """`image` below a title, and a note at the right of it."""
     width = max(image.width, 120)
     page = Image.new("RGB", (width, image.height + 26), PAPER)
     draw = ImageDraw.Draw(page)

@@ -14,7 +14,7 @@ from tests.encoders.hub_stand_in import COMMIT, StandIn
 from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_sam_model, tiny_siglip_model
 from ttd.encoders.loading.catalogue import ModelEntry
 from ttd.encoders.loading.hub import by_hand_folder, hub_adapter, hub_model
-from ttd.encoders.registry import find_sam
+from ttd.encoders.registry import find_folder
 from ttd.errors import ModelError
 
 REPO = "someone/tiny-clip"
@@ -77,11 +77,11 @@ def test_pickles_where_there_is_nothing_else(published: StandIn, tmp_path: Path)
 def test_a_refiner_by_hub_id_and_by_folder(hub: StandIn, tmp_path: Path) -> None:
     tiny_sam_model().save_pretrained(tmp_path / "sam")
     publish(hub, tmp_path / "sam", "someone/sam")
-    found = find_sam("someone/sam")
+    found = find_folder("someone/sam", "refiner", ["sam_hq"])
     assert (found / "model.safetensors").read_bytes() == (tmp_path / "sam/model.safetensors").read_bytes()
-    assert find_sam(str(tmp_path / "sam")) == tmp_path / "sam"
+    assert find_folder(str(tmp_path / "sam"), "refiner", ["sam_hq"]) == tmp_path / "sam"
     with pytest.raises(ModelError, match=r'unknown refiner "sam-h".*did you mean sam-hq'):
-        find_sam("sam-h")
+        find_folder("sam-h", "refiner", ["sam_hq"])
 
 
 def test_shards(hub: StandIn, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ class TestNotThere:
         monkeypatch.setenv("HF_ENDPOINT", CLOSED)
         folder = re.escape(str(ttd_cache / "syscv-community--sam-hq-vit-base"))
         with pytest.raises(ModelError, match=rf"\(about 379 MB\) is not on this machine .* into {folder}"):
-            find_sam("sam-hq")
+            find_folder("sam-hq", "refiner", ["sam_hq"])
         assert "Retrying" not in caplog.text
 
     def test_repository_of_something_else(self, hub: StandIn) -> None:
@@ -171,7 +171,7 @@ class TestNotThere:
         with pytest.raises(ModelError, match="holds nothing that can be read here"):
             hub_model(REPO)
         with pytest.raises(ModelError, match=r"it needs config\.json \(sam_hq\)"):
-            find_sam(REPO)
+            find_folder(REPO, "refiner", ["sam_hq"])
         assert not any(path.endswith("model.safetensors") for _, path, _ in hub.requests)
 
 

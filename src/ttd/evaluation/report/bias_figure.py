@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from ttd.evaluation.report.panels import BLUE, ORANGE
 from ttd.evaluation.tasks.bias import COVERED, RegionCounts, SingleTagBias, entropy, of_record, shares, true_words
 from ttd.images import read_image
-from ttd.viz.figures import heading, indented
+from ttd.viz.figures import heading, indented, titled
 from ttd.viz.overlays import bounded, heatmap_overlay, mask_overlay, side_by_side, stack
 from ttd.viz.typography import FAINT, INK, PAPER, Chip, fitted, font, paragraph
 
@@ -68,7 +68,7 @@ def bias_image(
     true = set(words)
     line = paragraph([Chip(word, BLUE if word in true else None, word in true) for word in caption], 1000)
     image = bounded(photo, PANEL, enlarge=True)
-    given = [_titled("image", image), _titled("the words' regions", _masked(photo, truth))]
+    given = [titled(image, "image"), titled(_masked(photo, truth), "the words' regions")]
     drawn = [_row(photo, words, row) for row in rows]
     page = stack([indented(line, 10), indented(side_by_side(given), 10), *drawn])
     framed = Image.new("RGB", (page.width + 10, page.height + 20), PAPER)
@@ -78,11 +78,11 @@ def bias_image(
 
 def _row(photo: Image.Image, words: Sequence[str], row: BiasRow) -> Image.Image:
     panels = [
-        _titled("caption's map", heatmap_overlay(photo, row.caption_map, side=PANEL, enlarge=True)),
-        _titled("caption's mask", _masked(photo, row.mask)),
+        titled(heatmap_overlay(photo, row.caption_map, side=PANEL, enlarge=True), "caption's map"),
+        titled(_masked(photo, row.mask), "caption's mask"),
     ]
     for word, heat in list(zip(words, row.word_maps, strict=True))[:MOST_WORDS]:
-        panels.append(_titled(f"“{word}”", heatmap_overlay(photo, heat, side=PANEL, enlarge=True)))
+        panels.append(titled(heatmap_overlay(photo, heat, side=PANEL, enlarge=True), f"“{word}”"))
     portions = {"share of the map": shares(row.lit.coverage), "share of the score": row.score}
     panels.append(_bars(words, portions, row.lit.coverage > COVERED))
     return indented(stack([heading(row.title, 600), side_by_side(panels)]), 10)
@@ -90,13 +90,6 @@ def _row(photo: Image.Image, words: Sequence[str], row: BiasRow) -> Image.Image:
 
 def _masked(photo: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
     return mask_overlay(photo, mask, side=PANEL, enlarge=True)
-
-
-def _titled(title: str, image: Image.Image) -> Image.Image:
-    page = Image.new("RGB", (max(image.width, 110), image.height + 22), PAPER)
-    ImageDraw.Draw(page).text((0, 3), fitted(title, font(13, True), page.width), font=font(13, True), fill=INK)
-    page.paste(image, (0, 22))
-    return page
 
 
 def _bars(words: Sequence[str], portions: Mapping[str, NDArray[np.float64]], covered: NDArray[np.bool_]) -> Image.Image:
