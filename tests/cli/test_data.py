@@ -91,7 +91,7 @@ def test_mistakes_are_answered_in_a_sentence(photos: Path, tmp_path: Path) -> No
     for arguments, message in (
         (("pack", tmp_path / "none.csv", "--out", out), "does not exist"),
         (("pack", photos, "--out", out, "--prefix", "a/b"), "prefix"),
-        (("check", "s3://bucket/x.tar"), "not a local path"),
+        (("check", "ftp://bucket/x.tar"), "no way to read ftp://"),
         (
             ("tag", photos, "--model", "mini", "--out", out, "--protocol", "none"),
             "'none' is not one of 'default', 'paper'",

@@ -114,7 +114,7 @@ def test_a_caption_beside_one_image_counts_unless_one_is_typed(run: Run, folder:
         ("missing.jsonl", (), "does not exist"),
         ("{0..3}.tar", (), "4 of the 4 files"),
         ("c.tar.gz", (), "unpack it"),
-        ("https://example.org/a.tar", (), "not a local path"),
+        ("ftp://example.org/a.tar", (), "no way to read ftp://"),
         ("photo.png", ("--images", "x"), "leave it out"),
         ("empty", (), "no images"),
     ],

@@ -11,6 +11,7 @@ DOWNLOAD = "downloads from a third party"
 GPU = "needs a GPU"
 
 _ALWAYS = (
+    (r"ttd .*\b(s3|gs|hf|https)://", f"{DOWNLOAD}: shards in a bucket"),
     (r"(pip install )?img2dataset\b", f"{DOWNLOAD}: img2dataset, and images from all over the web"),
     (r"python tools/build_atlas\.py\b", f"{DOWNLOAD}: the drawings of OpenMoji and a font"),
 )

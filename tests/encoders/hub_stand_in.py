@@ -22,6 +22,7 @@ class StandIn:
     cut: dict[str, list[int]] = field(default_factory=dict)  # bytes after which the next GETs break off
     status: dict[str, int] = field(default_factory=dict)  # answers other than 200, by repository or path
     ranges: bool = True
+    next_status: dict[str, list[int]] = field(default_factory=dict)  # of the next answers, the last first
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
 
     def tag(self, name: str) -> str:
@@ -49,6 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
             repository, _, rest = self.path.lstrip("/").partition("/resolve/")
             name = f"{repository}/{rest.partition('/')[2]}"
         status = hub.status.get(name) or hub.status.get(repository)
+        if not status and hub.next_status.get(name):
+            status = hub.next_status[name].pop()
         if status or name not in hub.files:
             known = any(file.startswith(f"{repository}/") for file in hub.files)
             self.send_response(status or 404)
@@ -64,10 +67,11 @@ class _Handler(BaseHTTPRequestHandler):
         hub, tag = self.stand_in, f'"{self.stand_in.tag(name)}"'
         asked = self.headers.get("Range") if hub.ranges else None
         if asked and self.headers.get("If-Range", tag) == tag:
-            start = int(asked.removeprefix("bytes=").split("-")[0])
+            start, _, end = asked.removeprefix("bytes=").partition("-")
+            first, last = int(start), min(int(end or len(content)), len(content) - 1)
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            content = content[start:]
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            content = content[first : last + 1]
         else:
             self.send_response(200)
         self.send_header("ETag", tag)

@@ -18,6 +18,7 @@ from ttd.annotate.queue import Claims, Queue, QueueItem
 from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, SKIPPED, Record
 from ttd.annotate.store import AnnotationStore, ExportFailed, RecordChanged
 from ttd.data.bad_samples import BadSample
+from ttd.data.image_folder import ImageFolder
 from ttd.errors import InputError
 from ttd.files.safe_paths import inside
 from ttd.images import read_image
@@ -99,7 +100,7 @@ class AnnotationSet:
         """
         queue = Queue.open(data, images, every_caption=every_caption)
         for shard in queue.source.shards:
-            if shard.path.is_dir() and Path(out).absolute().is_relative_to(shard.path):
+            if isinstance(shard, ImageFolder) and Path(out).absolute().is_relative_to(shard.path):
                 raise InputError(
                     f"{out} lies in {shard.path}, whose images are annotated: choose another folder for the set"
                 )

@@ -6,6 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -114,7 +115,7 @@ def run_job(
 def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
     job.check(item)
     job = job.over([item])
-    place = Place.for_one(settings.out, item.image)
+    place = Place.for_one(settings.out, Path(item.image.name))
 
     image = item.read()
     model = settings.load()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +41,11 @@ def agreement(first: str, second: str, stop_words: bool, out: str | None, as_jso
     """
     from ttd.annotate.agreement import agreement as compare
     from ttd.files import whole_file
+    from ttd.runs import command
 
     found = compare(first, second, stop_words=stop_words)
     if out is not None:
-        record = {"command": sys.argv, "first": first, "second": second, **found.to_dict()}
+        record = {"command": command(), "first": first, "second": second, **found.to_dict()}
         with whole_file(Path(out)) as part:
             part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     if as_json:

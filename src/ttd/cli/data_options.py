@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,13 @@ class Pairs:
     threads: int
     as_json: bool
     verbose: bool
+
+    def named(self) -> list[str]:
+        """The sources, as another command can be given them from anywhere."""
+        from ttd.data.remote import is_address
+        from ttd.runs import without_secrets
+
+        return [without_secrets(one) if is_address(one) else os.path.abspath(one) for one in self.sources]
 
     def open(self, keep: str | None = None, limit: int | None = None) -> PairSource:
         """The pairs; raises `InputError` where what is named does not exist, or holds no pair and no damage."""
@@ -114,8 +122,9 @@ def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """A JSON file, whole or not at all, with the command and the version that made it."""
     from ttd.files import whole_file
+    from ttd.runs import command
 
-    text = json.dumps({"command": sys.argv, "version": __version__, **record}, indent=1)
+    text = json.dumps({"command": command(), "version": __version__, **record}, indent=1)
     with whole_file(path) as part:
         part.write_text(text + "\n", "utf-8", errors="backslashreplace")
 

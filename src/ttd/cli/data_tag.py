@@ -135,7 +135,7 @@ def tag(
         print_bad_samples(report, None)
         return 0
     made_of = {
-        "sources": [os.path.abspath(named) for named in pairs.sources],
+        "sources": pairs.named(),
         "images": pairs.images and os.path.abspath(pairs.images),
     }
     write_record(place / RECORD, {"model": model.model or None, **made_of, "settings": job.settings})

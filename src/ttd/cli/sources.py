@@ -54,8 +54,12 @@ class ImageSelection:
 
     def question(self) -> dict[str, Any]:
         """For `run.json`: what decides which items there are."""
+        from ttd.data.remote import is_address
+        from ttd.runs import without_secrets
+
         images = None if self.images is None else str(Path(self.images).resolve())
-        return {"source": str(Path(self.named).resolve()), "images": images, "every_caption": self.every_caption}
+        named = without_secrets(self.named) if is_address(self.named) else str(Path(self.named).resolve())
+        return {"source": named, "images": images, "every_caption": self.every_caption}
 
 
 def source_options(*, captions: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
-import sys
 from pathlib import Path
 
 import click
@@ -70,7 +68,7 @@ def train(
     ttd tag image.png "a dog on grass" --adapter runs/paper
     """
     start_logging(verbose)
-    from ttd.runs import Ranks
+    from ttd.runs import Ranks, command_line
     from ttd.training.config import read_config
     from ttd.training.signals import Stopped
     from ttd.training.trainer import train as run
@@ -93,7 +91,7 @@ def train(
 
         check_hub(str(repo))
     try:
-        finished = run(config, out, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+        finished = run(config, out, command=command_line())
     except Stopped as stopped:
         raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else Terminated()) from None
     if pushes:

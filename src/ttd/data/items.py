@@ -13,6 +13,7 @@ from ttd.data.bad_samples import EMPTY_CAPTION, MISSING_CAPTION, MISSING_IMAGE, 
 from ttd.data.captions_file import CaptionsFile, ListedLine
 from ttd.data.image_folder import ImageFolder
 from ttd.data.listing import named_files
+from ttd.data.remote import File
 from ttd.data.shard import Shard
 from ttd.errors import InputError
 
@@ -36,7 +37,7 @@ class ImageItem:
     """
 
     id: str
-    image: Path
+    image: File
     shard: Shard
     row: int
     default: str | None = None
@@ -156,7 +157,7 @@ def _of_shard(shard: Shard, *, alone: bool) -> Iterator[ImageItem]:
             name = shard.name  # of a single image, which ends in its key
         image = shard.path / key if in_tar else (shard.file(row) or Path(key))
         item = ImageItem(name, image, shard, row)
-        lines = shard.lines(row) if isinstance(shard, CaptionsFile) else []
+        lines = shard.lines(row) if isinstance(shard, CaptionsFile) else list[ListedLine]()
         for line in lines:
             yield replace(item, id=line.id or name, line=line)
         if not lines:

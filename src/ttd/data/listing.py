@@ -12,6 +12,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+from ttd.data.remote import File, RemoteFile, is_address, remote_files
 from ttd.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -161,23 +162,23 @@ def expand_braces(text: str) -> list[str]:
     return ["".join(chosen) for chosen in product(*choices)]
 
 
-def named_files(sources: str | Path | Iterable[str | Path], without: Path | None = None) -> list[Path]:
+def named_files(sources: str | Path | Iterable[str | Path], without: Path | None = None) -> list[File]:
     """The images, tar shards, captions files and folders of images that `sources` name, in order, as they are named.
 
     Args:
         sources: one or several of: an image, a shard or a captions file, a brace range, a wildcard, or a folder: its
-            shards (`*.tar`), else its only captions file, else its images.
+            shards (`*.tar`), else its only captions file, else its images; the same at an address, but no images.
         without: a file or folder that is no captions file, such as the results of an earlier run.
 
     Raises:
-        InputError: nothing there, something else than local files of these kinds, a file named twice.
+        InputError: nothing there, something else than files of these kinds, a file named twice.
     """
     given = [sources] if isinstance(sources, (str, Path)) else list(sources)
     files = [file for source in given for file in _files(str(source), without)]
     if not files:
         raise InputError("no data was named: give images, tar shards, a folder or a captions file")
-    seen: set[Path] = set()
-    for file in map(plain_path, files):
+    seen: set[File] = set()
+    for file in map(plain_file, files):
         if file in seen:
             raise InputError(f"{file} is named twice: name each file once")
         seen.add(file)
@@ -188,7 +189,7 @@ def names_one_image(source: str) -> bool:
     """Whether `source` can only mean one image file, there or not; not a folder, list, range or wildcard."""
     path = Path(source)
     name = path.name.lower()
-    if "://" in source or name.endswith((".tar", *_PACKED, *CAPTION_FILES)):
+    if is_address(source) or name.endswith((".tar", *_PACKED, *CAPTION_FILES)):
         return False
     try:
         if path.exists():
@@ -203,6 +204,11 @@ def plain_path(path: Path) -> Path:
     parts = path.absolute().parts
     last = max((number for number, part in enumerate(parts) if part == ".."), default=-1) + 1
     return Path(*parts[:last]).resolve().joinpath(*parts[last:]) if last else Path(*parts)
+
+
+def plain_file(file: File) -> File:
+    """`plain_path` of what is here; an address as it is."""
+    return file if isinstance(file, RemoteFile) else plain_path(file)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -226,9 +232,11 @@ def _choices(inside: str) -> list[str]:
     return [str(number).zfill(width) for number in range(int(first), int(last) + step, step)]
 
 
-def _files(source: str, without: Path | None) -> list[Path]:
-    if "://" in source or source.startswith("pipe:"):
-        raise InputError(f"{source} is not a local path: download it first")
+def _files(source: str, without: Path | None) -> list[File]:
+    if is_address(source):
+        return list(remote_files(source, (".tar", *CAPTION_FILES)))
+    if source.startswith("pipe:"):
+        raise InputError(f"{source} is a program's output, which allows no random access: save it first")
     if Path(source).exists():
         return _one(Path(source), without)
     if "{" in source:
@@ -251,7 +259,7 @@ def _files(source: str, without: Path | None) -> list[Path]:
     raise InputError(f"{source} does not exist: check the path")
 
 
-def _one(path: Path, without: Path | None) -> list[Path]:
+def _one(path: Path, without: Path | None) -> list[File]:
     if path.is_dir():
         return _in_folder(path, without)
     if path.name.lower().endswith(_PACKED):
@@ -263,7 +271,7 @@ def _one(path: Path, without: Path | None) -> list[Path]:
     )
 
 
-def _in_folder(folder: Path, without: Path | None) -> list[Path]:
+def _in_folder(folder: Path, without: Path | None) -> list[File]:
     from ttd.data.captions_file import looks_like_captions
 
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -271,11 +279,11 @@ def _in_folder(folder: Path, without: Path | None) -> list[Path]:
     if shards:
         if images := sum(map(is_image_file, visible)):
             log.warning("%s: left out %s, because the folder holds .tar shards.", folder, _counted(images, "image"))
-        return shards
+        return list[File](shards)
     ours = without.resolve() if without is not None else None
     # Parquet beside images is img2dataset's record of them: read only where it is named.
     lists = [path for path in visible if path.suffix.lower() in CAPTION_FILES[:-1] and path.resolve() != ours]
     lists = [path for path in lists if looks_like_captions(path)]
     if len(lists) > 1:
         raise InputError(f"{folder} has {len(lists)} captions files and no .tar shards: name the one that is meant")
-    return lists or [folder]
+    return list[File](lists or [folder])

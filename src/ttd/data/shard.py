@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ttd.data.listing import plain_path
+from ttd.data.remote import File, RemoteFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,15 +21,18 @@ class Shard(Protocol):
 
     Attributes:
         name: folder and file name, the same wherever the folder lies.
-        path: the file.
         size: bytes of the file.
         damage: what is wrong with the shard itself, None where nothing is.
     """
 
     name: str
-    path: Path
     size: int
     damage: BadSample | None
+
+    @property
+    def path(self) -> File:
+        """The file, here or elsewhere."""
+        ...
 
     def __len__(self) -> int:
         """Pairs, the damaged ones included."""
@@ -83,7 +87,9 @@ class PathKeys:
         return self._keys[row]
 
 
-def shard_name(path: Path) -> str:
+def shard_name(path: File) -> str:
     """The folder's name and the file's: what score files, keep-lists and reports call a shard."""
+    if isinstance(path, RemoteFile):
+        return path.shard_name
     path = plain_path(path)
     return f"{path.parent.name}/{path.name}" if path.parent.name else path.name

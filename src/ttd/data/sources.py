@@ -23,7 +23,8 @@ from PIL import Image, UnidentifiedImageError
 from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample, BadSampleReport
 from ttd.data.captions_file import CaptionsFile
 from ttd.data.image_folder import ImageFolder
-from ttd.data.listing import CAPTION_FILES, named_files, plain_path
+from ttd.data.listing import CAPTION_FILES, named_files, plain_file
+from ttd.data.remote import File, RemoteFile
 from ttd.data.shard import Shard
 from ttd.data.tables import kept_rows
 from ttd.data.tar_shard import TarShard
@@ -130,7 +131,7 @@ class PairSource:
         limit: int | None = None,
     ) -> None:
         images_folder = Path(images).absolute() if images is not None else None
-        paths = [plain_path(path) for path in named_files(sources)]
+        paths = [plain_file(path) for path in named_files(sources)]
         self.shards = _first_shards(paths, images_folder, None if keep else limit)
         self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
         self._kept: NDArray[np.int64] | None = kept_rows(Path(keep), self.shards) if keep else None
@@ -242,7 +243,7 @@ def decode_image(data: bytes, shard: str, key: str, short: int | None = None) ->
 
 
 def open_shards(
-    paths: Sequence[Path], images: Path | None = None, *, own_list: bool = False, without: Path | None = None
+    paths: Sequence[File], images: Path | None = None, *, own_list: bool = False, without: Path | None = None
 ) -> list[Shard]:
     """What `ttd.data.listing.named_files` found, opened, in the same order.
 
@@ -260,7 +261,7 @@ def open_shards(
 
     rank, world = Ranks.here()
     first = len(paths) * rank // world
-    opened: dict[Path, Shard] = {}
+    opened: dict[File, Shard] = {}
     turned = [*paths[first:], *paths[:first]]
     hidden = None if rank == 0 else True
     for path in tqdm(turned, "opening", unit="shard", delay=2, disable=hidden, file=sys.stderr):
@@ -268,15 +269,17 @@ def open_shards(
         if kind == ".tar":
             opened[path] = TarShard(path)
         elif kind in CAPTION_FILES:
-            opened[path] = CaptionsFile(path, images, own_list=own_list)
+            local = path.copy() if isinstance(path, RemoteFile) else path
+            opened[path] = CaptionsFile(local, images, own_list=own_list)
         else:
+            assert isinstance(path, Path)  # there are no images of their own elsewhere, see `named_files`
             opened[path] = ImageFolder(path, without)
     shards = [opened[path] for path in paths]
     _check_names(shards)
     return shards
 
 
-def _first_shards(paths: Sequence[Path], images: Path | None, limit: int | None) -> list[Shard]:
+def _first_shards(paths: Sequence[File], images: Path | None, limit: int | None) -> list[Shard]:
     """All shards, or with a limit the first ones until they hold so many pairs: the others are not even opened."""
     if limit is None:
         return open_shards(paths, images)
@@ -290,7 +293,7 @@ def _first_shards(paths: Sequence[Path], images: Path | None, limit: int | None)
 
 
 def _check_names(shards: list[Shard]) -> None:
-    seen: dict[str, Path] = {}
+    seen: dict[str, File] = {}
     for shard in shards:
         other = seen.setdefault(shard.name, shard.path)
         if other is not shard.path:

@@ -64,7 +64,8 @@ class TaggedShards:
         self._per_shard, self._threads = per_shard, threads
         parts = [-(-len(source.indices(number)) // per_shard) for number in range(len(source.shards))]
         self._first = [0, *accumulate(parts)]
-        if any(shard.path.resolve().parent == folder.resolve() for shard in source.shards):
+        paths = [shard.path for shard in source.shards]
+        if any(isinstance(path, Path) and path.resolve().parent == folder.resolve() for path in paths):
             raise InputError(f"{folder} holds the pairs themselves: choose another folder for --shards")
         claim(folder, {"source": source.fingerprint(), "per_shard": per_shard, "words": settings})
 

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ttd.data.remote import File, RemoteFile
 from ttd.data.tar_index_file import ROW, IndexDoubt, Member, Stamp, as_array, members_of, opened, read_at, written
 from ttd.data.tar_members import TarEnd, members, sample_names
 from ttd.encoders.loading.downloads import cache_folder
@@ -64,7 +65,7 @@ class TarIndex:
         IndexDoubt: it is damaged, impossible, or was made for another tar.
     """
 
-    def __init__(self, content: bytes, tar: Path, stamp: Stamp, path: Path | None) -> None:
+    def __init__(self, content: bytes, tar: File, stamp: Stamp, path: Path | None) -> None:
         found = opened(content, tar, stamp)
         self.stamp, self.damage, self.twice = stamp, found.damage, found.twice
         self.path, self._content = path, content if path is None else b""
@@ -136,7 +137,7 @@ def _block(index: TarIndex, number: int) -> tuple[NDArray[Any], bytes, int]:
     return index.checked_block(number)
 
 
-def open_index(tar: Path) -> TarIndex:
+def open_index(tar: File) -> TarIndex:
     """The index of a tar: the one that is kept, where it can be believed, else a new one.
 
     It lies beside the tar; where that folder cannot be written, in the cache; where neither can, in memory alone.
@@ -160,7 +161,7 @@ def open_index(tar: Path) -> TarIndex:
     return new_index(tar)
 
 
-def new_index(tar: Path) -> TarIndex:
+def new_index(tar: File) -> TarIndex:
     """Go through a tar and keep its index, see `open_index`."""
     stamp = Stamp.of(tar)
     content = build_index(tar, stamp)
@@ -182,7 +183,7 @@ def new_index(tar: Path) -> TarIndex:
     return index
 
 
-def build_index(tar: Path, stamp: Stamp) -> bytes:
+def build_index(tar: File, stamp: Stamp) -> bytes:
     """The content of the index file of a tar in the state `stamp`."""
     names: list[str] = []
     found: list[Member | str] = []  # a member, or the name of the one that a link leads to
@@ -206,7 +207,7 @@ def build_index(tar: Path, stamp: Stamp) -> bytes:
     return written(stamp, samples, damage, twice)
 
 
-def _samples(tar: Path, names: list[str], found: list[Member | str]) -> tuple[dict[str, dict[str, Member]], list[int]]:
+def _samples(tar: File, names: list[str], found: list[Member | str]) -> tuple[dict[str, dict[str, Member]], list[int]]:
     """Samples by key, and the numbers of those that repeat a name."""
     at = {posixpath.normpath(name): one for name, one in reversed(list(zip(names, found, strict=True)))}
     samples: dict[str, dict[str, Member]] = {}
@@ -242,8 +243,11 @@ def _samples(tar: Path, names: list[str], found: list[Member | str]) -> tuple[di
     return samples, [number for number, key in enumerate(samples) if key in again]
 
 
-def _places(tar: Path) -> Iterator[Path]:
-    """Beside the tar, then in the cache."""
+def _places(tar: File) -> Iterator[Path]:
+    """Beside the tar, then in the cache; of one elsewhere with what is kept of it."""
+    if isinstance(tar, RemoteFile):
+        yield tar.folder / "tar.index"
+        return
     yield tar.with_name(f"{tar.name}.index")
     digest = hashlib.sha256(str(tar).encode("utf-8", "surrogateescape")).hexdigest()[:24]
     yield cache_folder() / "indices" / f"{digest}.index"

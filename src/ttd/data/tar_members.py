@@ -5,11 +5,11 @@ from __future__ import annotations
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 from ttd.data.bad_samples import TRUNCATED, UNREADABLE
 from ttd.data.listing import image_endings
+from ttd.data.remote import File
 
 KINDS = ("image", "text", "json")
 BLOCK = tarfile.BLOCKSIZE
@@ -24,7 +24,7 @@ class TarEnd(Exception):
         self.reason, self.detail = reason, detail
 
 
-def members(path: Path) -> Iterator[tarfile.TarInfo]:
+def members(path: File) -> Iterator[tarfile.TarInfo]:
     """All members in order, also of tars that were put one after the other into one file (`cat a.tar b.tar`).
 
     Raises:

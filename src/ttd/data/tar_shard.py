@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, TWICE, UNREADABLE, BadSample
 from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
+from ttd.data.remote import File, Vanished
 from ttd.data.shard import MOST_BYTES, shard_name
 from ttd.data.tar_index import TarIndex, new_index, open_index
 from ttd.data.tar_index_file import IndexDoubt, Member
@@ -31,7 +31,7 @@ T = TypeVar("T")
 class TarShard:
     """See `ttd.data.shard.Shard`. Holds no open file: it may be shared by threads and processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: File) -> None:
         self.path = path
         self.name = shard_name(path)
         self._index = open_index(path)
@@ -111,7 +111,10 @@ class TarShard:
             return None
         if member.header + member.size > MOST_BYTES:
             raise BadSample(UNREADABLE, self.name, sample.key, f"a member of {member.size:,} bytes")
-        header, data = self._bytes(member)
+        try:
+            header, data = self._bytes(member)
+        except Vanished as gone:
+            raise BadSample(gone.reason, self.name, sample.key, gone.detail) from None
         if len(header) < member.header or len(data) < member.size:
             raise BadSample(TRUNCATED, self.name, sample.key)
         if zlib.crc32(header) != member.check:

@@ -7,12 +7,15 @@ from ttd.runs.engine import (
     MadeFiles,
     Ranks,
     Skipped,
+    command,
+    command_line,
     commit,
     differences,
     each_item,
     make_files,
     read_ahead,
     versions,
+    without_secrets,
 )
 
 __all__ = [
@@ -22,10 +25,13 @@ __all__ = [
     "MadeFiles",
     "Ranks",
     "Skipped",
+    "command",
+    "command_line",
     "commit",
     "differences",
     "each_item",
     "make_files",
     "read_ahead",
     "versions",
+    "without_secrets",
 ]

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shlex
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -178,6 +181,22 @@ def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def _brief(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def command() -> list[str]:
+    """How this process was started, as it may be written beside a result and shown."""
+    return [without_secrets(argument) for argument in sys.argv]
+
+
+def command_line() -> str:
+    """`command` as one line, for people."""
+    program, *arguments = command()
+    return shlex.join([Path(program).name, *arguments])
+
+
+def without_secrets(text: str) -> str:
+    """A command's argument as it may be shown and written: addresses without password and query."""
+    return re.sub(r"(\w+://)(?:[^/\s@]*@)?([^?\s]*)(?:\?\S*)?", r"\1\2", text)
 
 
 def versions() -> dict[str, str]:

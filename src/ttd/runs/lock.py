@@ -20,7 +20,6 @@ import logging
 import os
 import re
 import secrets
-import shlex
 import socket
 import sys
 import threading
@@ -35,6 +34,7 @@ from ttd.errors import InputError
 from ttd.files import may_run, remove_leftovers, schema
 from ttd.files.documents import parse_json
 from ttd.files.schema import Misfit
+from ttd.runs.engine import command_line
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,8 @@ class Holder:
     @classmethod
     def this_process(cls) -> Holder:
         """The process that calls."""
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         now = datetime.now().isoformat(" ", "seconds")
-        return cls(socket.gethostname(), os.getpid(), _machine(), now, command, secrets.token_hex(8))
+        return cls(socket.gethostname(), os.getpid(), _machine(), now, command_line(), secrets.token_hex(8))
 
     @classmethod
     def parse(cls, content: bytes) -> Holder | None:

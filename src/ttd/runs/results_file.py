@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.files.documents import parse_json, read_json, refused
 from ttd.files.schema import Misfit, Schema, any_text, anything, each, entries, fields, mapping
-from ttd.runs.engine import ALONE, Ranks, Skipped, differences, versions
+from ttd.runs.engine import ALONE, Ranks, Skipped, command, differences, versions
 
 _RUN, _LINE = fields({"settings": mapping()}), fields({"id": any_text})
 _NOTE = each(entries(any_text, any_text))
@@ -72,7 +71,7 @@ class ResultsFile:
             stream.truncate(good)
 
     def _write_run(self, settings: dict[str, Any]) -> None:
-        run = {"command": sys.argv, "settings": settings, "versions": versions()}
+        run = {"command": command(), "settings": settings, "versions": versions()}
         with whole_file(self.run_path) as part:
             part.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
 
