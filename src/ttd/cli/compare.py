@@ -24,6 +24,7 @@ from ttd.cli.options import (
 )
 from ttd.cli.output import print_skipped, printable, run_folder
 from ttd.cli.report import format_options, write_formats
+from ttd.encoders.methods import find_method
 from ttd.inference.protocols import PROTOCOLS
 from ttd.registry import DATASETS, METHODS
 
@@ -163,6 +164,8 @@ def _rows(
     for name, pattern, method, protocol in product(models, patterns, methods or (None,), protocols or (None,)):
         one_each = seeds if pattern and SEED in pattern else [""]
         choice = ModelChoice(model=name, adapter=None, method=method, **encoder)
+        if method and find_method(method).second_backbone is None:  # the others in the table may have one
+            choice = replace(choice, proxy_model=None)
         yield RowChoice(choice, tuple(pattern and pattern.replace(SEED, s) for s in one_each), pattern, protocol)
 
 
@@ -194,7 +197,6 @@ def _check(asked: list[Asked], rows: list[RowChoice], changes: ProtocolChanges) 
 
 def _check_refinement(refine: str, method: str | None) -> None:
     """Raises `MissingExtra` where a later row would: what is automatic is known as far as the method is named."""
-    from ttd.encoders.methods import find_method
     from ttd.refine.base import find_refiner
 
     name = find_method(method).refine if refine == "auto" and method else refine

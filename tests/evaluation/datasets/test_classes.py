@@ -32,9 +32,15 @@ def test_both_forms(tmp_path: Path, text: str, names: tuple[tuple[str, ...], ...
 
 
 def test_a_class_twice_is_found_in_both_forms(tmp_path: Path) -> None:
-    for text in ("cat; kitty\ncat\n", "cat, kitty\ncat, tom\n"):
+    for text in ("cat; kitty\ncat\n", "cat, kitty\ncat, tom\n", "Cat\ndog\ncat\n"):
         with pytest.raises(InputError, match="'cat' twice"):
             read(tmp_path, text)
+
+
+def test_a_line_without_a_name_is_shown_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    assert read(tmp_path, "\n\ncat\n  \ndog\n\n") == (("cat",), ("dog",))
+    with pytest.raises(InputError, match="has ';  ;' for a class"):
+        read(tmp_path, "cat\n;  ;\ndog\n")
 
 
 def test_synonyms_of_the_background_are_asked_for_and_are_background(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import io
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,22 @@ def test_latex_holds_what_the_table_does() -> None:
 def test_no_name_breaks_latex(name: str) -> None:
     ascii_name = "".join(char for char in name if char.isascii() or char.isalpha())
     check_latex(to_latex(Table(ascii_name, ("model",), ("mIoU",), (Row((ascii_name,), {"mIoU": Cell(1.0)}),))))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_compiles_it(tmp_path: Path) -> None:
+    """What `check_latex` takes for LaTeX is LaTeX: the hostile table, and a name of every printable ASCII character."""
+    ascii_name = "".join(map(chr, range(32, 127)))
+    second = Table("s", ("model",), ("mIoU",), (Row((ascii_name,), {"mIoU": Cell(1.0, 0.5)}),), common=ascii_name)
+    lines = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
+    lines += [to_latex(TABLE), to_latex(second), "\\end{document}", ""]
+    (tmp_path / "page.tex").write_text("\n".join(lines), "utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    assert "Missing character" not in (tmp_path / "page.log").read_text("utf-8", "replace")
 
 
 def test_csv_and_json_hold_every_row_with_its_numbers_as_they_are() -> None:

@@ -177,9 +177,12 @@ def _parse(lines: Iterable[str], name: str) -> ClassList:
     classes = tuple(tuple(part.strip() for part in row.split(separator) if part.strip()) for row in rows)
     titles = [names[0] if names else "" for names in classes]
     background = bool(titles) and titles[0].lower() == BACKGROUND
-    if len(titles) - background < 1 or "" in titles:
+    if len(titles) - background < 1:
         raise InputError(f"the class list {name} names no class: write one per line")
-    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+    if "" in titles:
+        raise InputError(f"the class list {name} has {rows[titles.index('')]!r} for a class: write its name")
+    same = [title.lower() for title in titles]  # as models ask
+    if twice := [title for i, title in enumerate(titles) if title.lower() in same[:i]]:
         raise InputError(f"the class list {name} has {twice[0]!r} twice: every class needs its own name")
     if len(titles) >= IGNORED:
         raise InputError(f"the class list {name} has {len(titles)} classes: label maps hold at most {IGNORED - 1}")
