@@ -127,7 +127,9 @@ def test_logits(peers: dict[str, GivenPeer], method: str, run: str, refined: boo
     for maps, rows, block in dense._blocks(asked, 0, image, options)():
         found[maps, rows] = block
     expected = peer.outputs[f"{run}.{'pamr_' if refined else ''}logits_s6"][0]
-    assert float((found[:, ::6, ::6] - expected).abs().max()) < LOGITS
+    apart = float((found[:, ::6, ::6] - expected).abs().max())
+    print(f"{method}, {run}{', PAMR' * refined}: logits within {apart:.1e}")
+    assert apart < LOGITS
 
 
 @pytest.mark.parametrize(("method", "run", "refined"), CASES)
@@ -140,6 +142,7 @@ def test_labels(peers: dict[str, GivenPeer], method: str, run: str, refined: boo
     before = f"{run}.{'pamr_' if refined else ''}"
     expected = peer.outputs[before + "label_map"].numpy()
     assert len(np.unique(expected)) > 2
+    print(f"{method}, {run}{', PAMR' * refined}: {(found != expected).sum()} of {found.size} labels differ")
     assert (found != expected).mean() <= 1e-3
     clear = (peer.outputs[before + "margin255"].numpy() > 1) & (found > 0) & (expected > 0)
     assert not (found != expected)[clear].any()
