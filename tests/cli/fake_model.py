@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tests.colour_encoder import ColourEncoder
 from ttd.errors import InputError
 from ttd.inference.options import Options
 from ttd.results import Segmentation, TaggedWord, Tagging
@@ -34,6 +35,7 @@ class FakeModel:
     """The methods of `TTD` that the command line calls, with a record of the calls."""
 
     def __init__(self) -> None:
+        self.encoder = ColourEncoder()
         self.calls: list[tuple[str, int, dict[str, Any]]] = []
         self.kill_after: int | None = None
         self.signal_after: tuple[int, int] | None = None

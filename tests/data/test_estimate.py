@@ -8,12 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.colour_encoder import ColourEncoder
 from tests.data.samples import sample, write_shards, write_tar
 from ttd.data import estimate as room
-from ttd.data.estimate import duration, estimate, megabytes
+from ttd.data.estimate import duration, encoding_line, estimate, megabytes
 from ttd.data.shard_jobs import ShardJob, ShardNotes
 from ttd.data.sources import BadSample, PairSource
 from ttd.data.tables import SCORES
+from ttd.inference.options import Options
 
 
 class Clocked(ShardJob):
@@ -77,3 +79,13 @@ def test_a_limit_takes_the_first_pairs_and_opens_no_more_files(tmp_path: Path) -
     whole = PairSource(shards[:2])
     assert [source.locate(index) for index in range(5)] == [whole.locate(index) for index in range(5)]
     assert source.fingerprint() != whole.fingerprint()
+
+
+def test_what_many_windows_take_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Options(size=32, scales=(1.0, 0.5), window=16, flip=True)
+    monkeypatch.setattr(room, "encoding_time", lambda *given: ([40, 8], 2.5))
+    assert encoding_line(ColourEncoder(), (480, 640), look, 7) is None
+    said = encoding_line(ColourEncoder(), (480, 640), look, 100)
+    assert said is not None
+    assert "640 x 480 pixels is encoded in 48 windows (40 + 8 in its scales, half of them mirrored)" in said
+    assert "about 2 s, 4 min 10 s for 100 images" in said

@@ -23,6 +23,7 @@ from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_classes
+from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.runs import Ranks
 from ttd.runs.results_file import RunRecords
@@ -110,7 +111,7 @@ def test_scores_of_a_real_model_do_not_depend_on_who_measured_what(
     from ttd.scenes.write import write_tagmask
 
     write_tagmask(Scenes("test"), 5, tmp_path / "data")
-    benchmark = TagMask(read_tagmask(tmp_path / "data"), {}, {}, scores=("s_pixel", "s_image+s_text"))
+    benchmark = TagMask(read_tagmask(tmp_path / "data"), Options(), Options(), scores=("s_pixel", "s_image+s_text"))
 
     models: list[TTD] = []
 

@@ -12,7 +12,7 @@ from tests.tolerance import COLOURS, assert_close
 from ttd.encoders.features import ImageFeatures
 from ttd.images import prepare_pixels
 from ttd.inference.options import Options
-from ttd.inference.views import Axis, average, average_feature, encode_views, prepare
+from ttd.inference.views import Axis, average, average_feature, encode_views, encoding_time, prepare
 from ttd.scoring import mean_feature
 
 TEXT = ["red", "blue", "padding"]
@@ -156,3 +156,18 @@ def test_mirrored_windows_are_windows_of_the_mirrored_image() -> None:
     list(encode_views(Watched(), [pixels], plain))
     list(encode_views(Watched(), [pixels.flip(-1)], plain))
     assert torch.equal(both, torch.cat(seen))
+
+
+def test_the_time_of_an_image_is_one_window_by_the_pixels_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows that are counted are those that are encoded."""
+    encoder = ColourEncoder()
+    clock = iter([0.0, 70.0, 100.0, 103.0])  # the first window warms up, the second takes 3 s
+    monkeypatch.setattr("ttd.inference.views.time.perf_counter", lambda: next(clock))
+    options = Options(size=32, scales=(0.5, 2.0), window=24, stride=12, flip=True)
+    windows, seconds = encoding_time((40, 60), encoder, options)
+    pixels = [scaled[None] for scaled in prepare(scene(40, 60), encoder, options)]
+    views = list(encode_views(encoder, pixels, options))
+    assert sum(windows) == len(views)
+    area = sum(view.features.size[0] * view.features.size[1] for view in views)
+    assert seconds == pytest.approx(3.0 * area / (24 * 24))
+    assert encoding_time((40, 60), encoder, Options()) == ([1], 0.0)  # a look or two are not worth a word

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ttd.data.items import ImageItem
+    from ttd.inference.protocols import Task
     from ttd.model import TTD
 
 
@@ -49,10 +50,17 @@ class Answer:
 
 
 class Job(ABC):
-    """One command's work."""
+    """One command's work.
+
+    Attributes:
+        name: of the command.
+        task: the kind of question that it asks.
+        of_captions: whether it asks about captions, where no words are named.
+    """
 
     name: str
-    of_captions = False  # whether it asks about captions, where no words are named
+    task: Task = "masks"
+    of_captions = False
 
     def over(self, items: Sequence[ImageItem]) -> Job:
         """The job for these items, told once before the first of them; itself, where it need not know them."""
@@ -119,6 +127,7 @@ def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
 
     image = item.read()
     model = settings.load()
+    _say_time(job, settings, model, image, 1)
     (answer,) = noticed(model, [image], job.answers(model, [image], [item], draw=place is not None))
     if isinstance(answer, TTDError):
         raise answer
@@ -138,6 +147,14 @@ def _run_one(job: Job, settings: Settings, item: ImageItem) -> None:
     click.echo(answer.table)
     for path in written:
         click.echo(f"wrote {printable(path)}")
+
+
+def _say_time(job: Job, settings: Settings, model: TTD, image: Image.Image, images: int) -> None:
+    from ttd.data.estimate import encoding_line
+
+    shape = (image.height, image.width)
+    if line := encoding_line(model.encoder, shape, settings.options(job.task), images):
+        say(line, err=True)
 
 
 def _run_many(job: Job, settings: Settings, source: ImageSelection, caption: str | None, tags: tuple[str, ...]) -> int:
@@ -207,9 +224,14 @@ class _Many:
         from tqdm import tqdm
 
         model = self.settings.load()
+        said = False
 
         def answers(batch: Sequence[ImageItem], images: Sequence[Image.Image]) -> Sequence[Answer | TTDError]:
             """Of a batch; where it fails, one by one, so that only the item at fault is skipped."""
+            nonlocal said
+            if not said:
+                said = True
+                _say_time(self.job, self.settings, model, images[0], len(items))
             try:
                 return noticed(model, images, self.job.answers(model, images, batch, draw=self.draw))
             except InputError as error:

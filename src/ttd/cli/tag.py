@@ -86,6 +86,7 @@ class TagJob(Job):
     score: str
     stop_words: bool | None
     name = "tag"
+    task = "tags"
     of_captions = True
 
     def over(self, items: Sequence[ImageItem]) -> TagJob:

@@ -1,4 +1,4 @@
-"""What a job over shards would take, measured on some of its pairs before it is started: `--dry-run`."""
+"""What a job would take, measured on a part of it before it is started: `--dry-run`, and images in many windows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ import pyarrow.parquet as pq
 from ttd.data.bad_samples import BadSample
 from ttd.data.shard_jobs import ShardJob, ShardNotes
 from ttd.data.sources import PairSource, epoch_order
+from ttd.encoders.base import Encoder
 from ttd.errors import InputError
+from ttd.inference.options import Options
+from ttd.inference.views import encoding_time
 
 SECONDS = 10.0  # of measuring
+LONG = 20.0  # seconds of encoding that are said beforehand
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,25 @@ def _timed(job: ShardJob, source: PairSource, indices: list[int]) -> tuple[float
     start = time.perf_counter()
     table = job.table(source, sorted(indices), ShardNotes(damaged.append))
     return time.perf_counter() - start, table, len(damaged)
+
+
+def encoding_line(encoder: Encoder, shape: tuple[int, int], options: Options, images: int) -> str | None:
+    """How long it takes to encode images in many windows, said before it is begun; None where it is soon done.
+
+    Args:
+        encoder: in evaluation mode.
+        shape: (H, W) of one of them, in pixels; the others count as alike.
+        options: how they are looked at.
+        images: how many.
+    """
+    windows, seconds = encoding_time(shape, encoder, options)
+    if seconds * images < LONG:
+        return None
+    scales = " + ".join(map(str, windows))
+    each = f"An image of {shape[1]} x {shape[0]} pixels is encoded in {sum(windows)} windows"
+    each += f" ({scales} in its scales{', half of them mirrored' if options.flip else ''})" if len(windows) > 1 else ""
+    several = f", {duration(seconds * images)} for {images:,} images" if images > 1 else ""
+    return f"{each}: about {duration(seconds)}{several}, by the time of one window."
 
 
 def duration(seconds: float) -> str:

@@ -82,6 +82,11 @@ class Benchmark(ABC):
     def samples(self) -> Sequence[Sample]:
         """All items, in a fixed order."""
 
+    @property
+    def asked(self) -> Sequence[str]:
+        """Those of `options` that are measured."""
+        return tuple(self.options)
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What decides the result beside the model and the data."""

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ttd.data.estimate import encoding_line
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Benchmark, Record, Result, Tally
 from ttd.files import whole_file
+from ttd.images import read_image
 from ttd.runs import ALONE, Ranks, Skipped, each_item
 from ttd.runs.results_file import REMEASURE, ResultsFile, RunRecords
 
@@ -103,6 +105,8 @@ def run(
     records = RunRecords(store.path.parent, ranks)
     left, mine = records.left(ids)
     skipped: list[Skipped] = []
+    if left and not ranks.rank:
+        _say_time(model, benchmark, left)
     with tqdm(
         total=mine, initial=mine - len(left), desc=benchmark.name, disable=True if ranks.rank else None, file=sys.stderr
     ) as bar:
@@ -124,6 +128,18 @@ def run(
         reason = f" (the first: {every[0][0]}: {every[0][1]})" if every else ""
         raise InputError(f"None of the {len(ids)} items of {benchmark.root} could be used{reason}.")
     return Outcome(tally.result(), len(ids), measured, every)
+
+
+def _say_time(model: TTD, benchmark: Benchmark, numbers: Sequence[int]) -> None:
+    """One line on stderr where it takes long to encode the images, by the first of them."""
+    try:
+        image = read_image(benchmark.samples[numbers[0]].image)
+    except InputError:  # skipped and named in its turn
+        return
+    for task in benchmark.asked:
+        shape = (image.height, image.width)
+        if line := encoding_line(model.encoder, shape, benchmark.options[task], len(numbers)):
+            print(f"{benchmark.name}, {task}: {line}", file=sys.stderr)
 
 
 def _measured(model: TTD, benchmark: Benchmark, numbers: Sequence[int]) -> Iterator[tuple[int, Record | InputError]]:

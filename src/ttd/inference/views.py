@@ -7,7 +7,9 @@ then all scales and mirrorings count the same. Padding lies outside the canvas.
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from tqdm import tqdm
 
+from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.errors import InputError
@@ -154,19 +157,60 @@ class ViewsOnDemand:
 
 def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tensor]:
     """An image's normalised pixels `[3,H,W]` for each scale, the finest first."""
-    size = options.size or encoder.image_size
-    shape = (image.height, image.width)
     opencv = options.resize == "opencv"
     return [
-        prepare_pixels(
-            image,
-            opencv_size(shape, size, scale) if opencv else prepared_size(shape, size, encoder.patch_size, scale),
-            encoder.mean,
-            encoder.std,
-            opencv=opencv,
-        )
-        for scale in sorted(options.scales, reverse=True)
+        prepare_pixels(image, size, encoder.mean, encoder.std, opencv=opencv)
+        for size in _prepared_sizes((image.height, image.width), encoder, options)
     ]
+
+
+def _prepared_sizes(shape: tuple[int, int], encoder: Encoder, options: Options) -> list[tuple[int, int]]:
+    """(H, W) of an image of (H, W) pixels in each scale, the finest first."""
+    size, scales = options.size or encoder.image_size, sorted(options.scales, reverse=True)
+    if options.resize == "opencv":
+        return [opencv_size(shape, size, scale) for scale in scales]
+    return [prepared_size(shape, size, encoder.patch_size, scale) for scale in scales]
+
+
+def _places(shape: tuple[int, int], encoder: Encoder, options: Options) -> list[tuple[Axis, Axis]]:
+    """Rows and columns of every window of a prepared image of (H, W) pixels, the mirrored ones last."""
+    return [
+        (rows, columns)
+        for mirrored in ((False, True) if options.flip else (False,))
+        for rows in _windows(shape[0], encoder, options)
+        for columns in _windows(shape[1], encoder, options, mirrored)
+    ]
+
+
+@inference
+def encoding_time(shape: tuple[int, int], encoder: Encoder, options: Options) -> tuple[list[int], float]:
+    """What encoding an image takes, by arithmetic and one of its largest windows, which is encoded for it (twice).
+
+    Args:
+        shape: (H, W) of the image.
+        encoder: in evaluation mode.
+        options: how it would be looked at.
+
+    Returns:
+        its windows in each scale, the finest first, mirrored ones included; and about how many seconds they take.
+    """
+    every = [_places(size, encoder, options) for size in _prepared_sizes(shape, encoder, options)]
+    if sum(map(len, every)) <= WINDOWS_PER_BATCH:
+        return [len(places) for places in every], 0.0
+    sides = [(rows.length, columns.length) for places in every for rows, columns in places]
+    height, width = max(sides, key=math.prod)
+    window = torch.zeros(1, 3, height, width, device=encoder.device)
+    where = torch.tensor([[0, 0, height, width, 0]])
+    spent = 0.0
+    for _ in range(2):  # what is done once in a process does not count
+        start = time.perf_counter()
+        if encoder.together:
+            found = encoder.encode_windows(window, where, window)
+        else:
+            found = _encoded(encoder, window, where, options.pad)
+        found.dense.flatten()[0].item()  # waits for a GPU
+        spent = time.perf_counter() - start
+    return [len(places) for places in every], spent * sum(map(math.prod, sides)) / (height * width)
 
 
 def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -> Iterator[View]:
@@ -177,17 +221,8 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
         pixels: `[B,3,H,W]` for each scale, the finest first; the images share all shapes.
         options: `flip`, `window`, `stride`.
     """
-    mirrorings = (False, True) if options.flip else (False,)
-    weight = 1 / (len(pixels) * len(mirrorings))
-    every = [
-        [
-            (rows, columns)
-            for mirrored in mirrorings
-            for rows in _windows(scaled.shape[-2], encoder, options)
-            for columns in _windows(scaled.shape[-1], encoder, options, mirrored)
-        ]
-        for scaled in pixels
-    ]
+    weight = 1 / (len(pixels) * (2 if options.flip else 1))
+    every = [_places((scaled.shape[-2], scaled.shape[-1]), encoder, options) for scaled in pixels]
     total = sum(map(len, every))
     hidden = True if total <= WINDOWS_PER_BATCH else None
     with tqdm(total=total, unit="window", delay=1, leave=False, disable=hidden, file=sys.stderr) as bar:

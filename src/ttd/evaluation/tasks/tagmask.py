@@ -143,6 +143,11 @@ class TagMask(Benchmark):
             "cuts": [cut.name for cut in self.cuts],
         }
 
+    @property
+    def asked(self) -> Sequence[str]:
+        """See `Benchmark`."""
+        return self.parts
+
     def prepare(self, numbers: Sequence[int]) -> None:
         """Asks the taggers of the text about many captions at once."""
         self.text.prepare(numbers)
