@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tests.data.samples import json_bytes, write_tar
+from tests.data.test_image_table import write as write_table
 from tests.docs.left_out import reason
 from tests.docs.pages import ROOT, SHELL, commands, read_blocks
 from tests.evaluation import layouts
@@ -181,6 +182,7 @@ def _panoptic(folder: Path, images: list[dict[str, object]], size: tuple[int, in
 def _data(folder: Path, run: Run, model: str) -> None:
     shards(folder / "cc3m", 2, 26)  # the page names the pair 000000012 of the first shard
     shards(folder / "cc12m", 2, 8)
+    write_table(folder / "flowers/data", "parquet", 3)
     if reason("ttd data tag cc3m/ --tagger spacy"):
         run("ttd data tag cc3m/ --model mini --out nouns")  # words in place of those that are left out
     coco_captions(folder, 6)

@@ -21,7 +21,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 HEIF_ENDINGS = (".heic", ".heif", ".hif")
-CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
 # Formats of which Pillow reads the head alone, or for which it runs another program.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 # Where network drives and archives keep copies and metadata.
@@ -282,8 +282,22 @@ def _in_folder(folder: Path, without: Path | None) -> list[File]:
         return list[File](shards)
     ours = without.resolve() if without is not None else None
     # Parquet beside images is img2dataset's record of them: read only where it is named.
-    lists = [path for path in visible if path.suffix.lower() in CAPTION_FILES[:-1] and path.resolve() != ours]
+    lists = [path for path in visible if path.suffix.lower() in CAPTION_FILES[:-2] and path.resolve() != ours]
     lists = [path for path in lists if looks_like_captions(path)]
     if len(lists) > 1:
         raise InputError(f"{folder} has {len(lists)} captions files and no .tar shards: name the one that is meant")
-    return list[File](lists or [folder])
+    if lists or any(map(is_image_file, visible)):
+        return list[File](lists or [folder])
+    return _tables(folder, visible) or [folder]
+
+
+def _tables(folder: Path, visible: list[Path]) -> list[File]:
+    """The tables of a data set of Hugging Face, which lie in the folder or in its `data`, those with images."""
+    from ttd.data.image_table import TABLE_ENDINGS, holds_images
+
+    inner = folder / "data"
+    if (folder / "dataset_dict.json").is_file():
+        splits = ", ".join(path.name for path in visible if path.is_dir())
+        raise InputError(f"{folder} holds several splits ({splits}): name the folder of one")
+    files = visible + (sorted(inner.iterdir()) if inner.is_dir() else [])
+    return [path for path in files if path.suffix.lower() in TABLE_ENDINGS and holds_images(path)]

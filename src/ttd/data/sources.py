@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample, BadSampleReport
 from ttd.data.captions_file import CaptionsFile
 from ttd.data.image_folder import ImageFolder
+from ttd.data.image_table import TABLE_ENDINGS, ImageTable, holds_images
 from ttd.data.listing import CAPTION_FILES, named_files, plain_file
 from ttd.data.remote import File, RemoteFile
 from ttd.data.shard import Shard
@@ -107,7 +108,8 @@ class PairSource:
     It may be shared by threads, forked and pickled: it holds no open files.
 
     Args:
-        sources: images, shards, brace ranges, captions files, folders of these: see `ttd.data.listing.named_files`.
+        sources: images, shards, tables of images, brace ranges, captions files, folders of these: see
+            `ttd.data.listing.named_files`.
         images: the folder that a captions file's image paths start from; None: the file's own.
         keep: a keep-list (Parquet with shard, key): only these pairs, in the same order.
         limit: only the first pairs, of the files that hold them.
@@ -250,7 +252,7 @@ def open_shards(
     Where shards have no index yet, every rank begins elsewhere, so that they share the work.
 
     Args:
-        paths: images, tar shards, captions files, folders of images.
+        paths: images, tar shards, tables, captions files, folders of images.
         images, own_list: see `CaptionsFile`.
         without: see `ImageFolder`.
 
@@ -268,6 +270,8 @@ def open_shards(
         kind = "" if path.is_dir() else path.suffix.lower()
         if kind == ".tar":
             opened[path] = TarShard(path)
+        elif kind in TABLE_ENDINGS and holds_images(path):
+            opened[path] = ImageTable(path)
         elif kind in CAPTION_FILES:
             local = path.copy() if isinstance(path, RemoteFile) else path
             opened[path] = CaptionsFile(local, images, own_list=own_list)

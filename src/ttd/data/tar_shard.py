@@ -80,7 +80,7 @@ class TarShard:
         """The .json's "tags": a list of words for every caption."""
         tags: Any = self.record(row).get("tags")
         captions = self.captions(row)
-        if not _are_tags(tags) or len(tags) != len(captions):
+        if not are_tags(tags) or len(tags) != len(captions):
             raise InputError(
                 f"pair {self.key(row)!r} of {self.name} carries no words for its {len(captions)} captions: make shards "
                 "with ttd data tag --shards, or name a file or folder of words with --tags"
@@ -143,7 +143,7 @@ class TarShard:
         self._index = again
 
 
-def _are_tags(tags: Any) -> bool:
+def are_tags(tags: Any) -> bool:
     """Whether it is a list of lists of texts."""
     return isinstance(tags, list) and all(
         isinstance(words, list) and all(isinstance(word, str) for word in words) for words in tags
