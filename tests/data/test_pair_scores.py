@@ -91,7 +91,7 @@ def test_captions_that_are_cut_are_counted_also_when_a_job_goes_on(tmp_path: Pat
     source, job = PairSource(tmp_path / "a.tar"), ScoreJob(tiny_clip(), size=64)
     for _ in range(2):  # the second time it reads what the first wrote
         report = run_shards(job, source, tmp_path / "scores")
-        assert report.truncated_captions == report.to_dict()["truncated_captions"] == 1
+        assert report.to_dict()["truncated_captions"] == 1
     whole = whole_report(job, source, tmp_path / "scores", 0.1)
     assert whole is not None
     assert whole.cut_sentence(77) == (

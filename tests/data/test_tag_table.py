@@ -73,7 +73,8 @@ def test_every_token_is_there_with_what_it_is(tmp_path: Path) -> None:
     caption = "The red kite , red!"
     source = PairSource(write_tar(tmp_path / "cc/x.tar", {"one": {"png": image(0), "txt": caption.encode()}}))
     job = TagTableJob(ModelChooser(model, options=Options(stop_words=False)))
-    rows = job.table(source, range(1), ShardNotes(lambda damage: None)).to_pylist()
+    notes = ShardNotes(lambda damage: None)
+    rows = job.table(source, range(1), notes).to_pylist()
     tagging = model.tag(source[0].image, caption, options=Options(stop_words=False))
     assert [row["word"] for row in rows] == ["The", "red", "kite", ",", "red", "!"]
     assert all(caption[row["start"] : row["end"]] == row["word"] for row in rows)
@@ -81,7 +82,7 @@ def test_every_token_is_there_with_what_it_is(tmp_path: Path) -> None:
     assert [row["selected"] for row in rows] == [word.selected for word in tagging.words]
     marked = {kind: [row["word"] for row in rows if row[kind]] for kind in ("is_stop", "is_punct", "is_unknown")}
     assert marked == {"is_stop": ["The"], "is_punct": [",", "!"], "is_unknown": ["kite"]}
-    assert job.unknown == {"kite": 1}
+    assert notes.unknown == {"kite": 1}
 
 
 def test_negative_words_decide(source: PairSource) -> None:

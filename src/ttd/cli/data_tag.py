@@ -114,11 +114,11 @@ def tag(
     tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
         report = run_shards(job, source, tables, limit=limit, ranks=ranks, progress=bar.update)
-    if job.unspaced and not tagger:
-        click.echo(f"{job.unspaced:,} captions: {UNSPACED_REMEDY}", err=True)
-    if job.unknown:
-        common = ", ".join(printable(word) for word, _ in job.unknown.most_common(3))
-        line = f"{job.unknown.total():,} words lie outside this model's vocabulary (is_unknown), such as {common}"
+    if (unspaced := report.counts["unspaced_captions"]) and not tagger:
+        click.echo(f"{unspaced:,} captions: {UNSPACED_REMEDY}", err=True)
+    if report.unknown:
+        common = ", ".join(printable(word) for word, _ in report.unknown.most_common(3))
+        line = f"{report.unknown.total():,} words lie outside this model's vocabulary (is_unknown), such as {common}"
         click.echo(line, err=True)
     written: list[Path] = []
     if shards:

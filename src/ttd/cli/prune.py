@@ -100,8 +100,8 @@ def prune(
     result = pruned.to_dict()
     write_record(place / "prune.json", {"model": model.model, "settings": job.settings, **result})
     _tell(pruned, place, pairs.as_json)
-    if whole.truncated_captions:
-        click.echo(f"{whole.cut_sentence(job.encoder.max_tokens)}.", err=True)
+    if said := whole.cut_sentence(job.encoder.max_tokens):
+        click.echo(f"{said}.", err=True)
     code = print_bad_samples(whole, place / "damage.json")
     return code if world == 1 else 0  # torchrun takes any other code for a crash
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ REASONS = (
     NO_ANSWER,
 )  # fmt: skip
 
+TRUNCATED_CAPTIONS = "truncated_captions"  # a count beside the damage, for these are used
 MOST_NAMED = 100_000  # samples that a report names; it counts them all
 
 
@@ -80,7 +82,7 @@ class BadSampleReport:
         total: pairs that the job goes through.
         shards: shards that it goes through.
         limit: the share of damaged pairs, and of damaged shards, 0..1, above which the job stops.
-        truncated_captions: how many captions were longer than the text tower takes; that is no damage.
+        counts, unknown: what is no damage, see `ttd.data.shard_jobs.ShardNotes`.
     """
 
     def __init__(self, total: int, shards: int = 0, limit: float = 0.1) -> None:
@@ -89,7 +91,8 @@ class BadSampleReport:
         self.total = total
         self.shards = shards
         self.limit = limit
-        self.truncated_captions = 0
+        self.counts: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
         self._pairs: dict[tuple[str, str], _Named] = {}
         self._shards: dict[str, _Named] = {}
 
@@ -109,6 +112,11 @@ class BadSampleReport:
         else:
             self._shards.setdefault(damage.shard, named)
         self._check()
+
+    def count(self, counts: Mapping[str, int], unknown: Mapping[str, int]) -> None:
+        """What was noted of a shard beside its damage."""
+        self.counts.update(counts)
+        self.unknown.update(unknown)
 
     def reasons(self) -> dict[str, int]:
         """Counts by reason, the most frequent first."""
@@ -133,7 +141,7 @@ class BadSampleReport:
             "damaged": len(self._pairs),
             "limit": self.limit,
             "reasons": self.reasons(),
-            "truncated_captions": self.truncated_captions,
+            TRUNCATED_CAPTIONS: self.counts[TRUNCATED_CAPTIONS],
             "shards": [
                 BadSample(named.reason, shard, "", named.detail).to_dict() for shard, named in self._shards.items()
             ],
@@ -142,10 +150,11 @@ class BadSampleReport:
         }
 
     def cut_sentence(self, tokens: int) -> str:
-        """What is said of captions that were longer than `tokens`."""
-        verb = "caption was" if self.truncated_captions == 1 else "captions were"
-        said = f"{self.truncated_captions:,} {verb} longer than the {tokens} tokens that the model takes"
-        return f"{said}: only the beginning counted"
+        """What is said of captions that were longer than `tokens`; "" where there were none."""
+        many = self.counts[TRUNCATED_CAPTIONS]
+        verb = "caption was" if many == 1 else "captions were"
+        said = f"{many:,} {verb} longer than the {tokens} tokens that the model takes: only the beginning counted"
+        return said if many else ""
 
     def write(self, path: str | Path) -> None:
         """Write `to_dict()` as JSON, whole or not at all."""

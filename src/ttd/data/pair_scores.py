@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ttd.data.bad_samples import TRUNCATED_CAPTIONS
 from ttd.data.shard_jobs import ShardJob, ShardNotes, usable_batches
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
@@ -84,7 +85,7 @@ class ScoreJob(ShardJob):
             keys += [pair.key for pair in batch]
             captions = [pair.captions for pair in batch]
             scores += self.score([pair.pixels for pair in batch], captions).tolist()
-            notes.truncated_captions += sum(
+            notes.counts[TRUNCATED_CAPTIONS] += sum(
                 self.encoder.truncated_texts([one for several in captions for one in several])
             )
         return pa.table([names, keys, scores], schema=SCORES)

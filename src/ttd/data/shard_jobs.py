@@ -7,8 +7,9 @@ shard and never talks to the others, so ranks may run on many machines over one 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,8 @@ T = TypeVar("T")
 
 _DAMAGE = fields({"reason": one_of(*REASONS), "key": any_text, "detail": any_text})
 _ABOUT = fields(
-    {"settings": mapping(), "size": count, "pairs": count, "damage": each(_DAMAGE)}, {"truncated_captions": count}
+    {"settings": mapping(), "size": count, "pairs": count, "damage": each(_DAMAGE)},
+    {"counts": mapping(count), "unknown": mapping(count)},
 )
 
 
@@ -38,12 +40,15 @@ class ShardNotes:
     Attributes:
         skip: takes the damaged pairs.
         progress: may be called with a number of pairs that are done, before the shard is.
-        truncated_captions: captions that were longer than the model takes; a job may count them.
+        counts: what is no damage and yet to be said: "truncated_captions", longer than the model takes, and
+            "unspaced_captions", whose words are written without spaces.
+        unknown: how often each word came that lies outside the vocabulary of a small model.
     """
 
     skip: Callable[[BadSample], None]
     progress: Callable[[int], None] = lambda pairs: None
-    truncated_captions: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
 
 
 class ShardJob(ABC):
@@ -176,9 +181,10 @@ def _do(
         "size": shard.size,
         "pairs": len(shard),
         "damage": [damage.to_dict() for damage in damaged],
-        "truncated_captions": notes.truncated_captions,
+        "counts": dict(notes.counts),
+        "unknown": dict(notes.unknown),
     }
-    report.truncated_captions += notes.truncated_captions
+    report.count(notes.counts, notes.unknown)
     write_table(table, table_path(folder, shard), about)
 
 
@@ -194,6 +200,6 @@ def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:
 
 
 def _count(about: dict[str, Any], shard: Shard, report: BadSampleReport) -> None:
-    report.truncated_captions += about.get("truncated_captions", 0)
+    report.count(about.get("counts", {}), about.get("unknown", {}))
     for damage in about["damage"]:
         report.add(BadSample(damage["reason"], shard.name, damage["key"], damage["detail"]))

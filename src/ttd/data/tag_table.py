@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -56,10 +55,6 @@ class TagTableJob(ShardJob):
         batch: pairs that are read and asked about at once.
         threads: that read and decode images.
         settings: more of what decides the results (a keep-list).
-
-    Attributes:
-        unspaced: captions read so far whose words are written without spaces.
-        unknown: how often each word came that lies outside the vocabulary of a small model.
     """
 
     def __init__(
@@ -73,8 +68,6 @@ class TagTableJob(ShardJob):
     ) -> None:
         self.chooser, self.batch, self.threads = chooser, batch, threads
         self.form = form
-        self.unspaced = 0
-        self.unknown: Counter[str] = Counter()
         self.settings = {**(settings or {}), **chooser.settings, "form": form}
 
     def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
@@ -82,7 +75,9 @@ class TagTableJob(ShardJob):
         pieces = [token_table([], self.form)]
         read = partial(self.chooser.read, source)
         for pairs in usable_batches(read, indices, self.batch, self.threads, notes):
-            self.unspaced += sum(is_unspaced(caption) for pair in pairs for caption in pair.captions)
+            notes.counts["unspaced_captions"] += sum(
+                is_unspaced(caption) for pair in pairs for caption in pair.captions
+            )
             rows = []
             for pair, captions in zip(pairs, self.chooser.choose(pairs), strict=True):
                 rows.append((pair.shard, pair.key, captions))
@@ -90,7 +85,7 @@ class TagTableJob(ShardJob):
                     notes.skip(BadSample(NO_ANSWER, pair.shard, pair.key))
                 else:
                     found = (token.word for tokens in captions for token in tokens if token.is_unknown)
-                    self.unknown.update(word.lower() for word in found if word)
+                    notes.unknown.update(word.lower() for word in found if word)
             pieces.append(token_table(rows, self.form))
         return pa.concat_tables(pieces).combine_chunks()
 

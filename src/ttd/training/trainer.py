@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ttd.data.bad_samples import TRUNCATED_CAPTIONS
 from ttd.data.sources import BadSample, PairSource
 from ttd.encoders.base import Encoder
 from ttd.encoders.registry import load_encoder
@@ -122,7 +123,6 @@ class Trainer:
             groups.append({"params": [*calibration.values()], "weight_decay": 0.0})
         self.optimiser = torch.optim.AdamW(groups, lr=options.rate, weight_decay=options.weight_decay)
         self.step, self.signal = 0, 0
-        self.cut = 0  # captions met so far, of all processes, of which only the beginning fits the text tower
         self.report = source.report(config.data.max_bad_samples)
         if config.run.gradient_checkpointing:
             recompute_blocks(encoder.backbone)
@@ -171,12 +171,12 @@ class Trainer:
             moments = self.optimiser.state[parameter]
             if any(moments[name].shape != parameter.shape for name in ("exp_avg", "exp_avg_sq") if moments):
                 raise ValueError("moments of another shape")
-        step, cut = state["step"], state.get("truncated_captions", 0)
+        step, cut = state["step"], state.get(TRUNCATED_CAPTIONS, 0)
         fields({"step": count, "cut": count})({"step": step, "cut": cut})
         for damage in state["damaged"]:
             fields(dict.fromkeys(("reason", "shard", "key", "detail"), any_text))(damage)
             self.report.add(BadSample(damage["reason"], damage["shard"], damage["key"], damage["detail"]))
-        self.step, self.cut = step, cut
+        self.step, self.report.counts[TRUNCATED_CAPTIONS] = step, cut
 
     def run(self, stop: StopRequest, *, quiet: bool = False) -> None:
         """Go on to the end, or until `stop` asks to leave; then the adapter is in the folder."""
@@ -199,10 +199,9 @@ class Trainer:
         if self.place.first:
             self.adapter.save(self.out)
             write_model_card(self.out)
-            self.report.truncated_captions = self.cut
             self.report.write(self.out / DAMAGE)
-            if self.cut:
-                log.warning(self.report.cut_sentence(self.objective.encoder.max_tokens))
+            if said := self.report.cut_sentence(self.objective.encoder.max_tokens):
+                log.warning(said)
             if len(self.report):
                 log.warning("%s; see %s", self.report.summary(), self.out / DAMAGE)
         self.place.wait()
@@ -214,7 +213,7 @@ class Trainer:
         state = {
             "adapter": self.adapter.state(),
             "optimiser": self.optimiser.state_dict(),
-            "truncated_captions": self.cut,
+            TRUNCATED_CAPTIONS: self.report.counts[TRUNCATED_CAPTIONS],
             "damaged": [*self.report.to_dict()["samples"], *self.report.to_dict()["shards"]],
         }
         checkpoint.save(self.out / CHECKPOINTS, self.step, state, self.config.run.keep_checkpoints)
@@ -271,7 +270,7 @@ class Trainer:
         outcomes = self._backward(data, count) if count else []
         norm = self._update(data) if count else 0.0
         self.step += 1
-        self.cut += int(cut)
+        self.report.counts[TRUNCATED_CAPTIONS] += int(cut)
         weights = self.config.loss.weights()
         parts = zip(*((o.loss.detach(), o.selected, o.words, *o.terms.values()) for o in outcomes), strict=True)
         none = [0.0] * (3 + len(weights))
@@ -290,7 +289,7 @@ class Trainer:
             "lr": rate,
             "images": int(count),
             "damaged": int(damaged),
-            "truncated_captions": int(cut),
+            TRUNCATED_CAPTIONS: int(cut),
         }
 
     def _learned(self) -> dict[str, float]:
