@@ -95,6 +95,11 @@ class Visitor:
 
     def show(self, path: str, caption: str = "a dog", **fields: Any) -> list[Any]:
         """The answer to the Show button about an uploaded file."""
+        self.ask(path, caption, **fields)
+        return next(iter(self.answers()))
+
+    def ask(self, path: str, caption: str = "a dog", **fields: Any) -> None:
+        """Presses the Show button, and leaves the answer to `answers`."""
         data = {
             "path": {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": Path(path).name},
             "caption": caption, "tags": "", "model": "mini", "adapter": "none", "method": "the model's own",
@@ -103,7 +108,6 @@ class Visitor:
         }  # fmt: skip
         status, said = self.join("ttd-go", "click", list({**data, **fields}.values()))
         assert status == 200, said
-        return next(iter(self.answers()))
 
     def act(self, **action: Any) -> list[Any]:
         """The Annotate tab's answer to an action."""

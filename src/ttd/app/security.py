@@ -7,11 +7,12 @@ depends on gradio's addresses but does not import gradio.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock
 from typing import Any
 
 from ttd.app.access import CLIENT
@@ -46,6 +47,38 @@ class Heartbeats:
             return session in self._open
 
 
+class Running:
+    """The requests that a visitor waits for, and whether new ones are still taken. Several threads may use it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = Condition()
+        self.stopping = False
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """A request, for as long as the block runs."""
+        with self._changed:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def stop(self, seconds: float) -> None:
+        """From now on nothing new is taken; returns when nothing is waited for, after `seconds` at the latest."""
+        self.stopping = True
+        end = time.monotonic() + seconds
+        with self._changed:
+            # A question that was just taken opens the stream of its answers within a moment.
+            while self._changed.wait_for(lambda: self._count == 0, max(0.0, end - time.monotonic())):
+                if not self._changed.wait(min(_MOMENT, max(0.0, end - time.monotonic()))):
+                    return
+
+
+_MOMENT = 0.5  # seconds
 API = "/gradio_api"
 FILE = f"{API}/file="
 UPLOAD = f"{API}/upload"
@@ -121,6 +154,7 @@ class Guard:
         proxied: whether a proxy is in front: only then headers that name the visitor's address or the page's count.
         origin: name and port of the page behind the proxy, where known.
         embed: the sites that may show the page in a frame.
+        running: where the requests are noted that a visitor waits for.
     """
 
     def __init__(
@@ -133,6 +167,7 @@ class Guard:
         proxied: bool = False,
         origin: str | None = None,
         embed: tuple[str, ...] = (),
+        running: Running | None = None,
     ) -> None:
         self._app = app
         self._uploads = uploads
@@ -143,6 +178,7 @@ class Guard:
         self._proxied = proxied
         self._origin = origin
         self._headers = _headers(embed)
+        self._running = Running() if running is None else running
         self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,13 +189,15 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         if scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
             # For a load balancer, which may ask by any name and has no password: it learns that the page runs.
-            return await _send_text(send, 200, "ok")
+            return await _send_text(send, *((503, "stopping") if self._running.stopping else (200, "ok")))
         if not self._proxied:
             scope = {**scope, "headers": [pair for pair in scope["headers"] if not _names_a_proxy(pair[0])]}
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal:
             return await _send_text(send, *refusal)
+        if self._running.stopping and scope["path"] in (JOIN, UPLOAD):
+            return await _send_text(send, 503, "This page is being stopped: ask again in a minute.")
         limit = self._limit(scope["path"])
         too_large = 413, f"This is more than {limit >> 20} MB, the most that this page takes."
         length = headers.get("content-length", "0")
@@ -182,7 +220,8 @@ class Guard:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         path = scope["path"]
         if path == UPLOAD:
-            return await self._uploads.take(self._app, scope, receive, send, limit)
+            with self._running.waited_for():
+                return await self._uploads.take(self._app, scope, receive, send, limit)
         if path == DATA or path.startswith(HEARTBEAT):
             return await self._stream(scope, receive, send)
         if path != JOIN:
@@ -199,7 +238,8 @@ class Guard:
         self._streams += 1
         try:
             if scope["path"] == DATA:
-                return await self._app(scope, receive, send)
+                with self._running.waited_for():
+                    return await self._app(scope, receive, send)
             with self._heartbeats.beating(scope["path"][len(HEARTBEAT) :]):
                 return await self._app(scope, receive, send)
         finally:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ttd.app.access import CLIENT, MAX_DELAY, Access, LoginDelays, TooManyLogins
 from ttd.app.models import ModelPool
-from ttd.app.security import Heartbeats
+from ttd.app.security import Heartbeats, Running
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import missing_extra
 
 if TYPE_CHECKING:
     from ttd.annotate.annotation_set import AnnotationSet
 
+GRACE = 20.0  # seconds in which what is being answered may end once the page is to stop
 _HOUR = 3600  # seconds
 _MAX_SESSIONS = 64  # of which gradio remembers the values of the fields
 _PROXIES = "FORWARDED_ALLOW_IPS"  # uvicorn's variable: whose X-Forwarded-For it believes
@@ -34,6 +35,8 @@ def page(
 ) -> Iterator[str]:
     """Serves the page while the block runs, which is given its address.
 
+    At its end what is being answered is finished first, within `GRACE` seconds; new questions are refused meanwhile.
+
     Args:
         pool: the models that the page offers.
         access: address, port and password.
@@ -48,13 +51,16 @@ def page(
     access.check_free()
     folder = Path(tempfile.mkdtemp(prefix="ttd-app-")).resolve()
     try:
-        heartbeats = Heartbeats()
+        heartbeats, running = Heartbeats(), Running()
         blocks, style = build(pool, folder, annotate, heartbeats, examples)
-        _launch(blocks, access, folder, style, heartbeats, LoginDelays() if delays is None else delays)
+        _launch(blocks, access, folder, style, heartbeats, running, LoginDelays() if delays is None else delays)
         try:
             yield access.address
         finally:
-            blocks.close(verbose=False)
+            try:
+                running.stop(GRACE)
+            finally:
+                blocks.close(verbose=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -110,7 +116,13 @@ def _prepare_gradio(folder: Path) -> None:
 
 
 def _launch(
-    blocks: Any, access: Access, folder: Path, style: dict[str, Any], heartbeats: Heartbeats, delays: LoginDelays
+    blocks: Any,
+    access: Access,
+    folder: Path,
+    style: dict[str, Any],
+    heartbeats: Heartbeats,
+    running: Running,
+    delays: LoginDelays,
 ) -> None:
     from starlette.middleware import Middleware
 
@@ -123,6 +135,7 @@ def _launch(
         hosts=access.hosts,
         upload_bytes=MAX_BYTES,
         heartbeats=heartbeats,
+        running=running,
         proxied=access.root_path is not None,
         origin=access.origin,
         embed=access.embed,

@@ -308,6 +308,23 @@ def test_an_outline_is_edited_with_the_mouse_and_with_keys(opened: Browser, serv
     page.close()
 
 
+def test_a_page_that_stays_open_goes_on_after_a_restart(opened: Browser, server: Server) -> None:
+    page = board(opened, server).page
+    press(page, "n")
+    item = page.locator(".ann-head b").inner_text()
+    click(page, 0.5, 0.5)
+    server.kill()
+    server.start()
+    press(page, "1")  # gradio may have loaded the page anew before; this key changes nothing
+    assert page.locator(".ann-head b").inner_text() == item
+    assert page.locator(".ann-point").count() == 1
+    page.reload()
+    page.locator(".ann-stage").wait_for()
+    assert page.locator(".ann-head b").inner_text() == item
+    assert "is back" in page.locator(".ann-message").inner_text()
+    page.close()
+
+
 def test_nothing_sticks_out_and_mistakes_are_sentences(opened: Browser, server: Server) -> None:
     seen = board(opened, server)
     page = seen.page

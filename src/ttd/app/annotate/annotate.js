@@ -393,6 +393,7 @@ watch("value", () => {
   active = word;
   if (board()?.dataset.item !== item) {
     item = board()?.dataset.item;
+    sessionStorage.setItem("ttd-annotate-item", item);
     own.corner = own.drag = own.at = own.unsent = null;
     zoom.reset();
   }
@@ -403,4 +404,6 @@ watch("value", () => {
   own.focus = null;
 });
 
-setTimeout(() => send({ do: "open" }), 0);
+// When the server comes back gradio loads the page anew: the tab goes on where it was.
+const left = Number(sessionStorage.getItem("ttd-annotate-item") ?? -1);
+setTimeout(() => trigger("submit", { do: "open", tab, item: left }), 0);
