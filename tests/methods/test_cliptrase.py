@@ -11,7 +11,11 @@ from torch.nn.functional import normalize
 
 from tests.methods.peer import Peer
 from tests.tiny_models import random_pixels, tiny_clip
+from tests.tolerance import assert_close
 from ttd.encoders.clip_towers import as_map
+from ttd.inference.options import Options
+from ttd.inference.stitching import Stitched
+from ttd.inference.views import encode_views
 from ttd.methods.cliptrase import Vote, correlation, medians, voted
 
 TOLERANCE = 1e-4
@@ -71,6 +75,24 @@ def test_votes_are_counted_in_each_cluster() -> None:
     assert voted(found, cluster).tolist() == [[2, 2, 2], [0, 0, 0], [1, 1, 1]]
     assert voted(torch.tensor([[3, 1]]), torch.zeros(1, 2, dtype=torch.int64)).tolist() == [[1, 1]]  # a tie: the lower
     assert torch.equal(voted(found, None), found)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 48])
+def test_labels_are_read_without_a_value_for_every_text_and_pixel(window: int | None) -> None:
+    encoder = tiny_clip().with_method("cliptrase")
+    options = Options(size=64, window=window, stride=None if window is None else 32, flip=True)
+    text, classes = normalize(torch.randn(5, 48), dim=-1), torch.tensor([0, 1, 1, 2, 2])
+    views = list(encode_views(encoder, [random_pixels(2, 64, 112)], options))
+    dense = Stitched.ask(views, lambda features: encoder.similarity(features, text, classes), window is not None)
+    found = Stitched.ask(views, lambda features: encoder.logits(features, text, classes), window is not None)
+    size = (50, 90)
+    for image in (0, 1):
+        assert_close(found.read(image, size), dense.read(image, size), 100)
+        part = found.read(image, size, slice(1, 4), slice(7, 31))
+        assert_close(part, dense.read(image, size, slice(1, 4), slice(7, 31)), 100)
+    some = found.only(1, [4, 0])
+    assert_close(some.read(0, size), dense.only(1, [4, 0]).read(0, size), 100)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from ttd.encoders.calibration import OPENAI_LIKE, Calibration
-from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion, cosine_maps
+from ttd.encoders.features import PLAIN_MAPS, ImageFeatures, MapQuestion, Raised, cosine_maps
 from ttd.encoders.identity import fingerprint, statistics_identity, tokenizer_identity
 from ttd.errors import InputError, ModelError
 
@@ -279,6 +279,16 @@ class Encoder(nn.Module, ABC):
             `[B,N,h,w]` in -1..1, float32, over the padded grid.
         """
         return cosine_maps(features.dense, text)
+
+    def logits(self, features: ImageFeatures, text: Tensor, classes: Tensor | None = None) -> Tensor | Raised:
+        """What `similarity` gives, in less memory where the encoder knows how.
+
+        Args:
+            features: B images.
+            text: `[N,C]`.
+            classes: int64 `[N]`, to which class each text belongs, for a method that asks; None: each is one by itself.
+        """
+        return self.similarity(features, text)
 
     def maps(self, features: ImageFeatures, text: Tensor, question: MapQuestion = PLAIN_MAPS) -> Tensor:
         """Maps in 0..1 by the encoder's own rule, `[B,N,h,w]` over the padded grid; here calibrated cosines."""

@@ -27,7 +27,7 @@ from ttd.encoders.clip_towers import (
     run_blocks,
 )
 from ttd.encoders.families import Format, register_encoder
-from ttd.encoders.features import ImageFeatures
+from ttd.encoders.features import ImageFeatures, Raised
 from ttd.encoders.last_block import class_token
 from ttd.encoders.loading.files import read_json
 from ttd.encoders.loading.formats import Source
@@ -304,6 +304,11 @@ class CLIPEncoder(CLIPTowers):
             text: `[N,C]` or `[B,N,C]`.
             classes: int64 `[N]`, see `Context.classes`.
         """
+        found = self.logits(features, text, classes)
+        return found.whole() if isinstance(found, Raised) else found
+
+    def logits(self, features: ImageFeatures, text: Tensor, classes: Tensor | None = None) -> Tensor | Raised:
+        """See `Encoder`."""
         method = self.method
         if method.similarity is None and method.finish is None:
             return super().similarity(features, text)

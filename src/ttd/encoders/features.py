@@ -98,6 +98,53 @@ class MapQuestion:
 PLAIN_MAPS = MapQuestion()
 
 
+@dataclass(frozen=True)
+class Raised:
+    """Maps of which, at each pixel, one is raised over all others, without a value for every text and pixel.
+
+    Attributes:
+        low: `[B,N,h,w]`, to be enlarged bilinearly.
+        best: int32 `[B,H,W]`, the text that is raised at each pixel; -1 where it is none of these.
+        top: `[B,H,W]`, the highest enlarged value of any text, without gradient.
+        lead: how far above that the raised one lies.
+    """
+
+    low: Tensor
+    best: Tensor
+    top: Tensor
+    lead: float
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, H, W)."""
+        return self.low.shape[0], self.low.shape[1], self.best.shape[1], self.best.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.low.device
+
+    def whole(self) -> Tensor:
+        """The maps as they are read, `[B,N,H,W]`; gradients flow."""
+        large = interpolate(self.low, self.shape[-2:], mode="bilinear", align_corners=False)
+        return large.scatter(1, self.best[:, None].long(), large.amax(1, keepdim=True) + self.lead)
+
+    def float(self) -> Raised:
+        """In float32."""
+        return replace(self, low=self.low.float(), top=self.top.float())
+
+    def flip(self, axis: int) -> Raised:
+        """Mirrored along an axis, counted from the end."""
+        return replace(self, low=self.low.flip(axis), best=self.best.flip(axis), top=self.top.flip(axis))
+
+    def only(self, image: int, texts: Sequence[int]) -> Raised:
+        """Some texts of one image, in this order, as those of a batch of one."""
+        new = self.best.new_full((self.low.shape[1],), -1)
+        new[list(texts)] = torch.arange(len(texts), dtype=new.dtype, device=new.device)
+        here = slice(image, image + 1)
+        return replace(self, low=self.low[here, list(texts)], best=new[self.best[here].long()], top=self.top[here])
+
+
 def cosine_maps(dense: Tensor, text: Tensor) -> Tensor:
     """Cosines `[B,N,h,w]` of normalised features `[B,C,h,w]` with texts `[N,C]` or `[B,N,C]`, in float32."""
     with torch.autocast(dense.device.type, enabled=False):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ttd.encoders.features import Raised
+
 DEFAULT = "maskclip"
 ATTENTIONS = ("identity", "qq", "kk", "qq+kk")
 
@@ -102,7 +104,7 @@ class Context:
 
 PatchesHook = Callable[["Sequence[Any]", "Sequence[Tensor]", "tuple[int, int]", Context], "Tensor | Patches"]
 SimilarityHook = Callable[["Tensor", "Tensor", "Tensor", Context], "Tensor"]
-FinishHook = Callable[["Tensor", Context], "Tensor"]
+FinishHook = Callable[["Tensor", Context], "Tensor | Raised"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Method:
         similarity: `similarity(dense [B,C,h,w], pooled [B,C], text [N,C] or [B,N,C], context)` -> `[B,N,h,w]`; features
             and texts are normalised. None: cosines.
         finish: `finish(logits [B,N,h,w], context)` -> `[B,N,h',w']` of each window, before windows, scales and
-            mirrorings are averaged. None: as they are.
+            mirrorings are averaged, or `Raised` where one text is to win at each pixel. None: as they are.
         protocol: the name of the protocol that `ttd eval` follows where none is named.
         refine: what `refine="auto"` means.
         licence: of the authors' code; "" where they name none.

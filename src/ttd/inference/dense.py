@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ttd.encoders.base import Encoder
-from ttd.encoders.features import ImageFeatures, MapQuestion
+from ttd.encoders.features import ImageFeatures, MapQuestion, Raised
 from ttd.inference.masks import LabelRule, all_masks, all_values, class_maps
 from ttd.inference.options import Options
 from ttd.inference.stitching import Block, Stitched
@@ -63,7 +63,7 @@ class DenseMaps:
             classes: to which class each text belongs, for methods that ask; None: each is one by itself.
         """
         encoder = self._encoder
-        ask: Callable[[ImageFeatures], Tensor]
+        ask: Callable[[ImageFeatures], Tensor | Raised]
         if encoder.averages == "maps":
             inside = options.refinement(encoder) if self._inside(options) else "none"
             # Where views are averaged it is not these maps that are cut.
@@ -72,17 +72,11 @@ class DenseMaps:
 
             def ask(features: ImageFeatures) -> Tensor:
                 return encoder.maps(features, text, question)
-        elif encoder.takes_method and classes is not None:
-            of: Any = encoder
-            index = torch.tensor(list(classes), device=text.device)
-
-            def ask(features: ImageFeatures) -> Tensor:
-                found: Tensor = of.similarity(features, text, index)
-                return found
         else:
+            index = None if classes is None else torch.tensor(list(classes), device=text.device)
 
-            def ask(features: ImageFeatures) -> Tensor:
-                return encoder.similarity(features, text)
+            def ask(features: ImageFeatures) -> Tensor | Raised:
+                return encoder.logits(features, text, index)
 
         return Stitched.ask(views, ask, options.window is not None)
 

@@ -6,10 +6,12 @@ i + 0.5, and beyond the outer centres a map goes on as it ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,49 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     rows = _stretch(maps.shape[-2], height, 0, height).to(maps.device)
     columns = _stretch(maps.shape[-1], width, 0, width).to(maps.device)
     return sample(maps, rows, columns)
+
+
+def stretched(
+    maps: Tensor | Callable[[int, int], Tensor],
+    size: tuple[int, int],
+    first: int,
+    last: int,
+    cells: tuple[int, int] | None = None,
+) -> Tensor:
+    """Rows first..last of maps `[n,h,w]` enlarged (or shrunk) bilinearly to `size`: `[n,last-first,W]`.
+
+    Args:
+        maps: a tensor, or what gives rows start..stop of it.
+        size: (H, W) of the whole.
+        first, last: the rows that are wanted.
+        cells: (h, w), where `maps` is not a tensor.
+    """
+    if isinstance(maps, Tensor):
+        whole = maps
+        cells = (whole.shape[-2], whole.shape[-1])
+        give: Callable[[int, int], Tensor] = lambda start, stop: whole[:, start:stop]  # noqa: E731
+    else:
+        assert cells is not None
+        give = maps
+    (height, width), (h, w) = size, cells
+    if (first, last) == (0, height):
+        part = give(0, h)
+        return part if size == cells else interpolate(part[None], size, mode="bilinear", align_corners=False)[0]
+    if h == height:
+        part = give(first, last)
+    else:
+        places = (torch.arange(first, last, dtype=torch.float64) + 0.5) * (h / height) - 0.5
+        places = places.clamp(0, h - 1)
+        low = places.floor().long()
+        high = (low + 1).clamp(max=h - 1)
+        start = int(low[0])
+        needed = give(start, int(high[-1]) + 1)
+        device = needed.device
+        low, high, share = (low - start).to(device), (high - start).to(device), (places - low).float().to(device)
+        part = torch.lerp(needed.index_select(1, low), needed.index_select(1, high), share[:, None])
+    if w == width:
+        return part
+    return interpolate(part[None], (part.shape[1], width), mode="bilinear", align_corners=False)[0]
 
 
 def _between(maps: Tensor, rows: Sampling) -> Tensor:

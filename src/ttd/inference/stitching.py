@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from ttd.encoders.features import ImageFeatures
+from ttd.encoders.features import ImageFeatures, Raised
+from ttd.inference.resizing import stretched
 from ttd.inference.views import Axis, View
 
 # Values of one band, whatever the image's size and the number of maps: 16 MB in float32.
@@ -30,7 +30,7 @@ Block = tuple[slice, slice, Tensor]  # maps, rows, and their values [n,rows,W]
 class _Window:
     """One window's maps `[B,N,h,w]`, mirrored back, and the pixels they lie on."""
 
-    maps: Tensor
+    maps: Tensor | Raised
     top: int
     left: int
     size: tuple[int, int]
@@ -38,7 +38,7 @@ class _Window:
     padded: tuple[int, int]
 
     @classmethod
-    def of(cls, view: View, maps: Tensor) -> _Window:
+    def of(cls, view: View, maps: Tensor | Raised) -> _Window:
         """The maps that a view's features gave."""
         features = view.features
         top, left = features.offset
@@ -49,8 +49,19 @@ class _Window:
     def rows(self, image: int, maps: slice, first: int, last: int) -> Tensor:
         """The window's own pixel rows first..last, `[n,last-first,its width]`."""
         top, left = self.offset
-        part = stretched(self.maps[image, maps], self.padded, first + top, last + top)
+        part = stretched(lambda *at: self.cells(image, maps, *at), self.padded, first + top, last + top, self.grid)
         return part[..., left : left + self.size[1]]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.maps.shape[-2], self.maps.shape[-1]
+
+    def cells(self, image: int, maps: slice, first: int, last: int) -> Tensor:
+        """Rows first..last of some maps, `[n,last-first,w]`."""
+        if isinstance(self.maps, Tensor):
+            return self.maps[image, maps, first:last]
+        return raised_rows(self.maps, image, maps, first, last)
 
 
 @dataclass(frozen=True)
@@ -79,15 +90,14 @@ class _Piece:
     @property
     def cells(self) -> tuple[int, int]:
         """Height and width of what `rows` counts in: cells of the map where it is alone, else pixels."""
-        maps = self.windows[0].maps
-        return (maps.shape[-2], maps.shape[-1]) if self.alone else self.size
+        return self.windows[0].grid if self.alone else self.size
 
     def rows(self, image: int, maps: slice, first: int, last: int) -> Tensor:
         """Rows first..last of the whole, `[n,last-first,cells]`."""
         if self.alone:
-            return self.windows[0].maps[image, maps, first:last]
+            return self.windows[0].cells(image, maps, first, last)
         count = len(range(*maps.indices(self.windows[0].maps.shape[1])))
-        total = self.windows[0].maps.new_zeros(count, last - first, self.size[1])
+        total = torch.zeros(count, last - first, self.size[1], device=self.windows[0].maps.device)
         for window in self.windows:
             start, stop = max(first, window.top), min(last, window.top + window.size[0])
             if start < stop:
@@ -104,7 +114,9 @@ class Stitched:
         self._pieces = pieces
 
     @classmethod
-    def ask(cls, views: Iterable[View], ask: Callable[[ImageFeatures], Tensor], in_windows: bool = True) -> Stitched:
+    def ask(
+        cls, views: Iterable[View], ask: Callable[[ImageFeatures], Tensor | Raised], in_windows: bool = True
+    ) -> Stitched:
         """Ask every view for its maps; `in_windows` says whether they are those of a sliding window."""
         pieces: dict[tuple[int, int, bool], _Piece] = {}
         for view in views:
@@ -128,7 +140,15 @@ class Stitched:
         """Some maps of one image, in this order, as those of a batch of one."""
         pieces = []
         for piece in self._pieces:
-            windows = [replace(window, maps=window.maps[image : image + 1, maps]) for window in piece.windows]
+            windows = [
+                replace(
+                    one,
+                    maps=one.maps.only(image, maps)
+                    if isinstance(one.maps, Raised)
+                    else one.maps[image : image + 1, maps],
+                )
+                for one in piece.windows
+            ]
             pieces.append(replace(piece, windows=windows))
         return Stitched(pieces)
 
@@ -169,47 +189,14 @@ class Stitched:
                 yield maps, band, self.read(image, size, maps, band)
 
 
-def stretched(
-    maps: Tensor | Callable[[int, int], Tensor],
-    size: tuple[int, int],
-    first: int,
-    last: int,
-    cells: tuple[int, int] | None = None,
-) -> Tensor:
-    """Rows first..last of maps `[n,h,w]` enlarged (or shrunk) bilinearly to `size`: `[n,last-first,W]`.
-
-    Args:
-        maps: a tensor, or what gives rows start..stop of it.
-        size: (H, W) of the whole.
-        first, last: the rows that are wanted.
-        cells: (h, w), where `maps` is not a tensor.
-    """
-    if isinstance(maps, Tensor):
-        whole = maps
-        cells = (whole.shape[-2], whole.shape[-1])
-        give: Callable[[int, int], Tensor] = lambda start, stop: whole[:, start:stop]  # noqa: E731
-    else:
-        assert cells is not None
-        give = maps
-    (height, width), (h, w) = size, cells
-    if (first, last) == (0, height):
-        part = give(0, h)
-        return part if size == cells else interpolate(part[None], size, mode="bilinear", align_corners=False)[0]
-    if h == height:
-        part = give(first, last)
-    else:
-        places = (torch.arange(first, last, dtype=torch.float64) + 0.5) * (h / height) - 0.5
-        places = places.clamp(0, h - 1)
-        low = places.floor().long()
-        high = (low + 1).clamp(max=h - 1)
-        start = int(low[0])
-        needed = give(start, int(high[-1]) + 1)
-        device = needed.device
-        low, high, share = (low - start).to(device), (high - start).to(device), (places - low).float().to(device)
-        part = torch.lerp(needed.index_select(1, low), needed.index_select(1, high), share[:, None])
-    if w == width:
-        return part
-    return interpolate(part[None], (part.shape[1], width), mode="bilinear", align_corners=False)[0]
+def raised_rows(raised: Raised, image: int, maps: slice, first: int, last: int) -> Tensor:
+    """Rows first..last of some of one image's maps at the size of the pixels, `[n,last-first,W]`."""
+    low = raised.low[image, maps]
+    size = (raised.shape[-2], raised.shape[-1])
+    part = stretched(low, size, first, last)
+    own = torch.arange(raised.shape[1], device=low.device)[maps, None, None]
+    here = own == raised.best[image, first:last]
+    return torch.where(here, raised.top[image, first:last] + raised.lead, part)
 
 
 def _covers(axis: Axis) -> Tensor:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from ttd.encoders.features import Raised
 from ttd.encoders.last_block import self_self_attention, split_heads
 from ttd.encoders.methods import Context, Method, Patches, enlarged_positions
 from ttd.errors import missing_extra
+from ttd.inference.resizing import stretched
 from ttd.registry import METHODS
 
 # Published for 224 and 336 pixels: number of patches, DBSCAN's distance, and how many make a cluster.
@@ -78,21 +80,25 @@ class Vote:
     eps: float | None = None
     fewest: int | None = None
 
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """`[B,N,h,w]` -> `[B,N,H,W]` at the window's size."""
+    def __call__(self, logits: Tensor, context: Context) -> Raised:
+        """`[B,N,h,w]` -> `[B,N,H,W]` at the window's size; some rows of all texts are there at a time."""
         size = (context.pixels.shape[-2], context.pixels.shape[-1])
         grid = (logits.shape[-2], logits.shape[-1])
-        large = interpolate(logits, size, mode="bilinear", align_corners=False)
+        best, highest = [], []
         with torch.no_grad():
             classes = torch.arange(logits.shape[1]) if context.classes is None else context.classes
             classes = classes.to(logits.device)
-            chosen = []
-            for of_texts, units in zip(large, context.extras["units"], strict=True):
-                cluster = self.clusters(correlation(units.float()), grid, size)
-                chosen.append(voted(classes[of_texts.argmax(0)], cluster))
-            index = _best_text(large, classes, torch.stack(chosen))
-        scatter = large.scatter if large.requires_grad else large.scatter_
-        return scatter(1, index[:, None], large.amax(1, keepdim=True) + _LEAD)
+            for of_texts, units in zip(logits, context.extras["units"], strict=True):
+                rows = [slice(first, min(first + ROWS, size[0])) for first in range(0, size[0], ROWS)]
+                parts = [stretched(of_texts, size, of.start, of.stop).max(0) for of in rows]
+                top, first_choice = (torch.cat(list(both)) for both in zip(*parts, strict=True))
+                chosen = voted(classes[first_choice], self.clusters(correlation(units.float()), grid, size))
+                if context.classes is not None:
+                    texts = (_best_of(stretched(of_texts, size, of.start, of.stop), classes, chosen[of]) for of in rows)
+                    chosen = torch.cat(list(texts))
+                best.append(chosen.int())
+                highest.append(top)
+        return Raised(logits, torch.stack(best), torch.stack(highest), _LEAD)
 
     def clusters(self, affinity: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor | None:
         """The cluster of each pixel, int64 `[H,W]`, from `affinity [h*w,h*w]`; None where there are no clusters.
@@ -139,13 +145,9 @@ def voted(found: Tensor, cluster: Tensor | None) -> Tensor:
     return winner
 
 
-def _best_text(logits: Tensor, classes: Tensor, chosen: Tensor) -> Tensor:
-    """The highest text of each pixel's class `chosen [B,H,W]`: int64 `[B,H,W]`, some rows at a time."""
-    best = []
-    for rows, of in zip(torch.split(logits, ROWS, 2), torch.split(chosen, ROWS, 1), strict=True):
-        other = classes[None, :, None, None] != of[:, None]
-        best.append(rows.masked_fill(other, -torch.inf).argmax(1))
-    return torch.cat(best, 1)
+def _best_of(logits: Tensor, classes: Tensor, chosen: Tensor) -> Tensor:
+    """The highest text of each pixel's class: `[N,rows,W]` and int64 `[rows,W]` -> int64 `[rows,W]`."""
+    return logits.masked_fill(classes[:, None, None] != chosen, -torch.inf).argmax(0)
 
 
 for _name, _similarity, _use in (
