@@ -134,6 +134,8 @@ SCORES = ("s_pixel", "s_image", "s_text", "s_image+s_text", "s_seg")
 """How words are scored, see `ttd.scoring`."""
 TABLE_FORMS = ("long", "nested")
 """Of the table of visible words, see `ttd.data.word_table`."""
+LABEL_SCALES = ("calibrated", "norm", "norm-patches")
+"""What maps compare by for labels, see `ttd.inference.options.Options.label_scale`."""
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda", "mps")
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.colour_encoder import ColourEncoder
 from ttd.errors import InputError
-from ttd.inference.options import MAX_STRETCH, Options, changed, prepared_size
+from ttd.inference.options import MAX_STRETCH, Options, changed, filled_size, prepared_size
 from ttd.inference.protocols import PROTOCOLS
 from ttd.inference.protocols import options as find_options
 from ttd.text.templates import templates
@@ -27,6 +27,15 @@ def test_prepared_sizes(height: int, width: int, size: int, multiple: int, scale
     if max(height, width) <= MAX_STRETCH * min(height, width):
         factor = size * scale / min(height, width)
         assert all(abs(side - factor * o) <= multiple / 2 + 1 for side, o in zip(found, (height, width), strict=True))
+
+
+def test_sizes_of_trident() -> None:
+    """The longer side goes up to full patches, the other follows and goes up too; none is smaller than a window."""
+    assert filled_size((336, 421), 16, 336) == (352, 432)
+    assert filled_size((421, 336), 16, 336) == (432, 352)
+    assert filled_size((336, 448), 16, 336) == (336, 448)
+    assert filled_size((100, 448), 16, 336) == (336, 448)
+    assert filled_size((335, 335), 16, 16) == (336, 336)
 
 
 @pytest.mark.parametrize(

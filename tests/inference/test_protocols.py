@@ -41,13 +41,34 @@ def opened(protocol: str, dataset: str, **changes: Any) -> Options:
         ("clearclip", "context60", (448, 448, 224, 50, 0.15, None, "none")),
         ("clearclip", "coco-object", (448, 448, 224, 50, 0.4, None, "none")),
         ("clearclip", "cityscapes", (448, 224, 224, 50, None, None, "none")),
+        ("sc-clip", "voc", (336, 224, 112, 50, 0.15, 0.1, "none")),
+        ("sc-clip", "context60", (336, 224, 112, 40, 0.15, None, "none")),
+        ("sc-clip", "coco-object", (336, 224, 112, 55, 0.35, None, "none")),
+        ("sc-clip", "coco-stuff", (336, 224, 112, 40, None, None, "none")),
+        ("sc-clip", "cityscapes", (560, 224, 112, 40, None, None, "none")),
+        ("proxyclip", "voc", (336, 336, 112, 40, 0.2, None, "none")),
+        ("proxyclip", "context60", (336, 336, 112, 40, 0.15, None, "none")),
+        ("proxyclip", "coco-object", (336, 336, 112, 40, 0.25, None, "none")),
+        ("proxyclip", "ade20k", (448, 336, 112, 40, None, None, "none")),
+        ("proxyclip", "cityscapes", (448, 224, 112, 40, None, None, "none")),
+        ("trident", "voc", (336, 336, 224, 40, 0.2, None, "none")),
+        ("gem", "voc20", (448, None, None, None, None, None, "none")),
+        ("clip-surgery", "voc20", (512, None, None, None, None, None, "none")),
+        ("cliptrase", "voc20", (336, None, None, None, None, None, "none")),
     ],
 )
 def test_settings_of_the_public_configurations(protocol: str, dataset: str, expected: tuple[Any, ...]) -> None:
     o = opened(protocol, dataset)
     found = (o.size, o.window, o.stride, o.logit_scale, o.prob_threshold, o.area_threshold, o.refine)
     assert found == expected
-    assert (o.resize, o.pad, o.templates) == ("opencv", 16 if protocol == "clearclip" else None, "openai80")
+    whole = {"gem": "square", "clip-surgery": "square", "cliptrase": "patches"}
+    if protocol in whole:
+        templates = {"gem": ("a photo of a {}.",), "clip-surgery": "maskclip85", "cliptrase": "openai80"}[protocol]
+        scale = {"gem": "norm", "clip-surgery": "norm-patches", "cliptrase": "calibrated"}[protocol]
+        assert (o.resize, o.templates, o.label_scale) == (whole[protocol], templates, scale)
+        return
+    resize = "opencv-patches" if protocol == "trident" else "opencv"
+    assert (o.resize, o.pad, o.templates) == (resize, {"clearclip": 16, "proxyclip": 56}.get(protocol), "openai80")
     assert (o.pamr_dilations, o.pamr_grid) == ((8, 16), "image")
 
 
@@ -55,8 +76,11 @@ def test_names_are_spelled_as_each_protocol_spells_them() -> None:
     lists = {name: own_classes("voc", None, None, find_protocol(name).classes) for name in PROTOCOLS}
     assert {len(one) for one in lists.values()} == {21}
     table = {name: one.titles[11] for name, one in lists.items()}
-    assert {table[name] for name in ("paper", "tcl", "tcl-plain", "maskclip")} == {"diningtable"}
-    assert {table[name] for name in ("sclip", "naclip", "clearclip")} == {"table"}
+    assert {table[name] for name in ("paper", "tcl", "tcl-plain", "maskclip", "gem", "clip-surgery")} == {"diningtable"}
+    peers = ("sclip", "naclip", "clearclip", "sc-clip", "proxyclip", "trident", "cliptrase")
+    assert {table[name] for name in peers} == {"table"}
+    assert lists["proxyclip"].background_words == lists["sclip"].background_words
+    assert lists["proxyclip"].names[15] == ("person",)
     assert table["default"] == "dining table"
     assert lists["tcl"].titles[20] == "tvmonitor"
     assert lists["sclip"].background_words == lists["naclip"].background_words
@@ -93,11 +117,9 @@ def test_a_window_of_the_users_brings_its_own_step() -> None:
 
 def test_every_methods_protocol_is_there_and_says_where_it_comes_from() -> None:
     assert all(method.protocol in PROTOCOLS for method in known_methods())
-    assert {name: find_method(name).protocol for name in ("maskclip", "sclip", "naclip", "clearclip")} == {
-        "maskclip": "paper",
-        "sclip": "sclip",
-        "naclip": "naclip",
-        "clearclip": "clearclip",
-    }
+    own = {method.name: method.protocol for method in known_methods()}
+    assert [own.pop(name) for name in ("maskclip", "values")] == ["paper", "paper"]
+    assert own.pop("cliptrase-voc20") == "cliptrase"
+    assert own == {name: name for name in own}
     assert find_method("maskclip").refine == "crf"
     assert all(protocol.source for protocol in PROTOCOLS.values())

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize, pad
 from transformers import Dinov2Config, Dinov2Model, DINOv3ViTConfig, DINOv3ViTModel, ViTConfig, ViTModel
@@ -27,14 +26,8 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 def peer(peers_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Peer:
     """With the reference's own second backbone, saved to a folder and loaded from it."""
     found = Peer(peers_root, "proxyclip", "maskclip")
-    proxy = found.settings["proxy"]
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "image_size", "patch_size")
-    model = Dinov2Model(Dinov2Config(**{name: proxy[name] for name in sizes}))
-    weights = load_file(peers_root / "proxyclip" / "weights.safetensors")
-    named = {name.removeprefix("proxy."): t.float() for name, t in weights.items() if name.startswith("proxy.")}
-    model.load_state_dict(named)
     folder = tmp_path_factory.mktemp("dinov2")
-    model.save_pretrained(folder)
+    found.second_backbone().save_pretrained(folder)
     found.encoder = found.encoder.with_method(find_method("proxyclip").with_second_backbone(folder))
     return found
 

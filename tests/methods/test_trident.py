@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from transformers import Dinov2Config, Dinov2Model, SamConfig, SamModel, SamVisionConfig
@@ -33,28 +32,10 @@ TINY_SAM = {
 }  # fmt: skip
 
 
-class GivenSAM(torch.nn.Module):
-    """Attention from given q, k and v."""
-
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        super().__init__()
-        heads, height, width, channels = q.shape
-        flat = [x.float().reshape(heads, height * width, channels) for x in (q, k, v)]
-        self.given = Attention(*flat, (height, width), channels**-0.5)
-
-    def attention(self, colours: Tensor) -> Attention:
-        return self.given
-
-
 @pytest.fixture(scope="module")
 def peer(peers_root: Path) -> Peer:
     found = Peer(peers_root, "trident", "maskclip")
-    proxy = found.settings["proxy"]
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "image_size", "patch_size")
-    model = Dinov2Model(Dinov2Config(**{name: proxy[name] for name in sizes})).eval()
-    weights = load_file(peers_root / "trident" / "weights.safetensors")
-    model.load_state_dict({name.removeprefix("proxy."): t.float() for name, t in weights.items()})
-    both = Backbones(SecondBackbone(model), GivenSAM(*(found.inputs[f"sam_{part}_d"] for part in "qkv")))
+    both = Backbones(SecondBackbone(found.second_backbone()), found.given_sam())
     method = replace(find_method("trident"), second_backbone=lambda device: both)
     found.encoder = found.encoder.with_method(method)
     return found

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation", "--known-classes")
 _FOR_MASKS = ("--background", "--refine", "--sam-model", "--pamr-steps", "--pamr-dilations", "--pamr-grid")
-_FOR_LABELS = ("--logit-scale", "--prob-threshold", "--area-threshold")
+_FOR_LABELS = ("--logit-scale", "--prob-threshold", "--area-threshold", "--label-scale")
 _FOR_VIEWS = ("--size", "--window", "--stride", "--scales", "--flip", "--templates")
 _FOR_TAGMASK = (
     *("--part", "--score", "--score-stop-words", "--shuffled", "--selection", "--percentile", "--negatives"),

@@ -13,7 +13,7 @@ import click
 
 from ttd.cli.output import say
 from ttd.inference.protocols import BY_NAMES, PROTOCOLS, options
-from ttd.registry import DEVICES, DTYPES, METHODS, REFINERS
+from ttd.registry import DEVICES, DTYPES, LABEL_SCALES, METHODS, REFINERS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -125,6 +125,7 @@ class ProtocolChanges:
     logit_scale: float | None
     prob_threshold: float | None
     area_threshold: float | None
+    label_scale: str | None
 
     def changes(self) -> dict[str, Any]:
         """Those that were given."""
@@ -280,6 +281,11 @@ _CHANGES = (
     ),
     click.option(
         "--area-threshold", type=click.FloatRange(0.0, 1.0), help="Classes with at most this share of pixels get none."
+    ),
+    click.option(
+        "--label-scale",
+        type=click.Choice(LABEL_SCALES),
+        help="What maps compare by; norm: each from its lowest to its highest value; norm-patches: of its patches.",
     ),
 )
 """The options of `ProtocolChanges`."""

@@ -6,6 +6,7 @@ Shapes: B images, N texts, C embedding channels, h x w cells of a map, H x W pix
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures, MapQuestion, Raised
-from ttd.inference.masks import LabelRule, all_masks, all_values, class_maps
+from ttd.inference.masks import LabelRule, all_masks, all_values, class_maps, normed_blocks
 from ttd.inference.options import Options
 from ttd.inference.stitching import Block, Stitched
 from ttd.inference.views import View, prepare
@@ -78,7 +79,7 @@ class DenseMaps:
             def ask(features: ImageFeatures) -> Tensor | Raised:
                 return encoder.logits(features, text, index)
 
-        return Stitched.ask(views, ask, options.window is not None)
+        return Stitched.ask(views, ask, options.window is not None and not encoder.together)
 
     def values(self, asked: Stitched, number: int, image: Image.Image, options: Options, scale: Scale) -> NDArray[Any]:
         """Heat maps of one image's texts, each refined by itself: float32 `[N,H,W]` in 0..1.
@@ -140,15 +141,23 @@ class DenseMaps:
         if logit_scale is None and options.prob_threshold is not None:
             logit_scale = encoder.logit_scale
         refiner = self._refiner(options)
-        small = options.area_threshold
+        small, normed = options.area_threshold, options.label_scale != "calibrated"
         if refiner is None:
-            value = self._scaled("calibrated")
+            value = None if normed else self._scaled("calibrated")
             rule = LabelRule(tuple(classes), value, threshold, logit_scale or 1.0, options.prob_threshold, small, kept)
-            return rule.labels(self._blocks(asked, number, image, options), size)
+            blocks = self._blocks(asked, number, image, options)
+            if normed:
+                patches = options.label_scale == "norm-patches"
+                blocks = normed_blocks(
+                    blocks, partial(asked.blocks, number, asked.grid) if patches else blocks, asked.count
+                )
+            return rule.labels(blocks, size)
         maps = asked.read(number, asked.grid)
+        if normed:
+            maps = norm(maps)
         if logit_scale is not None and threshold is None:
             maps, threshold = (logit_scale * maps).softmax(0), options.prob_threshold
-        else:
+        elif not normed:
             maps = self._scaled("calibrated")(maps)
         maps = class_maps(maps, tuple(classes))
         refined = Stitched.of(refiner.refine(image, maps, threshold)[None])
@@ -175,7 +184,8 @@ class DenseMaps:
         from ttd.refine.pamr import pamr
 
         size = (image.height, image.width)
-        seen = prepare(image, self._encoder, options)[0][None].to(self._encoder.device)
+        plain = replace(options, resize="opencv") if options.resize == "opencv-patches" else options
+        seen = prepare(image, self._encoder, plain)[0][None].to(self._encoder.device)
         large = interpolate(seen, size, mode="bilinear", align_corners=False)
         some = max(1, min(asked.count, _REFINED_VALUES // (size[0] * size[1])))
         for first in range(0, asked.count, some):

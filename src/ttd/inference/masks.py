@@ -6,7 +6,7 @@ pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +127,24 @@ class LabelRule:
             which[rows] = torch.where(higher, of[number], which[rows])
             best[rows] = torch.where(higher, highest, best[rows])
         return best, which, total
+
+
+def normed_blocks(
+    blocks: Callable[[], Iterator[Block]], range_of: Callable[[], Iterable[Block]], count: int
+) -> Callable[[], Iterator[Block]]:
+    """The same N maps, each by itself from its lowest to its highest value (`ttd.maps.norm`) in `range_of`."""
+    low, high = torch.full((count,), torch.inf), torch.full((count,), -torch.inf)
+    for maps, _, block in range_of():
+        low[maps] = low[maps].minimum(block.amin((1, 2)).cpu())
+        high[maps] = high[maps].maximum(block.amax((1, 2)).cpu())
+    spread = high - low + 1e-6
+
+    def scaled() -> Iterator[Block]:
+        for maps, rows, block in blocks():
+            start, by = (of[maps, None, None].to(block.device) for of in (low, spread))
+            yield maps, rows, (block - start) / by
+
+    return scaled
 
 
 def class_maps(maps: Tensor, classes: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ttd.errors import InputError
-from ttd.registry import REFINERS
+from ttd.registry import LABEL_SCALES, REFINERS
 from ttd.text.templates import templates
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # The longer side is at most this many times `size`: 2048 for 448, as in TCL's protocol.
 MAX_STRETCH = 2048 / 448
+RESIZES = ("patches", "opencv", "opencv-patches", "square")
 OPENCV_LONGEST = 2048  # pixels of the longer side in mmsegmentation's test pipelines
 
 
@@ -32,7 +33,9 @@ class Options:
         stride: step of the window, at most `window`; None: half of it.
         resize: "patches": the ratio is kept up to full patches, bicubic with antialiasing; "opencv": sides rounded to
             pixels, the longer one at most 2048, bilinear as OpenCV does it (mmsegmentation). What a window then has
-            beyond full patches is not seen, and its map is spread over all of it.
+            beyond full patches is not seen, and its map is spread over all of it; "opencv-patches": the same, then
+            enlarged to full patches and at least a window, as Trident does; "square": both sides are `size`, bicubic
+            with antialiasing.
         pad: with a window: sides that are no multiple of this many pixels get zeros (of the normalised image) around
             them, half before; None: none do.
         templates: for heatmaps, masks and classes, also around whole captions; None: the encoder's usual
@@ -43,6 +46,9 @@ class Options:
         logit_scale: the softmax over all texts of a question is of cosines times this; None: the encoder's own.
         prob_threshold: the label is background where the best text's share of that softmax is below this; None: no
             such cut. Goes with words for the background, or none, not with a threshold.
+        label_scale: what maps compare by for labels, and what `background` cuts: "calibrated", or "norm": each from its
+            lowest to its highest value at the image's size, as GEM's are, or "norm-patches": of the patches, as CLIP
+            Surgery's are.
         area_threshold: classes that win at most this share of an image's pixels (those of words for the background not
             counted) lose them to the next best; None: none do.
         refine: "none", "pamr", "crf", "sam" or a registered refiner's name; "auto": the encoder's own (PAMR for
@@ -63,13 +69,14 @@ class Options:
     flip: bool = False
     window: int | None = None
     stride: int | None = None
-    resize: Literal["patches", "opencv"] = "patches"
+    resize: Literal["patches", "opencv", "opencv-patches", "square"] = "patches"
     pad: int | None = None
     templates: str | Sequence[str] | None = None
     tag_templates: str | Sequence[str] = "none"
     background: float | bool | Sequence[str] | None = True
     logit_scale: float | None = None
     prob_threshold: float | None = None
+    label_scale: Literal["calibrated", "norm", "norm-patches"] = "calibrated"
     area_threshold: float | None = None
     refine: str = "none"
     pamr_steps: int = 10
@@ -149,6 +156,20 @@ def opencv_size(image: tuple[int, int], size: int, scale: float = 1.0) -> tuple[
     return height, width
 
 
+def filled_size(size: tuple[int, int], multiple: int, least: int) -> tuple[int, int]:
+    """The height and width that Trident's code enlarges an image to where it is not full of patches.
+
+    The longer side goes up to the next multiple, the other by the same factor, cut to pixels and up to its next one;
+    both are at least `least`.
+    """
+    if not any(side % multiple for side in size) and min(size) >= least:
+        return size
+    longer = -(-max(size) // multiple) * multiple
+    grown = [longer if side == max(size) else int(side * longer / max(size)) for side in size]
+    height, width = (max(-(-side // multiple) * multiple, least) for side in grown)
+    return height, width
+
+
 def prepared_size(image: tuple[int, int], size: int, multiple: int, scale: float = 1.0) -> tuple[int, int]:
     """The height and width an image is resized to.
 
@@ -180,8 +201,9 @@ def _check(options: Options) -> None:
         raise InputError("stride needs a window that is at least as large: pixels in between would be missed")
     if options.refine not in ("none", "auto"):
         REFINERS.check(options.refine)
-    if options.resize not in ("patches", "opencv"):
-        raise InputError(f"resize must be 'patches' or 'opencv', not {options.resize!r}")
+    for name, known in (("resize", RESIZES), ("label_scale", LABEL_SCALES)):
+        if getattr(options, name) not in known:
+            raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(options, name)!r}")
     if options.pad is not None and options.window is None:
         raise InputError("pad needs a window: a whole image is not padded")
     if options.background == "names":

@@ -60,6 +60,12 @@ _SCLIP = Options(
     pamr_dilations=(8, 16), pamr_grid="image",
 )  # fmt: skip
 _CLEARCLIP = replace(_SCLIP, size=448, window=448, stride=224, pad=16, logit_scale=50.0)
+_PROXYCLIP = replace(_SCLIP, window=336, stride=112, pad=56)
+_TRIDENT = replace(_SCLIP, window=336, stride=224, resize="opencv-patches")
+# A picture squeezed into a square, each map from its lowest to its highest value.
+_GEM = Options(size=448, resize="square", templates=("a photo of a {}.",), label_scale="norm")
+_SURGERY = replace(_GEM, size=512, templates="maskclip85", label_scale="norm-patches")
+_CLIPTRASE = Options(size=336, templates="openai80", background=False)
 _WHOLE = {"window": OPENCV_LONGEST, "stride": OPENCV_LONGEST}  # one window, from which labels go by way of its pixels
 _LARGER = {"cityscapes": {"size": 560}, "coco-stuff": {"size": 448}}
 
@@ -143,6 +149,52 @@ PROTOCOLS: dict[str, Protocol] = {
             "cityscapes": {"window": 224, "stride": 224},
         },
         classes=("clearclip", "sclip"),
+    ),
+    "sc-clip": _peer(
+        _SCLIP,
+        source="SC-CLIP's code (0417ba9)",
+        datasets={
+            "voc": {"logit_scale": 50.0, "prob_threshold": 0.15, "area_threshold": 0.1},
+            "context60": {"prob_threshold": 0.15},
+            "coco-object": {"logit_scale": 55.0, "prob_threshold": 0.35},
+            "cityscapes": {"size": 560},
+        },
+        classes=("sclip",),
+    ),
+    "proxyclip": _peer(
+        _PROXYCLIP,
+        source="ProxyCLIP's code (e7b767f)",
+        datasets={
+            "voc": {"prob_threshold": 0.2},
+            "context60": {"prob_threshold": 0.15},
+            "coco-object": {"prob_threshold": 0.25},
+            "cityscapes": {"size": 448, "window": 224, "stride": 112},
+            "ade20k": {"size": 448},
+        },
+        classes=("proxyclip", "sclip"),
+    ),
+    "trident": _peer(
+        _TRIDENT,
+        source="Trident's code (a93b346), without SAM's refinement",
+        datasets={"voc": {"prob_threshold": 0.2}},
+        classes=("proxyclip", "sclip"),
+    ),
+    "gem": Protocol(
+        _TAGS, _GEM, replace(_TAGS, templates=_GEM.templates), False, "GEM's code (5fa677c)", "MIT", classes=("mmseg",)
+    ),
+    "clip-surgery": Protocol(
+        _TAGS,
+        _SURGERY,
+        replace(_TAGS, templates="maskclip85"),
+        False,
+        "CLIP Surgery's demo (d4696d4)",
+        classes=("mmseg",),
+    ),
+    "cliptrase": _peer(
+        _CLIPTRASE,
+        source="CLIPtrase's code (2b7de61), the whole image in place of its middle",
+        datasets={},
+        classes=("sclip",),
     ),
 }
 

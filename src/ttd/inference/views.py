@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 from tqdm import tqdm
 
 from ttd.device import inference
@@ -24,7 +24,7 @@ from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.errors import InputError
 from ttd.images import prepare_pixels
-from ttd.inference.options import Options, opencv_size, prepared_size
+from ttd.inference.options import Options, filled_size, opencv_size, prepared_size
 from ttd.inference.resizing import Sampling, sample
 from ttd.scoring import mean_feature
 
@@ -157,19 +157,36 @@ class ViewsOnDemand:
 
 def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tensor]:
     """An image's normalised pixels `[3,H,W]` for each scale, the finest first."""
-    opencv = options.resize == "opencv"
-    return [
-        prepare_pixels(image, size, encoder.mean, encoder.std, opencv=opencv)
-        for size in _prepared_sizes((image.height, image.width), encoder, options)
-    ]
+    scaled = []
+    for size in _resized_sizes((image.height, image.width), encoder, options):
+        opencv = options.resize.startswith("opencv")
+        pixels = prepare_pixels(image, size, encoder.mean, encoder.std, opencv=opencv)
+        full = _filled(size, encoder, options)
+        if full != size:
+            pixels = interpolate(pixels[None], full, mode="bilinear", align_corners=False)[0]
+        scaled.append(pixels)
+    return scaled
 
 
 def _prepared_sizes(shape: tuple[int, int], encoder: Encoder, options: Options) -> list[tuple[int, int]]:
-    """(H, W) of an image of (H, W) pixels in each scale, the finest first."""
+    """(H, W) of what is encoded of an image of (H, W) pixels in each scale, the finest first."""
+    return [_filled(size, encoder, options) for size in _resized_sizes(shape, encoder, options)]
+
+
+def _resized_sizes(shape: tuple[int, int], encoder: Encoder, options: Options) -> list[tuple[int, int]]:
+    """(H, W) to which an image of (H, W) pixels is resized for each scale, the finest first."""
     size, scales = options.size or encoder.image_size, sorted(options.scales, reverse=True)
-    if options.resize == "opencv":
+    if options.resize.startswith("opencv"):
         return [opencv_size(shape, size, scale) for scale in scales]
-    return [prepared_size(shape, size, encoder.patch_size, scale) for scale in scales]
+    seen = (1, 1) if options.resize == "square" else shape
+    return [prepared_size(seen, size, encoder.patch_size, scale) for scale in scales]
+
+
+def _filled(size: tuple[int, int], encoder: Encoder, options: Options) -> tuple[int, int]:
+    """What a resized image is enlarged to; itself but with `resize="opencv-patches"`."""
+    if options.resize != "opencv-patches":
+        return size
+    return filled_size(size, encoder.patch_size, _multiple(options.window or encoder.patch_size, encoder.patch_size))
 
 
 def _places(shape: tuple[int, int], encoder: Encoder, options: Options) -> list[tuple[Axis, Axis]]:
@@ -314,7 +331,7 @@ def _windows(full: int, encoder: Encoder, options: Options, mirrored: bool = Fal
     if options.window is None:
         return [Axis(full, (0,), 0, full, mirrored)]
     window, stride = options.window, options.stride or max(1, options.window // 2)
-    if options.resize == "patches":
+    if options.resize != "opencv":
         window, stride = (_multiple(side, encoder.patch_size) for side in (window, stride))
     window = min(full, window)
     stride = min(window, stride)

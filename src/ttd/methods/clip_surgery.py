@@ -88,6 +88,7 @@ METHODS.add(
         "clip-surgery",
         "Li et al., 2023",
         patches=patches,
+        protocol="clip-surgery",
         similarity=similarity,
         positions=positions,
         every_state=True,

@@ -160,6 +160,7 @@ for _name, _similarity, _use in (
             _name,
             f"Shao et al., ECCV 2024{_use}",
             patches=patches,
+            protocol="cliptrase",
             similarity=_similarity,
             finish=Vote(),
             positions=enlarged_positions,

@@ -55,6 +55,7 @@ METHODS.add(
         "gem",
         "Bousselham et al., CVPR 2024",
         patches=patches,
+        protocol="gem",
         positions=antialiased_positions,
         every_state=True,
         licence="MIT",

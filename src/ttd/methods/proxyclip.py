@@ -53,6 +53,7 @@ METHODS.add(
         "proxyclip",
         "Lan et al., ECCV 2024",
         patches=patches,
+        protocol="proxyclip",
         second_backbone=NamedBackbone(DEFAULT_BACKBONE),
         positions=enlarged_positions,
         uses_query=False,

@@ -115,6 +115,7 @@ METHODS.add(
         "sc-clip",
         "Bai et al., 2024",
         patches=patches,
+        protocol="sc-clip",
         positions=enlarged_positions,
         every_state=True,
         uses_query=False,

@@ -102,6 +102,7 @@ METHODS.add(
         "trident",
         "Shi et al., 2024",
         patches=patches,
+        protocol="trident",
         second_backbone=NamedBackbones("facebook/dino-vitb16", "facebook/sam-vit-base"),
         positions=enlarged_positions,
         together=True,
