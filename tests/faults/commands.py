@@ -1,8 +1,9 @@
-"""`ttd ...` in a process of its own that can be killed at a chosen moment."""
+"""`ttd ...` or `python -m MODULE ...` in a process of its own that can be killed at a chosen moment."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from multiprocessing.connection import Connection
 
@@ -10,18 +11,18 @@ from tests.dying import die_at_disk_call
 from tests.threads import use_test_threads
 
 
-def run_and_die(arguments: list[str], folder: str, death: int, calls: Connection) -> None:
-    """Runs in `folder`, and is killed at the `death`-th thing that it does to the disk; 0: never.
+def run_and_die(command: list[str], folder: str, death: int, calls: Connection) -> None:
+    """Runs a command, "ttd" or a module and its arguments, in `folder`; at the `death`-th thing that it does to the
+    disk it is killed, 0: never.
 
     Sends how many things it did to the disk, if it comes to its end.
     """
     use_test_threads()
     os.chdir(folder)
-    sys.argv = ["ttd", *arguments]
+    sys.argv = command
     count = die_at_disk_call(death)
-    from ttd.cli import main
-
+    module = "ttd" if command[0] == "ttd" else command[0]
     try:
-        main()
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         calls.send(count())

@@ -31,14 +31,16 @@ class JobThatGoesOn:
     """A command, `{...}` standing for the inputs.
 
     Attributes:
-        line: all but "ttd"; writes into the folder `out`.
+        line: all but the program; writes into the folder `out`.
         code: its exit code.
+        program: "ttd" or a module.
         differs: endings of paths whose bytes are not compared: they hold times, or pickles whose bytes depend on which
             objects are one (the adapter that comes of them is compared).
     """
 
     line: str
     code: int = 0
+    program: str = "ttd"
     differs: tuple[str, ...] = ()
 
 
@@ -49,6 +51,9 @@ JOBS = {
     "heatmap": JobThatGoesOn("heatmap {images} dog --model mini --format npz --out out"),
     "segment": JobThatGoesOn("segment {images} --tags dog sea --model mini --out out"),
     "eval": JobThatGoesOn("eval tagmask --data {set} --model mini --protocol default --out out"),
+    "compare": JobThatGoesOn(
+        "compare --benchmark tagmask={set} --model mini --adapter none --adapter mini+ttd --protocol default --out out"
+    ),
     "bias": JobThatGoesOn("bias --data {set} --model mini --protocol default --images 0 --out out"),
     "prune": JobThatGoesOn("prune {shards} --model mini --out out"),
     "data tag": JobThatGoesOn("data tag {shards} --model mini --out out"),
@@ -65,6 +70,9 @@ JOBS = {
         "train {shards} --model mini --steps 3 --set optimiser.batch=2 --set run.checkpoint_every=1 "
         "--set run.watch_every=1 --set run.device=cpu --set run.log_every=1 --out out",
         differs=("log.jsonl", ".ckpt"),
+    ),
+    "train_mini": JobThatGoesOn(
+        "--brief --out out --threads 1", program="experiments.train_mini", differs=("log.jsonl", ".pt")
     ),
 }
 
@@ -106,10 +114,10 @@ def processes() -> Any:
     return context
 
 
-def start(processes: Any, arguments: list[str], folder: Path, death: int) -> tuple[int, int]:
+def start(processes: Any, command: list[str], folder: Path, death: int) -> tuple[int, int]:
     """Exit code (negative: the signal), and what was done to the disk, 0 after a kill."""
     ours, its = processes.Pipe(duplex=False)
-    process = processes.Process(target=run_and_die, args=(arguments, str(folder), death, its))
+    process = processes.Process(target=run_and_die, args=(command, str(folder), death, its))
     process.start()
     its.close()
     try:
@@ -131,21 +139,21 @@ def files(folder: Path, differs: tuple[str, ...]) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", JOBS)
 def test_kills_change_nothing(name: str, processes: Any, inputs: dict[str, str], tmp_path: Path) -> None:
     job = JOBS[name]
-    arguments = job.line.format(**inputs).split()
+    command = [job.program, *job.line.format(**inputs).split()]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         (folder / "out").mkdir(parents=True)
-    code, calls = start(processes, arguments, whole, 0)
+    code, calls = start(processes, command, whole, 0)
     assert code == job.code
     wanted = files(whole / "out", job.differs)
     assert wanted
     draw, died = random.Random(f"{name} {SEED}"), 0
     for _ in range(KILLS):
-        code, _ = start(processes, arguments, killed, draw.randint(1, calls))
+        code, _ = start(processes, command, killed, draw.randint(1, calls))
         if code != job.code:
             assert code == -signal.SIGKILL
             died += 1
-    code, _ = start(processes, arguments, killed, 0)
+    code, _ = start(processes, command, killed, 0)
     assert code == job.code
     print(f"{name}: {died} of {KILLS} kills, among {calls} things done to the disk")
     assert died or not KILLS
