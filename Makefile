@@ -9,7 +9,7 @@ PARALLEL := -n $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 
 # What is compiled once, tests with rewritten asserts too, is not compiled again by every process of every run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-faults test-kinds test-kernels test-lowest test-browser lint types wheel speed goldens clean
+.PHONY: demo test test-slow test-faults test-kinds test-kernels test-lowest test-browser lint types wheel docs speed goldens clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -65,6 +65,11 @@ types: $(STAMP)
 wheel: $(STAMP)
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation .
+
+# The site in out/site; a broken link, a page that no menu has or a name that is gone ends it.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 speed: $(STAMP)
 	$(BIN)/python -m speed

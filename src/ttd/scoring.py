@@ -201,7 +201,10 @@ def select_above_negatives(
     """A selection by permutation test (not in the paper): a word counts when it beats enough negative words.
 
     Args:
-        scores, negatives, valid, negatives_valid: as for `percentiles`.
+        scores: as for `percentiles`, like all but the percentile.
+        negatives: the negative words' scores.
+        valid: which scores are of words.
+        negatives_valid: which negatives are of words.
         percentile: in 0..100: of an image's negative words' scores, which a word must exceed.
 
     Returns:
