@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def test_the_best_is_bold_among_what_compares_and_lower_is_better_for_errors() -
     assert "| 50.0 ±0.5 | **0.250** |" in text
     assert "70.0" in text.partition("<details>")[2]
     assert "All: protocol paper." in text
+    part = replace(TABLE, rows=tuple(replace(row, sample="a sample of 3") for row in TABLE.rows))
+    assert part.best == {"mIoU": 61.0, "mFPR": 0.25}
+    high = (Row(("TCL",), {"mIoU": Cell(95.0)}, "Table 4"),)
+    assert (replace(part, published=high).best["mIoU"], replace(TABLE, published=high).best["mIoU"]) == (61.0, 95.0)
     alone = Table("t", ("model",), ("mIoU",), TABLE.rows[1:])
     assert "**" not in to_markdown(alone)
 

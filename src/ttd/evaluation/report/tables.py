@@ -72,6 +72,7 @@ class Row:
         source: where they come from; "" in all rows where that needs no saying.
         facts: all that is known about the row, by heading, for formats that people do not read.
         is_control: never the best, whatever its numbers are.
+        sample: which part of the data set it was measured on; "": all of it, as published rows are.
     """
 
     names: tuple[str, ...]
@@ -79,6 +80,7 @@ class Row:
     source: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     is_control: bool = False
+    sample: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,12 @@ class Table:
     best: Mapping[str, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Finds the best value of each column, where several rows have one."""
+        """Finds the best value of each column among rows on the same data as our first, where several have one."""
         best = {}
+        every = [row for row in (*self.rows, *self.published) if not row.is_control]
+        every = [row for row in every if row.sample == every[0].sample]
         for column in self.columns:
-            rows = [row for row in (*self.rows, *self.published) if column in row.cells and not row.is_control]
-            values = [row.cells[column].value for row in rows]
+            values = [row.cells[column].value for row in every if column in row.cells]
             if len(values) > 1 and column not in CONTROLS and not self.folded:
                 best[column] = min(values) if column in LOWER_IS_BETTER else max(values)
         object.__setattr__(self, "best", best)
@@ -188,18 +191,18 @@ def _own_rows(kind: str, names: tuple[str, ...], run: FinishedRun) -> list[Row]:
     if kind in _SPLITS and task.get("split") != kind:
         return []
     count = results["measured"]
-    whole = is_whole(run.benchmark_name, count, task)
-    source = f"this run, {count} item{'s' * (count != 1)}" if whole else f"this run, a sample of {count}"
+    sample = "" if is_whole(run.benchmark_name, count, task) else f"a sample of {count}"
+    source = f"this run, {sample or f'{count} item' + 's' * (count != 1)}"
     if kind not in ("tags", "multilabel"):
         found = {c: _cell(c, value) for c in _COLUMNS[kind] if (value := numbers.get(c)) is not None}
-        return [Row(names, found, source, run.facts)] if _COLUMNS[kind][0] in found else []
+        return [Row(names, found, source, run.facts, sample=sample)] if _COLUMNS[kind][0] in found else []
     rows: dict[str, dict[str, Cell]] = {}
     for key, value in numbers.items():
         tagger, _, measure = key.partition(": ")
         if measure and value is not None:
             rows.setdefault(tagger, {})[measure] = _cell(measure, value)
     return [
-        Row((tagger, *names), found, source, {"tagger": tagger, **run.facts}, _is_control(tagger))
+        Row((tagger, *names), found, source, {"tagger": tagger, **run.facts}, _is_control(tagger), sample)
         for tagger, found in rows.items()
     ]
 
