@@ -20,7 +20,9 @@ USED = """
 import json
 from pathlib import Path
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 from PIL import Image
+from tests.installed import ROOT
 from tests.data.samples import write_shards
 from tests.evaluation.tasks.test_tagmask import write_set
 from tests.tiny_models import write_tiny_clip
@@ -42,6 +44,11 @@ for threshold in (-9, 9):
 told = json.loads(ttd_command("tag", "a.png", "a dog on grass", "--model", "base", "--selection", "above-mean",
                               "--threshold", 0.25, "--json").stdout)
 assert (told["selection"], told["threshold"]) == ("above-mean", 0.25)
+schema = json.loads((ROOT / "docs/results.schema.json").read_text("utf-8"))
+Draft202012Validator({"$defs": schema["$defs"], "$ref": "#/$defs/tag"}).validate(told)
+ttd.register_rule(ttd.SelectionRule("worst", lambda s, t, v: s == s.amin(-1, keepdim=True)))
+shown = ttd_command("tag", "a.png", "a dog on grass", "--model", "base", "--selection", "worst").stdout
+assert shown.count("*") == 1 and "----" not in shown  # what is selected is not what lies above a cut
 rows = write_set(Path("set"), 3)
 ttd_command("eval", "tagmask", "--data", "set", "--model", "base", "--protocol", "default", "--part", "tags", "--score",
             "s_pixel", "--selection", "above-mean", "--images", 0, "--out", "out")

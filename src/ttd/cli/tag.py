@@ -197,7 +197,7 @@ def tag_table(tagging: Tagging) -> str:
             assert after is not None
             lines.append(f"  … {after - before - 1} more (all with --json)")
             continue
-        if row == picked and picked > 0:
+        if row == picked and picked > 0 and all(word.selected for word in order[:picked]):  # the best ones, as of a cut
             lines.append(_selection_line(tagging, order, picked))
         share = (order[row].score - low) / max(high - low, 1e-12)
         mark = "*" if order[row].selected else " "
@@ -210,6 +210,6 @@ def _selection_line(tagging: Tagging, order: Sequence[TaggedWord], picked: int) 
     if tagging.percentile is not None:
         cut = "" if tagging.threshold is None else f": {tagging.threshold:.4f}"
         return f"  ---- percentile {tagging.percentile:g} of {tagging.negatives} negative words{cut} ----"
-    if tagging.selection != "gap":
-        return f"  ---- threshold {tagging.threshold} ----"
-    return f"  ---- largest gap: {order[picked - 1].score - order[picked].score:.4f} ----"
+    if tagging.selection == "gap":
+        return f"  ---- largest gap: {order[picked - 1].score - order[picked].score:.4f} ----"
+    return f"  ---- {tagging.selection if tagging.threshold is None else f'threshold {tagging.threshold}'} ----"
