@@ -22,7 +22,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from ttd import TTD
 from ttd.encoders import CLIPEncoder
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.inference.views import prepare

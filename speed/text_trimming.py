@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from ttd.encoders import CLIPEncoder
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 
 WORDS = [
     "dog", "grass", "frisbee", "skateboard", "traffic-light", "umbrella", "the", "on",

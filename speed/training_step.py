@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
 from ttd.encoders import CLIPEncoder, Encoder
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.losses import l_distill, l_tag, targets
 from ttd.scoring import s_pixel, select_largest_gap
 from ttd.text.words import split_words

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from ttd.encoders.clip import CLIPEncoder
+from ttd.encoders.loading.tokenizers import CLIP_TOKENIZER
 from ttd.encoders.siglip import SigLIPEncoder
 from ttd.encoders.tcl import TCLEncoder
-from ttd.encoders.tokenizer import CLIP_TOKENIZER
 
 START, END = 49_406, 49_407
 # What captions of tests are made of: each is one token of `few_words_tokenizer`, as it is of CLIP's.

@@ -13,7 +13,7 @@ from experiments.train_mini.model import IMAGE, new_mini
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.loading.formats import Card, write_card
 from ttd.encoders.loading.pretrained import quietly
-from ttd.encoders.tokenizer import CLIP_TOKENIZER, clip_tokenizer
+from ttd.encoders.loading.tokenizers import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_folder
 from ttd.scenes.captions import FILLER

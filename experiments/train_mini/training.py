@@ -34,7 +34,7 @@ from experiments.train_mini.model import (
 )
 from experiments.train_mini.pool import ScenePool, mirror_patches
 from ttd.device import find_device
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_file
 from ttd.scenes.scene import Scenes

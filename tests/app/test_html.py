@@ -26,8 +26,7 @@ from ttd.app.html import (
     words_html,
 )
 from ttd.results import Segmentation, TaggedWord, Tagging
-from ttd.viz.colours import scale
-from ttd.viz.overlays import label_overlay
+from ttd.viz.overlays import label_overlay, scale
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
 NASTY = '<img src=x onerror="alert(1)">`${alert(2)}`&'

@@ -21,8 +21,8 @@ from tests.encoders.hub_stand_in import StandIn, serving
 from tests.tiny_models import tiny_clip_model
 from ttd.encoders.loading import catalogue
 from ttd.encoders.loading.catalogue import ModelEntry, ModelShape
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.encoders.registry import MINI
-from ttd.encoders.tokenizer import clip_tokenizer
 
 REPO = "someone/tiny-clip"
 TRUE = ModelShape(16, 64, 2, 2, "quick_gelu", 49_408)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttd.data.csv_records import records
 from ttd.data.list_rows import Fault, list_rows
+from ttd.data.rows import records
 from ttd.errors import InputError
 
 

@@ -23,7 +23,7 @@ from tests.encoders.hub_stand_in import StandIn
 from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_sam_model, tiny_siglip_model, tiny_tcl_tensors
 from ttd.encoders.loading import catalogue
 from ttd.encoders.loading.openai_names import clip_to_openai
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 
 RELEASE = "/releases/tcl.pth"
 OPEN_CLIP = "laion/CLIP-ViT-L-14-laion2B-s32B-b82K"  # served as OpenCLIP's own files alone

@@ -9,7 +9,7 @@ import json
 import re
 
 from tests.docs.pages import ROOT, inline_commands
-from ttd.evaluation.report.published import published
+from ttd.evaluation.report.tables import published
 from ttd.registry import DATASETS
 
 PAGE = (ROOT / "docs/reproduce.md").read_text("utf-8")

@@ -30,9 +30,9 @@ from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.identity import parameters_digest
 from ttd.encoders.loading.adapters import attach_adapter
 from ttd.encoders.loading.formats import Card, read_card, write_card
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.encoders.registry import load_encoder
 from ttd.encoders.siglip import SigLIPEncoder
-from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import ModelError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "restamp.py"

@@ -15,7 +15,7 @@ from experiments.train_mini.model import contrastive_loss, embed_captions, embed
 from experiments.train_mini.pool import ScenePool, mirror_patches, to_patches
 from experiments.train_mini.training import BRIEF, SIGLIP_START, Batches, ClipTrainer, Loss, Recipe, _token_batch
 from tests.tolerance import assert_close, largest_difference, tower
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.errors import InputError
 from ttd.scenes import Scenes
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from ttd.errors import InputError
 from ttd.results import TaggedWord
-from ttd.viz.colours import class_colours, colour_values
 from ttd.viz.figures import (
     caption_chips,
     heatmap_panels,
@@ -26,6 +25,8 @@ from ttd.viz.figures import (
 from ttd.viz.overlays import (
     SIDE,
     bounded,
+    class_colours,
+    colour_values,
     heatmap_overlay,
     label_overlay,
     label_png,

@@ -22,7 +22,7 @@ from tests.evaluation.tasks.test_multilabel import write_coco, write_nus
 from tests.evaluation.tasks.test_referring import runs, write_refer
 from tests.tiny_models import tiny_clip_model, tiny_tcl_tensors
 from tools.goldens.plan import BENCHMARKS
-from ttd.encoders.tokenizer import clip_tokenizer
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 
 PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco"
 SCENES = 3

@@ -17,9 +17,8 @@ from scipy.ndimage import distance_transform_edt
 from ttd.app.answers import CaptionResult, WordsResult
 from ttd.app.examples import Example
 from ttd.results import Segmentation, TaggedWord, Tagging
-from ttd.viz.colours import class_colours, scale
 from ttd.viz.figures import caption_chips
-from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, mask_overlay
+from ttd.viz.overlays import bounded, class_colours, heatmap_overlay, label_overlay, mask_overlay, scale
 from ttd.viz.typography import clean
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ttd.app.answers import CaptionResult, PageAnswer, WordsResult
 from ttd.app.html import colour_bar, css_colour, escaped, hidden_png, img, name_positions, notes_html, words_html
 from ttd.results import Segmentation
-from ttd.viz.colours import class_colours, scale
+from ttd.viz.overlays import class_colours, scale
 
 SCRIPT = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("zoom.js", "viewer.js"))
 _LAYERS = (

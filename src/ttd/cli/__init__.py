@@ -32,7 +32,7 @@ COMMANDS = {
     "train": "ttd.cli.train:train",
     "merge": "ttd.cli.train:merge",
     "app": "ttd.cli.app:app",
-    "cite": "ttd.cli.cite:cite",
+    "cite": "ttd.cli.versions:cite",
 }
 
 

@@ -71,7 +71,7 @@ def bias(
     measures. Run the same command again after an interruption: what was measured is kept.
     """
     from ttd.evaluation.datasets.tagmask import read_tagmask
-    from ttd.evaluation.measure import measure_into
+    from ttd.evaluation.runner import measure_into
     from ttd.evaluation.tasks.bias import SingleTagBias
     from ttd.inference.protocols import options
 

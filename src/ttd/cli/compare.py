@@ -215,8 +215,8 @@ def _measure(
     """Measures one row; None where an adapter belongs to another model."""
     from ttd.errors import OtherBaseError
     from ttd.evaluation.compare import Compared
-    from ttd.evaluation.measure import measure_into
     from ttd.evaluation.registry import open_benchmark
+    from ttd.evaluation.runner import measure_into
     from ttd.files.safe_paths import file_part
 
     runs: dict[str, list[FinishedRun]] = {one.title: [] for one in asked}

@@ -79,7 +79,7 @@ def report(folders: tuple[str, ...], count: int, device: str | None, formats: tu
     most is against the first. Runs on other data get a page of their own.
     """
     from ttd.evaluation.report.finished_run import read_run
-    from ttd.evaluation.report.page import by_benchmark, write_report
+    from ttd.evaluation.report.formats import by_benchmark, write_report
     from ttd.evaluation.report.tables import tables
 
     if out is None and (count or not formats):

@@ -1,10 +1,13 @@
-"""`ttd --version --verbose`: what a bug report needs."""
+"""What this package is: `ttd --version --verbose`, which a bug report needs, and `ttd cite`."""
 
 from __future__ import annotations
 
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.resources import files
+
+import click
 
 from ttd import __version__
 from ttd.runs import commit
@@ -61,3 +64,12 @@ def _installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+@click.command()
+def cite() -> None:
+    """Print BibTeX of the paper whose method this is, and of this package.
+
+    Methods, refiners and data sets have sources of their own: `ttd models` names those of the methods.
+    """
+    click.echo(files("ttd").joinpath("assets/citation.bib").read_text("utf-8"), nl=False)

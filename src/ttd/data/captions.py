@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ttd.data.bad_samples import BROKEN_JSON, EMPTY_CAPTION, ENCODING, MISSING_CAPTION
-from ttd.data.text_files import decoded
+from ttd.data.rows import decoded
 from ttd.files.documents import parse_json
 from ttd.files.schema import Misfit
 

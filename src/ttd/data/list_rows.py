@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ttd.data.captions import CAPTION_NAMES
-from ttd.data.csv_records import records, split_record
 from ttd.data.listing import is_image_file
-from ttd.data.rows import jsonl_rows, text_lines
+from ttd.data.rows import jsonl_rows, records, split_record, text_lines
 from ttd.errors import InputError
 
 log = logging.getLogger(__name__)

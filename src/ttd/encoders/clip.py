@@ -40,10 +40,9 @@ from ttd.encoders.loading.pretrained import (
     read_config,
     save_pretrained,
 )
-from ttd.encoders.loading.tokenizers import check_tokenizer, load_tokenizer
+from ttd.encoders.loading.tokenizers import CLIP_VOCABULARY, check_tokenizer, clip_tokenizer, load_tokenizer
 from ttd.encoders.loading.weights import check_values, read_weights, unwrapped
 from ttd.encoders.methods import DEFAULT, Context, LastBlock, Method, Patches, find_method
-from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import ModelError
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from transformers import CLIPConfig, CLIPModel
 from ttd.encoders.base import TEXTS_PER_CHUNK, Encoder
 from ttd.encoders.identity import tower_identity
 from ttd.encoders.loading.openai_names import clip_to_hf, text_sizes, under, vision_sizes
-from ttd.encoders.tokenizer import tokenize
+from ttd.encoders.loading.tokenizers import tokenize
 from ttd.errors import InputError, ModelError
-from ttd.text.cleaning import clean
+from ttd.text.words import clean
 
 _TEXTS_TO_SHARE = 4  # with fewer, shared beginnings of prompts save nothing
 LEGACY_END = 2  # transformers' mark for configs that pool text at the highest token id, as OpenAI does

@@ -33,8 +33,7 @@ from ttd.encoders.loading.pretrained import (
     read_config,
     save_pretrained,
 )
-from ttd.encoders.loading.tokenizers import check_tokenizer, load_tokenizer
-from ttd.encoders.tokenizer import tokenize
+from ttd.encoders.loading.tokenizers import check_tokenizer, load_tokenizer, tokenize
 from ttd.errors import InputError, ModelError
 
 HALF = (0.5, 0.5, 0.5)

@@ -28,9 +28,9 @@ from ttd.encoders.loading import tcl_names
 from ttd.encoders.loading.checkpoints import write_tensors
 from ttd.encoders.loading.formats import Source
 from ttd.encoders.loading.openai_names import clip_to_openai, under
+from ttd.encoders.loading.tokenizers import CLIP_VOCABULARY, clip_tokenizer
 from ttd.encoders.loading.weights import check_values
 from ttd.encoders.tcl_decoder import TCLDecoder
-from ttd.encoders.tokenizer import CLIP_VOCABULARY, clip_tokenizer
 from ttd.errors import InputError, ModelError
 from ttd.refine.pamr import pamr as refine_with_pamr
 

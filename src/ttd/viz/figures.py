@@ -14,8 +14,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ttd.results import TaggedWord
-from ttd.viz.colours import class_colours, colour_values, scale
-from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, side_by_side, stack
+from ttd.viz.overlays import (
+    bounded,
+    class_colours,
+    colour_values,
+    heatmap_overlay,
+    label_overlay,
+    scale,
+    side_by_side,
+    stack,
+)
 from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, clean, fitted, font, paragraph
 
 PANEL = 320  # pixels of a heatmap's longer side

@@ -24,8 +24,8 @@ from tests.tiny_models import randomised, tiny_clip_model, tiny_siglip
 from tests.tolerance import TINY, assert_close
 from ttd.encoders.clip import OPENAI_MEAN, OPENAI_STD, CLIPEncoder
 from ttd.encoders.loading.openai_names import clip_to_openai
+from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.encoders.registry import load_encoder
-from ttd.encoders.tokenizer import clip_tokenizer
 from ttd.errors import InputError, ModelError, TTDError
 
 pytestmark = pytest.mark.slow  # about 140 models are written and read

@@ -22,8 +22,8 @@ from tests.evaluation.oracle import Oracle
 from tests.evaluation.tasks.test_tagmask import TITLES, write_set
 from ttd.errors import InputError
 from ttd.evaluation.report.finished_run import read_run
+from ttd.evaluation.report.formats import write_report
 from ttd.evaluation.report.gallery import FoundItem, ImageSource, ItemView, Section, sections, write_images
-from ttd.evaluation.report.page import write_report
 from ttd.evaluation.report.panels import (
     BLUE,
     ORANGE,

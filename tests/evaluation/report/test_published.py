@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ttd.evaluation.report.finished_run import FinishedRun
-from ttd.evaluation.report.published import published
-from ttd.evaluation.report.tables import tables
+from ttd.evaluation.report.tables import published, tables
 from ttd.inference.protocols import PROTOCOLS
 from ttd.registry import DATASETS
 

@@ -23,8 +23,7 @@ from tests.tolerance import MINI, float_tolerance
 from ttd.errors import InputError
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.runner import measure_all
-from ttd.evaluation.tasks.score_table import PresentAboveAbsent
-from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Sweep, TagRow, decide
+from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, PresentAboveAbsent, Sweep, TagRow, decide
 from ttd.evaluation.tasks.tagmask import Cut, TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD

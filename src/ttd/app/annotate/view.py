@@ -19,7 +19,7 @@ from ttd.app.annotate.actions import Tab
 from ttd.app.html import css_colour, escaped, img, notice
 from ttd.inference.masks import nearest
 from ttd.text.words import is_stop_word, split_words
-from ttd.viz.colours import class_colours
+from ttd.viz.overlays import class_colours
 
 _MIN_SIDE = 600  # the same for the masks of smaller images
 _FILL, _FILL_ACTIVE = 80, 120  # opacity of the colours, of 255

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ttd.data.text_files import decoded
+from ttd.data.rows import decoded
 from ttd.errors import InputError
 from ttd.evaluation.metrics import IGNORED
 from ttd.results import Segmentation

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ttd.viz.colours import class_colours
-from ttd.viz.overlays import bounded, heatmap_overlay, label_overlay, labels_on_grid
+from ttd.viz.overlays import bounded, class_colours, heatmap_overlay, label_overlay, labels_on_grid
 from ttd.viz.typography import INK, PAPER, Colour, fitted, font
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ttd.evaluation.datasets.tagmask import TagMaskRow
-from ttd.evaluation.metrics import TagCounts, average_precision
+from ttd.evaluation.metrics import TagCounts, auc, average_precision, mean_of_known
 from ttd.files import whole_file
 from ttd.scoring import select_threshold
 from ttd.taggers.base import Caption, Chosen, TextTagger
@@ -76,6 +76,32 @@ class TagRow:
         filler = self.filler_selected / self.filler if self.filler else float("nan")
         mean = float(np.mean(self.precisions)) if self.precisions else float("nan")
         return {**self.counts.scores, "mAP": mean, "absent selected": absent, "filler selected": filler}
+
+
+class PresentAboveAbsent:
+    """How often s_pixel of a word in the image exceeds that of one that is not, as images come."""
+
+    def __init__(self) -> None:
+        self._scores: list[np.ndarray] = []
+        self._present: list[np.ndarray] = []
+
+    def add(self, scores: np.ndarray, present: np.ndarray) -> None:
+        """One image: scores [V] of the vocabulary, and which of its words the image shows, bool [V]."""
+        self._scores.append(scores.astype(np.float32))
+        self._present.append(present)
+
+    def __bool__(self) -> bool:
+        return bool(self._scores)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """ "AUC per image": over the words within an image; "AUC per word": over the images for one word."""
+        scores, present = np.stack(self._scores), np.stack(self._present)
+        pairs = {"AUC per image": (scores, present), "AUC per word": (scores.T, present.T)}
+        return {
+            name: mean_of_known(np.array([auc(row[there], row[~there]) for row, there in zip(*pair, strict=True)]))
+            for name, pair in pairs.items()
+        }
 
 
 class TextTags:

@@ -18,8 +18,7 @@ from ttd.evaluation.datasets.labels import TURNED, oriented
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
 from ttd.evaluation.metrics import MaskCounts, Overlap, TagCounts, mask_counts
 from ttd.evaluation.report.panels import ItemPanels, MarkedWords, heat_panel, marked, outcome_panel, photo_panel
-from ttd.evaluation.tasks.score_table import PresentAboveAbsent
-from ttd.evaluation.tasks.tag_tables import Decided, Sweep, TagRow, TextTags, decide, decided
+from ttd.evaluation.tasks.tag_tables import Decided, PresentAboveAbsent, Sweep, TagRow, TextTags, decide, decided
 from ttd.files.schema import count, each, entries, fields, flag, mapping, number, optional, text
 from ttd.images import read_image
 from ttd.inference.dense import Scale

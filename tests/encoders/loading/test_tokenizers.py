@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttd.encoders.tokenizer import clip_tokenizer, tokenize
+from ttd.encoders.loading.tokenizers import clip_tokenizer, tokenize
 
 
 def test_known_sentence() -> None:
