@@ -32,7 +32,7 @@ from speed.pooled_pruning import tcl
 from speed.tag_throughput import CAPTIONS, vit_b16
 from speed.training_step import objective_and_batch
 from tests.tiny_models import tiny_clip, tiny_tcl
-from ttd.data.pair_scores import ScoreJob
+from ttd.data.score_jobs import ScoreJob
 from ttd.data.sources import PairSource
 from ttd.device import find_device
 from ttd.encoders import Encoder

@@ -22,7 +22,7 @@ from PIL import Image
 
 import ttd
 from speed.tag_throughput import CAPTIONS, COCO
-from ttd.data.pair_scores import ScoreJob, centre_square
+from ttd.data.score_jobs import ScoreJob, centre_square
 from ttd.data.sources import PairSource, decode_image
 from ttd.training.augment import PIXELS, draws, normalised, random_crop
 from ttd.training.config import read_config

@@ -10,11 +10,10 @@ from typing import Any
 
 from experiments.prove.plan import ProofRun
 from ttd.data.calibration_fit import fit, read_counts
-from ttd.data.pair_scores import ScoreJob
 from ttd.data.pruning import prune
+from ttd.data.score_jobs import ScoreJob, WordScoreJob
 from ttd.data.shard_jobs import run_shards, table_path
 from ttd.data.sources import PairSource
-from ttd.data.word_scores import WordScoreJob
 from ttd.encoders.registry import load_encoder
 from ttd.files import whole_file
 from ttd.files.documents import parse_json

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ttd.data.calibration_fit import WordCounts, calibration_values, draw, fit, saturated_share
-from ttd.data.word_scores import WIDTH
+from ttd.data.score_jobs import WIDTH
 from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 

@@ -61,7 +61,7 @@ def calibrate(
     source = pairs.open()
     listed = None if words is None else read_words(Path(words))
     from ttd.data.calibration_fit import draw, fit, read_counts, saturated_share
-    from ttd.data.word_scores import WordScoreJob
+    from ttd.data.score_jobs import WordScoreJob
 
     encoder = model.load().encoder
     job = WordScoreJob(

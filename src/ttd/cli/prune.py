@@ -62,7 +62,7 @@ def prune(
     rank, world = ranks = Ranks.here()
     place = Path(out) if trial.dry_run else run_folder(Path(out), rank, world)
     source = pairs.open(limit=trial.limit)
-    from ttd.data.pair_scores import ScoreJob
+    from ttd.data.score_jobs import ScoreJob
 
     job = ScoreJob(
         model.load().encoder,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttd.data.score_jobs import COUNTS, WIDTH
 from ttd.data.tables import read_table
-from ttd.data.word_scores import COUNTS, WIDTH
 from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 from ttd.files import whole_file

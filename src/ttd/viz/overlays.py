@@ -1,8 +1,8 @@
 """Single images: heat over a photo, a mask, classes with a legend, label maps as indexed PNGs.
 
-Colours are those that people with any colour vision can tell apart. Every function takes arrays and gives a `PIL.Image`;
-only `save_png` touches the disk. What is made to be looked at is bounded to `SIDE` pixels on its longer side; label maps
-and masks keep their size.
+Colours are those that people with any colour vision can tell apart. Every function takes arrays and gives a
+`PIL.Image`; only `save_png` touches the disk. What is made to be looked at is bounded to `SIDE` pixels on its longer
+side; label maps and masks keep their size.
 """
 
 from __future__ import annotations
