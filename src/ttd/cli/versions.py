@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.resources import files
 
 import click
@@ -54,12 +53,16 @@ def _torch() -> list[tuple[str, str]]:
 
 def _dependencies() -> list[str]:
     """The packages that this one needs, torch apart."""
+    from importlib.metadata import requires  # takes time at the start of a command
+
     lines = [line for line in requires("ttd-clip") or [] if "extra ==" not in line]
     names = [line.split(";")[0].split(">")[0].split("=")[0].split("<")[0].strip() for line in lines]
     return [name for name in names if name not in ("torch", "tomli")]
 
 
 def _installed(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
