@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-import torch
 from transformers import CLIPModel
 
 from experiments.train_mini.model import IMAGE, new_mini
@@ -18,6 +16,8 @@ from ttd.errors import InputError
 from ttd.files import whole_folder
 from ttd.scenes.captions import FILLER
 from ttd.scenes.nouns import WORDS
+from ttd.training import checkpoint
+from ttd.training.checkpoint import CHECKPOINTS
 
 METHOD = "values"
 
@@ -47,17 +47,14 @@ def export_run(run: Path, folder: Path, samples: int) -> None:
 
     `samples` is how many images it was trained on, for the model card. Raises `InputError` without a checkpoint.
     """
-    checkpoint = run / "checkpoint.pt"
-    if not checkpoint.exists():
-        raise InputError(
-            f"{run} holds no checkpoint.pt: train first with `python -m experiments.train_mini --out {run}`."
-        )
+    state = checkpoint.load_last(run / CHECKPOINTS)
+    if state is None:
+        raise InputError(f"{run} holds no checkpoint: train first with `python -m experiments.train_mini --out {run}`.")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder or empty it.")
     model = new_mini()
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
-    loss = {"clip": "CLIP", "siglip": "SigLIP"}[json.loads(state["recipe"])["loss"]]
+    loss = {"clip": "CLIP", "siglip": "SigLIP"}[state["recipe"]["loss"]]
     with whole_folder(folder) as part:
         save_model(model, part, samples, loss)
 

@@ -7,7 +7,6 @@ What a step sees is decided by (seed, step) alone, so a checkpoint is weights, o
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import time
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import cos, log, pi
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,8 +35,11 @@ from experiments.train_mini.pool import ScenePool, mirror_patches
 from ttd.device import find_device
 from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files.documents import as_read_back
+from ttd.runs import differences
 from ttd.scenes.scene import Scenes
+from ttd.training import checkpoint
+from ttd.training.checkpoint import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
@@ -253,30 +255,22 @@ class ClipTrainer:
         pixels = self._normaliser(patches.to(self.device))
         return embed_patches(self.model, pixels, places.to(self.device), dropped.to(self.device))
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
     def save(self) -> None:
         """Writes the checkpoint, whole or not at all."""
         state = {
             "model": self.model.state_dict(),
             "bias": self.bias.detach(),
             "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
+            "recipe": as_read_back(asdict(self.recipe)),
         }
-        # In memory first: torch.save into a file hides a full disk behind an error of its own.
-        buffer = io.BytesIO()
-        torch.save({**state, "recipe": json.dumps(asdict(self.recipe))}, buffer)
-        with whole_file(self._checkpoint) as part:
-            part.write_bytes(buffer.getbuffer())
+        checkpoint.save(self.folder / CHECKPOINTS, self.step, state, keep=1)
 
     def _resume(self) -> None:
-        if not self._checkpoint.exists():
+        state = checkpoint.load_last(self.folder / CHECKPOINTS)
+        if state is None:
             return
-        state: dict[str, Any] = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
-        if state["recipe"] != json.dumps(asdict(self.recipe)):
-            raise InputError(f"{self.folder} holds a run with another recipe: choose another folder or remove it.")
+        if other := differences(state["recipe"], asdict(self.recipe)):
+            raise InputError(f"{self.folder} holds a run with another recipe ({other}): choose another, or remove it")
         self.model.load_state_dict(state["model"])
         self.bias.data.copy_(state["bias"])
         self.optimiser.load_state_dict(state["optimiser"])

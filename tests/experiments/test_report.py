@@ -18,6 +18,7 @@ from ttd.scenes import Scenes
 from ttd.scenes.captions import FILLER
 from ttd.scenes.nouns import WORDS
 from ttd.scenes.write import write_tagmask
+from ttd.training import checkpoint
 
 
 def test_the_tables_are_what_the_tasks_measure(tmp_path: Path) -> None:
@@ -61,7 +62,9 @@ def test_brief_training_gives_a_model_that_loads_and_reports(tmp_path: Path) -> 
     model = ttd.load(str(run / "model"))
     assert model.encoder.vocabulary == frozenset(WORDS) | FILLER
     assert model.encoder.image_size == 128
-    trained = torch.load(run / "checkpoint.pt", weights_only=True)["model"]["visual_projection.weight"]
+    state = checkpoint.load_last(run / "checkpoints")
+    assert state is not None
+    trained = state["model"]["visual_projection.weight"]
     assert torch.equal(model.encoder.backbone.visual_projection.weight, trained.half().float())
     assert "64 images" in (run / "model" / "README.md").read_text("utf-8")
     columns = {"before": json.loads(json.dumps(_row()))}

@@ -52,7 +52,7 @@ class CLIPTowers(Encoder):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         """Token ids `[N,L]` padded with 0 to the longest text, and which texts were cut at `max_tokens`.
 
-        The texts are cleaned first as OpenAI's tokenizer does (`ttd.text.cleaning.clean`).
+        The texts are cleaned first as OpenAI's tokenizer does (`ttd.text.words.clean`).
         """
         if self.tokenizer is None:
             raise ModelError(

@@ -19,6 +19,7 @@ from ttd.files import DISK_FULL, whole_file
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"  # the folder of a run
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})\.ckpt")
 _DIGEST = 32  # bytes of SHA-256 before the content, so that a damaged file is known as such

@@ -28,6 +28,7 @@ from ttd.files.schema import any_text, count, fields
 from ttd.runs.lock import RunLock
 from ttd.training import checkpoint
 from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
+from ttd.training.checkpoint import CHECKPOINTS
 from ttd.training.config import Config, Optimiser
 from ttd.training.dataset import Batch, StepData, Steps, load_steps
 from ttd.training.distributed import Process, placed, sums
@@ -41,7 +42,6 @@ from ttd.training.signals import Stopped, StopRequest
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
 _MEMORY = "the device's memory is too small: set optimiser.micro_batch lower, or run.gradient_checkpointing=true"
 DAMAGE = "damage.json"
 
