@@ -357,3 +357,31 @@ def test_a_password_is_asked_for_and_lets_in(opened: Browser, adapter: Path) -> 
         seen.page.locator("#ttd-maps img").first.wait_for()
         assert seen.elsewhere() == []
         seen.page.close()
+
+
+def test_a_slow_browser_shows_that_it_works_and_no_key_of_a_translation(opened: Browser, address: str) -> None:
+    for language in ("en-US", "de-DE"):
+        context = opened.new_context(locale=language)
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 6})
+        page.add_init_script(
+            """window.seen = new Set(); window.busy = false;
+            new MutationObserver(() => {
+              const status = document.querySelector('#ttd-status');
+              window.busy ||= status && getComputedStyle(status, '::after').content.includes('Working');
+              const texts = document.createTreeWalker(document, NodeFilter.SHOW_TEXT);
+              while (texts.nextNode()) {
+                const node = texts.currentNode;
+                if (!/SCRIPT|STYLE/.test(node.parentElement?.tagName)) seen.add(node.textContent);
+              }
+            }).observe(document, {childList: true, subtree: true, characterData: true, attributes: true});"""
+        )
+        page.goto(address)
+        page.locator("#ttd-maps img").first.wait_for()
+        page.wait_for_function("getComputedStyle(document.querySelector('#ttd-status'), '::after').content == 'none'")
+        assert page.evaluate("window.busy")
+        seen = page.evaluate("[...window.seen]")
+        assert any("Answered in" in text for text in seen)
+        assert [text for text in seen if re.search(r"\b[a-z_]+\.[a-z_]+\b", text)] == []
+        context.close()

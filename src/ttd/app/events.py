@@ -127,7 +127,7 @@ class Events:
         assert context is not None
         whole = [self._fields[name] for name in self._shown]
         given = [*self._inputs, self._fields["good"]]
-        context.load(self.arrive, self._inputs, [*given, *whole], api_visibility="private")
+        context.load(self.arrive, self._inputs, [*given, *whole], api_visibility="private", show_progress="hidden")
 
     def arrive(self, request: gr.Request, *values: Any) -> list[Any]:
         """The fields' values and the answer for a page that was just opened, by a link to a question or without one."""
