@@ -21,6 +21,7 @@ from tests.evaluation.oracle import save
 from tests.evaluation.tasks.test_multilabel import write_coco, write_nus
 from tests.evaluation.tasks.test_referring import write_refer
 from tests.evaluation.tasks.test_tagmask import write_set
+from tests.tiny_models import write_tiny_clip
 from ttd.scenes import Scenes
 
 CAPTIONS = ("a dog on the grass", "two cats near a table", "a man with a red umbrella", "a boat by the sea")
@@ -161,6 +162,7 @@ def _benchmarks(folder: Path, run: Run, model: str) -> None:
     ):  # fmt: skip
         layouts.write(folder / "DATA" / root, name)
     write_coco(folder / "DATA/coco")
+    write_tiny_clip(folder / "random-vit-b16")
 
 
 def _panoptic(folder: Path, images: list[dict[str, object]], size: tuple[int, int] = (24, 32)) -> None:
