@@ -120,6 +120,10 @@ class TTD:
         twin._texts = RepeatableTexts(self.encoder, self._texts.cache)
         return twin
 
+    def forget_texts(self) -> None:
+        """Encode every text anew, so that answers depend, to the last digit, on no earlier question."""
+        self._texts.forget()
+
     def keep_texts(self, path: str | Path | None = None) -> None:
         """Read embeddings of texts in several templates from a file, and keep there what is encoded.
 

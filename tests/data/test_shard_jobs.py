@@ -55,7 +55,7 @@ def test_any_number_of_ranks_writes_the_same_files(source: PairSource, tmp_path:
         jobs = [LengthJob() for _ in range(world)]
         for rank, job in reversed(list(enumerate(jobs))):
             assert whole_report(job, source, folder, 0.1) is None
-            run_shards(job, source, folder, limit=1, ranks=Ranks(rank, world))
+            run_shards(job, source, folder, limit=1, executor=Ranks(rank, world))
         assert tables(source, folder) == tables(source, tmp_path / "one")
         assert sorted(name for job in jobs for name in job.asked) == sorted(
             shard.name for shard in source.shards if len(shard)

@@ -194,6 +194,10 @@ def _data(folder: Path, run: Run, model: str) -> None:
     (folder / "cc12m.tsv").write_text("http://example.org/dog.jpg\ta dog\n", "utf-8")
 
 
+def _scale(folder: Path, run: Run, model: str) -> None:
+    shards(folder / "cc3m", 3, 9)
+
+
 def _training(folder: Path, run: Run, model: str) -> None:
     photo(folder / "image.png")
     shards(folder / "cc3m", 332, 12)
@@ -217,5 +221,6 @@ _OF_A_PAGE = {
     "docs/data.md": _data,
     "docs/models.md": _models,
     "docs/python.md": _python,
+    "docs/scale.md": _scale,
     "docs/training.md": _training,
 }

@@ -11,6 +11,8 @@ DOWNLOAD = "downloads from a third party"
 GPU = "needs a GPU"
 
 _ALWAYS = (
+    (r"torchrun --nnodes|ray (up|job submit)\b", "needs several machines"),
+    (r"ttd .*--engine ray\b", "starts a Ray cluster: tests/runs/test_ray_engine.py does"),
     (r"ttd .*\b(s3|gs|hf|https)://", f"{DOWNLOAD}: shards in a bucket"),
     (r"(pip install )?img2dataset\b", f"{DOWNLOAD}: img2dataset, and images from all over the web"),
     (r"python tools/build_atlas\.py\b", f"{DOWNLOAD}: the drawings of OpenMoji and a font"),

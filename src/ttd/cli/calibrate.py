@@ -73,7 +73,7 @@ def calibrate(
     )
     counts = place / "counts"
     with pairs_bar(-(-len(source) // world), rank) as bar:
-        report = run_shards(job, source, counts, limit=pairs.max_bad_samples, ranks=ranks, progress=bar.update)
+        report = run_shards(job, source, counts, limit=pairs.max_bad_samples, executor=ranks, progress=bar.update)
     whole = whole_report(job, source, counts, pairs.max_bad_samples)
     if whole is None:
         click.echo(f"Rank {rank} is done; the rank that ends last writes the calibration.", err=True)

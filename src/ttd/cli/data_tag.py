@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from ttd.cli.data_options import (
     trial_options,
     write_record,
 )
+from ttd.cli.engine import EngineChoice, engine_options
 from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SIZE_OPTION, ModelChoice, optional_model_options, protocol_option
 from ttd.cli.output import printable, run_folder
@@ -62,7 +65,9 @@ _TEXTS_AT_ONCE = 256
 @SIZE_OPTION
 @click.option("--batch", type=click.IntRange(1), help="Pairs at once; by default 16, with --tagger 256.")
 @trial_options
+@engine_options
 def tag(
+    engine: EngineChoice,
     trial: Trial,
     pairs: Pairs,
     model: ModelChoice,
@@ -89,31 +94,37 @@ def tag(
     --out: one Parquet file per shard with a row for every token of every caption (its score, whether it was selected),
     for queries, `ttd data browse OUT` and `ttd train --tags OUT/tags`. --shards: also new tar shards with the selected
     words in their .json, for `ttd train DIR --tags inside`.
-    Continues after an interruption; under torchrun every process takes its share of the shards.
+    Continues after an interruption; under torchrun every process takes its share of the shards, with --engine ray every
+    worker of a cluster.
     """
-    from ttd.data.shard_jobs import run_shards, whole_report
-    from ttd.runs import Ranks
+    from ttd.data.shard_jobs import LateJob, ShardJob, run_shards, whole_report
 
     words_by.check((tagger,) if tagger else ())
-    rank, world = ranks = Ranks.here()
+    executor = engine.open()
+    rank, world = executor.ranks
     place = _place(out, shards) if trial.dry_run else run_folder(_place(out, shards), rank, world)
     source = pairs.open(keep, trial.limit)
-    from ttd.data.tag_table import TagTableJob
-
     at_once = batch or (_TEXTS_AT_ONCE if tagger else 16)
+    choose: Callable[[], Chooser[Any]]
     if tagger:
-        chooser = _text_chooser(tagger, words_by, model, how, look=shards is not None)
+        _check_text_alone(tagger)
+        choose = partial(_text_chooser, tagger, words_by, how, look=shards is not None)
     else:
-        chooser = _model_chooser(model, selection, how, source, at_once)
-    job = TagTableJob(
-        chooser, form=form, batch=at_once, threads=pairs.threads, settings={"keep": _digest(keep), **trial.settings()}
-    )
+        choose = partial(_model_chooser, model, _with_negatives(model, selection, how, source, rank), how, at_once)
+    settings = {"keep": _digest(keep), **trial.settings()}
+
+    def make() -> ShardJob:
+        from ttd.data.tag_table import TagTableJob
+
+        return TagTableJob(choose(), form=form, batch=at_once, threads=pairs.threads, settings=settings)
+
+    job = LateJob(make) if engine.is_ray and not trial.dry_run else make()
     if trial.dry_run:
         trial.tell(job, source, at_once, world, as_json=pairs.as_json)
         return 0
     tables, limit = place / "tags", pairs.max_bad_samples
     with pairs_bar(-(-len(source) // world), rank) as bar:
-        report = run_shards(job, source, tables, limit=limit, ranks=ranks, progress=bar.update)
+        report = run_shards(job, source, tables, limit=limit, executor=executor, progress=bar.update)
     if (unspaced := report.counts["unspaced_captions"]) and not tagger:
         click.echo(f"{unspaced:,} captions: {UNSPACED_REMEDY}", err=True)
     if report.unknown:
@@ -127,8 +138,9 @@ def tag(
         writer = TaggedShards(source, tables, place, job.settings, per_shard=per_shard, threads=pairs.threads)
         with pairs_bar(-(-len(source) // world), rank) as bar:
             bar.set_description("writing shards")
-            for number in ranks.mine(len(source.shards)):
-                written += writer.write(number, bar.update)
+            for number, paths in executor.map(writer.write, range(len(source.shards))):
+                written += paths
+                bar.update(len(source.indices(number)))
     whole = whole_report(job, source, tables, limit)
     if whole is None:
         click.echo(f"Rank {rank} is done; other ranks still work.", err=True)
@@ -150,25 +162,30 @@ def _place(out: str | None, shards: str | None) -> Path:
     return Path(out or shards or "")
 
 
-def _model_chooser(
-    model: ModelChoice, selection: SelectionChoice, how: dict[str, Any], source: PairSource, batch: int
-) -> Chooser[Any]:
-    from ttd.data.tag_table import ModelChooser, some_captions
-    from ttd.inference.protocols import options
-    from ttd.runs import Ranks
+def _with_negatives(
+    model: ModelChoice, selection: SelectionChoice, how: dict[str, Any], source: PairSource, rank: int
+) -> SelectionChoice:
+    """With what words are compared with, taken from the captions once for all processes."""
+    from ttd.data.tag_table import some_captions
 
     if not model.model:
         raise InputError("give --model, whose words are taken, or --tagger for words by the text alone")
+    if not selection.compares:
+        return selection
+    words, line = selection.find_negatives(some_captions(source), how["drop_stop_words"])
+    if rank == 0:
+        click.echo(printable(line), err=True)
+    return replace(selection, words=words)
+
+
+def _model_chooser(model: ModelChoice, selection: SelectionChoice, how: dict[str, Any], batch: int) -> Chooser[Any]:
+    from ttd.data.tag_table import ModelChooser
+    from ttd.inference.protocols import options
+
     size: dict[str, Any] = {} if how["size"] is None else {"size": how["size"]}
     looked = options(how["protocol"], "tags", **size, stop_words=how["drop_stop_words"])
-    loaded = model.load()
-    if selection.compares:
-        words, line = selection.find_negatives(some_captions(source), how["drop_stop_words"])
-        if Ranks.here().rank == 0:
-            click.echo(printable(line), err=True)
-        selection = replace(selection, words=words)
     return ModelChooser(
-        loaded,
+        model.load(),
         selection=selection.selection(how["score"]),
         batch=batch,
         options=looked,
@@ -176,18 +193,20 @@ def _model_chooser(
     )
 
 
-def _text_chooser(
-    tagger: str, words_by: TaggerChoice, model: ModelChoice, how: dict[str, Any], *, look: bool
-) -> Chooser[Any]:
-    from ttd.data.tag_table import TextChooser
-    from ttd.taggers import open_tagger
-
+def _check_text_alone(tagger: str) -> None:
+    """Raises `InputError` where an option was given that belongs to a model."""
     given = click.get_current_context().get_parameter_source
     names = ("model", "adapter", "score", "selection_name", "threshold", "percentile", "negatives", "protocol", "size")
     for name in names:
         if given(name) is click.core.ParameterSource.COMMANDLINE:
             told = f"--{name.removesuffix('_name')} belongs to a model, and --tagger {tagger} reads the text alone"
             raise InputError(f"{told}: leave one out")
+
+
+def _text_chooser(tagger: str, words_by: TaggerChoice, how: dict[str, Any], *, look: bool) -> Chooser[Any]:
+    from ttd.data.tag_table import TextChooser
+    from ttd.taggers import open_tagger
+
     opened = open_tagger(tagger, words_by.spacy_model, words_by.llm)
     return TextChooser(opened, stop_words=how["drop_stop_words"], look=look)
 

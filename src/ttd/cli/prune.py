@@ -16,11 +16,13 @@ from ttd.cli.data_options import (
     trial_options,
     write_record,
 )
+from ttd.cli.engine import EngineChoice, engine_options
 from ttd.cli.options import ModelChoice, model_options
 from ttd.cli.output import printable, run_folder, table
 
 if TYPE_CHECKING:
     from ttd.data.pruning import Pruned
+    from ttd.data.score_jobs import ScoreJob
 
 
 @click.command()
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Average with the mirror image.")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at once.")
 @trial_options
+@engine_options
 def prune(
+    engine: EngineChoice,
     trial: Trial,
     pairs: Pairs,
     model: ModelChoice,
@@ -51,27 +55,32 @@ def prune(
     ttd prune cc3m/ cc12m/ --model tcl --per-set --out pruned --dry-run     (how long will it take?)
     ttd prune cc3m/ cc12m/ --model tcl --per-set --out pruned
     torchrun --nproc-per-node 4 -m ttd prune cc3m/ --model tcl --per-set --out pruned
+    ttd prune cc3m/ --model tcl --per-set --out pruned --engine ray
 
     SOURCES are tar shards, brace ranges, folders of them, or a captions file. Run the same command again
     after an interruption: finished shards are not scored twice, and another --k only cuts anew.
     Writes OUT/keep.parquet for training, OUT/histogram.png, OUT/prune.json, OUT/damage.json, OUT/scores/.
     """
-    from ttd.data.shard_jobs import run_shards, table_path, whole_report
-    from ttd.runs import Ranks
+    from ttd.data.shard_jobs import LateJob, run_shards, table_path, whole_report
 
-    rank, world = ranks = Ranks.here()
+    executor = engine.open()
+    rank, world = executor.ranks
     place = Path(out) if trial.dry_run else run_folder(Path(out), rank, world)
     source = pairs.open(limit=trial.limit)
-    from ttd.data.score_jobs import ScoreJob
 
-    job = ScoreJob(
-        model.load().encoder,
-        size=size,
-        flip=flip,
-        batch=batch,
-        threads=pairs.threads,
-        settings={**model.settings(), **trial.settings()},
-    )
+    def make() -> ScoreJob:
+        from ttd.data.score_jobs import ScoreJob
+
+        return ScoreJob(
+            model.load().encoder,
+            size=size,
+            flip=flip,
+            batch=batch,
+            threads=pairs.threads,
+            settings={**model.settings(), **trial.settings()},
+        )
+
+    job: ScoreJob | LateJob = LateJob(make) if engine.is_ray and not trial.dry_run else make()
     if trial.dry_run:
         trial.tell(job, source, batch, world, as_json=pairs.as_json)
         return 0
@@ -82,7 +91,7 @@ def prune(
             source,
             scores,
             limit=pairs.max_bad_samples,
-            ranks=ranks,
+            executor=executor,
             progress=bar.update,
         )
     whole = whole_report(job, source, scores, pairs.max_bad_samples)
@@ -100,7 +109,7 @@ def prune(
     result = pruned.to_dict()
     write_record(place / "prune.json", {"model": model.model, "settings": job.settings, **result})
     _tell(pruned, place, pairs.as_json)
-    if said := whole.cut_sentence(job.encoder.max_tokens):
+    if said := whole.cut_sentence(None if isinstance(job, LateJob) else job.encoder.max_tokens):
         click.echo(f"{said}.", err=True)
     code = print_bad_samples(whole, place / "damage.json")
     return code if world == 1 else 0  # torchrun takes any other code for a crash

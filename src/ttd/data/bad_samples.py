@@ -149,11 +149,12 @@ class BadSampleReport:
             "samples_not_named": len(self._pairs) - len(named),
         }
 
-    def cut_sentence(self, tokens: int) -> str:
-        """What is said of captions that were longer than `tokens`; "" where there were none."""
+    def cut_sentence(self, tokens: int | None) -> str:
+        """What is said of captions that were longer than `tokens` (None: not known here); "" where there were none."""
         many = self.counts[TRUNCATED_CAPTIONS]
         verb = "caption was" if many == 1 else "captions were"
-        said = f"{many:,} {verb} longer than the {tokens} tokens that the model takes: only the beginning counted"
+        length = "" if tokens is None else f"the {tokens} tokens that "
+        said = f"{many:,} {verb} longer than {length}the model takes: only the beginning counted"
         return said if many else ""
 
     def write(self, path: str | Path) -> None:

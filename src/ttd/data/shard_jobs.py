@@ -22,7 +22,7 @@ from ttd.data.tables import read_about, write_table
 from ttd.errors import InputError
 from ttd.files import check_there
 from ttd.files.schema import any_text, count, each, fields, mapping, one_of
-from ttd.runs import ALONE, Ranks, differences, read_ahead
+from ttd.runs import ALONE, Executor, differences, read_ahead
 
 T = TypeVar("T")
 
@@ -65,6 +65,35 @@ class ShardJob(ABC):
         """The rows of the pairs `indices` of `source`; damaged ones go to `notes.skip` and give none."""
 
 
+class LateJob(ShardJob):
+    """A job that each process makes when its first shard comes; where none comes, its settings are told by the shards.
+
+    Args:
+        make: the job, wherever it is called.
+    """
+
+    def __init__(self, make: Callable[[], ShardJob]) -> None:
+        self._make = make
+        self._made: ShardJob | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "settings":
+            return self._job().settings
+        raise AttributeError(name)
+
+    def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
+        """See `ShardJob`."""
+        return self._job().table(source, indices, notes)
+
+    def _job(self) -> ShardJob:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_make": self._make, "_made": None}
+
+
 def usable_batches(
     read: Callable[[int], T], indices: Sequence[int], size: int, threads: int, notes: ShardNotes
 ) -> Iterator[list[T]]:
@@ -95,37 +124,33 @@ def run_shards(
     folder: Path,
     *,
     limit: float = 0.1,
-    ranks: Ranks = ALONE,
+    executor: Executor = ALONE,
     progress: Callable[[int], None] = lambda pairs: None,
 ) -> BadSampleReport:
-    """Do this rank's shards that are not done yet.
+    """Do this process's shards that are not done yet.
 
     Args:
         job: what is done.
         source: the pairs; only those of its keep-list, where it has one.
         folder: gets one file per shard, `FOLDER/NAME.parquet`.
         limit: share of damaged pairs, or shards, above which the job stops.
-        ranks: which shards are this process's.
+        executor: where shards are done, and which are this process's.
         progress: is told how many pairs are done.
 
     Returns:
-        the damage in this rank's shards, also in those that were done before.
+        the damage in this process's shards, also in those that were done before.
 
     Raises:
         InputError: a file was made with other settings; too much is damaged; finished files are gone.
     """
-    mine = ranks.mine(len(source.shards))
+    mine = executor.mine(len(source.shards))
     report = BadSampleReport(sum(len(source.indices(number)) for number in mine), len(mine), limit)
-    for number in mine:
-        shard, indices = source.shards[number], source.indices(number)
-        about = _done(job, shard, folder)
-        if about is not None:
-            _count(about, shard, report)
-            progress(len(indices))
-        else:
-            left = _Left(len(indices), progress)
-            _do(job, source, number, folder, report, left.done)
-            left.done(left.pairs)
+    work = _ShardWork(job, source, folder, report, progress)
+    for number, (about, untold) in executor.map(work, range(len(source.shards))):
+        if isinstance(job, LateJob):
+            job.settings = about["settings"]
+        _count(about, source.shards[number], report)
+        progress(untold)
     check_there(table_path(folder, source.shards[number]) for number in mine)
     return report
 
@@ -146,46 +171,56 @@ def table_path(folder: Path, shard: Shard) -> Path:
     return folder / f"{shard.name}.parquet"
 
 
-class _Left:
-    """Pairs of a shard that progress was not told of yet."""
+class _ShardWork:
+    """One shard's table, made where it is not there. In another process only what is returned is heard of."""
 
-    def __init__(self, pairs: int, progress: Callable[[int], None]) -> None:
-        self.pairs, self._progress = pairs, progress
+    def __init__(
+        self,
+        job: ShardJob,
+        source: PairSource,
+        folder: Path,
+        report: BadSampleReport,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._job, self._source, self._folder = job, source, folder.absolute()
+        self._report, self._progress = report, progress
 
-    def done(self, pairs: int) -> None:
-        self.pairs -= pairs
-        self._progress(pairs)
+    def __call__(self, number: int) -> tuple[dict[str, Any], int]:
+        """What the shard's table says of itself, and of how many pairs progress was not told yet."""
+        shard, indices = self._source.shards[number], self._source.indices(number)
+        about, untold = _done(self._job, shard, self._folder), len(indices)
+        if about is not None:
+            return about, untold
+        damaged: list[BadSample] = []
 
+        def skip(damage: BadSample) -> None:
+            damaged.append(damage)
+            self._report.add(damage)
 
-def _do(
-    job: ShardJob,
-    source: PairSource,
-    number: int,
-    folder: Path,
-    report: BadSampleReport,
-    progress: Callable[[int], None],
-) -> None:
-    damaged: list[BadSample] = []
+        def done(pairs: int) -> None:
+            nonlocal untold
+            if self._progress is not None:
+                untold -= pairs
+                self._progress(pairs)
 
-    def skip(damage: BadSample) -> None:
-        damaged.append(damage)
-        report.add(damage)
+        if shard.damage:
+            skip(shard.damage)
+        notes = ShardNotes(skip, done)
+        table = self._job.table(self._source, indices, notes)
+        about = {
+            "settings": self._job.settings,
+            "size": shard.size,
+            "pairs": len(shard),
+            "damage": [damage.to_dict() for damage in damaged],
+            "counts": dict(notes.counts),
+            "unknown": dict(notes.unknown),
+        }
+        write_table(table, table_path(self._folder, shard), about)
+        return about, untold
 
-    shard = source.shards[number]
-    if shard.damage:
-        skip(shard.damage)
-    notes = ShardNotes(skip, progress)
-    table = job.table(source, source.indices(number), notes)
-    about = {
-        "settings": job.settings,
-        "size": shard.size,
-        "pairs": len(shard),
-        "damage": [damage.to_dict() for damage in damaged],
-        "counts": dict(notes.counts),
-        "unknown": dict(notes.unknown),
-    }
-    report.count(notes.counts, notes.unknown)
-    write_table(table, table_path(folder, shard), about)
+    def __getstate__(self) -> dict[str, Any]:
+        empty = BadSampleReport(self._report.total, self._report.shards, self._report.limit)
+        return {**vars(self), "_report": empty, "_progress": None}
 
 
 def _done(job: ShardJob, shard: Shard, folder: Path) -> dict[str, Any] | None:

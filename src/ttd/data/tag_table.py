@@ -35,6 +35,9 @@ class Chooser(ABC, Generic[Read]):
 
     settings: dict[str, Any]
 
+    def begin(self) -> None:
+        """Called before each shard, whose words shall not depend on the shards that this process did before."""
+
     @abstractmethod
     def read(self, source: PairSource, index: int) -> Read:
         """What the choice needs of a pair; raises `BadSample`."""
@@ -72,6 +75,7 @@ class TagTableJob(ShardJob):
 
     def table(self, source: PairSource, indices: Sequence[int], notes: ShardNotes) -> pa.Table:
         """See `ShardJob`."""
+        self.chooser.begin()
         pieces = [token_table([], self.form)]
         read = partial(self.chooser.read, source)
         for pairs in usable_batches(read, indices, self.batch, self.threads, notes):
@@ -118,6 +122,10 @@ class ModelChooser(Chooser[Pair]):
         encoder = model.encoder
         own = {"base": encoder.fingerprint(), "encoder": encoder.settings()}
         self.settings = {**(settings or {}), **asdict(self.options), **rule, **own}
+
+    def begin(self) -> None:
+        """Forgets the texts of other shards."""
+        self.model.forget_texts()
 
     def read(self, source: PairSource, index: int) -> Pair:
         """The whole pair."""

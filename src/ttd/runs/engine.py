@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from ttd._version import __version__
 from ttd.errors import InputError
@@ -41,6 +41,13 @@ _MOST_SHOWN = 60  # characters of a setting in a message
 
 class Executor(Protocol):
     """Where units of work are done."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """This process among those that write results beside each other."""
+
+    def mine(self, total: int) -> range:
+        """The numbers of the units, among `total`, that this process answers for."""
 
     def map(self, work: Callable[[S], T], units: Sequence[S]) -> Iterator[tuple[S, T]]:
         """Each unit that this process answers for with what `work` gives for it, as they are done.
@@ -70,6 +77,11 @@ class Ranks(NamedTuple):
             return cls(int(given[0]), int(given[1]))
         raise InputError(f"RANK={given[0]} and WORLD_SIZE={given[1]} are no rank: start with torchrun, or unset both")
 
+    @property
+    def ranks(self) -> Ranks:
+        """Itself."""
+        return self
+
     def mine(self, total: int) -> range:
         """The numbers of this process's units among `total`."""
         return range(self.rank, total, self.world)
@@ -81,6 +93,27 @@ class Ranks(NamedTuple):
 
 
 ALONE = Ranks()
+
+
+class Prepared(Generic[S, T]):
+    """Work that each process prepares once, such as by loading a model; it travels without what was prepared.
+
+    Args:
+        prepare: gives what does a unit; what it needs must be found on every machine.
+    """
+
+    def __init__(self, prepare: Callable[[], Callable[[S], T]]) -> None:
+        self._prepare = prepare
+        self._do: Callable[[S], T] | None = None
+
+    def __call__(self, unit: S) -> T:
+        """What is found for a unit."""
+        if self._do is None:
+            self._do = self._prepare()
+        return self._do(unit)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_do": None}
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,10 @@ class Texts:
             found |= made
         return [found[question] for question in questions]
 
+    def forget(self) -> None:
+        """Encode every text anew: what comes then depends, to the last digit, on nothing that was asked before."""
+        self._known.clear()
+
     def check(self, texts: Sequence[str], templates: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse unusable texts; those that will be truncated are logged and returned."""
         check_texts(texts)
