@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ttd.data.bad_samples import BadSample
 from ttd.data.shard_jobs import ShardJob, ShardNotes
-from ttd.data.sources import PairSource, epoch_order
+from ttd.data.sources import PairSource
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError
 from ttd.inference.options import Options
@@ -85,12 +86,14 @@ def estimate(
     """
     if not len(source):
         raise InputError("there are no pairs to measure: check the sources")
-    order = epoch_order(len(source), 0, 0).tolist()
-    taken = order[:batch]
+    draw, every = random.Random(0), range(len(source))  # of a range a few are drawn without the others
+    taken = draw.sample(every, min(batch, len(every)))
     spent, table, damaged = _timed(job, source, taken)
-    if rest := order[batch:]:
-        wanted = max(1, round(len(taken) / max(spent, 1e-3) * seconds / batch)) * batch
-        taken = rest[:wanted]
+    if len(every) > batch:
+        wanted = max(1, round(batch / max(spent, 1e-3) * seconds / batch)) * batch
+        warm = set(taken)
+        drawn = draw.sample(every, min(wanted + batch, len(every)))
+        taken = [index for index in drawn if index not in warm][:wanted]
         spent, table, damaged = _timed(job, source, taken)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")

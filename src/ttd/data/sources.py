@@ -35,6 +35,7 @@ from ttd.images import MAX_PIXELS, opened, read_image
 from ttd.runs import Ranks
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
+_AT_ONCE = 1 << 20  # items that are hashed at once
 
 
 def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
@@ -55,8 +56,13 @@ def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world: int = 1) ->
         raise ValueError(f"n must be at least 0 and 0 <= rank < world, not n={n}, rank={rank}, world={world}")
     # Sorting by a hash instead of Generator.permutation, whose stream NumPy may change between versions.
     key = _mix(_mix(np.array([seed % 2**64], np.uint64)) + np.array([epoch % 2**64], np.uint64))
-    hashed = _mix(np.arange(n, dtype=np.uint64) ^ key)
-    return np.argsort(hashed, kind="stable")[rank::world].astype(np.int64)
+    hashed = np.empty(n, np.uint64)
+    for start in range(0, n, _AT_ONCE):
+        some = np.arange(start, min(start + _AT_ONCE, n), dtype=np.uint64)
+        hashed[start : start + _AT_ONCE] = _mix(some ^ key)
+    # No two hashes are the same, so every way of sorting gives the same order.
+    order = np.argsort(hashed).astype(np.int64, copy=False)
+    return order if world == 1 else order[rank::world].copy()
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
