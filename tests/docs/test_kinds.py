@@ -17,7 +17,20 @@ from tests.docs.test_blocks import is_long, wrong
 # "OpenAI" stands for a file in OpenAI's format.
 KINDS = ("mini", "clip-vit-b16", OPEN_CLIP, "OpenAI", "siglip-base-patch16-224", "tcl")
 PAGES = ("README.md", "docs/command-line.md", "docs/data.md", "docs/benchmarks.md", "docs/bias.md", "docs/python.md")
-TAKES_A_MODEL = ("tag", "heatmap", "mask", "segment", "demo", "prune", "train", "eval", "bias", "data tag", "app")
+TAKES_A_MODEL = (
+    "tag",
+    "heatmap",
+    "mask",
+    "segment",
+    "demo",
+    "prune",
+    "train",
+    "eval",
+    "compare",
+    "bias",
+    "data tag",
+    "app",
+)
 _USE = re.compile(r"ttd((?: [a-z][a-z0-9+-]*)+)")
 
 
@@ -59,7 +72,7 @@ def with_model(line: str, model: str, seen: set[str], absent: set[str]) -> str |
     if use is None:
         return None if reason(line) or re.match(r"make |pip |torchrun |python3 |\$ |find ", line) else line
     words = use[1].strip()
-    takes_model = any(f"{words} ".startswith(f"{name} ") for name in TAKES_A_MODEL)
+    takes_model = any(f"{words} ".startswith(f"{name} ") for name in TAKES_A_MODEL) and "--tagger" not in line
     again = takes_model and words in seen
     if again or reason(line) or "mini+" in line or ";" in line or any(path in line.split() for path in absent):
         absent.update(path for out in re.findall(r"--(?:out|shards) ([^\s;]+)", line) for path in (out, f"{out}/"))

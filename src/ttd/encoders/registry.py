@@ -80,7 +80,8 @@ def load_encoder(
         else:
             # An adapter may have been trained with another method than its base has by default.
             card = read_card(adapter_path)
-            encoder = _calibrated(build(source, chosen or (card.method if card else None)), calibration)
+            trained = card.method if card is not None and card.kind == source.kind else None
+            encoder = _calibrated(build(source, chosen or trained), calibration)
             ids = _hub_ids(str(name), source.path)
             attach_adapter(encoder, adapter_path, scale=adapter_scale, merge=merge, model_ids=ids)
         return encoder.to(place, precision).eval().requires_grad_(False)

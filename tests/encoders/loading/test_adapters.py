@@ -13,12 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.tiny_models import random_pixels, tiny_clip
+from tests.tiny_models import random_pixels, tiny_clip, tiny_tcl_tensors
 from tests.tolerance import TINY, assert_close, largest_difference
 from ttd.encoders.base import Encoder
 from ttd.encoders.loading.adapters import add_to_tensors, attach_adapter, read_adapter_file
 from ttd.encoders.loading.formats import Card, write_card
-from ttd.errors import ModelError
+from ttd.encoders.registry import load_encoder
+from ttd.errors import ModelError, OtherBaseError
 
 TEXTS = ["a dog", "green grass", "dog"]
 
@@ -135,6 +136,14 @@ class TestRefused:
         write_card(folder, Card("siglip"))
         with pytest.raises(ModelError, match="belongs to a siglip model"):
             attach_adapter(tiny_clip(), folder)
+
+    def test_a_method_of_another_kind(self, tmp_path: Path) -> None:
+        """Where the base takes no method, the adapter's is not what is wrong."""
+        folder = make_adapter(tmp_path / "a")
+        write_card(folder, Card("clip", method="maskclip"))
+        save_file(tiny_tcl_tensors(), tmp_path / "tcl.safetensors")
+        with pytest.raises(OtherBaseError, match="belongs to a clip model, not to this tcl model"):
+            load_encoder(str(tmp_path / "tcl.safetensors"), adapter=str(folder))
 
     def test_scaling_what_is_not_low_rank(self, tmp_path: Path) -> None:
         folder = make_adapter(tmp_path / "a", use_dora=True)
