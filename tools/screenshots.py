@@ -2,9 +2,11 @@
 
     python -m tools.screenshots [--adapter NAME]
     python -m tools.screenshots --address http://127.0.0.1:7860/ --out FOLDER
+    python -m tools.screenshots --report runs/report/images-tagmask.html
 
 app-caption shows a caption's map before and after training; app-sizes all sizes in both themes. With `--address` only
-app-sizes is made, of a page that is running already (app-before.jpg: that of an older commit).
+app-sizes is made, of a page that is running already (app-before.jpg: that of an older commit); with `--report` only
+images-page.jpg, of the images that a report of runs has.
 """
 
 from __future__ import annotations
@@ -42,12 +44,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--adapter", default="mini+ttd")
     parser.add_argument("--address", help="of a page that is running: makes its sheet only")
+    parser.add_argument("--report", type=Path, help="images-NAME.html of ttd report: makes its picture only")
     parser.add_argument("--out", type=Path, default=IMAGES)
     given = parser.parse_args()
     torch.set_num_threads(1)  # on a busy machine torch's threads wait for each other
     with browser() as opened, tempfile.TemporaryDirectory() as folder:
         if given.address:
             sheet(opened, given.address, given.out / "app-sizes.jpg")
+            return
+        if given.report:
+            report(opened, given.report, given.out / "images-page.jpg")
             return
         pool = ModelPool(
             PageChoices.of(["mini"], [given.adapter]), lambda name, adapter: ttd.load(name, adapter=adapter)
@@ -117,6 +123,24 @@ def sheet(opened: Browser, address: str, path: Path) -> None:
             whole.paste(one, (left, GAP + number * (ROW + GAP)))
             left += one.width + GAP
     whole.save(path, quality=80, optimize=True)
+    told(path)
+
+
+def report(opened: Browser, file: Path, path: Path) -> None:
+    """What gained and what lost most in IoU."""
+    seen = visit(opened, file.resolve().as_uri())
+    seen.page.evaluate(
+        """() => {
+          let kept = 0;
+          for (const one of document.querySelectorAll('h2, section')) {
+            if (one.tagName === 'H2') kept = /(gained|lost) most in IoU/.test(one.textContent) ? 2 : 0;
+            if (kept-- <= 0) one.remove();
+          }
+        }"""
+    )
+    whole = seen.page.screenshot(full_page=True, type="jpeg", quality=85)
+    path.write_bytes(whole)
+    seen.page.close()
     told(path)
 
 

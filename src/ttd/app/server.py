@@ -107,8 +107,9 @@ def _prepare_gradio(folder: Path) -> None:
     """Sets the folders of gradio's files, which it reads from the environment."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder / "cached_examples")
-    # After every answer gradio makes a table of the times of so many answers, which nothing here shows.
+    # Gradio keeps the times of so many answers, and after so many more makes a table of them, which nothing here shows.
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "10"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
     try:
         import gradio  # noqa: F401
     except ImportError as error:
