@@ -40,9 +40,9 @@ from ttd.errors import OutOfMemory, is_out_of_memory
 from ttd.inference.options import Options
 from ttd.inference.protocols import options
 from ttd.model import TTD
-from ttd.training.acceleration import compile_blocks
 from ttd.training.config import read_config
 from ttd.training.dataset import Steps
+from ttd.training.distributed import compile_blocks
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table", "dog", "horse",

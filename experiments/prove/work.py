@@ -29,8 +29,8 @@ from ttd.errors import InputError, TTDError
 from ttd.files import whole_file
 from ttd.files.documents import read_json
 from ttd.files.schema import any_text, count, fields
+from ttd.training.distributed import Stopped
 from ttd.training.export import RESULTS, write_model_card
-from ttd.training.signals import Stopped
 
 WEIGHTS = "adapter_model.safetensors"
 TERMINATED = 143

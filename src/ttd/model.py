@@ -35,8 +35,7 @@ from ttd.negatives import NegativeWords, listed_words
 from ttd.results import Segmentation, Tagging
 from ttd.selection import Selection, find_selection
 from ttd.tagger import candidates, compare, score_words, tag_batch
-from ttd.text.disk import TextCache
-from ttd.text.embeddings import RepeatableTexts, Texts
+from ttd.text.embeddings import RepeatableTexts, TextCache, Texts
 from ttd.text.templates import templates
 
 _log = logging.getLogger(__name__)

@@ -54,10 +54,10 @@ from ttd.model import TTD
 from ttd.runs.results_file import RunRecords
 from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
 from ttd.training import checkpoint
+from ttd.training.checkpoint import read_record
 from ttd.training.config import read_config
 from ttd.training.export import write_model_card
 from ttd.training.logging import read_log
-from ttd.training.run_record import read_record
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import ttd
 from tests.growth import least_spent
 from ttd.errors import InputError, TTDError
 from ttd.scenes import BACKGROUNDS, CATEGORIES, NOUNS, Scenes
-from ttd.scenes import sprites as atlas_room
-from ttd.scenes.sprites import load_atlas
+from ttd.scenes import drawing as atlas_room
+from ttd.scenes.drawing import load_atlas
 from ttd.text.words import split_words
 
 PINNED = {

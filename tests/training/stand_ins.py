@@ -12,7 +12,7 @@ from tests.dying import die_at_disk_call
 from tests.threads import use_test_threads
 from ttd.training.config import from_dict
 from ttd.training.dataset import StepData
-from ttd.training.signals import Stopped
+from ttd.training.distributed import Stopped
 from ttd.training.trainer import Trainer, train
 
 

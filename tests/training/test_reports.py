@@ -14,9 +14,9 @@ from PIL import Image
 from tests.tolerance import assert_close
 from tests.training.conftest import tiny_config
 from ttd.errors import InputError, MissingExtra
+from ttd.training.checkpoint import settle_record
 from ttd.training.export import write_model_card
 from ttd.training.logging import Journal, read_log
-from ttd.training.run_record import settle_record
 from ttd.training.trainer import train
 
 

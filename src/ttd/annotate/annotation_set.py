@@ -18,7 +18,7 @@ from ttd.annotate.queue import Claims, Queue, QueueItem
 from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, SKIPPED, Record
 from ttd.annotate.store import AnnotationStore, ExportFailed, RecordChanged
 from ttd.data.bad_samples import BadSample
-from ttd.data.image_folder import ImageFolder
+from ttd.data.shard import ImageFolder
 from ttd.errors import InputError
 from ttd.files.safe_paths import inside
 from ttd.images import read_image

@@ -70,7 +70,7 @@ def train(
     start_logging(verbose)
     from ttd.runs import Ranks, command_line
     from ttd.training.config import read_config
-    from ttd.training.signals import Stopped
+    from ttd.training.distributed import Stopped
     from ttd.training.trainer import train as run
 
     settings = [f"{_SHORT[name]}={_toml(value)}" for name, value in short.items() if value is not None]

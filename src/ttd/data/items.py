@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from ttd.data.bad_samples import EMPTY_CAPTION, MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.captions_file import CaptionsFile, ListedLine
-from ttd.data.image_folder import ImageFolder
 from ttd.data.listing import named_files
 from ttd.data.remote import File
-from ttd.data.shard import Shard
+from ttd.data.shard import ImageFolder, Shard
 from ttd.errors import InputError
 
 if TYPE_CHECKING:

@@ -22,11 +22,10 @@ from PIL import Image, UnidentifiedImageError
 
 from ttd.data.bad_samples import BOMB, BROKEN_IMAGE, BadSample, BadSampleReport
 from ttd.data.captions_file import CaptionsFile
-from ttd.data.image_folder import ImageFolder
 from ttd.data.image_table import TABLE_ENDINGS, ImageTable, holds_images
 from ttd.data.listing import CAPTION_FILES, named_files, plain_file
 from ttd.data.remote import File, RemoteFile
-from ttd.data.shard import Shard
+from ttd.data.shard import ImageFolder, Shard
 from ttd.data.tables import kept_rows
 from ttd.data.tar_shard import TarShard
 from ttd.data.word_table import ChosenWords

@@ -9,11 +9,10 @@ from itertools import count
 import numpy as np
 
 from ttd.errors import InputError
-from ttd.scenes.backgrounds import METHODS, SIDE, textures
 from ttd.scenes.captions import SceneCaption, draw_caption
+from ttd.scenes.drawing import ANGLE_STEP, MAX_ANGLE, METHODS, SIDE, draw_sprite, paste, textures
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS, STYLES
 from ttd.scenes.rng import Draws
-from ttd.scenes.sprites import ANGLE_STEP, MAX_ANGLE, draw_sprite, paste
 
 SPLITS = ("train", "validation", "test")
 SMALLEST, LARGEST = 28, 80

@@ -17,10 +17,10 @@ from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
 from ttd.files import schema, whole_file, whole_folder
 from ttd.files.documents import read_json, refused
+from ttd.training.checkpoint import RECORD, read_record
 from ttd.training.config import Config
 from ttd.training.logging import read_log
 from ttd.training.lora import hub_name
-from ttd.training.run_record import RECORD, read_record
 
 CARD = "README.md"
 RESULTS = "results.json"

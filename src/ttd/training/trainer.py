@@ -27,18 +27,23 @@ from ttd.errors import InputError, OutOfMemory, is_out_of_memory
 from ttd.files.schema import any_text, count, fields
 from ttd.runs.lock import RunLock
 from ttd.training import checkpoint
-from ttd.training.acceleration import compile_blocks, determinism, recompute_blocks
-from ttd.training.checkpoint import CHECKPOINTS
+from ttd.training.checkpoint import CHECKPOINTS, settle_record
 from ttd.training.config import Config, Optimiser
 from ttd.training.dataset import Batch, StepData, Steps, load_steps
-from ttd.training.distributed import Process, placed, sums
+from ttd.training.distributed import (
+    Process,
+    Stopped,
+    StopRequest,
+    compile_blocks,
+    determinism,
+    placed,
+    recompute_blocks,
+    sums,
+)
 from ttd.training.export import write_model_card
-from ttd.training.logging import Journal
+from ttd.training.logging import Journal, Watch
 from ttd.training.lora import Adapter, LearnedCalibration, log_method
 from ttd.training.objective import BatchLoss, NonFiniteLoss, Objective
-from ttd.training.preview import Watch
-from ttd.training.run_record import settle_record
-from ttd.training.signals import Stopped, StopRequest
 
 log = logging.getLogger(__name__)
 

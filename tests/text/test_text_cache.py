@@ -12,8 +12,7 @@ import torch
 
 from tests.tiny_models import tiny_clip
 from ttd.model import TTD
-from ttd.text.disk import TextCache
-from ttd.text.embeddings import RepeatableTexts, Texts
+from ttd.text.embeddings import RepeatableTexts, TextCache, Texts
 
 TWO = ("a photo of a {}.", "the {}")
 
