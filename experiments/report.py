@@ -61,10 +61,10 @@ def measure(model: TTD, folder: Path, split: str = "test", methods: Sequence[str
     rows = {row.pop("tagger"): row for row in found.result().rows["tags"]}
     shuffled = {name.removesuffix(SHUFFLED): row for name, row in rows.items() if name.endswith(SHUFFLED)}
     if model.encoder.method is None:
-        dense = {model.encoder.kind: _dense(model, folder)}
+        dense = {model.encoder.kind: dense_row(model, folder)}
     else:
         names = tqdm(methods, desc="methods", disable=None)
-        dense = {name: _dense(TTD(_with_method(model.encoder, name)), folder) for name in names}
+        dense = {name: dense_row(TTD(_with_method(model.encoder, name)), folder) for name in names}
     return {
         "clip": {**retrieval(model, data), "noun accuracy": noun_accuracy(model, split, len(data.rows))},
         "tags": {name: row for name, row in rows.items() if not name.endswith(SHUFFLED)},
@@ -119,12 +119,13 @@ def noun_accuracy(model: TTD, split: str, count: int) -> float:
     return float(np.mean([NOUNS[k] == scene.nouns[0] for k, scene in zip(best, scenes, strict=True)]))
 
 
-def _dense(model: TTD, folder: Path) -> dict[str, float]:
-    """One row of the table of methods."""
+def dense_row(model: TTD, folder: Path, *, all_words: bool = True) -> dict[str, float]:
+    """One row of the table of methods; without `all_words` scenes are labelled by the words that are there alone."""
     data, row = _read(folder), {}
-    for title, known in (("mIoU, words that are there", True), ("mIoU, all words", False)):
-        asked = open_benchmark("folder", folder, Choices("default", known_classes=known), model.encoder)
-        row[title] = measure_all(model, asked).result().numbers["mIoU"]
+    asked = {"mIoU, words that are there": True, **({"mIoU, all words": False} if all_words else {})}
+    for title, known in asked.items():
+        benchmark = open_benchmark("folder", folder, Choices("default", known_classes=known), model.encoder)
+        row[title] = measure_all(model, benchmark).result().numbers["mIoU"]
     found = measure_all(model, TagMask(data, Options(), Options(), scores=("s_pixel",), shuffled=False, cuts=[CUT]))
     numbers, masks = found.result().numbers, captions(found, data)
     return {

@@ -17,10 +17,14 @@ from transformers import (
     CLIPModel,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
+    SamConfig,
     SamHQConfig,
     SamHQModel,
+    SamModel,
     SiglipConfig,
     SiglipModel,
+    ViTConfig,
+    ViTModel,
 )
 
 from ttd.encoders.clip import CLIPEncoder
@@ -249,3 +253,20 @@ def tiny_sam_model() -> SamHQModel:
             fan_in = 1 if "embed" in name or "token" in name else parameter[0].numel()
             torch.nn.init.normal_(parameter, std=1.5 * fan_in**-0.5)
     return model.eval()
+
+
+def tiny_dino() -> ViTModel:
+    """A second backbone as DINO's ViTs are: patches of 8 pixels, 4 x 4 of them at its native 32 pixels."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return ViTModel(ViTConfig(**sizes, patch_size=8, image_size=32), add_pooling_layer=False).eval()
+
+
+def tiny_plain_sam() -> SamModel:
+    """A SAM of 128 x 128 pixels, whose last block looks at the whole image."""
+    torch.manual_seed(0)
+    vision = {
+        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 128, "patch_size": 16,
+        "window_size": 3, "global_attn_indexes": [1], "mlp_dim": 48, "output_channels": 16, "num_pos_feats": 8,
+    }  # fmt: skip
+    return SamModel(SamConfig(vision_config=vision)).eval()

@@ -20,7 +20,15 @@ import torch
 from transformers import CLIPModel
 
 from tests.encoders.hub_stand_in import StandIn
-from tests.tiny_models import small_tokenizer, tiny_clip_model, tiny_sam_model, tiny_siglip_model, tiny_tcl_tensors
+from tests.tiny_models import (
+    small_tokenizer,
+    tiny_clip_model,
+    tiny_dino,
+    tiny_plain_sam,
+    tiny_sam_model,
+    tiny_siglip_model,
+    tiny_tcl_tensors,
+)
 from ttd.encoders.loading import catalogue
 from ttd.encoders.loading.openai_names import clip_to_openai
 from ttd.encoders.loading.tokenizers import clip_tokenizer
@@ -41,6 +49,8 @@ def fill(hub: StandIn) -> None:
                 hub.files |= {f"{entry.source}/{name}": content for name, content in open_clip_files(model).items()}
         elif entry.kind == "siglip":
             _serve_folder(hub, entry.source, tiny_siglip_model(seed=seed), small_tokenizer())
+        elif entry.what == "second backbone":
+            _serve_folder(hub, entry.source, tiny_dino() if entry.kind == "vit" else tiny_plain_sam())
         else:
             assert entry.kind == "sam_hq", entry
             _serve_folder(hub, entry.source, tiny_sam_model())

@@ -59,7 +59,8 @@ class TestNames:
         assert len({entry.name for entry in entries}) == len(entries)
         bases = {entry.name for entry in entries if entry.what == "model"}
         for entry in entries:
-            assert entry.kind in ("clip", "siglip", "tcl", "sam_hq")
+            assert entry.kind in ("clip", "siglip", "tcl", "sam_hq", "vit", "sam")
+            assert (entry.what == "second backbone") == (entry.kind in ("vit", "sam"))
             assert (entry.what == "refiner") == (entry.kind == "sam_hq")
             assert entry.what != "adapter" or entry.base in bases
             assert entry.licence

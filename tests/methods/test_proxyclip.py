@@ -92,7 +92,7 @@ def test_backbones_of_transformers(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_backbone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"unknown second backbone .*give a folder or a hub id"):
+    with pytest.raises(ModelError, match=r"unknown second backbone .*known names are dino-vitb8"):
         load_second_backbone("nowhere")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match=r"holds a 'bert' model.*choose one of dinov2"):

@@ -161,7 +161,10 @@ def _rows(
     if bool(seeds) != any(SEED in adapter for adapter in adapters):
         raise click.UsageError(f"--seeds and {SEED} in an --adapter go together: give both, or neither.")
     patterns = [None if adapter == "none" else adapter for adapter in adapters] or [None]
-    for name, pattern, method, protocol in product(models, patterns, methods or (None,), protocols or (None,)):
+    # What is named twice is one row.
+    once = dict.fromkeys
+    rows = product(once(models), once(patterns), once(methods or (None,)), once(protocols or (None,)))
+    for name, pattern, method, protocol in rows:
         one_each = seeds if pattern and SEED in pattern else [""]
         choice = ModelChoice(model=name, adapter=None, method=method, **encoder)
         if method and find_method(method).second_backbone is None:  # the others in the table may have one

@@ -262,22 +262,22 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
 
 def _encoded(encoder: Encoder, crops: Tensor, where: Tensor, multiple: int | None) -> ImageFeatures:
     """The features of windows `[B,3,H,W]` of any size, over all of their pixels."""
-    size = (crops.shape[-2], crops.shape[-1])
+    size = whole = (crops.shape[-2], crops.shape[-1])
+    offset, patch = (0, 0), encoder.patch_size
     if multiple is not None and (size[0] % multiple or size[1] % multiple):
         down, across = (-side % multiple for side in size)
         offset = (down // 2, across // 2)
-        padded = pad(crops, (offset[1], across - offset[1], offset[0], down - offset[0]))
-        features = encoder.encode_windows(padded, where)
-        return replace(features, size=size, offset=offset, padded=(padded.shape[-2], padded.shape[-1]))
-    patch = encoder.patch_size
-    if encoder.pads or not (size[0] % patch or size[1] % patch):
+        crops = pad(crops, (offset[1], across - offset[1], offset[0], down - offset[0]))
+        whole = (crops.shape[-2], crops.shape[-1])
+    elif encoder.pads:
         return encoder.encode_windows(crops, where)
-    if min(size) < patch:
-        raise InputError(
-            f"a window of {size[1]} x {size[0]} pixels does not fill a patch of {patch}: take a larger size"
-        )
-    full = encoder.encode_windows(crops[..., : size[0] // patch * patch, : size[1] // patch * patch], where)
-    return replace(full, size=size, padded=size)
+    if not encoder.pads and (whole[0] % patch or whole[1] % patch):
+        if min(whole) < patch:
+            raise InputError(
+                f"a window of {size[1]} x {size[0]} pixels does not fill a patch of {patch}: take a larger size"
+            )
+        crops = crops[..., : whole[0] // patch * patch, : whole[1] // patch * patch]
+    return replace(encoder.encode_windows(crops, where), size=size, offset=offset, padded=whole)
 
 
 def _whole_views(

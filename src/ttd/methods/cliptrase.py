@@ -25,7 +25,7 @@ from ttd.registry import METHODS
 # Published for 224 and 336 pixels: number of patches, DBSCAN's distance, and how many make a cluster.
 PUBLISHED = ((14 * 14, 0.7, 3), (21 * 21, 1.1, 7))
 ENLARGED, MEDIAN = 4, 7  # clusters' maps are enlarged and smoothed by a median
-ROWS = 64  # of pixels at a time, with all texts
+BAND_VALUES = 1_000_000  # of all texts on some rows of pixels at a time
 _LEAD = 1e-4  # by which the class of a cluster wins
 
 
@@ -82,23 +82,27 @@ class Vote:
 
     def __call__(self, logits: Tensor, context: Context) -> Raised:
         """`[B,N,h,w]` -> `[B,N,H,W]` at the window's size; some rows of all texts are there at a time."""
-        size = (context.pixels.shape[-2], context.pixels.shape[-1])
-        grid = (logits.shape[-2], logits.shape[-1])
-        best, highest = [], []
+        height, width = size = (context.pixels.shape[-2], context.pixels.shape[-1])
+        number, count, *grid = logits.shape
+        # What stays is there before what goes, so that the memory between is free again.
+        best = torch.empty(number, *size, dtype=torch.int32, device=logits.device)
+        top = torch.empty(number, *size, device=logits.device)
+        some = max(1, BAND_VALUES // (count * width))
+        bands = [slice(first, min(first + some, height)) for first in range(0, height, some)]
         with torch.no_grad():
-            classes = torch.arange(logits.shape[1]) if context.classes is None else context.classes
+            classes = torch.arange(count) if context.classes is None else context.classes
             classes = classes.to(logits.device)
-            for of_texts, units in zip(logits, context.extras["units"], strict=True):
-                rows = [slice(first, min(first + ROWS, size[0])) for first in range(0, size[0], ROWS)]
-                parts = [stretched(of_texts, size, of.start, of.stop).max(0) for of in rows]
-                top, first_choice = (torch.cat(list(both)) for both in zip(*parts, strict=True))
-                chosen = voted(classes[first_choice], self.clusters(correlation(units.float()), grid, size))
-                if context.classes is not None:
-                    texts = (_best_of(stretched(of_texts, size, of.start, of.stop), classes, chosen[of]) for of in rows)
-                    chosen = torch.cat(list(texts))
-                best.append(chosen.int())
-                highest.append(top)
-        return Raised(logits, torch.stack(best), torch.stack(highest), _LEAD)
+            for image, units in enumerate(context.extras["units"]):
+                for rows in bands:
+                    large = stretched(logits[image], size, rows.start, rows.stop)
+                    top[image, rows], best[image, rows] = large.max(0)
+                cluster = self.clusters(correlation(units.float()), (grid[0], grid[1]), size)
+                chosen = voted(classes[best[image].long()], cluster)
+                best[image] = chosen
+                for rows in bands if context.classes is not None else ():
+                    large = stretched(logits[image], size, rows.start, rows.stop)
+                    best[image, rows] = large.masked_fill_(classes[:, None, None] != chosen[rows], -torch.inf).argmax(0)
+        return Raised(logits, best, top, _LEAD)
 
     def clusters(self, affinity: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor | None:
         """The cluster of each pixel, int64 `[H,W]`, from `affinity [h*w,h*w]`; None where there are no clusters.
@@ -143,11 +147,6 @@ def voted(found: Tensor, cluster: Tensor | None) -> Tensor:
     votes = torch.bincount((cluster * count + found).flatten(), minlength=(int(cluster.max()) + 1) * count)
     winner: Tensor = votes.view(-1, count).argmax(1)[cluster]
     return winner
-
-
-def _best_of(logits: Tensor, classes: Tensor, chosen: Tensor) -> Tensor:
-    """The highest text of each pixel's class: `[N,rows,W]` and int64 `[rows,W]` -> int64 `[rows,W]`."""
-    return logits.masked_fill(classes[:, None, None] != chosen, -torch.inf).argmax(0)
 
 
 for _name, _similarity, _use in (

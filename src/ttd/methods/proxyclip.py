@@ -18,7 +18,7 @@ from ttd.methods.second_backbone import NamedBackbone
 from ttd.registry import METHODS
 
 BETA, GAMMA = 1.2, 3.0  # which cosines count (above BETA times their mean), and how sharply
-DEFAULT_BACKBONE = "facebook/dino-vitb8"
+DEFAULT_BACKBONE = "dino-vitb8"
 
 
 def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[int, int], context: Context) -> Patches:

@@ -103,7 +103,7 @@ METHODS.add(
         "Shi et al., 2024",
         patches=patches,
         protocol="trident",
-        second_backbone=NamedBackbones("facebook/dino-vitb16", "facebook/sam-vit-base"),
+        second_backbone=NamedBackbones("dino-vitb16", "sam-vit-base"),
         positions=enlarged_positions,
         together=True,
         uses_query=False,

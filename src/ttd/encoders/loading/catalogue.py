@@ -55,12 +55,13 @@ class ModelEntry:
 
     Attributes:
         name: the short name that `load` takes.
-        kind: of the encoder ("clip", "siglip", "tcl"), or "sam_hq" for what refines masks.
+        kind: of the encoder ("clip", "siglip", "tcl"), "sam_hq" for what refines masks, or of a second backbone
+            ("vit", "sam").
         source: a hub id (`org/name`), a URL, or "in the package".
         size: bytes of the weights, None where unknown.
         licence: the publisher's licence of the weights.
         sha256: of the weights file, None where no published hash was seen.
-        what: "model", "adapter" or "refiner".
+        what: "model", "adapter", "refiner" or "second backbone".
         base: for an adapter, the short name of the model that it belongs to.
         revision: the hub commit that `sha256` belongs to.
         weights: the file of weights that is loaded, and that `sha256` is of, whatever else a repository holds.
@@ -214,6 +215,19 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         what="refiner",
         notes="for --refine sam; size computed: 94.8 M parameters in float32",
     ),
+    *(
+        ModelEntry(name, "vit", f"facebook/{name}", 343_000_000, "Apache-2.0", what="second backbone", notes=notes)
+        for name, notes in (("dino-vitb8", "for --method proxyclip"), ("dino-vitb16", "for --method trident"))
+    ),
+    ModelEntry(
+        "sam-vit-base",
+        "sam",
+        "facebook/sam-vit-base",
+        375_000_000,
+        "Apache-2.0",
+        what="second backbone",
+        notes="for --method trident",
+    ),
 )
 
 
@@ -223,5 +237,8 @@ def known_models() -> list[ModelEntry]:
 
 
 def find_entry(name: str, what: str = "model") -> ModelEntry | None:
-    """The row with this short name, ignoring case; None where there is none."""
-    return next((e for e in CATALOGUE if e.name == name.lower() and e.what == what), None)
+    """The row with this short name, ignoring case, or of a second backbone with this hub id; None: there is none."""
+    rows = [entry for entry in CATALOGUE if entry.what == what]
+    named = [entry for entry in rows if entry.name == name.lower()]
+    by_id = [entry for entry in rows if what == "second backbone" and entry.source == name]
+    return next(iter((*named, *by_id)), None)
