@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,16 @@ def test_an_outlined_word_is_edited_undone_and_proposed_again(annotations: Annot
     opened.clear()
     with pytest.raises(InputError, match="no mask to outline"):
         opened.outline()
+
+
+def test_a_mask_that_was_changed_elsewhere_has_its_own_outline(annotations: AnnotationSet) -> None:
+    opened, _ = annotations.open_next(-1, "tab")
+    assert opened is not None
+    opened.outline()
+    record = annotations.accept(opened)
+    other = np.zeros(SIZE, bool)
+    other[10:20, 5:40] = True
+    annotations.store.put(replace(record, masks={**record.masks, "red": other}), record.version)
+    again = annotations.open(0, "tab")
+    assert np.array_equal(again.masks()["red"], other)
+    assert sorted((again.prompts.outlines or ())[0]) == [(4.5, 9.5), (4.5, 19.5), (39.5, 9.5), (39.5, 19.5)]

@@ -219,14 +219,10 @@ class AnnotationSet:
         """Frees the item of a tab that was closed."""
         self.claims.release(tab)
 
-    def next_to_review(self, after: str | None = None, *, again: bool = False) -> Record | None:
-        """The first accepted item after id `after` (in the order of the ids) that has no verdict; None at the end.
-
-        `again` includes items that have a verdict.
-        """
+    def next_to_review(self, after: str | None = None) -> Record | None:
+        """The first accepted item after id `after` (in the order of the ids) that has no verdict; None at the end."""
         for identifier, summary in sorted(self.store.summaries().items()):
-            waiting = summary.status == ACCEPTED and (again or summary.verdict is None)
-            if waiting and (after is None or identifier > after):
+            if summary.status == ACCEPTED and summary.verdict is None and (after is None or identifier > after):
                 return self.store.get(identifier)
         return None
 

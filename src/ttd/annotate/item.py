@@ -86,7 +86,12 @@ class OpenItem:
             if record.size == encoded.size:
                 for word in record.true:
                     drawn = record.masks.get(word, np.zeros(encoded.size, np.bool_))
-                    proposer.remember(encoded, word, state.prompts_of(word), drawn)
+                    prompts = state.prompts_of(word)
+                    if prompts.outlines is not None and (proposer.mask(encoded, word, prompts) != drawn).any():
+                        # The mask was changed in another tool: its outlines are those of the new one.
+                        prompts = prompts.with_outlines(traced(drawn))
+                        state = state.with_prompts(word, prompts)
+                    proposer.remember(encoded, word, prompts, drawn)
         version = record.version if record else 0
         tokens = split_words(content.caption)
         drafted = _from_draft(draft, version, {token.text.lower() for token in tokens})

@@ -17,8 +17,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -73,21 +73,6 @@ class ExportFailed(InputError):
         self.record = record
 
 
-@dataclass(frozen=True)
-class RecordSummary:
-    """A record without its masks and prompts."""
-
-    version: int
-    status: str
-    verdict: str | None
-    finished: bool
-
-    @classmethod
-    def of(cls, record: Record) -> RecordSummary:
-        """The summary of a record."""
-        return cls(record.version, record.status, record.verdict, record.finished)
-
-
 class AnnotationStore:
     """The records of one set.
 
@@ -115,8 +100,8 @@ class AnnotationStore:
             raise InputError(
                 f"{root} cannot hold annotations ({(error.strerror or 'error').lower()}): choose another folder"
             ) from None
-        self._cached: dict[str, tuple[tuple[int, int, int], RecordSummary]] = {}
-        with self._locked():
+        self._cached: dict[str, tuple[tuple[int, int, int], Record]] = {}
+        with self.locked():
             _remove_leftovers(self.root)
 
     @property
@@ -152,7 +137,7 @@ class AnnotationStore:
             ExportFailed: the record is on disk, the files exported from it are not.
             OSError: the record could not be written; the item is unchanged.
         """
-        with self._locked():
+        with self.locked():
             newest = self.get(record.id)
             if newest is not None and newest.version != base_version:
                 raise RecordChanged(newest)
@@ -172,7 +157,7 @@ class AnnotationStore:
 
     def remove(self, identifier: str, base_version: int) -> None:
         """Removes a record and what was exported from it; raises `RecordChanged` as `put`."""
-        with self._locked():
+        with self.locked():
             newest = self.get(identifier)
             if newest is None:
                 return
@@ -183,9 +168,9 @@ class AnnotationStore:
                 self._export(replace(newest, status=SKIPPED, verdict=None))
             self._record(identifier).unlink()
 
-    def summaries(self) -> dict[str, RecordSummary]:
-        """All records without masks, by id. Only files that changed since the last call are read again."""
-        known: dict[str, tuple[tuple[int, int, int], RecordSummary]] = {}
+    def summaries(self) -> dict[str, Record]:
+        """All records without masks and prompts, by id. Only files that changed since the last call are read again."""
+        known: dict[str, tuple[tuple[int, int, int], Record]] = {}
         for entry in self._entries():
             stat = entry.stat(follow_symlinks=False)
             # Every change makes a new file; only a reused inode with the same time and size would go unnoticed.
@@ -195,7 +180,7 @@ class AnnotationStore:
             if before is not None and before[0] == stamp:
                 known[identifier] = before
             elif (record := self.get(identifier)) is not None:
-                known[identifier] = (stamp, RecordSummary.of(record))
+                known[identifier] = (stamp, replace(record, masks={}, prompts={}))
         self._cached = known
         return {identifier: summary for identifier, (_, summary) in known.items()}
 
@@ -204,10 +189,6 @@ class AnnotationStore:
         for identifier in sorted(entry.name[: -len(".json")] for entry in self._entries()):
             if (record := self.get(identifier)) is not None:
                 yield record
-
-    def locked(self) -> AbstractContextManager[None]:
-        """A block in which no other thread or process writes to the set."""
-        return self._locked()
 
     def save_draft(self, identifier: str, content: dict[str, Any]) -> None:
         """Writes what was clicked so far; the last draft replaces earlier ones."""
@@ -238,7 +219,8 @@ class AnnotationStore:
             return [entry for entry in entries if entry.name.endswith(".json") and not entry.name.startswith(".")]
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """A block in which no other thread or process writes to the set."""
         lock = FileLock(inside(self.root, "annotations", "lock"))
         try:
             lock.acquire(timeout=_LOCK_SECONDS)
