@@ -23,10 +23,9 @@ from ttd.cli.data_options import (
     write_record,
 )
 from ttd.cli.engine import EngineChoice, engine_options
-from ttd.cli.negatives import SelectionChoice, selection_options
 from ttd.cli.options import SIZE_OPTION, ModelChoice, optional_model_options, protocol_option
 from ttd.cli.output import printable, run_folder
-from ttd.cli.tagger_options import TaggerChoice, tagger_options
+from ttd.cli.word_options import SelectionChoice, TaggerChoice, selection_options, tagger_options
 from ttd.errors import InputError
 from ttd.registry import SCORES, TABLE_FORMS
 from ttd.runs.results_file import json_line

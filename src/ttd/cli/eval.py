@@ -19,7 +19,7 @@ from ttd.cli.options import (
     start_logging,
 )
 from ttd.cli.output import print_skipped, printable, run_folder, table, writable_folder
-from ttd.cli.tagger_options import TaggerChoice, tagger_options
+from ttd.cli.word_options import TaggerChoice, tagger_options
 from ttd.registry import DATASETS, RULES, SCORES
 from ttd.runs.results_file import json_line
 from ttd.taggers import TAGGERS
