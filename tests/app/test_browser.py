@@ -342,23 +342,6 @@ def test_traversal_from_the_browser(tab: Visit, address: str) -> None:
     tab.complaints.clear()  # the browser reports each refusal
 
 
-def test_a_password_is_asked_for_and_lets_in(opened: Browser, adapter: Path) -> None:
-    from tests.app.visitor import free_port
-    from ttd.app.access import Access
-    from ttd.app.server import page
-
-    with page(new_pool(adapter), Access("127.0.0.1", free_port(), "anna", "correct horse")) as where:
-        seen = visit(opened, where)
-        seen.page.locator("input[type=password]").wait_for()
-        assert seen.page.locator("#ttd-viewer").count() == 0
-        seen.page.locator("input:not([type=password])").first.fill("anna")
-        seen.page.locator("input[type=password]").fill("correct horse")
-        seen.page.get_by_role("button").first.click()
-        seen.page.locator("#ttd-maps img").first.wait_for()
-        assert seen.elsewhere() == []
-        seen.page.close()
-
-
 def test_a_slow_browser_shows_that_it_works_and_no_key_of_a_translation(opened: Browser, address: str) -> None:
     for language in ("en-US", "de-DE"):
         context = opened.new_context(locale=language)
@@ -385,3 +368,20 @@ def test_a_slow_browser_shows_that_it_works_and_no_key_of_a_translation(opened: 
         assert any("Answered in" in text for text in seen)
         assert [text for text in seen if re.search(r"\b[a-z_]+\.[a-z_]+\b", text)] == []
         context.close()
+
+
+def test_a_password_is_asked_for_and_lets_in(opened: Browser, adapter: Path) -> None:
+    from tests.app.visitor import free_port
+    from ttd.app.access import Access
+    from ttd.app.server import page
+
+    with page(new_pool(adapter), Access("127.0.0.1", free_port(), "anna", "correct horse")) as where:
+        seen = visit(opened, where)
+        seen.page.locator("input[type=password]").wait_for()
+        assert seen.page.locator("#ttd-viewer").count() == 0
+        seen.page.locator("input:not([type=password])").first.fill("anna")
+        seen.page.locator("input[type=password]").fill("correct horse")
+        seen.page.get_by_role("button").first.click()
+        seen.page.locator("#ttd-maps img").first.wait_for()
+        assert seen.elsewhere() == []
+        seen.page.close()
