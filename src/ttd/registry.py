@@ -163,7 +163,12 @@ METHODS: Registry[Any] = Registry(
 REFINERS: Registry[Any] = Registry(
     "refinement",
     "ttd.refiners",
-    {"pamr": "ttd.refine.pamr", "crf": "ttd.refine.crf", "sam": "ttd.refine.sam"},
+    {
+        "pamr": "ttd.refine.pamr",
+        "crf": "ttd.refine.crf",
+        "sam": "ttd.refine.sam",
+        "sam-points": "ttd.refine.sam_points",
+    },
     special=("none", "auto"),
 )
 LOSS_TERMS: Registry[Any] = Registry(

@@ -26,6 +26,8 @@ def smaller(arguments: list[str]) -> list[str]:
             words += ["--brief"] if "--run" in words else ["--brief", "--seeds", "1", "--run", "paper-raw.values"]
         case ["experiments.report", *_] if "--count" not in words:
             words += ["--count", str(SCENES)]
+        case ["experiments.methods", *_] if "--table" in words:
+            words[words.index("--count") + 1] = "4"
         case ["demo", *_] if "--scenes" not in words:
             words += ["--scenes", "2"]
         case ["train", *_] if _value(words, "--config").startswith("scenes") and not _names_steps(words):

@@ -70,7 +70,7 @@ class PageChoices:
     def refinements(self) -> list[str]:
         """The refinements that are installed here."""
         crf = ["crf"] if find_spec("pydensecrf") is not None else []
-        sam = ["sam"] if self.sam_model else []
+        sam = ["sam", "sam-points"] if self.sam_model else []
         return ["none", "pamr", *crf, *sam]
 
     @property

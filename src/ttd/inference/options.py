@@ -51,12 +51,12 @@ class Options:
             Surgery's are.
         area_threshold: classes that win at most this share of an image's pixels (those of words for the background not
             counted) lose them to the next best; None: none do.
-        refine: "none", "pamr", "crf", "sam" or a registered refiner's name; "auto": the encoder's own (PAMR for
-            TCL, none elsewhere).
+        refine: "none", "pamr", "crf", "sam", "sam-points" or a registered refiner's name; "auto": the encoder's own
+            (PAMR for TCL, none elsewhere).
         pamr_steps, pamr_dilations: PAMR's rounds and distances in pixels.
         pamr_grid: "quarter" of the resolution at which the encoder sees the image, as in TCL, or "image", its own size,
             as others do with cosines.
-        sam_model: SAM-HQ's short name, hub id or folder for `refine="sam"`; None: "sam-hq".
+        sam_model: SAM-HQ's short name, hub id or folder for `refine="sam"` and "sam-points"; None: "sam-hq".
         clip_weight: TCL's k, the weight of the frozen CLIP branch in its maps.
         stop_words: leave stop words and punctuation out when tagging.
 

@@ -57,10 +57,12 @@ def points(sim: Tensor, size: tuple[int, int], threshold: float = 0.8) -> tuple[
         threshold: on the map from 0 (lowest) to 1 (highest).
 
     Returns:
-        Points int64 `[2*n,2]` (x, y), and their labels int64 `[2*n]`: 1 for the n highest, then 0 for the n lowest.
+        Points int64 `[2*n,2]` (x, y), and their labels int64 `[2*n]`: 1 for the n highest, then 0 for the n lowest;
+        none of a map that is the same everywhere.
     """
     height, width = sim.shape
-    small = interpolate(sim[None, None], (height // 2, width // 2), mode="bilinear", align_corners=False)[0, 0]
+    size_of_small = (max(1, height // 2), max(1, width // 2))
+    small = interpolate(sim[None, None], size_of_small, mode="bilinear", align_corners=False)[0, 0]
     values = (small - small.min()) / (small.max() - small.min())
     order = values.flatten().sort().indices
     count = min(int((values >= threshold).sum()), values.numel() // 2)
