@@ -42,6 +42,9 @@ class FakeModel:
         self.seen = 0
         self.notice_of_all: str | None = None
 
+    def forget_texts(self) -> None:
+        """It remembers none."""
+
     def encode(self, image: Image.Image, options: Options | None = None) -> Image.Image:
         self.calls.append(("encode", 1, given(options)))
         return image

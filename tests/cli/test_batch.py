@@ -100,7 +100,7 @@ def test_ranks_do_every_nth_image_and_the_last_one_merges(
         assert done[-1].exit_code == 0, done[-1].stderr  # torchrun would end the others
     assert "Process 0 of 2 is done; the one that ends last merges the results." in done[0].stderr
     assert f"2 of 3 images written to {results}" in done[0].stderr + done[1].stderr
-    assert [record["id"] for record in records(results)] == ["a.png", "sub/d.png", "b.png", "c.png"]
+    assert [record["id"] for record in records(results)] == ["a.png", "b.png", "c.png", "sub/d.png"]
     assert not list(folder.rglob("*-of-*"))
 
     monkeypatch.setenv("RANK", "0")

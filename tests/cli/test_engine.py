@@ -18,7 +18,7 @@ from tests.cli.conftest import invoke, one_sentence
         (("--engine", "ray", "--ray-workers", "0"), None, "0 is not in the range"),
     ],
 )
-@pytest.mark.parametrize("command", [("prune",), ("data", "tag")])
+@pytest.mark.parametrize("command", [("prune",), ("data", "tag"), ("tag",), ("eval", "tagmask", "--data")])
 def test_an_engine_that_does_not_fit_is_one_sentence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

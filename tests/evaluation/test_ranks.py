@@ -122,7 +122,7 @@ def test_scores_of_a_real_model_do_not_depend_on_who_measured_what(
             ranks = Ranks(rank, world)
             with RunRecords(folder, ranks).open({}) as store:
                 models.append(ttd.load("mini"))
-                run(models[-1], benchmark, store, ranks=ranks)
+                run(models[-1], benchmark, store, executor=ranks)
         return list(RunRecords(folder).records([sample.id for sample in benchmark.samples]))
 
     two, one = measured(tmp_path / "two", 2), measured(tmp_path / "one", 1)

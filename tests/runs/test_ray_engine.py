@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -13,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import invoke
-from tests.data.samples import write_colour_shards
+from tests.data.samples import caption, image, write_colour_shards
 from tests.extras import needs
 from ttd.errors import InputError
 from ttd.runs import Prepared
 from ttd.runs.ray_engine import MOST_TRIES, RayExecutor
+from ttd.scenes import Scenes
+from ttd.scenes.write import write_tagmask
 
 ray = needs("ray", "ray")
 cluster_utils = needs("ray", "ray.cluster_utils")
@@ -168,6 +171,44 @@ def test_a_job_gives_the_same_bytes_with_every_engine(
     tables = everything(tmp_path / "local")
     assert sum(len(pq.read_table(tmp_path / "local" / name)) for name in tables) >= 14
     assert everything(tmp_path / "ray") == everything(tmp_path / "torchrun") == tables
+
+
+def test_images_and_items_are_measured_alike_with_every_engine(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ttd.cli import batch
+    from ttd.evaluation import runner
+
+    monkeypatch.setattr(batch, "_BLOCK", 4)
+    monkeypatch.setattr(runner, "SENT", 2)
+    write_tagmask(Scenes("test"), 5, tmp_path / "set")
+    (tmp_path / "photos").mkdir()
+    for number in range(9):
+        (tmp_path / f"photos/{number}.png").write_bytes(image(number, 64))
+        (tmp_path / f"photos/{number}.txt").write_text(caption(number))
+    (tmp_path / "photos/3.png").write_bytes(b"no image")
+    commands = {
+        "tag": ("tag", tmp_path / "photos", "--batch", 2),
+        "drawn": ("tag", tmp_path / "photos", "--size", 64),
+        "eval": ("eval", "tagmask", "--data", tmp_path / "set", "--images", 0),
+    }
+    for name, command in commands.items():
+        for engine in ("local", "ray"):
+            out = tmp_path / engine / (f"{name}.jsonl" if name == "tag" else name)
+            done = invoke(*command, "--model", "mini", "--out", out, "--engine", engine)
+            assert done.exit_code == int(name != "eval"), done.output
+            assert ("3.png" in done.stderr) == (name != "eval")
+    local, other = tmp_path / "local", tmp_path / "ray"
+    for name in ("tag.jsonl", "eval/results.json", "drawn/results.jsonl"):
+        there, here = (folder.joinpath(name).read_text().replace(str(folder), "") for folder in (local, other))
+        if name.startswith("eval"):
+            assert json.loads(there)["numbers"] == json.loads(here)["numbers"]
+        else:
+            assert there == here
+            assert len(there.splitlines()) == 8
+    drawn = [sorted(path.name for path in (folder / "drawn/images").iterdir()) for folder in (local, other)]
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 24
 
 
 def test_a_job_that_ray_began_is_ended_without_it_and_the_other_way_round(cluster: Any, tmp_path: Path) -> None:

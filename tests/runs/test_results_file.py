@@ -78,13 +78,13 @@ def test_ranks_of_one_of_several_runs_in_a_folder_become_its_one_file(tmp_path: 
         first.append({"id": "a", "text": "é\udcff"})
     assert parts[1].end(ids, [("d", "broken")]) is None
     assert parts[0].end(ids, []) == [("d", "broken")]
-    parts[0].merge()
+    parts[0].merge(ids)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("words-2.jsonl", "words-2.run.json", "words.jsonl", "words.run.json"),
     ]
     lines = [json.loads(line) for line in (tmp_path / "words.jsonl").read_text("utf-8").splitlines()]
-    assert [line["id"] for line in lines] == ["c", "old", "a", "b"]
-    assert lines[2]["text"] == "é\udcff"
+    assert [line["id"] for line in lines] == ["a", "b", "c", "old"]
+    assert lines[0]["text"] == "é\udcff"
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:

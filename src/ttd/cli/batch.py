@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ttd.cli.engine import DEFAULT, EngineChoice
 from ttd.cli.options import Settings, clean_text
 from ttd.cli.output import Place, printable, say, write_files
 from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
-from ttd.runs import Ranks, Skipped, each_item
+from ttd.runs import Executor, Ranks, Skipped, each_item
 from ttd.runs.results_file import ResultsFile, RunRecords, json_line
 
 if TYPE_CHECKING:
@@ -106,16 +107,22 @@ def shortened(texts: Sequence[str], most: int = 8, length: int = 40) -> str:
     return ", ".join(shown) + more
 
 
+_BLOCK = 32  # images of a unit that another process does
 MOST_LISTED = 50  # unreadable images named at the end
 
 
 def run_job(
-    job: Job, settings: Settings, source: ImageSelection, caption: str | None = None, tags: Sequence[str] = ()
+    job: Job,
+    settings: Settings,
+    source: ImageSelection,
+    caption: str | None = None,
+    tags: Sequence[str] = (),
+    engine: EngineChoice = DEFAULT,
 ) -> int:
     """Answers for `source`; gives the exit code: 0, or 1 where some of many images were skipped."""
     caption = clean_text(caption) if caption is not None else None
     if not source.is_one:
-        return _run_many(job, settings, source, caption, tuple(tags))
+        return _run_many(job, settings, source, caption, tuple(tags), engine.open())
     _run_one(job, settings, source.one(caption, tuple(tags)))
     return 0
 
@@ -157,14 +164,21 @@ def _say_time(job: Job, settings: Settings, model: TTD, image: Image.Image, imag
         say(line, err=True)
 
 
-def _run_many(job: Job, settings: Settings, source: ImageSelection, caption: str | None, tags: tuple[str, ...]) -> int:
+def _run_many(
+    job: Job,
+    settings: Settings,
+    source: ImageSelection,
+    caption: str | None,
+    tags: tuple[str, ...],
+    executor: Executor,
+) -> int:
     items = source.many(caption, tags, settings.out)
     _check_any(job, items)
     job = job.over(items)
-    ranks = Ranks.here()
+    ranks = executor.ranks
     if not settings.out:
         items = [items[number] for number in ranks.mine(len(items))]
-        return _exit_code(_Many(job, settings, source, None, None).run(items, len(items)), ranks)
+        return _exit_code(_Many(job, settings, source, None, None, executor).run(items, len(items)), ranks)
     place = Place.for_many(settings.out, ranks)
     question = {
         "command": job.name,
@@ -178,13 +192,14 @@ def _run_many(job: Job, settings: Settings, source: ImageSelection, caption: str
         left, mine = records.left(ids)
         if len(left) < mine:
             click.echo(f"{mine - len(left)} of {mine} images were done before.", err=True)
-        skipped = _Many(job, settings, source, place, results).run([items[n] for n in left], mine) if left else []
+        many = _Many(job, settings, source, place, results, executor)
+        skipped = many.run([items[n] for n in left], mine) if left else []
     if records.end(ids, skipped) is None:
         click.echo(
             f"Process {ranks.rank} of {ranks.world} is done; the one that ends last merges the results.", err=True
         )
     else:
-        records.merge()
+        records.merge(ids, mixed=not isinstance(executor, Ranks))
     return _exit_code(skipped, ranks)
 
 
@@ -203,16 +218,93 @@ def _check_any(job: Job, items: Sequence[ImageItem]) -> None:
     raise InputError(reason if len(items) == 1 else f"None of the {len(items)} images can be used. {reason}")
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What is left of an `Answer` when its files are written."""
+
+    record: dict[str, Any]
+    brief: str
+    notes: tuple[str, ...]
+    notice: str | None
+
+
+class _Answering:
+    """Answers for the items of a run, here or in another process, which loads the model for itself.
+
+    Args:
+        job, settings: of the command.
+        place: where each item's images are drawn; None: none are.
+        items: of which each process is told the numbers.
+    """
+
+    def __init__(self, job: Job, settings: Settings, place: Place | None, items: Sequence[ImageItem]) -> None:
+        self.items = items
+        self._job, self._settings, self._place = job, settings, place
+        self._at_once = settings.batch if place is None else 1
+        self.block = -(-_BLOCK // self._at_once) * self._at_once
+        self._model: TTD | None = None
+        self._begun: int | None = None
+
+    def __call__(self, numbers: Sequence[int]) -> list[tuple[int, _Done | TTDError]]:
+        """What becomes of a block of items."""
+        return list(self.stream(numbers))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_model": None, "_begun": None}
+
+    def stream(self, numbers: Sequence[int]) -> Iterator[tuple[int, _Done | TTDError]]:
+        """What becomes of items, in order; the next ones are read meanwhile."""
+        if self._model is None:
+            self._model = self._settings.load()
+        for number, answer in each_item(numbers, self._read, self._answers, self._at_once, TTDError, ahead=1):
+            yield number, answer if isinstance(answer, TTDError) else self._finished(self.items[number], answer)
+
+    def _read(self, number: int) -> Image.Image:
+        self._job.check(self.items[number])  # what lacks a caption is not even decoded
+        return self.items[number].read()
+
+    def _answers(self, numbers: Sequence[int], images: Sequence[Image.Image]) -> Sequence[Answer | TTDError]:
+        """Of a batch; where it fails, one by one, so that only the item at fault is skipped."""
+        model = self._model
+        assert model is not None
+        if self._begun is None:
+            _say_time(self._job, self._settings, model, images[0], len(self.items))
+        if self._begun != numbers[0] // self.block:  # so that no last digit depends on who did the blocks before
+            self._begun = numbers[0] // self.block
+            model.forget_texts()
+        batch = [self.items[number] for number in numbers]
+        try:
+            return noticed(model, images, self._job.answers(model, images, batch, draw=self._place is not None))
+        except InputError as error:
+            if len(batch) == 1:
+                return [error]
+            return [self._answers([number], [image])[0] for number, image in zip(numbers, images, strict=True)]
+
+    def _finished(self, item: ImageItem, answer: Answer) -> _Done:
+        record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self._settings.model}
+        record |= {**answer.record, "notice": answer.notice}
+        if self._place is not None:
+            record["files"] = write_files(answer.images, answer.data, self._place.for_item(item.id))
+        return _Done(record, answer.brief, answer.notes, answer.notice)
+
+
 class _Many:
     """One run over many images."""
 
     def __init__(
-        self, job: Job, settings: Settings, source: ImageSelection, place: Place | None, results: ResultsFile | None
+        self,
+        job: Job,
+        settings: Settings,
+        source: ImageSelection,
+        place: Place | None,
+        results: ResultsFile | None,
+        executor: Executor,
     ) -> None:
         self.job = job
         self.settings = settings
         self.place = place
         self.results = results
+        self.executor = executor
         self.draw = place is not None and place.folder is not None
         self.skipped: list[Skipped] = []
         self.finished = 0
@@ -223,53 +315,38 @@ class _Many:
         """Goes through the items; says at the end what was skipped, also when it is interrupted."""
         from tqdm import tqdm
 
-        model = self.settings.load()
-        said = False
-
-        def answers(batch: Sequence[ImageItem], images: Sequence[Image.Image]) -> Sequence[Answer | TTDError]:
-            """Of a batch; where it fails, one by one, so that only the item at fault is skipped."""
-            nonlocal said
-            if not said:
-                said = True
-                _say_time(self.job, self.settings, model, images[0], len(items))
-            try:
-                return noticed(model, images, self.job.answers(model, images, batch, draw=self.draw))
-            except InputError as error:
-                if len(batch) == 1:
-                    return [error]
-                return [answers([item], [image])[0] for item, image in zip(batch, images, strict=True)]
-
+        work = _Answering(self.job, self.settings, self.place if self.draw else None, items)
         bar = tqdm(total=total, initial=total - len(items), unit="image", disable=None, file=sys.stderr)
         try:
             with bar:
-                at_once = 1 if self.draw else self.settings.batch
-                for item, answer in each_item(items, self._read, answers, at_once, TTDError, ahead=1):
-                    if isinstance(answer, TTDError):
-                        self.skipped.append((item.id, str(answer)))
+                for number, done in self._done(work):
+                    if isinstance(done, TTDError):
+                        self.skipped.append((items[number].id, str(done)))
                     else:
-                        self._keep(item, answer)
+                        self._keep(items[number], done)
                     bar.update()
         finally:
             self._report(len(items))
         return self.skipped
 
-    def _read(self, item: ImageItem) -> Image.Image:
-        self.job.check(item)  # what lacks a caption is not even decoded
-        return item.read()
+    def _done(self, work: _Answering) -> Iterator[tuple[int, _Done | TTDError]]:
+        if isinstance(self.executor, Ranks):
+            yield from work.stream(range(len(work.items)))
+            return
+        starts = range(0, len(work.items), work.block)
+        units = [range(start, min(start + work.block, len(work.items))) for start in starts]
+        for _, done in self.executor.map(work, units):
+            yield from done
 
-    def _keep(self, item: ImageItem, answer: Answer) -> None:
-        record: dict[str, Any] = {"id": item.id, "image": str(item.image), "model": self.settings.model}
-        record |= {**answer.record, "notice": answer.notice}
-        self.foreign += [] if answer.notice is None else [answer.notice]
-        if self.place and self.draw:
-            record["files"] = write_files(answer.images, answer.data, self.place.for_item(item.id))
+    def _keep(self, item: ImageItem, done: _Done) -> None:
+        self.foreign += [] if done.notice is None else [done.notice]
         if self.results:
-            self.results.append(record)
+            self.results.append(done.record)
         if self.settings.as_json:
-            say(json_line(record))
+            say(json_line(done.record))
         elif not self.results:
-            say(printable(f"{item.id}: {answer.brief}"))
-        for note in answer.notes:
+            say(printable(f"{item.id}: {done.brief}"))
+        for note in done.notes:
             say(printable(f"{item.id}: {note}"), err=True)
         if self.more_captions is not None and not item.tags and len(item.captions) > 1:
             self.more_captions += 1

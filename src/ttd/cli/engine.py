@@ -57,6 +57,7 @@ class EngineChoice:
         return RayExecutor(self.ray_cpus or 1, self.ray_gpus, self.ray_workers)
 
 
+DEFAULT = EngineChoice(None, None, None, None)
 _OPTIONS = (
     click.option("--engine", type=click.Choice(ENGINES), help="By default torchrun where that started it, else local."),
     click.option("--ray-cpus", type=click.FloatRange(0, min_open=True), metavar="N", help="Of each worker; 1."),

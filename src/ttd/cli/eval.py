@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ttd.cli.engine import EngineChoice, engine_options
 from ttd.cli.options import (
     ModelChoice,
     NameOf,
@@ -26,6 +27,7 @@ from ttd.taggers import TAGGERS
 
 if TYPE_CHECKING:
     from ttd.evaluation.benchmark import Benchmark
+    from ttd.evaluation.registry import Choices
     from ttd.evaluation.report.finished_run import FinishedRun
     from ttd.evaluation.report.tables import Table
     from ttd.model import TTD
@@ -109,6 +111,7 @@ _FIELDS = {
 }
 # Headings of the help, each with its options in order.
 SECTIONS = {
+    "Processes": ("--engine", "--ray-cpus", "--ray-gpus", "--ray-workers"),
     "Data and results": (
         *("--data", "--out", "--limit", "--allow-skips", "--images", "--cache", "--json", "--verbose", "--help"),
     ),
@@ -195,6 +198,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
     help="images.html shows so many of the best, median and worst items; 0: no page.",
 )
 @click.option("--cache", metavar="DIR", help="Keep images' features there: other thresholds need no encoder.")
+@engine_options
 @click.option("--out", required=True, metavar="DIR", help="For results.json, tables, measurements and images.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
@@ -208,6 +212,7 @@ def evaluate(
     as_json: bool,
     verbose: bool,
     words_by: TaggerChoice,
+    engine: EngineChoice,
     changes: ProtocolChanges,
     **chosen: Any,
 ) -> int:
@@ -218,6 +223,7 @@ def evaluate(
     ttd eval tagmask --data cc3m_for_evaluation --model tcl --adapter TTD --out runs/captions
     ttd eval folder --data mine --model mini --protocol default --out runs/mine
     torchrun --nproc-per-node 8 -m ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc
+    ttd eval voc --data VOCdevkit/VOC2012 --model tcl --out runs/voc --engine ray
 
     folder has images/, labels/ and classes.txt. Run the same command again after an
     interruption: what was measured is kept. Items that cannot be used are skipped and named, and the exit code is 1
@@ -225,25 +231,31 @@ def evaluate(
     """
     from ttd.evaluation.registry import open_benchmark
     from ttd.evaluation.runner import measure_into
-    from ttd.runs import Ranks
 
     start_logging(verbose)
     _refuse_others(name, chosen["part"])
-    ranks = Ranks.here()
+    executor = engine.open()
+    ranks = executor.ranks
     words_by.check(chosen["taggers"])
     choices = _choices({**chosen, "protocol": chosen["protocol"] or model.own_protocol}, words_by, changes)
     # Opened once before the model is loaded, so that a wrong path is answered at once.
     open_benchmark(name, Path(root), choices)
     folder = run_folder(Path(out), *ranks)
     cache = writable_folder(Path(chosen["cache"])) if chosen["cache"] else None
-    loaded = model.load()
-    if cache is not None:
-        loaded.keep_features(cache)
-    choices = replace(choices, protocol=chosen["protocol"] or loaded.encoder.default_protocol)
-    benchmark = open_benchmark(name, Path(root), choices, loaded.encoder)
+
+    def settled(loaded: TTD) -> Choices:
+        return replace(choices, protocol=chosen["protocol"] or loaded.encoder.default_protocol)
+
+    def opened() -> tuple[TTD, Benchmark]:
+        loaded = model.load()
+        if cache is not None:
+            loaded.keep_features(cache)
+        return loaded, open_benchmark(name, Path(root), settled(loaded), loaded.encoder)
+
+    loaded, benchmark = opened()
     done = measure_into(
-        folder, benchmark, loaded, {"name": model.model, **model.settings()}, choices.protocol,
-        choices=choices, limit=limit, ranks=ranks,
+        folder, benchmark, loaded, {"name": model.model, **model.settings()}, settled(loaded).protocol,
+        choices=settled(loaded), limit=limit, executor=executor, elsewhere=opened if engine.is_ray else None,
     )  # fmt: skip
     if done is None:
         click.echo(
@@ -276,7 +288,7 @@ def _refuse_others(name: str, part: str | None) -> None:
         raise InputError(f"{found[0]} says nothing about {about}: leave it out")
 
 
-def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolChanges) -> Any:
+def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolChanges) -> Choices:
     from ttd.evaluation.registry import Choices
 
     return Choices(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.batch import Answer, Job, run_job, text_notes
+from ttd.cli.engine import EngineChoice, engine_options
 from ttd.cli.options import ListCommand, Settings, shared_options, tag_list
 from ttd.cli.output import bar, padded, printable, terminal_width, width
 from ttd.cli.sources import ImageSelection, source_options
@@ -49,7 +50,9 @@ MAP_PIXELS = 50_000_000  # of heatmaps that are held at once, 200 MB
 )
 @selection_options
 @shared_options
+@engine_options
 def tag(
+    engine: EngineChoice,
     settings: Settings,
     selection: SelectionChoice,
     source: ImageSelection,
@@ -74,7 +77,7 @@ def tag(
     With --selection negatives a word counts when its score exceeds that percentile of the scores of words which
     were not said of the image.
     """
-    return run_job(TagJob(settings, selection, score, stop_words), settings, source, caption or for_all, tags)
+    return run_job(TagJob(settings, selection, score, stop_words), settings, source, caption or for_all, tags, engine)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ttd.files import whole_file
 from ttd.files.documents import read_json
 from ttd.files.schema import mapping
 from ttd.images import read_image
-from ttd.runs import ALONE, Ranks, Skipped, each_item
+from ttd.runs import ALONE, Executor, Prepared, Skipped, each_item
 from ttd.runs.results_file import REMEASURE, ResultsFile, RunRecords
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 
 PREPARED = 64  # items that a benchmark may prepare together
+SENT = 16  # items of a unit that another process measures
+
+
+Opening = Callable[[], "tuple[TTD, Benchmark]"]  # what another process opens for itself
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,13 @@ class Outcome:
 
 
 def run(
-    model: TTD, benchmark: Benchmark, store: ResultsFile, limit: int | None = None, *, ranks: Ranks = ALONE
+    model: TTD,
+    benchmark: Benchmark,
+    store: ResultsFile,
+    limit: int | None = None,
+    *,
+    executor: Executor = ALONE,
+    elsewhere: Opening | None = None,
 ) -> Outcome | None:
     """Measures this process's items that no process has measured yet, then adds up all measurements.
 
@@ -101,7 +111,8 @@ def run(
         benchmark: what it is asked about.
         store: from an earlier, interrupted run with the same settings, or empty; its folder holds the others'.
         limit: only this many items, the first ones.
-        ranks: which of how many processes this is.
+        executor: which of how many processes this is; or where other processes measure, with `elsewhere`.
+        elsewhere: opens model and benchmark there; None: this process measures.
 
     Returns:
         the end of the run; None where another process is still at work: the one that ends last adds up.
@@ -110,15 +121,19 @@ def run(
         InputError: no item could be used.
     """
     ids = [sample.id for sample in benchmark.samples[:limit]]
+    ranks = executor.ranks
     records = RunRecords(store.path.parent, ranks)
     left, mine = records.left(ids)
     skipped: list[Skipped] = []
-    if left and not ranks.rank:
+    if left and not ranks.rank and elsewhere is None:
         _say_time(model, benchmark, left)
     with tqdm(
         total=mine, initial=mine - len(left), desc=benchmark.name, disable=True if ranks.rank else None, file=sys.stderr
     ) as bar:
-        for number, found in _measured(model, benchmark, left):
+        measured_now = (
+            _measured(model, benchmark, left) if elsewhere is None else _measured_elsewhere(executor, elsewhere, left)
+        )
+        for number, found in measured_now:
             if isinstance(found, InputError):
                 skipped.append((ids[number], str(found)))
             else:
@@ -164,6 +179,20 @@ def _measured(model: TTD, benchmark: Benchmark, numbers: Sequence[int]) -> Itera
                 yield error
 
     return each_item(numbers, int, measure, PREPARED, InputError)
+
+
+def _measured_elsewhere(
+    executor: Executor, elsewhere: Opening, numbers: Sequence[int]
+) -> Iterator[tuple[int, Record | InputError]]:
+    """As `_measured`, as units are done."""
+
+    def prepare() -> Callable[[Sequence[int]], list[tuple[int, Record | InputError]]]:
+        model, benchmark = elsewhere()
+        return lambda unit: list(_measured(model, benchmark, unit))
+
+    units = [numbers[start : start + SENT] for start in range(0, len(numbers), SENT)]
+    for _, found in executor.map(Prepared(prepare), units):
+        yield from found
 
 
 def add(tally: Tally, record: dict[str, Any], folder: Path) -> None:
@@ -219,7 +248,8 @@ def measure_into(
     *,
     choices: Choices | None = None,
     limit: int | None = None,
-    ranks: Ranks = ALONE,
+    executor: Executor = ALONE,
+    elsewhere: Opening | None = None,
 ) -> FinishedRun | None:
     """Measures what is not measured yet, and writes `results.json`, tables and the plot of all thresholds.
 
@@ -230,7 +260,7 @@ def measure_into(
         protocol: its name.
         choices: of the user, so that the run can be opened again; None: it is not.
         limit: only so many items, the first ones.
-        ranks: which of how many processes this is.
+        executor, elsewhere: as for `run`.
 
     Returns:
         the run; None where another process is still at work, and will write it.
@@ -248,8 +278,8 @@ def measure_into(
         "options": {task: asdict(options) for task, options in benchmark.options.items()},
         "task": benchmark.settings(),
     }
-    with RunRecords(folder, ranks).open(settings) as store:
-        outcome = run(model, benchmark, store, limit, ranks=ranks)
+    with RunRecords(folder, executor.ranks).open(settings) as store:
+        outcome = run(model, benchmark, store, limit, executor=executor, elsewhere=elsewhere)
     if outcome is None:
         return None
     notes = [sample_note(benchmark.name, outcome.measured, benchmark.settings()), _domain_note(model, benchmark)]

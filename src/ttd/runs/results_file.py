@@ -214,13 +214,18 @@ class RunRecords:
             for stream in streams.values():
                 stream.close()
 
-    def merge(self) -> None:
-        """Put the records of all files into the one of a process that is alone."""
+    def merge(self, ids: Sequence[str], *, mixed: bool = False) -> None:
+        """Put the records of all files into that of a process that is alone, in the order of `ids`, others behind.
+
+        One file alone stays as it is, unless its records are `mixed`: written as they were done, in no order.
+        """
         parts = [path for path in self._files() if path != self.whole]
-        if not parts:
+        if not parts and not mixed:
             return
+        lines, wanted = self._lines(), set(ids)
+        order = [*(name for name in ids if name in lines), *(name for name in lines if name not in wanted)]
         with whole_file(self.whole) as part, part.open("w", encoding="utf-8") as stream:
-            stream.writelines(f"{json_line(record)}\n" for record in self.records(self._lines()))
+            stream.writelines(f"{json_line(record)}\n" for record in self.records(order))
         for path in parts:
             path.unlink()
 
