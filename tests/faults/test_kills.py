@@ -72,7 +72,7 @@ JOBS = {
         differs=("log.jsonl", ".ckpt"),
     ),
     "train_mini": JobThatGoesOn(
-        "--brief --out out --threads 1", program="experiments.train_mini", differs=("log.jsonl", ".pt")
+        "--brief --out out --threads 1", program="experiments.train_mini", differs=("log.jsonl", ".ckpt")
     ),
 }
 
