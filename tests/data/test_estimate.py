@@ -15,7 +15,9 @@ from ttd.data.estimate import duration, encoding_line, estimate, megabytes
 from ttd.data.shard_jobs import ShardJob, ShardNotes
 from ttd.data.sources import BadSample, PairSource
 from ttd.data.tables import SCORES
+from ttd.errors import InputError
 from ttd.inference.options import Options
+from ttd.inference.views import encoding_time
 
 
 class Clocked(ShardJob):
@@ -89,3 +91,10 @@ def test_what_many_windows_take_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert said is not None
     assert "640 x 480 pixels is encoded in 48 windows (40 + 8 in its scales, half of them mirrored)" in said
     assert "about 2 s, 4 min 10 s for 100 images" in said
+
+
+def test_an_image_that_cannot_be_encoded_is_left_to_its_answer() -> None:
+    tiny = Options(size=32, window=3, stride=1, resize="opencv")  # a window smaller than a patch
+    with pytest.raises(InputError, match="does not fill a patch"):
+        encoding_time((32, 32), ColourEncoder(), tiny)
+    assert encoding_line(ColourEncoder(), (32, 32), tiny, 1000) is None

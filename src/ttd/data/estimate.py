@@ -16,7 +16,7 @@ from ttd.data.bad_samples import BadSample
 from ttd.data.shard_jobs import ShardJob, ShardNotes
 from ttd.data.sources import PairSource
 from ttd.encoders.base import Encoder
-from ttd.errors import InputError
+from ttd.errors import InputError, TTDError
 from ttd.inference.options import Options
 from ttd.inference.views import encoding_time
 
@@ -117,7 +117,10 @@ def encoding_line(encoder: Encoder, shape: tuple[int, int], options: Options, im
         options: how they are looked at.
         images: how many.
     """
-    windows, seconds = encoding_time(shape, encoder, options)
+    try:
+        windows, seconds = encoding_time(shape, encoder, options)
+    except TTDError:  # of an image that cannot be encoded the answer says why
+        return None
     if seconds * images < LONG:
         return None
     scales = " + ".join(map(str, windows))
