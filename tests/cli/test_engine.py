@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import invoke, one_sentence
+from tests.extras import needs
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,13 @@ def test_an_engine_that_does_not_fit_is_one_sentence(
     done = invoke(*command, tmp_path, "--model", "mini", "--out", tmp_path / "out", *options)
     assert said in one_sentence(done)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("ray", "ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    done = invoke("prune", tmp_path, "--model", "mini", "--out", tmp_path / "out", "--engine", "ray")
+    assert "there is no Ray cluster at 127.0.0.1:1" in one_sentence(done)
 
 
 def test_a_missing_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

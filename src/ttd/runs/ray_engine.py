@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ class RayExecutor:
         except ImportError:
             raise missing_extra("ray", "--engine ray needs Ray") from None
         if not ray.is_initialized():
+            _check_answers(os.environ.get("RAY_ADDRESS", ""))
             try:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             except (ConnectionError, RuntimeError, ValueError) as error:
@@ -143,6 +145,19 @@ class RayExecutor:
             parts = [there.get(name, 0) // each for name, each in (("CPU", self.cpus), ("GPU", self.gpus)) if each]
             rooms += int(min(parts))
         return max(1, rooms)
+
+
+def _check_answers(address: str) -> None:
+    """Raises `InputError` where nothing listens at `HOST:PORT`, which Ray itself looks for during minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), 10).close()
+        except OSError as error:
+            raise InputError(
+                f"there is no Ray cluster at {address} ({error.strerror or error}): check RAY_ADDRESS, or start one "
+                "with ray start --head"
+            ) from None
 
 
 class _Worker:
