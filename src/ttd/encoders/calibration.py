@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttd.errors import InputError, ModelError
+from ttd.files.schema import finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ ENTRY = "calibration"  # of a card or side file
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and finite(value)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ttd.encoders.loading.tokenizers import token_ids
+
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
 
@@ -80,7 +82,7 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any] | None:
     return {
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
         "end": tokenizer.eos_token_id,
-        "ids": tokenizer(_PROBES, truncation=False, padding=False, verbose=False)["input_ids"],
+        "ids": token_ids(tokenizer, _PROBES),
     }
 
 

@@ -68,7 +68,7 @@ def count(value: Any) -> None:
 
 def number(value: Any) -> None:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not finite(value):
         raise Misfit("is not a number")
 
 
@@ -214,7 +214,8 @@ def _inner(schema: Schema, name: str, value: Any) -> None:
         raise fault.below(name) from None
 
 
-def _finite(value: float) -> bool:
+def finite(value: float) -> bool:
+    """Whether a number is finite as a float too."""
     try:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond the largest float

@@ -26,7 +26,7 @@ from ttd.encoders.features import ImageFeatures
 from ttd.encoders.identity import encoder_key
 from ttd.files import whole_file
 from ttd.files.documents import parse_json
-from ttd.files.schema import any_number, count, each, fields, flag, integer
+from ttd.files.schema import any_number, count, each, fields, flag, integer, within
 from ttd.inference.options import Options
 from ttd.inference.views import Axis, View, encode_views, prepare
 
@@ -34,12 +34,22 @@ _TENSORS = ("dense", "pooled")
 _EXTRA = "extras."  # before the names of what this encoder keeps besides
 _SIZES = ("size", "offset", "padded")
 
-_PAIR = each(integer, 2)
+_SIDES = each(within(1, 1 << 53, integer), 2)
 _AXIS = fields(
     {"full": count, "starts": each(integer), "start": integer, "length": count, "mirrored": flag}, others=False
 )
 _VIEWS = each(
-    fields({"checksum": count, **dict.fromkeys(_SIZES, _PAIR), "rows": _AXIS, "columns": _AXIS, "weight": any_number})
+    fields(
+        {
+            "checksum": count,
+            "size": _SIDES,
+            "offset": each(count, 2),
+            "padded": _SIDES,
+            "rows": _AXIS,
+            "columns": _AXIS,
+            "weight": any_number,
+        }
+    )
 )
 
 

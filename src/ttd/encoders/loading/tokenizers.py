@@ -78,12 +78,34 @@ def _load(folder: Path, vocabularies: list[str]) -> Any:
     _check_libraries(folder, named, vocabularies)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers and the tokenizers' libraries raise whatever they meet
-        if is_out_of_memory(error):
+    except BaseException as error:  # transformers and the tokenizers' libraries raise whatever they meet
+        if is_out_of_memory(error) or not (isinstance(error, Exception) or _is_panic(error)):
             raise
         raise ModelError(
             f"the tokenizer of {folder} cannot be loaded ({cause(error)}): download its files again"
         ) from error
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, whole and without padding, start and end token included.
+
+    Raises:
+        ModelError: the tokenizer's files were read, but hold rules that it cannot follow.
+    """
+    try:
+        ids: list[list[int]] = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        raise ModelError(
+            f"the tokenizer {tokenizer.name_or_path} is damaged ({cause(error)}): download its files again"
+        ) from error
+    return ids
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether the tokenizers library gave up; its error is no `Exception`, and no module exports it."""
+    return type(error).__name__ == "PanicException"
 
 
 def _model_type(folder: Path) -> Any:
@@ -171,7 +193,7 @@ def check_tokenizer(
 
 
 def _check_end(tokenizer: Any, end: int | str, folder: object, remedy: str) -> None:
-    ids = tokenizer("a dog", truncation=False, padding=False)["input_ids"]
+    (ids,) = token_ids(tokenizer, ["a dog"])
     last = ids[-1] if ids else None
     if end == "highest" and last is not None and last == tokenizer.eos_token_id and ids.index(max(ids)) == len(ids) - 1:
         if higher := sorted(token for token, id in tokenizer.get_vocab().items() if id > last):
@@ -200,7 +222,7 @@ def _found_again(tokenizer: Any) -> float | None:
     words = [(id, word) for id, word in words if len(word) >= 3 and word.isalnum()]
     if not words:
         return None
-    rows = tokenizer([word for _, word in words], padding=False, truncation=False)["input_ids"]
+    rows = token_ids(tokenizer, [word for _, word in words])
     return sum(id in row for (id, _), row in zip(words, rows, strict=True)) / len(words)
 
 
@@ -233,7 +255,7 @@ def tokenize(
     """
     if not texts:
         return torch.zeros(0, pad_to or 0, dtype=torch.long), []
-    rows = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+    rows = token_ids(tokenizer, texts)
     cut = [len(row) > max_tokens for row in rows]
     rows = [_shorten(row, max_tokens, tokenizer.eos_token_id) for row in rows]
     if pad_to is None:

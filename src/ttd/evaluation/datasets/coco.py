@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from ttd.data.captions import texts_of
 from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
 from ttd.files.safe_paths import check_path
+from ttd.files.schema import finite
 from ttd.images import opened
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _is_crowd(annotation: dict[str, Any]) -> bool:
 def _area(annotation: dict[str, Any], mask: np.ndarray) -> float:
     """Its area in pixels: as it says, else that of its mask."""
     area = annotation.get("area")
-    known = isinstance(area, (int, float)) and not isinstance(area, bool) and math.isfinite(area) and area > 0
+    known = isinstance(area, (int, float)) and not isinstance(area, bool) and finite(area) and area > 0
     return float(area) if known and area is not None else float(mask.sum())
 
 
@@ -142,7 +142,7 @@ def _complete(path: Path) -> Iterator[None]:
     """Turns what a missing entry of `path` raises into a sentence."""
     try:
         yield
-    except (LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not the COCO file that is expected here (at {error}): check its name") from None
 
 

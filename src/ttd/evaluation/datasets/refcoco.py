@@ -201,7 +201,7 @@ def _expressions(content: Any, path: Path, split: str) -> tuple[dict[int, list[E
             found = [(int(row["sent_id"]), row["sent"]) for row in ref["sentences"]]
             if not all(isinstance(text, str) for _, text in found):
                 raise TypeError("a sentence is not text")
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(f"{path}: entry {number} lacks what an expression has ({error}): get it again") from None
         written = [Expression(key, text, annotation) for key, text in found if text.strip()]
         wordless += len(found) - len(written)
@@ -220,7 +220,7 @@ def _images(rows: dict[int, list[Expression]], path: Path, folders: Sequence[Pat
         files = {n: (names[n], (int(i["height"]), int(i["width"]))) for n, i in images.items()}
         segmentations = {n: a["segmentation"] for n, a in objects.items()}
         owner = {n: int(a["image_id"]) for n, a in objects.items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} lacks what COCO's instances have ({error}): get it again") from None
     if lost := sorted(set(rows) - set(files)):
         raise InputError(f"{path} does not list image {lost[0]} of the expressions: the files do not belong together")
