@@ -277,7 +277,11 @@ def _encoded(encoder: Encoder, crops: Tensor, where: Tensor, multiple: int | Non
                 f"a window of {size[1]} x {size[0]} pixels does not fill a patch of {patch}: take a larger size"
             )
         crops = crops[..., : whole[0] // patch * patch, : whole[1] // patch * patch]
-    return replace(encoder.encode_windows(crops, where), size=size, offset=offset, padded=whole)
+    found = encoder.encode_windows(crops, where)
+    if encoder.pads:  # beyond ours
+        top, left = (ours + its for ours, its in zip(offset, found.offset, strict=True))
+        return replace(found, size=size, offset=(top, left))
+    return replace(found, size=size, offset=offset, padded=whole)
 
 
 def _whole_views(

@@ -22,8 +22,6 @@ from PIL import Image
 from torch import Tensor
 
 from ttd.device import find_device
-from ttd.encoders.loading.pretrained import SAM_ANCHOR, load_pretrained, read_config
-from ttd.encoders.registry import find_folder
 from ttd.errors import InputError
 from ttd.refine.base import Refiner, register_refiner, working_image
 
@@ -110,6 +108,9 @@ class SAMRefiner(Refiner):
             ModelError: nothing there, another kind of model, or parameters missing.
         """
         from transformers import SamHQConfig, SamHQModel
+
+        from ttd.encoders.loading.pretrained import SAM_ANCHOR, load_pretrained, read_config
+        from ttd.encoders.registry import find_folder
 
         folder = find_folder(name, "refiner", [SamHQConfig.model_type])
         model = load_pretrained(SamHQModel, folder, read_config(folder, SamHQConfig), anchor=SAM_ANCHOR)
