@@ -122,7 +122,8 @@ def test_commands_on_images(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         assert out.is_file()
     data = tmp_path / "voc"
     write(data, "voc", count=2)
-    found = invoke("eval", "voc", "--data", data, "--model", "m", *chosen, "--images", 0, "--out", tmp_path / "eval")
+    asked = ("--data", data, "--model", "m", *chosen, "--refine", "none", "--images", 0)
+    found = invoke("eval", "voc", *asked, "--out", tmp_path / "eval")
     assert found.exit_code == 0, found.output
     assert (
         json.loads((tmp_path / "eval" / "results.json").read_text())["settings"]["protocol"]
