@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -31,6 +32,7 @@ TAKES_A_MODEL = (
     "data tag",
     "app",
 )
+HAS_CRF = importlib.util.find_spec("pydensecrf") is not None
 _USE = re.compile(r"ttd((?: [a-z][a-z0-9+-]*)+)")
 
 
@@ -58,7 +60,9 @@ def test_every_command_with_every_kind(kind: str, world: World, tmp_path: Path) 
                     line for command in commands(block) if (line := with_model(command.line, model, seen, absent))
                 ]
                 for ran in world.shell(chosen, folder):
-                    if fault := wrong(ran.line, "", ran):
+                    fault = wrong(ran.line, "", ran)
+                    # A CLIP's own protocol has DenseCRF; without the extra it is refused with this sentence.
+                    if fault and not (ran.code == 2 and "DenseCRF needs pydensecrf" in ran.output and not HAS_CRF):
                         faults.append(f"{page}:{block.line}\n{fault}")
     assert {use.split()[0] for use in seen} >= {use.split()[0] for use in TAKES_A_MODEL}
     assert not faults, "\n\n".join(faults)
