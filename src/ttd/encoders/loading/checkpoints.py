@@ -88,9 +88,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _damaged(path) from error
 
 
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # a damaged end of the directory: whoever opens it says so
+        return True
+
+
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is a zip archive with TorchScript's constants in it."""
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
@@ -110,7 +117,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
+    is_zip = _is_zip(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError:
