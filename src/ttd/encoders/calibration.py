@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttd.errors import InputError, ModelError
-from ttd.files.schema import finite
+from ttd.files.schema import is_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ENTRY = "calibration"  # of a card or side file
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and finite(value)
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Calibration:
     c: float
 
     def __post_init__(self) -> None:
-        if not all(_is_number(value) for value in (self.w, self.c)) or self.w <= 0:
+        if not all(is_number(value) for value in (self.w, self.c)) or self.w <= 0:
             raise InputError(f"a calibration is two finite numbers, w above 0 and c, not {self.w!r} and {self.c!r}")
 
     def __call__(self, sim: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def count(value: Any) -> None:
 
 def number(value: Any) -> None:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not finite(value):
+    if not is_number(value):
         raise Misfit("is not a number")
 
 
@@ -214,8 +214,10 @@ def _inner(schema: Schema, name: str, value: Any) -> None:
         raise fault.below(name) from None
 
 
-def finite(value: float) -> bool:
-    """Whether a number is finite as a float too."""
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that is finite as a float too; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
     try:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond the largest float

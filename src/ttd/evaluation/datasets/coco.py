@@ -16,7 +16,7 @@ from ttd.data.captions import texts_of
 from ttd.data.coco_json import read_coco_json
 from ttd.errors import InputError
 from ttd.files.safe_paths import check_path
-from ttd.files.schema import finite
+from ttd.files.schema import is_number
 from ttd.images import opened
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,7 @@ def _is_crowd(annotation: dict[str, Any]) -> bool:
 def _area(annotation: dict[str, Any], mask: np.ndarray) -> float:
     """Its area in pixels: as it says, else that of its mask."""
     area = annotation.get("area")
-    known = isinstance(area, (int, float)) and not isinstance(area, bool) and finite(area) and area > 0
-    return float(area) if known and area is not None else float(mask.sum())
+    return float(area) if area is not None and is_number(area) and area > 0 else float(mask.sum())
 
 
 def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
