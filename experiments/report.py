@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import ttd
 from experiments.command import Experiment
-from ttd.cli.options import DEVICE_OPTION
+from ttd.cli.options.model import DEVICE_OPTION
 from ttd.encoders.base import Encoder
 from ttd.evaluation.datasets.tagmask import TagMaskSet, read_tagmask
 from ttd.evaluation.registry import Choices, open_benchmark

@@ -12,8 +12,7 @@ import click
 from experiments.command import Experiment
 from experiments.prove.plan import RUNS
 from experiments.prove.work import Proof, Size, prove
-from ttd.cli.options import start_logging
-from ttd.cli.output import run_folder
+from ttd.cli.output import run_folder, start_logging
 from ttd.errors import InputError
 
 

@@ -14,8 +14,7 @@ import torch
 from experiments.command import Experiment
 from experiments.train_mini.export import export_run
 from experiments.train_mini.training import BRIEF, ClipTrainer, Loss, Recipe
-from ttd.cli.options import start_logging
-from ttd.cli.output import run_folder
+from ttd.cli.output import run_folder, start_logging
 from ttd.errors import InputError
 from ttd.registry import DEVICES
 

@@ -131,7 +131,7 @@ class FakeModel:
 
 def main() -> None:
     """`python -m tests.cli.fake_model KILL_AFTER SIGNAL_AFTER ARGUMENTS...`; 0 stands for never."""
-    from ttd.cli.options import Settings
+    from ttd.cli.options.model import Settings
 
     model = FakeModel()
     kill, interrupt, number = (int(value) for value in sys.argv[1:4])

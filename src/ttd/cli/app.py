@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import ADAPTER_OPTION, ENCODER_OPTIONS, gathered
+from ttd.cli.options import VERBOSE_OPTION, gathered
+from ttd.cli.options.model import ADAPTER_OPTION, ENCODER_OPTIONS
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,16 +127,12 @@ _OPTIONS = (
         help=f"Its first line is the password; else {PASSWORD_VARIABLE} is, else it is asked for.",
     ),
     click.option("--space", metavar="FOLDER", help="Write a folder for a Hugging Face Space, and serve nothing."),
-    click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
+    VERBOSE_OPTION,
 )
 
 
-def _app_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    return gathered(AppOptions, "given", _OPTIONS, function)
-
-
 @click.command()
-@_app_options
+@gathered(AppOptions, "given", _OPTIONS)
 def app(given: AppOptions) -> None:
     """Open a web page: words, maps and masks of your images.
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.engine import DEFAULT, EngineChoice
-from ttd.cli.options import Settings, clean_text
+from ttd.cli.options import clean_text
+from ttd.cli.options.data import DEFAULT, EngineChoice, ImageSelection
+from ttd.cli.options.model import Settings
 from ttd.cli.output import Place, printable, say, write_files
-from ttd.cli.sources import ImageSelection
 from ttd.errors import InputError, TTDError
 from ttd.runs import Executor, Ranks, Skipped, each_item
 from ttd.runs.results_file import ResultsFile, RunRecords, json_line

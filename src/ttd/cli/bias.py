@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import ModelChoice, model_options, protocol_option, start_logging
-from ttd.cli.output import print_skipped, printable, run_folder, table
+from ttd.cli.options import VERBOSE_OPTION
+from ttd.cli.options.model import ModelChoice, model_options, protocol_option
+from ttd.cli.output import print_skipped, printable, run_folder, start_logging, table
 from ttd.runs.results_file import RunRecords, json_line
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ COLUMNS = (
 )
 @click.option("--out", required=True, metavar="DIR", help="For bias.md, images, and before/ and after/.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
-@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+@VERBOSE_OPTION
 def bias(
     root: str,
     model: ModelChoice,

@@ -8,15 +8,9 @@ from typing import Any
 
 import click
 
-from ttd.cli.data_options import (
-    Pairs,
-    pair_options,
-    pairs_bar,
-    print_bad_samples,
-    write_record,
-)
-from ttd.cli.options import ModelChoice, model_options
-from ttd.cli.output import printable, run_folder
+from ttd.cli.options.data import Pairs, pair_options
+from ttd.cli.options.model import ModelChoice, model_options
+from ttd.cli.output import pairs_bar, print_bad_samples, printable, run_folder, write_record
 
 
 @click.command()

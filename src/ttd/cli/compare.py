@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.eval import says_something, table_text
-from ttd.cli.options import (
+from ttd.cli.options import VERBOSE_OPTION, NameOf, with_options
+from ttd.cli.options.model import (
     ADAPTER_OPTION,
     METHOD_OPTION,
     MODEL_OPTIONS,
     ModelChoice,
-    NameOf,
     ProtocolChanges,
     protocol_changes,
-    start_logging,
-    with_options,
 )
-from ttd.cli.output import print_skipped, printable, run_folder
+from ttd.cli.output import print_skipped, printable, run_folder, start_logging
 from ttd.cli.report import format_options, write_formats
 from ttd.encoders.methods import find_method
 from ttd.inference.protocols import PROTOCOLS
@@ -106,7 +104,7 @@ def encoder_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items of each benchmark.")
 @format_options
 @click.option("--out", required=True, metavar="DIR", help="For table.md, and a folder of ttd eval for each cell.")
-@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+@VERBOSE_OPTION
 def compare(
     asked: list[Asked],
     models: tuple[str, ...],

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ttd.cli.data_browse import browse
-from ttd.cli.data_options import Pairs, pair_options, pairs_bar, print_bad_samples
 from ttd.cli.data_tag import tag
 from ttd.cli.options import NameOf
-from ttd.cli.output import print_skipped, printable, run_folder, table
+from ttd.cli.options.data import Pairs, pair_options
+from ttd.cli.output import pairs_bar, print_bad_samples, print_skipped, printable, run_folder, table
 from ttd.errors import InputError
 from ttd.registry import DATASETS
 from ttd.runs.results_file import json_line

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import ModelChoice, optional_model_options, start_logging
-from ttd.cli.output import printable
+from ttd.cli.options import VERBOSE_OPTION
+from ttd.cli.options.model import ModelChoice, optional_model_options
+from ttd.cli.output import printable, start_logging
 from ttd.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ RECORD = "tags.json"
 @click.option("--out", default="words.html", show_default=True, metavar="FILE.html", help="The page.")
 @click.option("--no-maps", is_flag=True, help="Words alone, without a model.")
 @optional_model_options
-@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+@VERBOSE_OPTION
 def browse(
     table: str,
     sources: tuple[str, ...],

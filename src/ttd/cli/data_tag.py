@@ -13,19 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.data_browse import RECORD
-from ttd.cli.data_options import (
-    Pairs,
-    Trial,
-    pair_options,
-    pairs_bar,
-    print_bad_samples,
-    trial_options,
-    write_record,
-)
-from ttd.cli.engine import EngineChoice, engine_options
-from ttd.cli.options import SIZE_OPTION, ModelChoice, optional_model_options, protocol_option
-from ttd.cli.output import printable, run_folder
-from ttd.cli.word_options import SelectionChoice, TaggerChoice, selection_options, tagger_options
+from ttd.cli.options.data import EngineChoice, Pairs, Trial, engine_options, pair_options, trial_options
+from ttd.cli.options.model import SIZE_OPTION, ModelChoice, optional_model_options, protocol_option
+from ttd.cli.options.words import SelectionChoice, TaggerChoice, selection_options, tagger_options
+from ttd.cli.output import pairs_bar, print_bad_samples, printable, run_folder, write_record
 from ttd.errors import InputError
 from ttd.registry import SCORES, TABLE_FORMS
 from ttd.runs.results_file import json_line

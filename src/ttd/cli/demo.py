@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import DEVICE_OPTION, start_logging
-from ttd.cli.output import printable, table, writable_folder
+from ttd.cli.options.model import DEVICE_OPTION
+from ttd.cli.output import printable, start_logging, table, writable_folder
 from ttd.files import whole_file
 from ttd.runs.results_file import json_line
 

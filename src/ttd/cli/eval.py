@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.engine import EngineChoice, engine_options
-from ttd.cli.options import (
-    ModelChoice,
-    NameOf,
-    ProtocolChanges,
-    model_options,
-    protocol_changes,
-    protocol_option,
-    start_logging,
-)
-from ttd.cli.output import print_skipped, printable, run_folder, table, writable_folder
-from ttd.cli.word_options import TaggerChoice, tagger_options
+from ttd.cli.options import VERBOSE_OPTION, NameOf, SectionedCommand
+from ttd.cli.options.data import EngineChoice, engine_options
+from ttd.cli.options.model import ModelChoice, ProtocolChanges, model_options, protocol_changes, protocol_option
+from ttd.cli.options.words import TaggerChoice, tagger_options
+from ttd.cli.output import print_skipped, printable, run_folder, start_logging, table, writable_folder
 from ttd.registry import DATASETS, RULES, SCORES
 from ttd.runs.results_file import json_line
 from ttd.taggers import TAGGERS
@@ -31,58 +23,6 @@ if TYPE_CHECKING:
     from ttd.evaluation.report.finished_run import FinishedRun
     from ttd.evaluation.report.tables import Table
     from ttd.model import TTD
-
-
-WIDEST = 110  # columns of help text; click's own 80 break most sentences in two
-
-
-class SectionedCommand(click.Command):
-    """A command whose help lists its options under headings.
-
-    Args:
-        sections: for each heading the options that stand under it, named as on the command line ("--out"), in order.
-            Those that no heading names stand under "Other".
-        names: the values of the argument NAME, listed below the text.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        sections: Mapping[str, Sequence[str]],
-        names: Callable[[], Sequence[str]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **{"context_settings": {"max_content_width": WIDEST}, **kwargs})
-        self.sections, self.names = sections, names
-
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the text and the names."""
-        super().format_help_text(ctx, formatter)
-        if self.names is not None:
-            formatter.write_paragraph()
-            with formatter.indentation():
-                formatter.write_text(f"NAME: {', '.join(self.names())}.")
-
-    def given(self, ctx: click.Context) -> list[str]:
-        """The options that stand on the command line, as they are named in `sections`."""
-        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option) and one.name]
-        typed = click.core.ParameterSource.COMMANDLINE
-        return [_long(one) for one in options if ctx.get_parameter_source(one.name or "") is typed]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes one list for each heading."""
-        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
-        records = {_long(one): record for one in options if (record := one.get_help_record(ctx))}
-        named = {name for names in self.sections.values() for name in names}
-        rest = [name for name in records if name not in named]
-        for heading, names in {**self.sections, "Other": rest}.items():
-            if rows := [records[name] for name in names if name in records]:
-                with formatter.section(heading):
-                    formatter.write_dl(rows)
-
-
-def _long(option: click.Option) -> str:
-    return max(option.opts, key=len)
 
 
 _FOR_CLASSES = ("--classes", "--synonyms", "--label-orientation", "--known-classes")
@@ -201,7 +141,7 @@ def skips_allowed(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @engine_options
 @click.option("--out", required=True, metavar="DIR", help="For results.json, tables, measurements and images.")
 @click.option("--json", "as_json", is_flag=True, help="The numbers as JSON.")
-@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+@VERBOSE_OPTION
 def evaluate(
     name: str,
     root: str,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import DEVICE_OPTION, clean_text, start_logging
-from ttd.cli.output import printable, say, table
+from ttd.cli.options import clean_text
+from ttd.cli.options.model import DEVICE_OPTION
+from ttd.cli.output import printable, say, start_logging, table
 from ttd.runs.results_file import json_line
 
 if TYPE_CHECKING:

@@ -1,7 +1,9 @@
-"""Where images go, and text that a terminal can show."""
+"""Where results go: files, records, the log, and text that a terminal can show."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import sys
@@ -9,17 +11,22 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ttd._version import __version__
 from ttd.errors import InputError
 from ttd.files.safe_paths import file_part
 
 if TYPE_CHECKING:
     from PIL import Image
+    from tqdm import tqdm
+
+    from ttd.data.bad_samples import BadSampleReport
 
 MOST_LISTED = 20  # skipped items named on the terminal
+MOST_BAD = 10  # and damaged pairs; the report names them all
 _OTHER_FORMATS = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg", ".json", ".csv"})
 
 
@@ -178,3 +185,61 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def terminal_width() -> int:
     """Columns of the terminal, 80 where there is none."""
     return shutil.get_terminal_size((80, 24)).columns
+
+
+def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:
+    """A progress bar over pairs, on the terminal of rank 0 only."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="pair", disable=None if rank == 0 else True, file=sys.stderr)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all, with the command and the version that made it."""
+    from ttd.files import whole_file
+    from ttd.runs import command
+
+    text = json.dumps({"command": command(), "version": __version__, **record}, indent=1)
+    with whole_file(path) as part:
+        part.write_text(text + "\n", "utf-8", errors="backslashreplace")
+
+
+def print_bad_samples(report: BadSampleReport, path: Path | None) -> int:
+    """Writes the report, says on stderr what was skipped; gives the exit code: 0, or 1 with damage."""
+    if path is not None:
+        report.write(path)
+    if not len(report):
+        return 0
+    record = report.to_dict()
+    click.echo(f"{report.summary()}.", err=True)
+    listed = [*record["shards"], *record["samples"]]
+    for damage in listed[:MOST_BAD]:
+        place = "/".join(part for part in (damage["shard"], damage["key"]) if part)
+        reason = f"{damage['reason']}: {damage['detail']}" if damage["detail"] else damage["reason"]
+        click.echo(f"  {printable(place)}: {printable(reason)}", err=True)
+    if len(report) > MOST_BAD:
+        click.echo(f"  … and {len(report) - MOST_BAD:,} more", err=True)
+    if path is not None:
+        click.echo(f"All are named in {printable(str(path))}.", err=True)
+    return 1
+
+
+def start_logging(verbose: bool) -> None:
+    """The package's log goes to stderr: warnings, with `verbose` also what it is doing."""
+    logger = logging.getLogger("ttd")
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
+
+
+class _Stderr(logging.Handler):
+    """The package's log on stderr, above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; what goes wrong is logging's to tell."""
+        try:
+            say(self.format(record), err=True)
+        except Exception:
+            self.handleError(record)

@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ttd.cli.data_options import (
-    Pairs,
-    Trial,
-    pair_options,
-    pairs_bar,
-    print_bad_samples,
-    trial_options,
-    write_record,
-)
-from ttd.cli.engine import EngineChoice, engine_options
-from ttd.cli.options import ModelChoice, model_options
-from ttd.cli.output import printable, run_folder, table
+from ttd.cli.options.data import EngineChoice, Pairs, Trial, engine_options, pair_options, trial_options
+from ttd.cli.options.model import ModelChoice, model_options
+from ttd.cli.output import pairs_bar, print_bad_samples, printable, run_folder, table, write_record
 
 if TYPE_CHECKING:
     from ttd.data.pruning import Pruned

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.options import DEVICE_OPTION, with_options
+from ttd.cli.options import with_options
+from ttd.cli.options.model import DEVICE_OPTION
 from ttd.cli.output import printable, writable_folder
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ttd.cli.options import DEVICE_OPTION
+from ttd.cli.options.model import DEVICE_OPTION
 from ttd.cli.output import run_folder
 from ttd.errors import InputError
 

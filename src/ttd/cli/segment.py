@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.batch import Answer, Job, run_job, shortened, text_notes
-from ttd.cli.options import ListCommand, Settings, clean_text, shared_options, tag_list
+from ttd.cli.options import ListCommand, clean_text, tag_list
+from ttd.cli.options.data import ImageSelection, source_options
+from ttd.cli.options.model import Settings, shared_options
 from ttd.cli.output import table
-from ttd.cli.sources import ImageSelection, source_options
 from ttd.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.batch import Answer, Job, run_job, text_notes
-from ttd.cli.engine import EngineChoice, engine_options
-from ttd.cli.options import ListCommand, Settings, shared_options, tag_list
+from ttd.cli.options import ListCommand, tag_list
+from ttd.cli.options.data import EngineChoice, ImageSelection, engine_options, source_options
+from ttd.cli.options.model import Settings, shared_options
+from ttd.cli.options.words import SelectionChoice, selection_options
 from ttd.cli.output import bar, padded, printable, terminal_width, width
-from ttd.cli.sources import ImageSelection, source_options
-from ttd.cli.word_options import SelectionChoice, selection_options
 from ttd.errors import InputError, TTDError
 from ttd.registry import SCORES
 from ttd.text.words import UNSPACED_REMEDY, is_unspaced

@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from ttd.cli.errors import Terminated
-from ttd.cli.options import METHOD_OPTION, start_logging
+from ttd.cli.options import VERBOSE_OPTION
+from ttd.cli.options.model import METHOD_OPTION
+from ttd.cli.output import start_logging
 
 # Option -> the place in the config that it sets.
 _SHORT = {
@@ -46,7 +48,7 @@ _SHORT = {
     help="Say what would be trained and how long it takes (5 steps are tried), and write nothing.",
 )
 @click.option("--push-to-hub", "repo", metavar="USER/NAME", help="At the end put the adapter on the hub.")
-@click.option("--verbose", "-v", is_flag=True, help="Say more on stderr.")
+@VERBOSE_OPTION
 def train(
     data: tuple[str, ...],
     out: Path,

@@ -1,55 +1,21 @@
-"""The options that all commands on images share, and the `Settings` they become."""
+"""Which model answers, how it is asked, and where results go: the options of a model and of a protocol."""
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd.cli.output import say
+from ttd.cli.options import VERBOSE_OPTION, Decorator, NameOf, clean_text, gathered, numbers_of
 from ttd.inference.protocols import BY_NAMES, PROTOCOLS, options
 from ttd.registry import DEVICES, DTYPES, LABEL_SCALES, METHODS, REFINERS
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from ttd.inference.options import Options
     from ttd.inference.protocols import Task
     from ttd.model import TTD
-
-
-class NameOf(click.ParamType[str]):
-    """One of the names that a registry knows when the help or a value asks for them.
-
-    Args:
-        names: gives them, those of other packages too.
-    """
-
-    name = "name"
-
-    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
-        self.names = names
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """As `click.Choice`."""
-        return self._choice.get_metavar(param, ctx)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The name; fails where there is none."""
-        return self._choice.convert(value, param, ctx)
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """As `click.Choice`."""
-        return self._choice.shell_complete(ctx, param, incomplete)
-
-    @property
-    def _choice(self) -> click.Choice[str]:
-        return click.Choice(list(self.names()))
 
 
 @dataclass(frozen=True)
@@ -207,21 +173,6 @@ def window_or_none(ctx: click.Context, parameter: click.Parameter, value: str | 
     return int(value)
 
 
-def numbers_of(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A callback for numbers apart by commas."""
-
-    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-        if value is None:
-            return None
-        try:
-            return tuple(kind(part) for part in value.split(","))
-        except ValueError:
-            what = "whole numbers" if kind is int else "numbers"
-            raise click.BadParameter(f"{value!r} is not {what} apart by commas.", ctx, parameter) from None
-
-    return parse
-
-
 METHOD_OPTION = click.option("--method", type=NameOf(METHODS.names), help="How CLIP's blocks give maps.")
 DEVICE_OPTION = click.option(
     "--device", metavar="NAME", help=f"{', '.join(DEVICES)} or cuda:1; by default cuda, else mps, else cpu."
@@ -231,7 +182,7 @@ SIZE_OPTION = click.option(
 )
 
 
-def protocol_option(default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def protocol_option(default: str | None = None) -> Decorator:
     """`--protocol`; `default` is a name, or says in words where none is taken from."""
     about = "; ".join(f"{name}: {protocol.source}" for name, protocol in PROTOCOLS.items())
     named = default if default in PROTOCOLS else None
@@ -317,7 +268,6 @@ MODEL_OPTIONS = (
 )
 """The options of `ModelChoice` beside its name."""
 
-_NAME = "Short name, hub id, folder or file."
 _OPTIONS = (
     click.option(
         "--model",
@@ -342,117 +292,18 @@ _OPTIONS = (
         show_default=True,
         help="Images at once, where there are many.",
     ),
-    click.option("--verbose", "-v", is_flag=True, help="Say more on stderr."),
+    VERBOSE_OPTION,
 )
 
-
-def with_options(options: Iterable[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command with options, in their order in the help."""
-    for option in reversed(list(options)):
-        command = option(command)
-    return command
-
-
-def gathered(
-    kind: type[Any], argument: str, options: Iterable[Callable[..., Any]], function: Callable[..., Any]
-) -> Callable[..., Any]:
-    """A command with options, which it gets together in one argument; `--verbose` among them starts the log.
-
-    Args:
-        kind: a dataclass with a field for each option.
-        argument: its name in the command's function.
-        options: of the command line.
-        function: the command's.
-    """
-
-    @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        found = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
-        if getattr(found, "verbose", None) is not None:
-            start_logging(found.verbose)
-        return function(**{argument: found}, **given)
-
-    return with_options(options, command)
-
-
-def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the shared options; the command gets them together as its argument `settings`."""
-    return gathered(Settings, "settings", _OPTIONS, function)
-
-
-def protocol_changes(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of `ProtocolChanges`; the command gets them together as its argument `changes`."""
-    return gathered(ProtocolChanges, "changes", _CHANGES, function)
-
-
-def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that name a model; the command gets them together as its argument `model`."""
-    named = click.option("--model", required=True, metavar="NAME", help=_NAME)
-    return gathered(ModelChoice, "model", (named, *MODEL_OPTIONS), function)
-
-
-def optional_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `model_options`, but `model.model` is "" where none is named."""
-    named = click.option("--model", default="", metavar="NAME", help=_NAME)
-    return gathered(ModelChoice, "model", (named, *MODEL_OPTIONS), function)
-
-
-def start_logging(verbose: bool) -> None:
-    """The package's log goes to stderr: warnings, with `verbose` also what it is doing."""
-    logger = logging.getLogger("ttd")
-    handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
-    click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
-
-
-class _Stderr(logging.Handler):
-    """The package's log on stderr, above any progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; what goes wrong is logging's to tell."""
-        try:
-            say(self.format(record), err=True)
-        except Exception:
-            self.handleError(record)
-
-
-class ListCommand(click.Command):
-    """A command whose options named in `lists` take all words that follow: `--tags dog "traffic light"
-    sky`.
-
-    The list ends at the next option or at `--`. Repeating the option and commas work too; an element that
-    begins with a dash is written `--tags=-x`.
-    """
-
-    lists = ("--tags",)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeats a list option before each of its words, which is the form that click knows."""
-        plain: list[str] = []
-        current: str | None = None
-        for number, word in enumerate(args):
-            if word == "--":
-                plain += args[number:]
-                break
-            if word in self.lists:
-                current = word
-                if number + 1 == len(args) or args[number + 1].startswith("-"):
-                    raise click.UsageError(f"{word} needs at least one word after it.", ctx)
-            elif word.startswith("-") and word != "-":
-                current = None
-                plain.append(word)
-            else:
-                plain += [current, word] if current else [word]
-        return super().parse_args(ctx, plain)
-
-
-def tag_list(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """The words of a list option, with commas taken apart and empty ones left out."""
-    return tuple(part.strip() for value in values for part in clean_text(value).split(",") if part.strip())
-
-
-def clean_text(text: str) -> str:
-    """An argument of the command line as valid Unicode: bytes that were no UTF-8 become replacement marks."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+shared_options = gathered(Settings, "settings", _OPTIONS)
+"""The options of `Settings`; the command gets them together as its argument `settings`."""
+protocol_changes = gathered(ProtocolChanges, "changes", _CHANGES)
+"""The options of `ProtocolChanges`; the command gets them together as its argument `changes`."""
+_NAMED, _ANY = (
+    click.option("--model", metavar="NAME", help="Short name, hub id, folder or file.", **more)
+    for more in ({"required": True}, {"default": ""})
+)
+model_options = gathered(ModelChoice, "model", (_NAMED, *MODEL_OPTIONS))
+"""The options that name a model; the command gets them together as its argument `model`."""
+optional_model_options = gathered(ModelChoice, "model", (_ANY, *MODEL_OPTIONS))
+"""As `model_options`, but `model.model` is "" where none is named."""

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ttd.cli.options import ProtocolChanges, protocol_changes
+from ttd.cli.options.model import ProtocolChanges, protocol_changes
 from ttd.inference.protocols import options
 
 
