@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from speed.text_trimming import text_tower
 from ttd.encoders.base import Encoder
-from ttd.text.templates import templates
+from ttd.text.words import templates
 
 NAMES = 100
 PART = 4  # templates at a time

@@ -14,8 +14,8 @@ from ttd.encoders.loading.pretrained import quietly
 from ttd.encoders.loading.tokenizers import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
 from ttd.files import whole_folder
-from ttd.scenes.captions import FILLER
 from ttd.scenes.nouns import WORDS
+from ttd.scenes.scene import FILLER
 from ttd.training import checkpoint
 from ttd.training.checkpoint import CHECKPOINTS
 

@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ttd import errors
-from ttd._version import __version__
 from ttd.errors import InputError, MissingExtra, ModelError, OutOfMemory, TTDError
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from ttd.results import Segmentation, TaggedWord, Tagging
     from ttd.selection import Selection, SelectionRule, register_rule, select_tags
     from ttd.text.words import Word, split_words
+
+__version__ = "0.1.0"
 
 __all__ = [
     "TTD",

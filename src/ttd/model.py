@@ -36,7 +36,7 @@ from ttd.results import Segmentation, Tagging
 from ttd.selection import Selection, find_selection
 from ttd.tagger import candidates, compare, score_words, tag_batch
 from ttd.text.embeddings import RepeatableTexts, TextCache, Texts
-from ttd.text.templates import templates
+from ttd.text.words import templates
 
 _log = logging.getLogger(__name__)
 
@@ -382,7 +382,7 @@ class TTD:
 
         Args:
             texts: any strings.
-            which: templates by name, or the caller's own; see `ttd.text.templates`.
+            which: templates by name, or the caller's own; see `ttd.text.words`.
         """
         return self._texts.encode(texts, templates(which))
 

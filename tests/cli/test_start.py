@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from ttd._version import __version__
+from ttd import __version__
 from ttd.encoders.loading.catalogue import known_models
 from ttd.encoders.methods import known_methods
 from ttd.inference.protocols import PROTOCOLS

@@ -20,7 +20,7 @@ from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.registry import TABLE_FORMS
 from ttd.selection import Selection
-from ttd.taggers.base import Caption, Chosen, TextTagger
+from ttd.taggers import Caption, Chosen, TextTagger
 
 SAMPLES = {
     "one": {"png": image(0), "txt": b"red and blue"},

@@ -15,8 +15,8 @@ import ttd
 from experiments.report import GATE, gate, measure, rich_scenes, to_markdown, write_report
 from experiments.train_mini.__main__ import train_mini
 from ttd.scenes import Scenes
-from ttd.scenes.captions import FILLER
 from ttd.scenes.nouns import WORDS
+from ttd.scenes.scene import FILLER
 from ttd.scenes.write import write_tagmask
 from ttd.training import checkpoint
 

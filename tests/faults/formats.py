@@ -52,7 +52,7 @@ from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.runs.results_file import RunRecords
-from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
+from ttd.taggers.answers import AnswerCache, CachedAnswer
 from ttd.training import checkpoint
 from ttd.training.checkpoint import read_record
 from ttd.training.config import read_config

@@ -7,7 +7,7 @@ from ttd.errors import InputError
 from ttd.inference.options import MAX_STRETCH, Options, changed, filled_size, prepared_size
 from ttd.inference.protocols import PROTOCOLS
 from ttd.inference.protocols import options as find_options
-from ttd.text.templates import templates
+from ttd.text.words import templates
 
 SIDES = st.integers(1, 20_000)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ttd.scenes.drawing import draw_sprite, load_atlas, paste
-from ttd.scenes.rng import Draws
+from ttd.scenes.drawing import Draws, draw_sprite, load_atlas, paste
 
 
 def sample_in_float(sprite: np.ndarray, size: int, angle: int, mirror: bool, half: int) -> np.ndarray:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.growth import LINEAR, growth
+from ttd.taggers import Caption
 from ttd.taggers.answers import LONGEST, choose_words, read_answer
-from ttd.taggers.base import Caption
 from ttd.text.words import split_words
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.extras import needs
 from tests.taggers.stub_server import Stub, truthful
 from ttd.errors import InputError, MissingExtra
-from ttd.taggers.base import Caption
+from ttd.taggers import Caption
 from ttd.taggers.chat_server import ChatServer, ServerFailed
 from ttd.taggers.language_model import KEY_VARIABLE, LanguageModel, read_prompt
 from ttd.text.words import split_words

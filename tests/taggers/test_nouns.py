@@ -11,7 +11,7 @@ import pytest
 
 from tests.extras import needs
 from ttd.errors import InputError, MissingExtra
-from ttd.taggers.base import Caption, Chosen
+from ttd.taggers import Caption, Chosen
 from ttd.taggers.nouns import open_nouns
 
 CAPTION = Caption("A small dog runs on the grass.", ("A", "small", "dog", "runs", "on", "the", "grass", "."))

@@ -1,3 +1,5 @@
+"""None"""
+
 from __future__ import annotations
 
 import html
@@ -17,7 +19,8 @@ from tests.growth import LINEAR, growth
 from tests.tiny_models import tiny_clip
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.loading.tokenizers import CLIP_TOKENIZER, clip_tokenizer
-from ttd.text.words import STOP_WORDS, clean, distinct, is_stop_word, is_unspaced, split_words, unescaped
+from ttd.errors import InputError
+from ttd.text.words import STOP_WORDS, clean, distinct, is_stop_word, is_unspaced, split_words, templates, unescaped
 
 
 def texts(caption: str, **options: bool) -> list[str]:
@@ -233,3 +236,31 @@ def test_words_are_split_after_unescaping(caption: str, words: list[str]) -> Non
 )
 def test_captions_without_spaces(caption: str, is_so: bool) -> None:
     assert is_unspaced(caption) is is_so
+
+
+def test_the_named_ones_are_the_published_ones(shared: Path) -> None:
+    published = json.loads((shared / "reference" / "templates.json").read_text("utf-8"))
+    assert {name: len(lines) for name, lines in published.items()} == {
+        "openai80": 80, "maskclip85": 85, "tcl9": 9, "simple": 1, "none": 1,
+    }  # fmt: skip
+    for name, lines in published.items():
+        assert templates(name) == tuple(lines)
+
+
+def test_every_named_template_has_one_place_for_the_text() -> None:
+    for name in ("openai80", "maskclip85", "tcl9", "simple", "none"):
+        assert all(template.count("{}") == 1 for template in templates(name))
+    assert templates("none") == ("{}",)
+
+
+def test_ones_own() -> None:
+    assert templates("a drawing of {}") == ("a drawing of {}",)
+    assert templates(["{}", "the {}."]) == ("{}", "the {}.")
+
+
+@pytest.mark.parametrize(
+    ("which", "message"), [("openai", "choose from openai80"), ([], "at least one"), (["{}", "a dog"], "with {}")]
+)
+def test_wrong_ones(which: str | list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        templates(which)

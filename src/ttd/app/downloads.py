@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ttd._version import __version__
+from ttd import __version__
 from ttd.app.answers import PageDownload
 from ttd.errors import InputError
 from ttd.results import Segmentation

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ttd._version import __version__
+from ttd import __version__
 from ttd.cli.errors import PipeClosed, exit_code
 
 COMMANDS = {

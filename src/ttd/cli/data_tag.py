@@ -123,7 +123,7 @@ def tag(
         click.echo(line, err=True)
     written: list[Path] = []
     if shards:
-        from ttd.data.tagged_shards import TaggedShards
+        from ttd.data.packing import TaggedShards
 
         writer = TaggedShards(source, tables, place, job.settings, per_shard=per_shard, threads=pairs.threads)
         with pairs_bar(-(-len(source) // world), rank) as bar:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ttd._version import __version__
+from ttd import __version__
 from ttd.errors import InputError
 from ttd.files.safe_paths import file_part
 

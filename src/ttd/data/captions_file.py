@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ttd.data.bad_samples import BROKEN_JSON, BROKEN_LINE, MISSING_CAPTION, MISSING_IMAGE, BadSample
-from ttd.data.captions import NoCaption, from_record, texts_of, usable
-from ttd.data.coco_json import read_coco_json
 from ttd.data.list_rows import IMAGE_NAMES, TEXT_NAMES, Fault, is_web_address, list_names, list_rows
-from ttd.data.shard import MOST_BYTES, PathKeys, shard_name
+from ttd.data.rows import read_coco_json
+from ttd.data.shard import MOST_BYTES, NoCaption, PathKeys, from_record, shard_name, texts_of, usable
 from ttd.errors import InputError
 from ttd.files.safe_paths import file_below
 

@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ttd.data.bad_samples import MISSING_IMAGE, BadSample
-from ttd.data.captions import NoCaption, from_record
 from ttd.data.list_rows import IMAGE_NAMES, TEXT_NAMES
 from ttd.data.remote import File, RemoteFile, Vanished
-from ttd.data.shard import MOST_BYTES, shard_name
+from ttd.data.shard import MOST_BYTES, NoCaption, from_record, shard_name
 from ttd.data.tar_shard import are_tags
 from ttd.errors import InputError
 from ttd.files.safe_paths import file_below

@@ -15,9 +15,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from ttd.data.captions import CAPTION_NAMES
 from ttd.data.listing import is_image_file
 from ttd.data.rows import jsonl_rows, records, split_record, text_lines
+from ttd.data.shard import CAPTION_NAMES
 from ttd.errors import InputError
 
 log = logging.getLogger(__name__)

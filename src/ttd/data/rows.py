@@ -2,21 +2,21 @@
 
 Python's `csv` follows an opening quote until any later one, over as many rows as lie between. Here a quoted field may
 hold the delimiter, doubled quotes and line ends, but it must be closed where a field ends, and it never swallows what
-is a row of its own; else the quote is a character like any other.
+is a row of its own; else the quote is a character like any other. COCO's rows stand in one JSON object.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ttd.errors import InputError
-from ttd.files.documents import parse_json, refused
-from ttd.files.schema import Schema, fields
+from ttd.files.documents import parse_json, read_json, refused
+from ttd.files.schema import Schema, any_text, each, either, fields, integer, text, within
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -221,3 +221,26 @@ def _over_lines(
         if fields is not None:
             return (fields, taken) if fields else (None, 0)
     return None, 0
+
+
+_MOST_BYTES = 1 << 33
+_NUMBER = either(integer, text)
+_SIDE = within(1, 1 << 16, integer)
+_ENTRIES = {
+    "images": fields({}, {"id": _NUMBER, "file_name": any_text, "height": _SIDE, "width": _SIDE}),
+    "annotations": fields({}, {"id": _NUMBER, "image_id": _NUMBER, "category_id": _NUMBER}),
+    "categories": fields({}, {"id": _NUMBER, "name": text}),
+}
+
+
+def read_coco_json(path: Path, keys: Sequence[str], advice: str = "give COCO's official annotations") -> dict[str, Any]:
+    """A file's object, which has `keys`, lists of objects; `advice` ends what is said of a file that has not.
+
+    Raises:
+        InputError: it does not exist, or is no such file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: get COCO's annotations and name their file")
+    schema = fields({key: each(_ENTRIES[key]) for key in keys})
+    content: dict[str, Any] = read_json(path, schema, remedy=advice, most=_MOST_BYTES, nan=True)
+    return content

@@ -25,7 +25,7 @@ from ttd.errors import InputError, ModelError
 from ttd.images import normalise_pixels, prepare_pixels
 from ttd.negatives import NegativeWords, caption_words, digest
 from ttd.scoring import s_pixel
-from ttd.text.templates import templates
+from ttd.text.words import templates
 
 T = TypeVar("T")
 

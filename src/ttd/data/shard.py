@@ -1,23 +1,90 @@
-"""What tars, captions files and folders of images have in common, a numbered set of pairs on disk; and the simplest of
-them, a folder of images."""
+"""What tars, captions files, tables and folders of images have in common: a numbered set of pairs on disk; how bytes or
+JSON become the captions of a pair; and the simplest of these sets, a folder of images."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, BadSample
-from ttd.data.captions import NoCaption, from_text
+from ttd.data.bad_samples import BROKEN_JSON, EMPTY_CAPTION, ENCODING, MISSING_CAPTION, MISSING_IMAGE, BadSample
 from ttd.data.listing import caption_file, list_images, plain_path
 from ttd.data.remote import File, RemoteFile
+from ttd.data.rows import decoded
 from ttd.errors import InputError
+from ttd.files.documents import parse_json
+from ttd.files.schema import Misfit
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ttd.data.bad_samples import BadSample
+
+CAPTION_NAMES = ("captions", "caption", "text", "title")
+
+
+class NoCaption(Exception):
+    """The reason (one of `ttd.data.bad_samples.REASONS`) why a text gives no caption."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def from_text(data: bytes) -> tuple[str, ...]:
+    """The one caption of a `.txt` file: all of it, blanks around it removed; UTF-8 or what its mark says."""
+    return usable([_decoded(data)])
+
+
+def from_json(data: bytes, names: Iterable[str] = CAPTION_NAMES) -> tuple[str, ...]:
+    """The captions of a `.json` member: the first of `names` that it has, a text or a list of texts."""
+    try:
+        record = parse_json(_decoded(data), nan=True)
+    except Misfit as error:
+        raise NoCaption(BROKEN_JSON, str(error)[:100]) from None
+    if not isinstance(record, dict):
+        raise NoCaption(BROKEN_JSON, "not an object")
+    return from_record(record, names)
+
+
+def from_record(record: dict[str, Any], names: Iterable[str] = CAPTION_NAMES) -> tuple[str, ...]:
+    """As `from_json`, of a parsed record."""
+    found = next((record[name] for name in names if record.get(name) is not None), None)
+    if found is None:
+        raise NoCaption(MISSING_CAPTION)
+    texts = texts_of(found)
+    if texts is None:
+        raise NoCaption(BROKEN_JSON, "a caption is no text")
+    return usable(texts)
+
+
+def texts_of(value: Any) -> list[str] | None:
+    """A text, or a list of texts, as a list; None where it is anything else."""
+    texts = value if isinstance(value, list) else [value]
+    return texts if all(isinstance(text, str) for text in texts) else None
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return decoded(data)
+    except UnicodeDecodeError as error:
+        raise NoCaption(ENCODING, f"byte {error.start} is no {error.encoding.upper()}") from None
+    except UnicodeError as error:
+        raise NoCaption(ENCODING, str(error)) from None
+
+
+def usable(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts that are not blank, stripped."""
+    kept = tuple(text.strip() for text in texts if text.strip())
+    if not kept:
+        raise NoCaption(EMPTY_CAPTION)
+    if any("\0" in text for text in kept):
+        raise NoCaption(ENCODING, "it holds NUL: UTF-16 that was read as UTF-8?")
+    if any(0xD800 <= ord(char) <= 0xDFFF for text in kept for char in text):
+        raise NoCaption(ENCODING, "half a surrogate pair")
+    return kept
 
 
 MOST_BYTES = 1 << 28  # of one image, so that a broken size cannot exhaust the memory

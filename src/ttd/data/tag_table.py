@@ -20,7 +20,7 @@ from ttd.model import TTD
 from ttd.negatives import digest
 from ttd.results import Tagging
 from ttd.selection import Selection, find_selection
-from ttd.taggers.base import Caption, Chosen, TextTagger
+from ttd.taggers import Caption, Chosen, TextTagger
 from ttd.text.words import Word, is_punctuation, is_stop_word, is_unspaced, split_words
 
 Read = TypeVar("Read", Pair, Captioned)

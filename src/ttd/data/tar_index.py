@@ -25,8 +25,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ttd.data.remote import File, RemoteFile
-from ttd.data.tar_index_file import ROW, IndexDoubt, Member, Stamp, as_array, members_of, opened, read_at, written
-from ttd.data.tar_members import TarEnd, members, sample_names
+from ttd.data.tar_index_file import (
+    ROW,
+    IndexDoubt,
+    Member,
+    Stamp,
+    TarEnd,
+    as_array,
+    members,
+    members_of,
+    opened,
+    read_at,
+    sample_names,
+    written,
+)
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
 from ttd.files import DISK_FULL, whole_file

@@ -1,7 +1,7 @@
 """Tar shards with random access, by an index of where their members lie (`ttd.data.tar_index`).
 
 A sample is what shares the member name up to the first dot of its last part, as webdataset has it, or up to the last
-where names have dots of their own (`ttd.data.tar_members`): an image and a .txt or .json with its caption. Other
+where names have dots of their own (`ttd.data.tar_index_file`): an image and a .txt or .json with its caption. Other
 members are left alone.
 """
 
@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from ttd.data.bad_samples import MISSING_CAPTION, MISSING_IMAGE, TRUNCATED, TWICE, UNREADABLE, BadSample
-from ttd.data.captions import CAPTION_NAMES, NoCaption, from_json, from_text
 from ttd.data.remote import File, Vanished
-from ttd.data.shard import MOST_BYTES, shard_name
+from ttd.data.shard import CAPTION_NAMES, MOST_BYTES, NoCaption, from_json, from_text, shard_name
 from ttd.data.tar_index import TarIndex, new_index, open_index
 from ttd.data.tar_index_file import IndexDoubt, Member
 from ttd.errors import InputError

@@ -29,9 +29,8 @@ from ttd.encoders.clip_towers import (
 from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.features import ImageFeatures, Raised
 from ttd.encoders.last_block import class_token
-from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.files import load_statistics, read_json, statistics
 from ttd.encoders.loading.formats import Source
-from ttd.encoders.loading.image_statistics import load_statistics, statistics
 from ttd.encoders.loading.openai_names import clip_to_hf
 from ttd.encoders.loading.pretrained import (
     image_processor,

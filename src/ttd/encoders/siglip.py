@@ -24,8 +24,8 @@ from ttd.encoders.clip_towers import as_map, run_blocks
 from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.encoders.identity import tower_identity
+from ttd.encoders.loading.files import load_statistics
 from ttd.encoders.loading.formats import Source
-from ttd.encoders.loading.image_statistics import load_statistics
 from ttd.encoders.loading.pretrained import (
     image_processor,
     load_pretrained,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ttd.errors import InputError
 from ttd.registry import LABEL_SCALES, REFINERS
-from ttd.text.templates import templates
+from ttd.text.words import templates
 
 if TYPE_CHECKING:
     from ttd.encoders.base import Encoder

@@ -16,7 +16,7 @@ from ttd.encoders.calibration import Calibration
 from ttd.encoders.last_block import second_path, self_self_attention
 from ttd.encoders.methods import Context, Method
 from ttd.registry import METHODS
-from ttd.text.templates import templates
+from ttd.text.words import templates
 
 BLOCKS = 6  # the last ones, which get a second path
 SHARPNESS = 2.0  # of the weights of the texts

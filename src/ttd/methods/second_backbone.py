@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ttd.encoders.loading.files import read_json
-from ttd.encoders.loading.image_statistics import load_statistics
+from ttd.encoders.loading.files import load_statistics, read_json
 from ttd.encoders.loading.pretrained import CONFIG, load_pretrained, read_config
 from ttd.encoders.registry import find_folder
 from ttd.errors import ModelError

@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from ttd._version import __version__
+from ttd import __version__
 from ttd.errors import InputError
 from ttd.files import check_there, whole_file
 from ttd.files.documents import as_read_back

@@ -14,10 +14,9 @@ from tqdm import tqdm
 
 from ttd.files import whole_file
 from ttd.runs import FileToMake, make_files
-from ttd.scenes.captions import SceneCaption
+from ttd.scenes.drawing import Draws
 from ttd.scenes.nouns import WORDS
-from ttd.scenes.rng import Draws
-from ttd.scenes.scene import Scene, Scenes
+from ttd.scenes.scene import Scene, SceneCaption, Scenes
 from ttd.text.words import split_words
 
 _WRONG_STREAM = 2000

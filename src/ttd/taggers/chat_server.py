@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ttd.errors import InputError, TTDError, missing_extra
-from ttd.taggers.answer_cache import CachedAnswer
+from ttd.taggers.answers import CachedAnswer
 
 _REFUSED = (400, 413, 422)  # this question is not answered: too long, or its content is not wanted
 _CONNECT = 20.0  # seconds

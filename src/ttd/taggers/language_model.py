@@ -14,9 +14,8 @@ from typing import Any
 
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
-from ttd.taggers.answer_cache import AnswerCache, CachedAnswer
-from ttd.taggers.answers import choose_words, read_answer
-from ttd.taggers.base import Caption, Chosen, TextTagger
+from ttd.taggers import Caption, Chosen, TextTagger
+from ttd.taggers.answers import AnswerCache, CachedAnswer, choose_words, read_answer
 from ttd.taggers.chat_server import ChatServer, ServerFailed
 
 KEY_VARIABLE = "TTD_LLM_API_KEY"

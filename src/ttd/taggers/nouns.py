@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ttd.errors import InputError, MissingExtra, missing_extra
-from ttd.taggers.base import Caption, Chosen, TextTagger
+from ttd.taggers import NOUN_TAGGERS, Caption, Chosen, TextTagger
 
-NOUN_TAGGERS = ("nltk", "spacy")
 SPACY_MODEL = "en_core_web_sm"
 
 

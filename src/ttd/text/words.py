@@ -1,18 +1,23 @@
-"""A caption -> its words, the tag candidates: no parser, no language model (paper, section 3.1).
+"""A caption -> its words, the tag candidates: no parser, no language model (paper, section 3.1); and the templates that
+words are put into, by name: "openai80", "maskclip85", "tcl9", "simple", "none" (the bare text).
 
 CC3M's captions arrive tokenised ("a spider 's web ."), so free text is tokenised the same way first:
 punctuation stands apart, so do "'s" and "n't", hyphenated words stay together. Text that is already
 tokenised this way does not change. HTML entities are read as what they stand for. Languages that write without spaces
-are not segmented (`is_unspaced`).
-"""
+are not segmented (`is_unspaced`)."""
 
 from __future__ import annotations
 
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+
+from ttd.errors import InputError
+from ttd.files.documents import parse_json
 
 _FUNCTION_WORDS = """
 a an the this that these those some any no every each either neither both all such another other i
@@ -251,3 +256,26 @@ def _replaced(text: str, spans: list[Span]) -> tuple[str, list[Span]]:
         places += [(spans[found.start()][0], spans[found.end() - 1][1])] * len(new)
         at = found.end()
     return "".join((*pieces, text[at:])), [*places, *spans[at:]]
+
+
+def templates(which: str | Sequence[str]) -> tuple[str, ...]:
+    """The templates of a name, a single template, or the caller's own list; each has `{}` for the text.
+
+    Raises:
+        InputError: an unknown name, an empty list, or a template without `{}`.
+    """
+    if isinstance(which, str):
+        chosen = _named().get(which) or ((which,) if "{}" in which else ())
+        if not chosen:
+            raise InputError(f"unknown templates {which!r}: choose from {', '.join(_named())}, or write one with {{}}")
+        return chosen
+    chosen = tuple(which)
+    if not chosen or any("{}" not in template for template in chosen):
+        raise InputError("templates: give at least one, each with {} where the text goes")
+    return chosen
+
+
+@cache
+def _named() -> dict[str, tuple[str, ...]]:
+    content = parse_json(files("ttd").joinpath("assets/templates.json").read_bytes())
+    return {name: tuple(lines) for name, lines in content.items()}

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from ttd.data.sources import BadSample, Pair, PairSource, epoch_order
 from ttd.errors import InputError, OutOfMemory
 from ttd.losses import find_loss_terms
-from ttd.taggers.base import Caption, TextTagger
+from ttd.taggers import Caption, TextTagger
 from ttd.taggers.nouns import open_nouns
 from ttd.text.words import distinct, is_stop_word, split_words
 from ttd.training.augment import CAPTION, NEGATIVES, PIXELS, Crop, draws, random_crop

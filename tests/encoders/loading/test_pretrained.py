@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from tests.tiny_models import few_words_tokenizer
 from ttd.encoders.clip import CLIPEncoder
-from ttd.encoders.loading.image_statistics import load_statistics
+from ttd.encoders.loading.files import load_statistics
 from ttd.encoders.loading.tokenizers import load_tokenizer
 from ttd.encoders.siglip import SigLIPEncoder
 from ttd.errors import ModelError

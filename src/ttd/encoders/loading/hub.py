@@ -22,9 +22,8 @@ from ttd.encoders.loading.downloads import (
     disk_errors,
     human_size,
 )
-from ttd.encoders.loading.files import check_unquantised, read_json
+from ttd.encoders.loading.files import PROCESSOR_FILES, check_unquantised, read_json
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD
-from ttd.encoders.loading.image_statistics import PROCESSOR_FILES
 from ttd.encoders.loading.tokenizers import TOKENIZER_FILES, load_tokenizer
 from ttd.encoders.loading.weights import WEIGHT_SUFFIXES, index_shards
 from ttd.errors import ModelError, TTDError

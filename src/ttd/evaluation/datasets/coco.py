@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ttd.data.captions import texts_of
-from ttd.data.coco_json import read_coco_json
+from ttd.data.rows import read_coco_json
+from ttd.data.shard import texts_of
 from ttd.errors import InputError
 from ttd.files.safe_paths import check_path
 from ttd.files.schema import is_number

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ttd.data.coco_json import read_coco_json
+from ttd.data.rows import read_coco_json
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.classes import read_classes, read_lines

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ttd.data.coco_json import read_coco_json
+from ttd.data.rows import read_coco_json
 from ttd.errors import InputError
 from ttd.evaluation.benchmark import Sample
 from ttd.evaluation.datasets.coco import instance_mask

@@ -15,7 +15,7 @@ from ttd.evaluation.datasets.tagmask import TagMaskRow
 from ttd.evaluation.metrics import TagCounts, auc, average_precision, mean_of_known
 from ttd.files import whole_file
 from ttd.scoring import select_threshold
-from ttd.taggers.base import Caption, Chosen, TextTagger
+from ttd.taggers import Caption, Chosen, TextTagger
 
 NEVER = -2.0  # below every cosine and share: the score of a word that is never selected
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ttd.inference.views import EncodedImage
     from ttd.model import TTD
-    from ttd.taggers.base import TextTagger
+    from ttd.taggers import TextTagger
 
 PARTS = ("tags", "masks")
 EVERY_NOUN = "every noun"
