@@ -255,11 +255,11 @@ def tiny_sam_model() -> SamHQModel:
     return model.eval()
 
 
-def tiny_dino() -> ViTModel:
-    """A second backbone as DINO's ViTs are: patches of 8 pixels, 4 x 4 of them at its native 32 pixels."""
+def tiny_dino(patch: int = 8) -> ViTModel:
+    """A second backbone as DINO's ViTs are, 4 x 4 patches at its native size."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return ViTModel(ViTConfig(**sizes, patch_size=8, image_size=32), add_pooling_layer=False).eval()
+    return ViTModel(ViTConfig(**sizes, patch_size=patch, image_size=4 * patch), add_pooling_layer=False).eval()
 
 
 def tiny_plain_sam() -> SamModel:
