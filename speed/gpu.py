@@ -34,9 +34,9 @@ from speed.training_step import objective_and_batch
 from tests.tiny_models import tiny_clip, tiny_tcl
 from ttd.data.score_jobs import ScoreJob
 from ttd.data.sources import PairSource
-from ttd.device import find_device
 from ttd.encoders import Encoder
 from ttd.errors import OutOfMemory, is_out_of_memory
+from ttd.inference.device import find_device
 from ttd.inference.options import Options
 from ttd.inference.protocols import options
 from ttd.model import TTD

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ttd.device import inference
 from ttd.errors import InputError, OutOfMemory
+from ttd.inference.device import inference
 
 
 @inference

@@ -32,10 +32,10 @@ from experiments.train_mini.model import (
     sigmoid_loss,
 )
 from experiments.train_mini.pool import ScenePool, mirror_patches
-from ttd.device import find_device
 from ttd.encoders.loading.tokenizers import clip_tokenizer
 from ttd.errors import InputError
 from ttd.files.documents import as_read_back
+from ttd.inference.device import find_device
 from ttd.runs import differences
 from ttd.scenes.scene import Scenes
 from ttd.training import checkpoint

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError, TTDError
 from ttd.images import ImageLike, read_image
 from ttd.inference.dense import DenseMaps, Scale
+from ttd.inference.device import inference
 from ttd.inference.feature_cache import FeatureCache
 from ttd.inference.options import Options
 from ttd.inference.pipeline import ImageBatch, Pipeline

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from tests.annotate.samples import SIZE, left_half, open_annotations
 from ttd.annotate.annotation_set import AnnotationSet
-from ttd.annotate.outlines import filled, traced
+from ttd.annotate.masks import filled, traced
 from ttd.errors import InputError
 
 

@@ -10,7 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from ttd.app.access import CLIENT
-from ttd.app.security import API, BODY_BYTES, FILE, HEARTBEAT, JOIN, LOGIN_CHECK, UPLOAD, Guard, Heartbeats
+from ttd.app.asgi import Heartbeats
+from ttd.app.security import API, BODY_BYTES, FILE, HEARTBEAT, JOIN, LOGIN_CHECK, UPLOAD, Guard
 from ttd.app.uploads import UploadFolder
 
 LIMIT = 1 << 20

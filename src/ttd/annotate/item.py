@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ttd.annotate.masks import Mask, Prompts
-from ttd.annotate.outlines import Outline, traced
+from ttd.annotate.masks import Mask, Outline, Prompts, traced
 from ttd.annotate.proposals import EncodedPair, Proposer
 from ttd.annotate.queue import QueueImage, QueueItem
 from ttd.annotate.records import ACCEPTED, Record

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ttd.annotate.masks import Box, Mask, Point, Prompts, mask_from_map, painted
-from ttd.annotate.outlines import filled
+from ttd.annotate.masks import Box, Mask, Point, Prompts, filled, mask_from_map, painted
 from ttd.lru_cache import LRUCache
 from ttd.text.words import is_stop_word, split_words
 

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import gradio as gr
@@ -17,13 +17,15 @@ import gradio as gr
 from ttd.app import gallery, html
 from ttd.app.answers import AS_PROTOCOL, PageAnswer, Question, answer, download, threshold_of
 from ttd.app.downloads import DOWNLOADS, Download
-from ttd.app.examples import Example
 from ttd.app.html import notice
 from ttd.app.models import DECODED_SIDE, ModelPool
 from ttd.app.uploads import digest, read_upload
 from ttd.app.viewer import layers_html, viewer_html
 from ttd.errors import InputError, TTDError
 from ttd.lru_cache import LRUCache
+
+if TYPE_CHECKING:
+    from ttd.app.explore import Example
 
 _log = logging.getLogger(__name__)
 

@@ -1,21 +1,30 @@
-"""The Explore tab: words, maps and labels of an image and its caption."""
+"""The Explore tab: words, maps and labels of an image and its caption; and the images with captions to try there."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from ttd.app import gallery, html
 from ttd.app.answers import AS_PROTOCOL, MAX_CAPTION
 from ttd.app.downloads import DOWNLOADS
 from ttd.app.events import WAITING, Events
-from ttd.app.examples import Example
 from ttd.app.html import notice
 from ttd.app.models import NO_ADAPTER, OWN_METHOD, ModelPool
 from ttd.app.viewer import SCRIPT
+from ttd.data.bad_samples import BadSample
+from ttd.data.sources import PairSource
+from ttd.errors import InputError
+from ttd.scenes.scene import example_scenes
 from ttd.scoring import SCORES
+from ttd.viz.overlays import bounded, save_png
 
 _TELL = "watch('value', () => document.dispatchEvent(new Event('{}')));"
 _CHOOSE = """element.addEventListener('click', (event) => {
@@ -150,3 +159,61 @@ def _results() -> dict[str, Any]:
             parts["table"] = gr.State("")
     parts["file"] = gr.Textbox(elem_id="ttd-file")
     return parts
+
+
+_log = logging.getLogger(__name__)
+
+_DRAWN = 6
+_MOST = 24
+_SIDE = 1600  # pixels of the longer side of a copy
+_SEED = 1  # as `ttd demo`
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image file, its caption, and what the image shows, separated by commas ("": unknown)."""
+
+    path: Path
+    caption: str
+    tags: str = ""
+
+
+def drawn_examples(folder: Path, number: int = _DRAWN) -> list[Example]:
+    """Draws scenes whose captions name two things that are in the image and one that is not.
+
+    Args:
+        folder: for the PNGs; made where it is missing.
+        number: of scenes.
+    """
+    examples = []
+    for scene in islice(example_scenes(_SEED), number):
+        path = folder / f"scene-{scene.index}.png"
+        save_png(Image.fromarray(scene.image), path)
+        examples.append(Example(path, scene.caption, ", ".join((*scene.nouns, scene.background))))
+    return examples
+
+
+def folder_examples(source: str, folder: Path) -> list[Example]:
+    """Copies the first images of a folder, with their captions, to where the page may read them.
+
+    Args:
+        source: a folder of images with `NAME.txt`, or what else `PairSource` reads.
+        folder: for the copies, which have no metadata of the photos.
+
+    Raises:
+        InputError: there is no image with a caption.
+    """
+    pairs = PairSource(source)
+    examples = []
+    for number in range(min(len(pairs), _MOST)):
+        try:
+            pair = pairs[number]
+        except BadSample as error:
+            _log.warning("left out of the examples: %s", error)
+            continue
+        path = folder / f"example-{number}.png"
+        save_png(bounded(pair.image, _SIDE), path)
+        examples.append(Example(path, pair.captions[0]))
+    if not examples:
+        raise InputError(f"{source} holds no image with a caption: write the caption of NAME.jpg into NAME.txt")
+    return examples

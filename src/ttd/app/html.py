@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from ttd.app.answers import CaptionResult, WordsResult
-from ttd.app.examples import Example
 from ttd.results import Segmentation, TaggedWord, Tagging
 from ttd.viz.figures import caption_chips
 from ttd.viz.overlays import bounded, class_colours, heatmap_overlay, label_overlay, mask_overlay, scale
 from ttd.viz.typography import clean
+
+if TYPE_CHECKING:
+    from ttd.app.explore import Example
 
 
 def escaped(value: str) -> str:

@@ -7,78 +7,29 @@ depends on gradio's addresses but does not import gradio.
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition, Lock
 from typing import Any
 
 from ttd.app.access import CLIENT
-from ttd.app.asgi import App, Message, Receive, Scope, Send, bare_get, replayed
+from ttd.app.asgi import (
+    App,
+    BodyTooLarge,
+    Heartbeats,
+    Message,
+    Receive,
+    Running,
+    Scope,
+    Send,
+    bare_get,
+    limited,
+    read_body,
+    replayed,
+)
 from ttd.app.uploads import UploadFolder, UploadRefused
 from ttd.files.documents import parse_json
 from ttd.files.schema import Misfit
 
-
-class Heartbeats:
-    """The sessions with a heartbeat. Several threads may use it."""
-
-    def __init__(self) -> None:
-        self._open: Counter[str] = Counter()
-        self._lock = Lock()
-
-    @contextmanager
-    def beating(self, session: str) -> Iterator[None]:
-        """A session's heartbeat, for as long as the block runs."""
-        with self._lock:
-            self._open[session] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open[session] -= 1
-                if not self._open[session]:
-                    del self._open[session]
-
-    def __contains__(self, session: str) -> bool:
-        with self._lock:
-            return session in self._open
-
-
-class Running:
-    """The requests that a visitor waits for, and whether new ones are still taken. Several threads may use it."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._changed = Condition()
-        self.stopping = False
-
-    @contextmanager
-    def waited_for(self) -> Iterator[None]:
-        """A request, for as long as the block runs."""
-        with self._changed:
-            self._count += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
-
-    def stop(self, seconds: float) -> None:
-        """From now on nothing new is taken; returns when nothing is waited for, after `seconds` at the latest."""
-        self.stopping = True
-        end = time.monotonic() + seconds
-        with self._changed:
-            # A question that was just taken opens the stream of its answers within a moment.
-            while self._changed.wait_for(lambda: self._count == 0, max(0.0, end - time.monotonic())):
-                if not self._changed.wait(min(_MOMENT, max(0.0, end - time.monotonic()))):
-                    return
-
-
-_MOMENT = 0.5  # seconds
 API = "/gradio_api"
 FILE = f"{API}/file="
 UPLOAD = f"{API}/upload"
@@ -211,7 +162,7 @@ class Guard:
         sender = _HeaderSender(send, self._headers)
         try:
             await self._pass_on(scope, receive, sender.send, limit)
-        except _TooLargeError:
+        except BodyTooLarge:
             if not sender.started:
                 await _send_text(send, *too_large)
         except UploadRefused as refused:
@@ -225,8 +176,8 @@ class Guard:
         if path == DATA or path.startswith(HEARTBEAT):
             return await self._stream(scope, receive, send)
         if path != JOIN:
-            return await self._app(scope, _limited(receive, limit), send)
-        body = await _read_body(receive, limit)
+            return await self._app(scope, limited(receive, limit), send)
+        body = await read_body(receive, limit)
         if body is None or not _names_only_local_files(body):
             return await _send_text(send, 403, "This request names a file that the page did not send.")
         return await self._app(scope, replayed([body], receive), send)
@@ -285,10 +236,6 @@ def _needs_login(path: str) -> bool:
     return path in _WRITE - {"/login"} or path in (DATA, UPLOAD) or path.startswith((HEARTBEAT, FILE))
 
 
-class _TooLargeError(Exception):
-    """A body exceeds the limit, whatever its header says."""
-
-
 def _name(host: str) -> str:
     """A Host header without its port."""
     return host if host.endswith("]") else host.rsplit(":", 1)[0]
@@ -315,34 +262,6 @@ def _paths(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _paths(inner)
-
-
-async def _read_body(receive: Receive, limit: int) -> bytes | None:
-    """The body of a request; None where it is larger than `limit` or incomplete."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        body += message.get("body", b"")
-        if len(body) > limit:
-            return None
-        if not message.get("more_body"):
-            return bytes(body)
-
-
-def _limited(receive: Receive, limit: int) -> Receive:
-    count = 0
-
-    async def counting() -> Message:
-        nonlocal count
-        message = await receive()
-        count += len(message.get("body", b""))
-        if count > limit:
-            raise _TooLargeError
-        return message
-
-    return counting
 
 
 class _HeaderSender:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttd.app.access import CLIENT, MAX_DELAY, Access, LoginDelays, TooManyLogins
+from ttd.app.asgi import Heartbeats, Running
 from ttd.app.models import ModelPool
-from ttd.app.security import Heartbeats, Running
 from ttd.app.uploads import MAX_BYTES
 from ttd.errors import missing_extra
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 GRACE = 20.0  # seconds in which what is being answered may end once the page is to stop
 _HOUR = 3600  # seconds
 _MAX_SESSIONS = 64  # of which gradio remembers the values of the fields
+_SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+_MONO = ["ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace"]
 _PROXIES = "FORWARDED_ALLOW_IPS"  # uvicorn's variable: whose X-Forwarded-For it believes
 
 
@@ -76,9 +78,7 @@ def build(
     _prepare_gradio(folder)
     import gradio as gr
 
-    from ttd.app.examples import drawn_examples, folder_examples
-    from ttd.app.explore import explore_tab
-    from ttd.app.theme import CSS, theme
+    from ttd.app.explore import drawn_examples, explore_tab, folder_examples
 
     place = folder / "examples"
     found = drawn_examples(place) if examples is None else folder_examples(examples, place)
@@ -100,7 +100,28 @@ def build(
                     annotate_tab(annotate, heartbeats)
         on_load()
     blocks.queue(default_concurrency_limit=4, max_size=64, api_open=False)
-    return blocks, {"theme": theme(), "css": CSS}
+    return blocks, _style()
+
+
+def _style() -> dict[str, Any]:
+    """Theme (grey and blue) and CSS; system fonts by name only, so that nothing is fetched."""
+    import gradio as gr
+
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        spacing_size="sm",
+        radius_size="sm",
+        font=_SANS,
+        font_mono=_MONO,
+    ).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        # White on the theme's own blue has too little contrast.
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+    )
+    return {"theme": theme, "css": (Path(__file__).parent / "page.css").read_text("utf-8")}
 
 
 def _prepare_gradio(folder: Path) -> None:

@@ -7,6 +7,7 @@ transformers and matplotlib only when it runs, so that `ttd --help` answers at o
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -32,7 +33,16 @@ COMMANDS = {
     "train": "ttd.cli.train:train",
     "merge": "ttd.cli.train:merge",
     "app": "ttd.cli.app:app",
-    "cite": "ttd.cli.versions:cite",
+    "cite": "ttd.cli:cite",
+}
+
+_EXTRAS = {
+    "app": "gradio",
+    "crf": "pydensecrf2",
+    "llm": "openai",
+    "nouns": "spacy",
+    "siglip": "sentencepiece",
+    "tensorboard": "tensorboard",
 }
 
 
@@ -84,9 +94,7 @@ def cli(ctx: click.Context, version: bool, verbose: bool) -> None:
     Start with `ttd demo --out out`: it needs no download. `ttd COMMAND --help` explains a command.
     """
     if version and verbose:
-        from ttd.cli.versions import report
-
-        for name, value in report():
+        for name, value in _versions():
             click.echo(f"{name:<18} {value}")
     elif version:
         click.echo(f"ttd, version {__version__}")
@@ -94,6 +102,69 @@ def cli(ctx: click.Context, version: bool, verbose: bool) -> None:
         raise click.UsageError("--verbose goes with --version, or behind a command.")
     if version:
         ctx.exit()
+
+
+@click.command()
+def cite() -> None:
+    """Print BibTeX of the paper whose method this is, and of this package.
+
+    Methods, refiners and data sets have sources of their own: `ttd models` names those of the methods.
+    """
+    from importlib.resources import files
+
+    click.echo(files("ttd").joinpath("assets/citation.bib").read_text("utf-8"), nl=False)
+
+
+def _versions() -> list[tuple[str, str]]:
+    """Names and values: versions, commit, system, device, threads, kernels, extras."""
+    import platform
+
+    from ttd.runs import commit
+
+    return [
+        ("ttd", __version__),
+        ("commit", commit() or "not a checkout"),
+        ("python", platform.python_version()),
+        ("system", platform.platform()),
+        ("processor", f"{platform.machine()}, {os.cpu_count()} cores"),
+        *_torch(),
+        *((name, _installed(name)) for name in _dependencies()),
+        *((f"extra {extra}", _installed(package)) for extra, package in _EXTRAS.items()),
+    ]
+
+
+def _torch() -> list[tuple[str, str]]:
+    try:
+        import torch
+    except ImportError:
+        return [("torch", "not installed")]
+    cuda = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    devices = ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+    onednn = os.environ.get("ONEDNN_MAX_CPU_ISA", "as the processor allows")
+    return [
+        ("torch", torch.__version__),
+        ("devices", ", ".join(devices)),
+        ("threads", str(torch.get_num_threads())),
+        ("kernels", f"{torch.backends.cpu.get_cpu_capability()}; oneDNN {onednn}"),
+    ]
+
+
+def _dependencies() -> list[str]:
+    """The packages that this one needs, torch apart."""
+    from importlib.metadata import requires
+
+    lines = [line for line in requires("ttd-clip") or [] if "extra ==" not in line]
+    names = [line.split(";")[0].split(">")[0].split("=")[0].split("<")[0].strip() for line in lines]
+    return [name for name in names if name not in ("torch", "tomli")]
+
+
+def _installed(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ from ttd.data.bad_samples import TRUNCATED_CAPTIONS
 from ttd.data.shard_jobs import ShardJob, ShardNotes, usable_batches
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES
-from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.errors import InputError, ModelError
 from ttd.images import normalise_pixels, prepare_pixels
+from ttd.inference.device import inference
 from ttd.negatives import NegativeWords, caption_words, digest
 from ttd.scoring import s_pixel
 from ttd.text.words import templates

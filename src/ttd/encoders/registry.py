@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ttd.device import find_device
 from ttd.encoders.base import Encoder
 from ttd.encoders.calibration import set_calibration
 from ttd.encoders.domain import read_domain
@@ -23,6 +22,7 @@ from ttd.encoders.loading.hub import hub_adapter, hub_model
 from ttd.encoders.loading.tokenizers import cause
 from ttd.encoders.methods import Method, find_method
 from ttd.errors import InputError, ModelError, OutOfMemory, TTDError, is_out_of_memory
+from ttd.inference.device import find_device
 from ttd.registry import DTYPES
 
 __all__ = ["known_models", "load_encoder"]

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from tqdm import tqdm
 
-from ttd.device import inference
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.errors import InputError
 from ttd.images import prepare_pixels
+from ttd.inference.device import inference
 from ttd.inference.options import Options, filled_size, opencv_size, prepared_size
 from ttd.inference.resizing import Sampling, sample
 from ttd.scoring import mean_feature

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from ttd.device import find_device
 from ttd.errors import InputError
+from ttd.inference.device import find_device
 from ttd.refine.base import Refiner, register_refiner, working_image
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ttd.device import find_device
 from ttd.errors import InputError
+from ttd.inference.device import find_device
 
 PATIENCE = timedelta(minutes=30)
 
@@ -71,7 +71,7 @@ def placed(device: str = "") -> Iterator[Process]:
     """Join the processes that torchrun started, NCCL on CUDA and gloo elsewhere; alone without torchrun.
 
     Args:
-        device: see `ttd.device.find_device`; several processes cannot share MPS.
+        device: see `ttd.inference.device.find_device`; several processes cannot share MPS.
 
     Raises:
         InputError: there is no such device, or several processes ask for MPS.

@@ -13,8 +13,7 @@ from typing import Any
 
 from ttd.annotate.annotation_set import AnnotationSet
 from ttd.annotate.item import OpenItem
-from ttd.annotate.masks import checked_outlines
-from ttd.annotate.outlines import MOST_CORNERS
+from ttd.annotate.masks import MOST_CORNERS, checked_outlines
 from ttd.annotate.records import ACCEPTED, KEPT, REJECTED, Record
 from ttd.annotate.store import ExportFailed, RecordChanged
 from ttd.data.bad_samples import BadSample

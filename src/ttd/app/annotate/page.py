@@ -16,7 +16,7 @@ from ttd.annotate.annotation_set import AnnotationSet
 from ttd.annotate.queue import IDLE_SECONDS
 from ttd.app.annotate.actions import Actions, Tab
 from ttd.app.annotate.view import TabView
-from ttd.app.security import Heartbeats
+from ttd.app.asgi import Heartbeats
 
 _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9-]{1,60}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ttd.device import find_device
 from ttd.errors import InputError
+from ttd.inference.device import find_device
 from ttd.training.distributed import placed
 
 
