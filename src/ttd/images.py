@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Twice Pillow's warning limit: from here on Pillow itself refuses a file as a decompression bomb.
 MAX_PIXELS = 178_956_970
+_RESIZED_AT_ONCE = 1 << 20  # pixels, in `opencv_resize`
 
 # A path, a PIL image, or a uint8 array [H,W,3].
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -130,13 +131,19 @@ def normalise_pixels(pixels: Tensor, mean: tuple[float, float, float], std: tupl
 def opencv_resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Bilinear resize of uint8 `[H,W,3]` to (H', W') by OpenCV's arithmetic in whole numbers (`INTER_LINEAR`).
 
-    The two weights of each axis have 11 bits; sums across are cut to 4 bits less, products down to 16 less.
+    The two weights of each axis have 11 bits; sums across are cut to 4 bits less, products down to 16 less. Rows are
+    made some at a time.
     """
     (rows, down), (columns, across) = (_two_neighbours(*sides) for sides in zip(pixels.shape[:2], size, strict=True))
-    values = pixels.astype(np.int64)
-    wide = values[:, columns[0]] * across[0][:, None] + values[:, columns[1]] * across[1][:, None] >> 4  # [H,W',3]
-    upper, lower = (wide[rows[i]] * down[i][:, None, None] >> 16 for i in (0, 1))
-    resized: NDArray[np.uint8] = (upper + lower + 2 >> 2).clip(0, 255).astype(np.uint8)
+    resized = np.empty((*size, 3), np.uint8)
+    some = max(1, int(_RESIZED_AT_ONCE / max(pixels.shape[1], size[1]) / max(1, pixels.shape[0] / size[0])))
+    for first in range(0, size[0], some):
+        part = slice(first, first + some)
+        start, end = rows[0, part][0], rows[1, part][-1] + 1
+        values = pixels[start:end].astype(np.int64)
+        wide = values[:, columns[0]] * across[0][:, None] + values[:, columns[1]] * across[1][:, None] >> 4  # [h,W',3]
+        upper, lower = (wide[rows[i, part] - start] * down[i, part][:, None, None] >> 16 for i in (0, 1))
+        resized[part] = (upper + lower + 2 >> 2).clip(0, 255)
     return resized
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from transformers import Dinov2Config, Dinov2Model, SamConfig, SamModel, SamVisionConfig
+from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 from tests.methods.peer import Peer
@@ -19,6 +21,7 @@ from tests.tiny_models import tiny_clip
 from ttd.encoders.clip_towers import as_map
 from ttd.encoders.methods import find_method
 from ttd.errors import ModelError
+from ttd.images import opencv_resize
 from ttd.inference.options import Options
 from ttd.methods.sam_attention import Attention, SAMEncoder, load_sam_encoder
 from ttd.methods.second_backbone import SecondBackbone
@@ -80,21 +83,26 @@ def tiny_sam(**changes: Any) -> SamVisionEncoder:
 
 @torch.no_grad()
 @pytest.mark.parametrize("use_rel_pos", [True, False])
-def test_attention_is_that_of_transformers_own_encoder(use_rel_pos: bool) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "grid"),
+    [(64, 96, (5, 8)), (300, 211, (8, 5)), (7, 600, (1, 8))],  # 85 x 128, 128 x 90 and 1 x 128 pixels of SAM's
+)
+def test_attention_is_that_of_transformers_own_encoder(
+    height: int, width: int, grid: tuple[int, int], use_rel_pos: bool
+) -> None:
     encoder = tiny_sam(use_rel_pos=use_rel_pos)
-    colours = torch.rand(1, 3, 64, 96)
-    found = SAMEncoder(encoder).attention(colours)
-    assert found.grid == (6, 8)  # 64 x 96 becomes 85 x 128
-    small = interpolate(colours, (85, 128), mode="bilinear", align_corners=False, antialias=True)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    pixels = torch.zeros(1, 3, 128, 128)
-    pixels[..., :85, :] = (small - mean) / std
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    found = SAMEncoder(encoder).attention(image)
+    assert found.grid == grid
+    square = {"height": 128, "width": 128}
+    processor = SamImageProcessorPil(size={"longest_edge": 128}, pad_size=square, mask_pad_size=square)
     kept = []
     handle = encoder.layers[-1].attn.register_forward_hook(lambda _, inputs, output: kept.append(output[1]))
-    encoder(pixels)
+    encoder(processor(image, return_tensors="pt")["pixel_values"])
     handle.remove()
-    whole = kept[0].view(3, 8, 8, 8, 8)[:, :6, :, :6, :].reshape(3, 48, 48)
-    torch.testing.assert_close(found.weights(slice(0, 48)), whole, atol=1e-5, rtol=0)
+    rows, columns = grid
+    whole = kept[0].view(3, 8, 8, 8, 8)[:, :rows, :columns, :rows, :columns].reshape(3, rows * columns, -1)
+    torch.testing.assert_close(found.weights(slice(0, None)), whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.weights(slice(7, 11)), whole[:, 7:11], atol=1e-5, rtol=0)
 
 
@@ -116,25 +124,28 @@ def test_it_runs_from_folders_on_any_image(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_a_mirrored_image_gives_the_mirrored_map(tmp_path: Path) -> None:
     """Windows are spliced at their places in the image that was encoded."""
-    seen: list[Tensor] = []
+    seen: list[np.ndarray] = []
 
     class Probe(torch.nn.Module):
         def forward(self, colours: Tensor) -> Tensor:
             return torch.nn.functional.avg_pool2d(colours, 16)
 
     class Plain(torch.nn.Module):
-        def attention(self, colours: Tensor) -> Attention:
-            seen.append(colours)
-            height, width = (side // 16 for side in colours.shape[-2:])
+        def attention(self, image: Image.Image) -> Attention:
+            seen.append(np.asarray(image))
+            height, width = 4, 7
             one = torch.eye(height * width)[None] * 100  # each patch attends to itself
             return Attention(one, one, one, (height, width), 1.0)
 
     both: Any = Backbones(Probe(), Plain())  # type: ignore[arg-type]
     encoder = tiny_clip().with_method(replace(find_method("trident"), second_backbone=lambda device: both))
-    image = np.random.default_rng(0).integers(0, 256, (64, 112, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (112, 196, 3), dtype=np.uint8)
     options = Options(size=64, window=48, stride=16)
     straight = TTD(encoder).similarity(image, ["dog"], options)
     mirrored = TTD(encoder).similarity(np.ascontiguousarray(image[:, ::-1]), ["dog"], options)
     by_flip = TTD(encoder).similarity(image, ["dog"], replace(options, flip=True))
     torch.testing.assert_close(by_flip, (straight + mirrored.flip(-1)) / 2, atol=1e-4, rtol=0)
-    torch.testing.assert_close(seen[0], seen[2], atol=1e-6, rtol=0)
+    assert [one.shape for one in seen] == [(112, 208, 3)] * 4  # the file's pixels, filled to multiples of 16
+    assert (seen[0] == opencv_resize(image, (112, 208))).all()
+    assert (seen[2] == seen[0]).all()
+    assert (seen[3] == seen[1]).all()

@@ -184,7 +184,9 @@ class Encoder(nn.Module, ABC):
         """Whether all windows of an image are encoded in one call, as features of the whole image."""
         return False
 
-    def encode_windows(self, pixels: Tensor, places: Tensor, image: Tensor | None = None) -> ImageFeatures:
+    def encode_windows(
+        self, pixels: Tensor, places: Tensor, image: Tensor | None = None, original: Tensor | None = None
+    ) -> ImageFeatures:
         """`encode_image` of windows of larger images, for an encoder to which it matters where they lie.
 
         Args:
@@ -193,6 +195,7 @@ class Encoder(nn.Module, ABC):
                 is mirrored.
             image: `[1,3,H',W']`, normalised: the image whose windows these all are, for an encoder with `together`;
                 it gives the features of that image.
+            original: uint8 `[H",W",3]`, RGB: that image before it was resized, mirrored as it is; None: not known.
         """
         return self.encode_image(pixels)
 

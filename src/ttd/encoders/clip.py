@@ -249,13 +249,15 @@ class CLIPEncoder(CLIPTowers):
         """Encode normalised pixels `[B,3,H,W]`; dense and pooled share every block but the last."""
         return self.encode_windows(pixels, None)
 
-    def encode_windows(self, pixels: Tensor, places: Tensor | None, image: Tensor | None = None) -> ImageFeatures:
+    def encode_windows(
+        self, pixels: Tensor, places: Tensor | None, image: Tensor | None = None, original: Tensor | None = None
+    ) -> ImageFeatures:
         """`encode_image` that tells the method where the windows lie; with `image` all windows of that one together."""
         if self.method.together and image is None:
             whole = [self._whole_image(one) for one in torch.split(pixels, 1)]
             return ImageFeatures.joined(whole)
         states, grid = self._states(pixels)
-        context = self._context(pixels, places, image)
+        context = self._context(pixels, places, image, original)
         found = self._patches(states, grid, context)
         pooled = self._project(class_token(self._blocks[-1], states[-1]))
         size = (pixels.shape[-2], pixels.shape[-1])
@@ -373,13 +375,16 @@ class CLIPEncoder(CLIPTowers):
         place = torch.tensor([[0, 0, image.shape[-2], image.shape[-1], 0]])
         return self.encode_windows(image, place, image)
 
-    def _context(self, pixels: Tensor, places: Tensor | None, image: Tensor | None = None) -> Context:
+    def _context(
+        self, pixels: Tensor, places: Tensor | None, image: Tensor | None = None, original: Tensor | None = None
+    ) -> Context:
         return Context(
             pixels,
             self.mean,
             self.std,
             None if places is None else places.to(pixels.device),
             image,
+            original,
             self.second_backbone(),
             encode_text=self.encode_text,
         )

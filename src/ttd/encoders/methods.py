@@ -74,6 +74,7 @@ class Context:
         places: where they lie, int64 `[B,5]`: top, left, height and width of the whole image in its pixels, and 1 where
             the window is mirrored; None where nobody says (training): each is a whole image.
         image: `[1,3,H',W']`, normalised: the whole image, for a method with `together`; else None.
+        original: uint8 `[H",W",3]`, RGB: the same before it was resized; None where it is not known (training).
         second: what the method's `second_backbone` made; None where it names none. It is frozen: gradients reach
             neither its parameters nor, through it, the pixels.
         class_token: `[B,C]`, normalised, where `patches` gave one; only `similarity` and `finish` see it.
@@ -89,6 +90,7 @@ class Context:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     places: Tensor | None = None
     image: Tensor | None = None
+    original: Tensor | None = None
     second: Any = None
     class_token: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)

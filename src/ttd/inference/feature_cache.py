@@ -100,7 +100,7 @@ class CachedViews:
         """All views, fresh; kept once the last one is there."""
         pixels = [scaled[None] for scaled in prepare(self._image, self._encoder, self._options)]
         records = []
-        for number, view in enumerate(encode_views(self._encoder, pixels, self._options)):
+        for number, view in enumerate(encode_views(self._encoder, pixels, self._options, [self._image])):
             tensors = {name: getattr(view.features, name) for name in _TENSORS}
             tensors |= {_EXTRA + name: tensor for name, tensor in view.features.extras.items()}
             # Views share a batch's memory: clones, so that each file holds its own view alone.

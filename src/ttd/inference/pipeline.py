@@ -75,7 +75,7 @@ class Pipeline:
             cached = self.cache.views(rgb, settings)
             return EncodedImage(rgb, tuple(cached) if keep else cached, settings, self.encoder)
         pixels = [scaled[None] for scaled in prepare(rgb, self.encoder, settings)]
-        views: Iterable[View] = ViewsOnDemand(self.encoder, pixels, settings)
+        views: Iterable[View] = ViewsOnDemand(self.encoder, pixels, settings, [rgb])
         if keep:
             views = tuple(views)
         return EncodedImage(rgb, views, settings, self.encoder)
@@ -158,7 +158,7 @@ class Pipeline:
         views: Iterable[View] = opened[0].views
         if pixels[0]:
             scales = [torch.stack(several) for several in zip(*pixels, strict=True)]
-            views = ViewsOnDemand(self.encoder, scales, options)
+            views = ViewsOnDemand(self.encoder, scales, options, [one.image for one in opened])
         try:
             found = answer(ImageBatch(list(numbers), [one.image for one in opened], views, options))
             return dict(zip(numbers, found, strict=True))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -146,13 +147,16 @@ class EncodedImage:
 class ViewsOnDemand:
     """Views that are encoded anew whenever they are iterated, so that only a few are in memory at a time."""
 
-    def __init__(self, encoder: Encoder, pixels: Sequence[Tensor], options: Options) -> None:
+    def __init__(
+        self, encoder: Encoder, pixels: Sequence[Tensor], options: Options, images: Sequence[Image.Image] = ()
+    ) -> None:
         self._encoder = encoder
+        self._images = images
         self._pixels = pixels
         self._options = options
 
     def __iter__(self) -> Iterator[View]:
-        return encode_views(self._encoder, self._pixels, self._options)
+        return encode_views(self._encoder, self._pixels, self._options, self._images)
 
 
 def prepare(image: Image.Image, encoder: Encoder, options: Options) -> list[Tensor]:
@@ -230,13 +234,16 @@ def encoding_time(shape: tuple[int, int], encoder: Encoder, options: Options) ->
     return [len(places) for places in every], spent * sum(map(math.prod, sides)) / (height * width)
 
 
-def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -> Iterator[View]:
+def encode_views(
+    encoder: Encoder, pixels: Sequence[Tensor], options: Options, images: Sequence[Image.Image] = ()
+) -> Iterator[View]:
     """Encode every view of B images; many windows are shown by a bar on the terminal, from the second second on.
 
     Args:
         encoder: in evaluation mode.
         pixels: `[B,3,H,W]` for each scale, the finest first; the images share all shapes.
         options: `flip`, `window`, `stride`.
+        images: the B images before they were resized, for an encoder with `together`; none: they are not known.
     """
     weight = 1 / (len(pixels) * (2 if options.flip else 1))
     every = [_places((scaled.shape[-2], scaled.shape[-1]), encoder, options) for scaled in pixels]
@@ -245,7 +252,7 @@ def encode_views(encoder: Encoder, pixels: Sequence[Tensor], options: Options) -
     with tqdm(total=total, unit="window", delay=1, leave=False, disable=hidden, file=sys.stderr) as bar:
         for scaled, places in zip(pixels, every, strict=True):
             if encoder.together:
-                yield from _whole_views(encoder, scaled, places, weight)
+                yield from _whole_views(encoder, scaled, places, weight, images)
                 bar.update(len(places))
                 continue
             batch = scaled.shape[0]
@@ -285,17 +292,24 @@ def _encoded(encoder: Encoder, crops: Tensor, where: Tensor, multiple: int | Non
 
 
 def _whole_views(
-    encoder: Encoder, scaled: Tensor, places: Sequence[tuple[Axis, Axis]], weight: float
+    encoder: Encoder,
+    scaled: Tensor,
+    places: Sequence[tuple[Axis, Axis]],
+    weight: float,
+    images: Sequence[Image.Image],
 ) -> Iterator[View]:
     """One view of each mirroring, of all windows of an image together."""
     for mirrored in dict.fromkeys(columns.mirrored for _, columns in places):
         own = [place for place in places if place[1].mirrored == mirrored]
         where = torch.tensor([_place(*place) for place in own])
         features = []
-        for image in torch.split(scaled, 1):
-            crops = torch.cat([_crop(image, *place) for place in own])
-            whole = image.flip(-1) if mirrored else image
-            features.append(encoder.encode_windows(crops.to(encoder.device), where, whole.to(encoder.device)))
+        for number, image in enumerate(torch.split(scaled, 1)):
+            crops = torch.cat([_crop(image, *place) for place in own]).to(encoder.device)
+            whole = (image.flip(-1) if mirrored else image).to(encoder.device)
+            original = torch.from_numpy(np.array(images[number])) if images else None
+            if original is not None and mirrored:
+                original = original.flip(1)
+            features.append(encoder.encode_windows(crops, where, whole, original))
         full = (scaled.shape[-2], scaled.shape[-1])
         rows, columns = (Axis(n, (0,), 0, n, flip) for n, flip in zip(full, (False, mirrored), strict=True))
         yield View(ImageFeatures.joined(features), rows, columns, weight)

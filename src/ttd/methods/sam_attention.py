@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from ttd.encoders.loading.pretrained import SAM_ANCHOR, load_pretrained, read_config
 from ttd.encoders.registry import find_folder
 from ttd.errors import ModelError
+from ttd.images import normalise_pixels
 from ttd.methods.second_backbone import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -61,24 +64,26 @@ class SAMEncoder(nn.Module):
         self.side, self.patch = int(encoder.config.image_size), int(encoder.config.patch_size)
 
     @torch.no_grad()
-    def attention(self, colours: Tensor) -> Attention:
-        """The last block's attention for an image, colours in 0..1 `[1,3,H,W]`.
+    def attention(self, image: Image.Image) -> Attention:
+        """The last block's attention for an RGB image.
 
-        The longer side becomes SAM's own; the rest of its square is padded, and the padding's patches are left out.
+        As SAM's own code: the longer side becomes SAM's (bilinear, antialiased), the rest of the square is padded. As
+        Trident's: of each axis the patches count that the image fills, one at least.
         """
-        longer = max(colours.shape[-2:])
-        size = [max(1, round(side * self.side / longer)) for side in colours.shape[-2:]]
-        small = interpolate(colours, size, mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (colours.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        pixels = pad((small - mean) / std, (0, self.side - size[1], 0, self.side - size[0]))
+        longer = max(image.size)
+        width, height = (max(1, int(side * self.side / longer + 0.5)) for side in image.size)
+        parameter = next(self.encoder.parameters())
+        small = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR)))
+        pixels = normalise_pixels(small.to(parameter.device), IMAGENET_MEAN, IMAGENET_STD)
+        pixels = pad(pixels, (0, self.side - width, 0, self.side - height))[None]
         layer = self.encoder.layers[-1]
         seen: list[Tensor] = []  # what enters the last block's attention
         handle = layer.layer_norm1.register_forward_hook(lambda _, inputs, output: seen.append(output))
         try:
-            self.encoder(pixels.to(next(self.encoder.parameters()).dtype))
+            self.encoder(pixels.to(parameter.dtype))
         finally:
             handle.remove()
-        return self._of(layer.attn, seen[0], (-(-size[0] // self.patch), -(-size[1] // self.patch)))
+        return self._of(layer.attn, seen[0], (max(1, height // self.patch), max(1, width // self.patch)))
 
     @staticmethod
     def _of(attention: Any, hidden: Tensor, grid: tuple[int, int]) -> Attention:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from ttd.encoders.clip_towers import as_map
 from ttd.encoders.methods import Context, Method, Patches, enlarged_positions
+from ttd.images import opencv_resize
 from ttd.methods.proxyclip import guided
 from ttd.methods.sam_attention import Attention, SAMEncoder, load_sam_encoder
 from ttd.methods.second_backbone import SecondBackbone, load_second_backbone
@@ -60,9 +62,24 @@ def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[
     maps = as_map(windows, (guide.shape[-2], guide.shape[-1]))
     if maps.shape[-2:] != grid:
         maps = interpolate(maps, grid, mode="bilinear", align_corners=False)
-    attention = context.second.sam.attention(context.colours(context.image))
+    attention = context.second.sam.attention(seen_by_sam(context, context.pixels.shape[-1] // grid[1]))
     whole = interpolate(spliced(maps, context), attention.grid, mode="bilinear", align_corners=False)
     return Patches(correlated(whole.flatten(2).transpose(1, 2)[0], attention)[None], attention.grid)
+
+
+def seen_by_sam(context: Context, patch: int) -> Image.Image:
+    """The image at its own size, each side stretched to the next multiple of CLIP's patch as OpenCV does.
+
+    Where it is known only as it was resized for CLIP (training), that.
+    """
+    assert context.image is not None
+    pixels = context.original
+    if pixels is None:
+        pixels = (context.colours(context.image)[0] * 255).round().clamp(0, 255).byte().movedim(0, -1)
+    height, width = pixels.shape[:2]
+    return Image.fromarray(
+        opencv_resize(pixels.cpu().numpy(), (-(-height // patch) * patch, -(-width // patch) * patch))
+    )
 
 
 def spliced(maps: Tensor, context: Context) -> Tensor:
