@@ -133,6 +133,11 @@ def _app(folder: Path, run: Run, model: str) -> None:
     adapter(run, model or "clip-vit-b16", "runs/paper")
 
 
+def _methods(folder: Path, run: Run, model: str) -> None:
+    for number, name in enumerate((285, 126107, 214753, 269314, 423617)):
+        photo(folder / f"{name:012d}.jpg", number)
+
+
 def _benchmarks(folder: Path, run: Run, model: str) -> None:
     voc(folder)
     shards(folder / "adapter-pairs", 1, 4)
@@ -218,6 +223,7 @@ _OF_A_PAGE = {
     "docs/annotate.md": _annotate,
     "docs/app.md": _app,
     "docs/benchmarks.md": _benchmarks,
+    "docs/methods.md": _methods,
     "docs/data.md": _data,
     "docs/models.md": _models,
     "docs/python.md": _python,

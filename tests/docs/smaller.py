@@ -28,6 +28,8 @@ def smaller(arguments: list[str]) -> list[str]:
             words += ["--count", str(SCENES)]
         case ["experiments.methods", *_] if "--table" in words:
             words[words.index("--count") + 1] = "4"
+        case ["experiments.methods", *_]:
+            words += ["--scenes", "1"]
         case ["demo", *_] if "--scenes" not in words:
             words += ["--scenes", "2"]
         case ["train", *_] if _value(words, "--config").startswith("scenes") and not _names_steps(words):
