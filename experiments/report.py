@@ -13,18 +13,18 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
 import ttd
 from experiments.command import Experiment
+from experiments.prove.measured import AMONG, noun_hits, retrieval_hits
 from ttd.cli.options.model import DEVICE_OPTION
 from ttd.encoders.base import Encoder
 from ttd.evaluation.datasets.tagmask import TagMaskSet, read_tagmask
+from ttd.evaluation.metrics import mean_of_known
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.runner import Measurements, measure_all
-from ttd.evaluation.tasks.multilabel import whole_image
 from ttd.evaluation.tasks.tagmask import EVERY_NOUN, SHUFFLED, Cut, TagMask
 from ttd.files import whole_file
 from ttd.inference.options import Options
@@ -40,7 +40,6 @@ GATE = {"mIoU, words that are there": 0.45, "s_pixel F1": 0.85, "AUC per image":
 
 CUT = Cut("norm", 0.5)
 """How captions' masks are made."""
-RETRIEVAL_AMONG = 256
 METHODS = ("maskclip", "sclip", "clearclip", "naclip", "values", "gem", "sc-clip", "clip-surgery", "cliptrase")
 """Those that need no second backbone."""
 
@@ -66,7 +65,7 @@ def measure(model: TTD, folder: Path, split: str = "test", methods: Sequence[str
         names = tqdm(methods, desc="methods", disable=None)
         dense = {name: dense_row(TTD(_with_method(model.encoder, name)), folder) for name in names}
     return {
-        "clip": {**retrieval(model, data), "noun accuracy": noun_accuracy(model, split, len(data.rows))},
+        "clip": {**retrieval(model, data), "noun accuracy": float(noun_hits(model, split, len(data.rows)).mean())},
         "tags": {name: row for name, row in rows.items() if not name.endswith(SHUFFLED)},
         "tags, images shuffled": {**shuffled, EVERY_NOUN: rows[EVERY_NOUN]},
         "caption": captions(found, data),
@@ -99,24 +98,8 @@ def retrieval(model: TTD, data: TagMaskSet) -> dict[str, float]:
     """Share of images that find their own caption among up to 256 by the pooled embedding, and of captions likewise.
 
     Fewer scenes are told apart more easily: compare rows of equal counts, or of 256 and more."""
-    hits: dict[str, list[float]] = {"image to text": [], "text to image": []}
-    among = min(RETRIEVAL_AMONG, len(data.rows))
-    for start in range(0, len(data.rows) - among + 1, among):
-        rows = data.rows[start : start + among]
-        images = torch.stack([whole_image(model.encode(row.sample.image)) for row in rows])
-        cosines = images @ model.encode_text([row.caption for row in rows]).T
-        own = torch.arange(among, device=cosines.device)
-        hits["image to text"].append((cosines.argmax(1) == own).float().mean().item())
-        hits["text to image"].append((cosines.argmax(0) == own).float().mean().item())
-    return {name: float(np.mean(values)) for name, values in hits.items()}
-
-
-def noun_accuracy(model: TTD, split: str, count: int) -> float:
-    """Zero-shot accuracy among all nouns on scenes of one object, by the pooled embedding."""
-    world, nouns = Scenes(split, objects=(1, 1)), model.encode_text(NOUNS)
-    scenes = [world[number] for number in range(count)]
-    best = [int((nouns @ whole_image(model.encode(scene.image))).argmax()) for scene in scenes]
-    return float(np.mean([NOUNS[k] == scene.nouns[0] for k, scene in zip(best, scenes, strict=True)]))
+    hits = retrieval_hits(model, data, min(AMONG, len(data.rows)))
+    return {name: mean_of_known(values) for name, values in hits.items()}
 
 
 def dense_row(model: TTD, folder: Path, *, all_words: bool = True) -> dict[str, float]:

@@ -72,6 +72,11 @@ class Proof:
     size: Size = Size()
 
     @property
+    def data(self) -> Path:
+        """The folder of scenes."""
+        return self.folder / "data"
+
+    @property
     def rows(self) -> Path:
         """The folder of finished rows."""
         return self.folder / "rows"
@@ -111,12 +116,12 @@ def prove(proof: Proof, *, runs: Sequence[ProofRun] = RUNS, seeds: Sequence[int]
         InputError: the folder holds a proof of another size.
     """
     _settle(proof)
-    prepare(proof.folder / "data", proof.model, tuple(runs), proof.size.pairs)
+    prepare(proof.data, proof.model, tuple(runs), proof.size.pairs)
     if any(run.keep for run in runs):
-        write_numbers(wrong_share(proof.folder / "data"), proof.rows / PRUNED)
+        write_numbers(wrong_share(proof.data), proof.rows / PRUNED)
     for method in dict.fromkeys(run.method for run in runs if run.fitted):
         if not (path := proof.rows / FITTED.format(method)).exists():
-            write_numbers(fit_pair(proof.model, method, proof.folder / "data"), path)
+            write_numbers(fit_pair(proof.model, method, proof.data), path)
     for method in dict.fromkeys(run.method for run in runs):
         _measure_base(proof, method)
     jobs = [Job(proof, run, seed) for seed in seeds for run in runs]
@@ -134,7 +139,7 @@ def train_and_measure(job: Job) -> None:
         _train(job)
     size, run = job.proof.size, job.run
     model = ttd.load(job.proof.model, method=run.method, adapter=str(job.out))
-    measured = measure(model.encoder, size.test, size.validation)
+    measured = measure(model, job.proof.data, size.test, size.validation)
     with whole_file(job.out / RESULTS) as part:
         known = {name: value for name, value in measured.numbers.items() if math.isfinite(value)}
         part.write_text(json.dumps({f"{size.test:,} test scenes": known}, indent=1) + "\n", "utf-8")
@@ -156,7 +161,7 @@ def _train(job: Job) -> None:
     from ttd.training.config import read_config
     from ttd.training.trainer import train  # loads PEFT and transformers
 
-    run, data = job.run, job.proof.folder / "data"
+    run, data = job.run, job.proof.data
     settings = [
         f"model.name={json.dumps(job.proof.model)}",
         f"data.sources={json.dumps([str(data / run.data)])}",
@@ -187,11 +192,11 @@ def _measure_base(proof: Proof, method: str) -> None:
     """The model before training, by one last block."""
     if (proof.rows / f"base.{method}.json").exists():
         return
-    encoder = ttd.load(proof.model, method=method).encoder
-    name, base = f"base.{method}", encoder.fingerprint()
+    model = ttd.load(proof.model, method=method)
+    name, base = f"base.{method}", model.encoder.fingerprint()
     scenes = {"training": 0, "test": proof.size.test, "validation": proof.size.validation}
     row = row_of(
-        measure(encoder, proof.size.test, proof.size.validation),
+        measure(model, proof.data, proof.size.test, proof.size.validation),
         run=name, seed=None, base=base, method=method, config="", settings=[], scenes=scenes,
     )  # fmt: skip
     row.write(proof.rows)

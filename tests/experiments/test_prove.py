@@ -15,24 +15,29 @@ from click.testing import CliRunner
 from PIL import Image
 
 from experiments.prove import figure, tables, work
-from experiments.prove import measured as measures
 from experiments.prove.__main__ import main
 from experiments.prove.inputs import PAIRS
 from experiments.prove.measured import (
     GROUPS,
+    THRESHOLDS,
+    Evidence,
     Measured,
+    Thresholds,
     background_confusion,
     choose_thresholds,
-    encode,
     measure,
     painted,
+    scene_set,
 )
 from experiments.prove.plan import ABLATION_TABLES, AIM_A, AIM_A_BOUNDS, AIM_B, AIM_B_BOUNDS, BLOCKS, MAIN_TABLES, RUNS
 from experiments.prove.rows import PRUNED, ROWS, Difference, Row, difference, read_rows
 from tests.scenes.oracle import Oracle
 from tests.tolerance import MINI, float_tolerance
 from ttd.errors import InputError
-from ttd.evaluation.metrics import class_scores, overlap
+from ttd.evaluation.metrics import class_scores
+from ttd.evaluation.runner import measure_all
+from ttd.evaluation.tasks.tagmask import Cut, TagMask
+from ttd.inference.options import Options
 from ttd.model import TTD, load
 from ttd.scenes.nouns import NOUNS
 from ttd.training.config import read_config
@@ -59,9 +64,9 @@ def test_every_row_of_a_table_is_a_run_that_can_be_configured() -> None:
 
 
 @pytest.mark.slow
-def test_an_oracle_has_the_highest_measures() -> None:
+def test_an_oracle_has_the_highest_measures(tmp_path: Path) -> None:
     known = [*painted("test", SCENES), *painted("validation", GROUPS), *painted("test", SCENES, 1)]
-    numbers = measure(Oracle(known), SCENES, GROUPS).numbers
+    numbers = measure(TTD(Oracle(known)), tmp_path, SCENES, GROUPS).numbers
     for name in ("mIoU, words there", "mIoU, all words", "mAP", "AUC per image", "AUC per word"):
         assert numbers[name] == pytest.approx(1), name
     # The background's own p is that of a noun which is not there.
@@ -72,17 +77,9 @@ def test_an_oracle_has_the_highest_measures() -> None:
     assert numbers["F1, shuffled"] < 0.6
 
 
-def test_masks_and_backgrounds_are_those_of_the_package(mini: TTD) -> None:
-    """The measures take all from one pass of each tower: what `caption_mask` and `segment` give, asked one by one."""
+def test_backgrounds_are_those_of_segment(mini: TTD) -> None:
     scenes = painted("test", GROUPS)
-    with torch.inference_mode():
-        encoded = encode(mini.encoder, scenes)
-        _, by_p = measures.caption_counts(mini.encoder, encoded)
-        (found,) = background_confusion(mini.encoder, encoded, (0.5,))
-    cut = measures.CUTS.index(0.2)
-    for scene, counts in zip(scenes, by_p[:, cut], strict=True):
-        alone = overlap(mini.caption_mask(scene.image, scene.caption, threshold=0.2), scene.union_mask)
-        assert counts[0] / max(1, counts.sum()) == pytest.approx(alone.iou, abs=2e-3)
+    (found,) = background_confusion(mini, scenes, (0.5,))
     agreed = 0
     for number, scene in enumerate(scenes):
         labels = mini.segment(scene.image, NOUNS).label_map.astype(int) - 1  # -1: background
@@ -93,28 +90,25 @@ def test_masks_and_backgrounds_are_those_of_the_package(mini: TTD) -> None:
 
 
 @pytest.mark.slow
-def test_thresholds_are_the_best_of_the_cuts(mini: TTD) -> None:
-    with torch.inference_mode():
-        chosen = choose_thresholds(mini.encoder, GROUPS)
-        encoded = encode(mini.encoder, painted("validation", GROUPS))
-        by_cut = background_confusion(mini.encoder, encoded, measures.CUTS)
-    mious = [class_scores(one.sum(0)).mean["mIoU"] for one in by_cut]
-    assert mious[measures.CUTS.index(chosen.background)] == max(mious)
-    assert {chosen.norm, chosen.p} <= set(measures.CUTS)
+def test_thresholds_are_the_best_of_those_tried(mini: TTD, tmp_path: Path) -> None:
+    chosen = choose_thresholds(mini, scene_set(tmp_path, "validation", GROUPS))
+    tried = background_confusion(mini, painted("validation", GROUPS), THRESHOLDS)
+    mious = [class_scores(one.sum(0)).mean["mIoU"] for one in tried]
+    assert mious[THRESHOLDS.index(chosen.background)] == max(mious)
+    assert {chosen.norm, chosen.p} <= set(THRESHOLDS)
 
 
 @pytest.mark.slow
-def test_measures_without_a_group_are_those_of_the_other_scenes(mini: TTD) -> None:
-    with torch.inference_mode():
-        encoded = encode(mini.encoder, painted("test", SCENES))
-        evidence = measures._Evidence(mini.encoder, encoded, measures.Thresholds())
-        kept = encoded.groups != 0
-        part = evidence.numbers(kept)
-        others = encode(mini.encoder, [scene for scene, keep in zip(encoded.scenes, kept, strict=True) if keep])
-        alone = measures._Evidence(mini.encoder, others, measures.Thresholds()).numbers(np.ones(kept.sum(), bool))
-    asked = [name for name in part if name != "F1, shuffled" and name not in evidence.hits]  # these need neighbours
-    undecided = 4 * float_tolerance(torch.float32, MINI)
-    assert {name: part[name] for name in asked} == pytest.approx({name: alone[name] for name in asked}, abs=undecided)
+def test_measures_without_a_group_are_those_of_the_other_scenes(mini: TTD, tmp_path: Path) -> None:
+    data = scene_set(tmp_path, "test", SCENES)
+    part = Evidence(mini, data, Thresholds()).numbers({0})
+    others = replace(data, rows=[row for row in data.rows if int(row.sample.id) >= SCENES // GROUPS])
+    half = Cut("calibrated", 0.5)
+    alone = measure_all(mini, TagMask(others, Options(), Options(), scores=("s_pixel",), cuts=[half])).result()
+    asked = {name: part[name] for name in ("F1", "mAP", "absent selected", "AUC per image", "AUC per word")}
+    expected = {name: alone.numbers.get(name, alone.numbers.get(f"s_pixel: {name}")) for name in asked}
+    assert asked == pytest.approx(expected, abs=float_tolerance(torch.float32, MINI))
+    assert part["CaptionIoU, p"] == pytest.approx(alone.rows["cuts"][0]["CaptionIoU"], abs=1e-3)
 
 
 def row(run: str, seed: int | None, values: np.ndarray) -> Row:
@@ -241,8 +235,8 @@ def test_a_folder_without_a_base_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_measured_without_names_every_measure(mini: TTD) -> None:
-    found: Measured = measure(mini.encoder, GROUPS, GROUPS)
+def test_measured_without_names_every_measure(mini: TTD, tmp_path: Path) -> None:
+    found: Measured = measure(mini, tmp_path, GROUPS, GROUPS)
     chosen = {"threshold of min-max", "threshold of p", "background's threshold"}
     assert set(found.numbers) == set(found.without) | chosen
     assert {len(values) for values in found.without.values()} == {GROUPS}

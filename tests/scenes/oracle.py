@@ -20,7 +20,7 @@ class Oracle(Encoder):
 
     kind = "oracle"
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    logit_scale = 100.0
+    logit_scale, patch_size, image_size, max_tokens = 100.0, 1, 128, 77
     embedding_size = CHANNELS
 
     def __init__(self, scenes: Sequence, stride: int = 1) -> None:
@@ -53,7 +53,7 @@ class Oracle(Encoder):
         return torch.nn.functional.normalize(rows, dim=-1)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        raise NotImplementedError
+        return torch.zeros(len(texts), 1, dtype=torch.long), [False] * len(texts)
 
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
         raise NotImplementedError
