@@ -214,7 +214,7 @@ def _models(folder: Path, run: Run, model: str) -> None:
     adapter(run, model or "clip-vit-b16", "my-adapter")
 
 
-def _python(folder: Path, run: Run, model: str) -> None:
+def _photo(folder: Path, run: Run, model: str) -> None:
     photo(folder / "photo.jpg")
 
 
@@ -225,8 +225,9 @@ _OF_A_PAGE = {
     "docs/benchmarks.md": _benchmarks,
     "docs/methods.md": _methods,
     "docs/data.md": _data,
+    "docs/first-five-minutes.md": _photo,
     "docs/models.md": _models,
-    "docs/python.md": _python,
+    "docs/python.md": _photo,
     "docs/scale.md": _scale,
     "docs/training.md": _training,
 }
