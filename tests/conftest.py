@@ -23,7 +23,7 @@ settings.register_profile("no clock", deadline=None, suppress_health_check=[Heal
 settings.load_profile("no clock")
 os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("TTD_TEST_THREADS", "1"))  # for the commands that tests start
 _CACHE = tempfile.TemporaryDirectory()
-os.environ.setdefault("TTD_CACHE", _CACHE.name)  # texts that commands keep are no business of the tester's home
+os.environ.setdefault("TTD_CACHE", _CACHE.name)  # texts that commands keep do not belong into the tester's home
 
 TOLD = "told"  # property of a test whose text is printed when all tests are done, also by processes of pytest-xdist
 SHARED = Path(__file__).resolve().parents[2] / "shared"

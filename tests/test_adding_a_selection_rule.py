@@ -113,7 +113,7 @@ def test_rules_that_cannot_be(given: dict[str, object], cause: str) -> None:
     [
         (["choice.rule=best"], "unknown selection 'best'"),
         (["choice.rule=negatives"], 'choice.by = "negatives"'),
-        (["choice.rule=softmax", "choice.by=s_image"], "is no rule for"),
+        (["choice.rule=softmax", "choice.by=s_image"], "is not a rule for"),
     ],
 )
 def test_rules_of_a_training_that_cannot_be(given: list[str], cause: str) -> None:

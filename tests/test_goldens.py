@@ -1,6 +1,6 @@
 """Numbers that this code has given before, held to what another machine's kernels may change.
 
-`python -m tests.test_goldens` writes `goldens.json` anew, after a change that is meant to alter them. The commands and
+`python -m tests.test_goldens` writes `goldens.json` again, after a change that is meant to alter them. The commands and
 the small sets are those of `make goldens BASE=COMMIT`, which compares everything, to the bit, with another commit.
 """
 
@@ -26,7 +26,7 @@ from ttd.cli import cli
 
 pytestmark = pytest.mark.slow
 
-SHIPPED = "mini+negatives"  # the package's own adapter; where it is trained anew, `goldens.json` is too
+SHIPPED = "mini+negatives"  # the package's own adapter; where it is trained again, `goldens.json` is too
 KEPT = Path(__file__).with_name("goldens.json")
 SCENES = (
     "scenes write {inputs}/scenes --count 64",

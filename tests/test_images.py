@@ -152,7 +152,7 @@ def test_what_is_returned_does_not_change_with_its_source() -> None:
 
 
 def test_unusable_files_get_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("this is no image")
+    (tmp_path / "text.jpg").write_text("this is not an image")
     (tmp_path / "empty.png").write_bytes(b"")
     for name, words in [("gone.png", "does not exist"), ("", "folder"), ("text.jpg", "not an image")]:
         with pytest.raises(InputError, match=words):

@@ -1,4 +1,4 @@
-"""Words that were never said of an image: the rule against counting, what is negatives, and tagging with it."""
+"""Words that are not in an image's captions: the rule against counting, what is negatives, and tagging with it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Write the fingerprint in `ttd.json` anew after the rule of fingerprints has changed.
+"""Write the fingerprint in `ttd.json` again after the rule of fingerprints has changed.
 
     python tools/restamp.py                          # the package's own model and adapters
     python tools/restamp.py FOLDER --base NAME       # an adapter of yours, and the model that it was trained on
 
-The fingerprints of the rule before covered the parameters alone. A folder is stamped anew only where these are the
+The fingerprints of the rule before covered the parameters alone. A folder is stamped again only where these are the
 base's; whether the base still has the tokenizer and the settings that it was trained with, only you know.
 """
 

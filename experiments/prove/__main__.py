@@ -1,4 +1,4 @@
-"""Trains and measures all that the paper's tables compare; the same call goes on where it stopped.
+"""Trains and measures all that the paper's tables compare; the same call resumes where it stopped.
 
 python -m experiments.prove --out runs/proof
 """
@@ -26,7 +26,7 @@ from ttd.errors import InputError
 def main(out: Path, model: str, seeds: int, workers: int, names: tuple[str, ...], brief: bool) -> None:
     """Train and measure all that the paper's tables compare, before and after TTD, beside honest controls.
 
-    The same call goes on where it stopped. Writes adapters and OUT/rows, which `python -m experiments.prove.tables`
+    The same call resumes where it stopped. Writes adapters and OUT/rows, which `python -m experiments.prove.tables`
     reads.
     """
     start_logging(verbose=False)

@@ -49,7 +49,7 @@ class Measured:
 
     Attributes:
         numbers: measures by name, in 0..1.
-        without: each measure anew without each of the G groups of scenes.
+        without: each measure again without each of the G groups of scenes.
         controls: what needs no model: "every noun", and the whole image as a mask.
     """
 

@@ -35,7 +35,7 @@ from ttd.files import whole_file
 HEAD = """# The proof on scenes
 
 ```console
-$ python -m experiments.prove --out runs/proof            # in the folder of the sources; goes on where it stopped
+$ python -m experiments.prove --out runs/proof            # in the folder of the sources; resumes where it stopped
 $ python -m experiments.prove.tables --out proof.md       # this page, from the rows in experiments/rows
 ```
 

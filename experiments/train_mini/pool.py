@@ -28,7 +28,7 @@ class ScenePool:
     """`count` scenes of a split: `patches` uint8 [count, n, 3*16*16] (channel, row, column) and `labels`.
 
     Painted once into `folder` by all cores and mapped from there afterwards; a pool that was interrupted, or made
-    for other scenes, is painted anew.
+    for other scenes, is painted again.
     """
 
     def __init__(self, folder: Path, scenes: Scenes, count: int) -> None:

@@ -67,7 +67,7 @@ class Recipe:
     """Everything that decides the weights.
 
     A model started on full scenes learns only backgrounds; one object first breaks that plateau. `loss`: CLIP's over
-    the batch, or SigLIP's over each pair, whose bias is no part of the model: TTD uses cosines alone.
+    the batch, or SigLIP's over each pair, whose bias is not part of the model: TTD uses cosines alone.
     """
 
     stages: tuple[Stage, ...] = (

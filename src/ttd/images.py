@@ -272,7 +272,7 @@ def _too_large(name: str) -> str:
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
-    image.load()  # before EXIF is read, which decodes some formats: damaged pixels are no fault of EXIF
+    image.load()  # before EXIF is read, which decodes some formats: damaged pixels are not EXIF's fault
     return _rgb(_upright(image, name), name)
 
 
@@ -291,7 +291,7 @@ _TURNS = {
 def turn_of(image: Image.Image, name: str) -> Image.Transpose | None:
     """What turns an image's stored pixels upright, by its EXIF orientation; None where they are."""
     try:
-        with warnings.catch_warnings(record=True) as said:  # Pillow's say nothing of the image
+        with warnings.catch_warnings(record=True) as said:  # Pillow's are not about the image
             warnings.simplefilter("always")
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except MemoryError:

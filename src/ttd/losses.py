@@ -128,7 +128,7 @@ def negatives_floor(negatives: Tensor, quantile: float, valid: Tensor | None = N
         `[B]`, without gradient; -inf (no floor) for an image without negative words.
     """
     if not 0 <= quantile <= 1:
-        raise InputError(f"a quantile lies in 0..1, not {quantile}")
+        raise InputError(f"a quantile is in 0..1, not {quantile}")
     if negatives.shape[-1] == 0:
         return torch.full(negatives.shape[:-1], -torch.inf, device=negatives.device)
     scores = negatives.detach().float()
@@ -145,7 +145,7 @@ def above_others(sim: Tensor, others: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         sim: `[B,N,h,w]`.
-        others: `[B,K,h,w]` of texts that were said of other images.
+        others: `[B,K,h,w]` of captions and words of other images.
         valid: bool `[B,K]`.
 
     Returns:
@@ -159,7 +159,7 @@ def above_others(sim: Tensor, others: Tensor, valid: Tensor) -> Tensor:
 def l_rank(scores: Tensor, negatives: Tensor, selected: Tensor, negatives_valid: Tensor) -> Tensor:
     """`L_rank = mean over selected t and negatives b of softplus(k (s_pixel(b) - s_pixel(t))) / k` (not in the paper).
 
-    A word that was selected shall score higher than words that were said of other images.
+    A selected word should score higher than words of other images' captions.
 
     Args:
         scores: `[B,N]`, s_pixel of a caption's words.

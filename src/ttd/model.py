@@ -120,7 +120,7 @@ class TTD:
         return twin
 
     def forget_texts(self) -> None:
-        """Encode every text anew, so that answers depend, to the last digit, on no earlier question."""
+        """Encode every text again, so that answers depend, to the last digit, on no earlier question."""
         self._texts.forget()
 
     def keep_texts(self, path: str | Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Negative words: words that were never said of an image, with which its caption's words are compared.
+"""Negative words: words that are not in an image's captions, with which its caption's words are compared.
 
 A word of the caption counts when it fits the image better than most words of other captions, or of a list, do: a
 permutation test (`ttd.scoring.select_above_negatives`; not in the paper). Words that may be true because the caption
@@ -66,7 +66,7 @@ class NegativeWords:
 def akin(word: str, other: str) -> bool:
     """Whether two words or phrases, lower case, say something of the same thing as far as their letters show.
 
-    They do where they are equal, one may be the other's plural, they share a part that is no stop word ("traffic
+    They do where they are equal, one may be the other's plural, they share a part that is not a stop word ("traffic
     light", "light"), or a part of one begins or ends with a part of the other ("sunflower", "flower"). That bars a few
     words too many ("car", "carpet"), which costs the comparison nothing.
     """
@@ -80,7 +80,7 @@ def _overlap(a: str, b: str) -> bool:
 
 @lru_cache(_REMEMBERED)
 def _parts(text: str) -> frozenset[str]:
-    """The words of a text, also of a hyphenated one, that are no stop words, with their singulars."""
+    """The words of a text, also of a hyphenated one, that are not stop words, with their singulars."""
     pieces = [text, *(piece for word in split_words(text) for piece in word.text.split("-"))]
     return frozenset(form for piece in pieces if piece and not is_stop_word(piece) for form in singulars(piece))
 
@@ -137,7 +137,7 @@ def read_words(path: Path) -> list[str]:
     try:
         words = _read(path.read_text("utf-8-sig"))
     except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8: write one word per line") from None
+        raise InputError(f"{path} is not text in UTF-8: write one word per line") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a file with one word per line") from None
     if not words:

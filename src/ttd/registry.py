@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         what: the sort, for messages: "method".
         group: of the entry points in which other packages name their modules.
         own: names of the package's own entries, each with the module that registers it.
-        special: names that are no entries and may be chosen too.
+        special: names that are not entries and may be chosen too.
         reserved: names that no entry may have.
         error: raised for an unknown name.
     """
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
         return {name: self._entries[name] for name in dict.fromkeys([*self._own, *self._entries])}
 
     def find(self, name: str) -> T:
-        """The entry of that name.
+        """The entry with that name.
 
         Raises:
             TTDError: there is none (the registry's `error`).

@@ -221,7 +221,7 @@ def select_above_negatives(
 def check_percentile(percentile: float) -> None:
     """Raise `InputError` where `percentile` is not within 0..100."""
     if not 0 <= percentile <= 100:
-        raise InputError(f"a percentile of the negative words' scores lies in 0..100, not {percentile}")
+        raise InputError(f"a percentile of the negative words' scores is in 0..100, not {percentile}")
 
 
 def _cosines(one: Tensor, many: Tensor) -> Tensor:

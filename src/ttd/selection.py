@@ -91,7 +91,7 @@ def register_rule(rule: SelectionRule) -> SelectionRule:
 
 
 def find_rule(name: str) -> SelectionRule:
-    """The rule of that name.
+    """The rule with that name.
 
     Raises:
         InputError: there is none.

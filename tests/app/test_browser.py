@@ -190,7 +190,7 @@ def test_segment_opacity_and_downloads(tab: Visit) -> None:
     page = tab.page
     open_part(page, "Segment")
     legend = page.locator("#ttd-segments .ttd-legend")
-    legend.wait_for()  # a part is drawn anew when it is first opened: what was typed before that is lost
+    legend.wait_for()  # a part is drawn again when it is first opened: what was typed before that is lost
     tags = page.locator("#ttd-tags textarea, #ttd-tags input").first
     tags.click()
     tags.fill("lion, couch, turtle")

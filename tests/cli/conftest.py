@@ -20,7 +20,7 @@ Run = Callable[..., Result]
 
 
 def invoke(*arguments: object) -> Result:
-    """`ttd ARGUMENTS...` in this process; an error that is no exit is raised."""
+    """`ttd ARGUMENTS...` in this process; an error that is not an exit is raised."""
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="ttd")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -64,7 +64,7 @@ def folder(tmp_path: Path, photo: Path) -> Path:
     for name in ("a", "b", "c", "sub/d"):
         (place / f"{name}.png").write_bytes(photo.read_bytes())
         (place / f"{name}.txt").write_text(f"a {name[-1]} queue sky\n")
-    (place / "broken.jpg").write_bytes(b"\xff\xd8 this is no image")
+    (place / "broken.jpg").write_bytes(b"\xff\xd8 this is not an image")
     (place / "broken.txt").write_text("a dog")
     return place
 

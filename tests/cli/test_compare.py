@@ -183,4 +183,4 @@ def test_options_go_to_the_benchmarks_that_take_them(models: dict[str, int], tmp
         assert (options["size"], options["refine"], options["area_threshold"]) == (48, "pamr", 0.2 if is_cut else None)
     done = command(*line[:1], *line[3:], "--area-threshold", 0.2, "--out", tmp_path / "other")
     assert done.exit_code == 2
-    assert "--area-threshold says nothing about these benchmarks" in done.stderr
+    assert "--area-threshold does not apply to these benchmarks" in done.stderr

@@ -1,4 +1,4 @@
-"""`ttd models check`: what is printed is what the model is, and what differs from the catalogue is said."""
+"""`ttd models check`: what is printed is what the model is, and differences from the catalogue are reported."""
 
 from __future__ import annotations
 

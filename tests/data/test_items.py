@@ -169,7 +169,7 @@ def test_lists_that_are_wrong_say_where(tmp_path: Path, name: str, text: str, me
 def test_a_wrong_line_costs_only_its_item(tmp_path: Path) -> None:
     text = '{"image": "a.png", "caption": 5}\n{"image": "b.png", "tags": [5]}\n{"image": "c.png", "caption": "x"}\n'
     first, second, third = open_items(str(listed(tmp_path / "a.jsonl", text)))
-    with pytest.raises(BadSample, match="caption is no text"):
+    with pytest.raises(BadSample, match="caption is not a text"):
         _ = first.caption
     with pytest.raises(BadSample, match="not a list of texts"):
         _ = second.tags

@@ -197,7 +197,7 @@ def test_a_size_of_the_cache_that_is_none_is_refused(
     server: StandIn, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     monkeypatch.setenv(remote.SIZE_VARIABLE, size)
-    with pytest.raises(InputError, match=f"TTD_REMOTE_CACHE={size} is no size of a cache"):
+    with pytest.raises(InputError, match=f"TTD_REMOTE_CACHE={size} is not a cache size"):
         PairSource(f"{server.url}/cc/00000.tar")
 
 

@@ -1,6 +1,6 @@
 """What the documented names stand for in a test: a hub and a release with small random models in the true formats.
 
-The names of the catalogue stay what they are. Where a row pins a hash or names an address that is no hub's, the row of
+The catalogue's names stay. Where a row pins a hash or names an address that is not a hub's, the row of
 the stand-in takes its place in the process that runs the blocks, and the hash is that of the stand-in's file: it is
 compared as ever. Nothing in the package knows of this.
 """

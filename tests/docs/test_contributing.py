@@ -35,7 +35,7 @@ def test_the_answers_are_ten_questions() -> None:
 
 
 def _code(path: Path) -> str:
-    """What stands in backticks or in blocks; all of a file that is no page."""
+    """What stands in backticks or in blocks; all of a file that is not a page."""
     text = path.read_text("utf-8")
     if path.suffix != ".md":
         return text

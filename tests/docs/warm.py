@@ -114,7 +114,7 @@ def become(name: str, arguments: list[str], folder: str, environment: dict[str, 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [name, *arguments]
-    # torch makes its threads anew after a fork at the first use: two threads that use them first at once take them
+    # torch makes its threads again after a fork at the first use: two threads that use them first at once take them
     # from each other ("Invalid thread pool").
     torch = importlib.import_module("torch")
     torch.set_num_threads(torch.get_num_threads())

@@ -19,7 +19,7 @@ Eval = Callable[..., Result]
 @pytest.fixture
 def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Eval:
     """Runs `ttd eval NAME --data ROOT --model oracle --out tmp/out ...` (a page of images only where it is asked for)
-    and raises what is no exit.
+    and raises what is not an exit.
     """
 
     def invoke(encoder: Encoder, name: str, root: Path, *more: object) -> Result:

@@ -56,7 +56,7 @@ class Oracle(Encoder):
         torch.nn.init.zeros_(self.backbone.bias)
         self.titles = [title.lower() for title in titles]
         self.image_size = image_size
-        self.embedding_size = len(titles) + 2  # then: a word that is no title, a colour that is none
+        self.embedding_size = len(titles) + 2  # then: a word that is not a title, a colour that is none
         self.colours = torch.from_numpy(palette(len(titles))).float() / 255
         self.step = 1 / (steps(len(titles)) - 1)  # between neighbouring values of a channel
         self.images_seen = 0

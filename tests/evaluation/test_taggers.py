@@ -50,7 +50,7 @@ def test_a_language_model_counted_by_hand(tmp_path: Path, evaluate: Eval) -> Non
     silent = rows[0]["caption"]
 
     def reply(caption: str, attempt: int) -> str:
-        # Every word of two letters and more, and one that no caption has; once something that is no list at all.
+        # Every word of two letters and more, and one that no caption has; once something that is not a list at all.
         if caption == silent:
             return "I would rather not say anything about this one today, sorry"
         return str([*(word for word in caption.split() if len(word) > 1), "xyz"])

@@ -110,7 +110,7 @@ def _in_a_child(one: Format, folder: Path, right: object, *, sealed: bool) -> tu
 def _case(one: Format, folder: Path, right: object, sealed: bool) -> tuple[str, str]:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of its own time: a busy machine is no fault of a file
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of its own time: a busy machine is not a fault of a file
     signal.alarm(30 * SECONDS)
     try:
         found = one.read(folder)

@@ -1,4 +1,4 @@
-"""Every job that goes on where it stopped: killed with -9 at drawn moments, it ends with an undisturbed run's files.
+"""Every job that resumes where it stopped: killed with -9 at drawn moments, it ends with an undisturbed run's files.
 
 Moments are drawn among all things that the undisturbed run does to the disk, so each may hit a half written file, an
 fsync or a rename. TTD_KILLS sets how many kills a job must survive, TTD_SEED the draw.

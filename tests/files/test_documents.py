@@ -50,8 +50,8 @@ def test_reads_what_python_writes(value):
         (b"", "is not JSON (expecting value in line 1, column 1)"),
         (b"{\n 'a': 1}", "is not JSON (expecting property name enclosed in double quotes in line 2, column 2)"),
         (b'{"a": "\xff"}', "is not UTF-8 (byte 7)"),
-        (b"[NaN]", "holds NaN, which is no number"),
-        (b"-Infinity", "holds -Infinity, which is no number"),
+        (b"[NaN]", "holds NaN, which is not a number"),
+        (b"-Infinity", "holds -Infinity, which is not a number"),
         (b"1" * 5000, "holds a number that is too long"),
         (b"[" * 100_000, f"is nested deeper than {MOST_LEVELS} levels"),
         (b'{"a":' * 100_000, f"is nested deeper than {MOST_LEVELS} levels"),
@@ -62,8 +62,8 @@ def test_says_what_is_wrong_with_a_text(tmp_path, content, said):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(ModelError) as error:
-        read_json(path, error=ModelError, remedy="make it anew")
-    assert str(error.value) == f"{path} {said}: make it anew"
+        read_json(path, error=ModelError, remedy="make it again")
+    assert str(error.value) == f"{path} {said}: make it again"
 
 
 def test_nesting_is_bounded_exactly():

@@ -199,7 +199,7 @@ def test_a_list_names_files_in_subfolders_and_behind_the_users_links(name: str, 
 @pytest.mark.parametrize("value", [None, 7, ["x.png"], {"a": 1}])
 @pytest.mark.parametrize("name", ["coco_80", "coco_masks", "coco_panoptic", "refcoco"])
 def test_what_is_no_text_is_no_path(name: str, value: object, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is no text|is not a text"):
+    with pytest.raises(InputError, match="is not a text"):
         READERS[name](tmp_path, value)
 
 

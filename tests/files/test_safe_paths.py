@@ -124,9 +124,9 @@ def test_what_cannot_be_a_name_is_said_with_file_and_id(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("value", [None, 7, ["a"], {"a": 1}, True])
 def test_what_is_no_text_is_no_name(value: object) -> None:
-    with pytest.raises(InputError, match=r"the id .* is no text"):
+    with pytest.raises(InputError, match=r"the id .* is not a text"):
         check_name(value, "here")
-    with pytest.raises(InputError, match=r"the path .* is no text"):
+    with pytest.raises(InputError, match=r"the path .* is not a text"):
         check_path(value, "here")
 
 

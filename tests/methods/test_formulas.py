@@ -1,4 +1,4 @@
-"""Methods written down anew from their description, in float64: other sizes, depths, seeds than the reference has."""
+"""Methods written down again from their description, in float64: other sizes, depths, seeds than the reference has."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_ranks_come_from_torchrun(
 def test_ranks_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, rank: str, world: str) -> None:
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(InputError, match="no rank"):
+    with pytest.raises(InputError, match="are not a rank and size"):
         Ranks.here()
 
 

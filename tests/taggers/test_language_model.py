@@ -72,7 +72,7 @@ def test_answers_are_asked_once_for_each_model_prompt_and_request(open_model: An
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("Nouns! Caption: {caption}")
     with Stub() as one, Stub() as other:
-        for url in (one.url, other.url, f"{other.url}/chat/completions/"):  # the address is no part of the question
+        for url in (one.url, other.url, f"{other.url}/chat/completions/"):  # the address is not part of the question
             assert open_model(url).choose(captions("a dog"))[0].selected == (False, True)
         assert (len(one.asked), len(other.asked)) == (1, 0)
         for options in ({"model": "qwen"}, {"prompt": prompt}, {"request": {"max_tokens": None, "top_p": 0.5}}):

@@ -92,7 +92,7 @@ def test_damage_never_gives_other_embeddings(tmp_path: Path) -> None:
         path.write_bytes(wrong)
         assert torch.allclose(Texts(encoder, TextCache(path, encoder)).encode(names, TWO), made, atol=1e-6)
     Texts(encoder, TextCache(path, encoder)).encode(names, TWO)
-    assert len(TextCache(path, encoder).read([(name,) for name in names], TWO)) == 40  # begun anew
+    assert len(TextCache(path, encoder).read([(name,) for name in names], TWO)) == 40  # begun again
 
 
 def test_places_that_cannot_be_used_are_passed_over(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_the_similarity_that_is_trained_is_p(base: Path, shards: Path, kind: str
     raw = objective.inputs(batch)
     assert torch.equal(raw.selected, inputs.selected)  # words are scored by raw cosines either way
     w, c = (30.0, 0.1) if numbers else (encoder.calibration.w, encoder.calibration.c)
-    # Both encode anew; the sigmoid is steepest with a quarter of its slope.
+    # Both encode again; the sigmoid is steepest with a quarter of its slope.
     for found, cosines in ((inputs.sim, raw.sim), (inputs.caption_sim, raw.caption_sim)):
         assert_close(found, torch.sigmoid(w * (cosines - c)), COSINES + TINY_TCL, scale=w / 4)
     assert inputs.sim.requires_grad

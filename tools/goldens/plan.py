@@ -41,7 +41,7 @@ class Golden:
 
 IMAGES = "{inputs}/images.jsonl"  # three scenes and two photos, with captions
 TAGS = "{inputs}/tags.jsonl"  # the same with words
-# Run on each side before goldens that name `ADAPTER`: the package's own adapters may be trained anew.
+# Run on each side before goldens that name `ADAPTER`: the package's own adapters may be trained again.
 ADAPTER = "{inputs}/adapter"
 SETUP = "train {inputs}/scenes --config mini --steps 20 --out {inputs}/adapter"
 NUMBERS = ("items", "measured", "numbers")

@@ -21,7 +21,7 @@ DONE = "golden.json"
 
 
 def load_libraries() -> None:
-    """What the commands import, as long as it is no part of the tree."""
+    """What the commands import, as long as it is not part of the tree."""
     import matplotlib.pyplot  # noqa: F401
     import peft  # noqa: F401
     import pyarrow.parquet  # noqa: F401

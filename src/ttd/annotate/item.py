@@ -226,7 +226,7 @@ class OpenItem:
     def set_threshold(self, threshold: float) -> None:
         """Sets the threshold of the active word's map; raises `InputError` outside of 0..1."""
         if not 0 <= threshold <= 1:
-            raise InputError(f"the threshold must lie between 0 and 1, not at {threshold}")
+            raise InputError(f"the threshold must be between 0 and 1, not {threshold}")
         if threshold != self.threshold:
             self._set_prompts(replace(self._current(), threshold=threshold, outlines=None))
 

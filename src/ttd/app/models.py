@@ -79,7 +79,7 @@ class PageChoices:
         return [OWN_METHOD, *(one.name for one in known_methods() if one.installed and one.served_by(self.proxy_model))]
 
     def method(self, name: str) -> Method:
-        """The method of that name, beside the page's second backbones.
+        """The method with that name, beside the page's second backbones.
 
         Raises:
             InputError: it is not offered.

@@ -63,7 +63,7 @@ class CommandGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does, but a reader that went away (`ttd models | head -1`) is told apart from skipped
+        """As click does, but a reader that went away (`ttd models | head -1`) is distinguished from skipped
         items.
         """
         try:

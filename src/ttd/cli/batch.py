@@ -234,7 +234,7 @@ class _Answering:
     Args:
         job, settings: of the command.
         place: where each item's images are drawn; None: none are.
-        items: of which each process is told the numbers.
+        items: whose numbers each process receives.
     """
 
     def __init__(self, job: Job, settings: Settings, place: Place | None, items: Sequence[ImageItem]) -> None:

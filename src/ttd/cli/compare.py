@@ -65,7 +65,7 @@ def benchmarks(ctx: click.Context, parameter: click.Parameter, values: tuple[str
             raise click.BadParameter(f"{value!r} is not NAME=ROOT with NAME one of {known}.", ctx, parameter)
         found.append(Asked(title, name, split or None, Path(root)))
     if len({one.title for one in found}) < len(found):
-        raise click.BadParameter("a benchmark is named twice; its splits are told apart as NAME:SPLIT.", ctx, parameter)
+        raise click.BadParameter("a benchmark is named twice; distinguish its splits as NAME:SPLIT.", ctx, parameter)
     return found
 
 
@@ -193,7 +193,7 @@ def _check(asked: list[Asked], rows: list[RowChoice], changes: ProtocolChanges) 
             _check_refinement(refine, method)
     known = {name for one in asked for name in _choices("default", one, changes).given or {}}
     if strange := set(changes.changes()) - known:
-        raise click.UsageError(f"{_option(min(strange))} says nothing about these benchmarks: leave it out.")
+        raise click.UsageError(f"{_option(min(strange))} does not apply to these benchmarks: leave it out.")
 
 
 def _check_refinement(refine: str, method: str | None) -> None:

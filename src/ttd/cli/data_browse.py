@@ -93,7 +93,7 @@ def browse(
 
 
 def _record(table: Path) -> dict[str, Any]:
-    """What `ttd data tag` says of its table: sources, images, model and settings; empty where there is no record."""
+    """What `ttd data tag` recorded: sources, images, model and settings; empty without a record."""
     from ttd.files.documents import read_json
     from ttd.files.schema import any_text, each, fields, number, optional
 

@@ -216,7 +216,7 @@ def says_something(option: str, benchmark: str) -> bool:
 
 
 def _refuse_others(name: str, part: str | None) -> None:
-    """Raises `InputError` where an option was given that says nothing about this benchmark, or this part of it."""
+    """Raises `InputError` where an option was given that does not apply to this benchmark, or this part of it."""
     from ttd.errors import InputError
 
     ctx = click.get_current_context()
@@ -225,7 +225,7 @@ def _refuse_others(name: str, part: str | None) -> None:
     strange += [*_FOR_TAGMASK[1:], *_FOR_TAGGERS] if part == "masks" else []
     if found := [option for option in ctx.command.given(ctx) if option in strange]:
         about = f"the {part} of {name}" if part and found[0] != "--part" else name
-        raise InputError(f"{found[0]} says nothing about {about}: leave it out")
+        raise InputError(f"{found[0]} does not apply to {about}: leave it out")
 
 
 def _choices(chosen: dict[str, Any], words_by: TaggerChoice, changes: ProtocolChanges) -> Choices:

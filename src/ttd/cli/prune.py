@@ -49,7 +49,7 @@ def prune(
     ttd prune cc3m/ --model tcl --per-set --out pruned --engine ray
 
     SOURCES are tar shards, brace ranges, folders of them, or a captions file. Run the same command again
-    after an interruption: finished shards are not scored twice, and another --k only cuts anew.
+    after an interruption: finished shards are not scored twice, and another --k only cuts again.
     Writes OUT/keep.parquet for training, OUT/histogram.png, OUT/prune.json, OUT/damage.json, OUT/scores/.
     """
     from ttd.data.shard_jobs import LateJob, run_shards, table_path, whole_report

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def format_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--format`: which files `--out` writes, apart by commas; the first one by default."""
+    """`--format`: which files `--out` writes, separated by commas; the first one by default."""
 
     def chosen(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
         named = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
@@ -36,7 +36,7 @@ def format_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[...,
             raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(formats)}.", ctx, parameter)
         return named
 
-    what = f"What --out writes: {', '.join(formats)}; several apart by commas."
+    what = f"What --out writes: {', '.join(formats)}; several separated by commas."
     return click.option("--format", "formats", default=formats[0], show_default=True, callback=chosen, help=what)
 
 
@@ -92,7 +92,7 @@ def segment(settings: Settings, source: ImageSelection, tags: tuple[str, ...], f
     \b
     ttd segment photo.jpg --tags dog grass "traffic light" --out dog.png
     ttd segment photos/ --tags dog grass --out labels
-    ttd segment list.csv --out labels    (columns: image,tags with tags apart by ;)
+    ttd segment list.csv --out labels    (columns: image,tags with tags separated by ;)
     """
     return run_job(SegmentJob(settings, formats), settings, source, None, tags)
 

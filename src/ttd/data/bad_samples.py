@@ -82,7 +82,7 @@ class BadSampleReport:
         total: pairs that the job goes through.
         shards: shards that it goes through.
         limit: the share of damaged pairs, and of damaged shards, 0..1, above which the job stops.
-        counts, unknown: what is no damage, see `ttd.data.shard_jobs.ShardNotes`.
+        counts, unknown: what is not damage, see `ttd.data.shard_jobs.ShardNotes`.
     """
 
     def __init__(self, total: int, shards: int = 0, limit: float = 0.1) -> None:
@@ -150,7 +150,7 @@ class BadSampleReport:
         }
 
     def cut_sentence(self, tokens: int | None) -> str:
-        """What is said of captions that were longer than `tokens` (None: not known here); "" where there were none."""
+        """The message about captions longer than `tokens` (None: not known here); "" where there were none."""
         many = self.counts[TRUNCATED_CAPTIONS]
         verb = "caption was" if many == 1 else "captions were"
         length = "" if tokens is None else f"the {tokens} tokens that "

@@ -40,7 +40,7 @@ class ListedLine:
 
 
 class CaptionsFile(PathKeys):
-    """See `ttd.data.shard.Shard`; a key is the image's path as the file has it, "line N" for a line that is no row.
+    """See `ttd.data.shard.Shard`; a key is the image's path as the file has it, "line N" for a line that is not a row.
 
     Args:
         path: the captions file.
@@ -191,7 +191,7 @@ def _coco(path: Path) -> Iterator[_Found]:
     try:
         names = {image["id"]: image["file_name"] for image in content["images"]}
         if any(not isinstance(name, str) for name in names.values()):
-            raise ValueError("a file_name is no text")
+            raise ValueError("a file_name is not a text")
         for annotation in content["annotations"]:
             number, texts = annotation["image_id"], texts_of(annotation["caption"])
             if number not in names:
@@ -213,7 +213,7 @@ def _coco(path: Path) -> Iterator[_Found]:
 
 def _no_text(caption: Any) -> NoCaption:
     empty = caption is None or (isinstance(caption, float) and caption != caption)
-    return NoCaption(MISSING_CAPTION) if empty else NoCaption(BROKEN_JSON, "a caption is no text")
+    return NoCaption(MISSING_CAPTION) if empty else NoCaption(BROKEN_JSON, "a caption is not a text")
 
 
 def _listed(path: Path) -> Iterator[_Found]:

@@ -204,7 +204,7 @@ def _schema(path: File, file: BinaryIO) -> pa.Schema:
 
 
 def _outline(path: File, file: BinaryIO) -> tuple[list[int], list[int]]:
-    """Where the rows of each piece end, and its place in a stream of record batches (-1: it is no stream)."""
+    """Where the rows of each piece end, and its place in a stream of record batches (-1: it is not a stream)."""
     file.seek(0)
     if path.suffix.lower() == ".parquet":
         about = pq.ParquetFile(file).metadata

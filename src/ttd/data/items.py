@@ -110,7 +110,7 @@ def open_items(
         caption, tags: for items without their own.
         images: the folder that a list's image paths start from; None: the list's own.
         every_caption: an item for each caption of an image, which reads all captions at once; else for its first.
-        without: results of an earlier run, which are no images to work on.
+        without: results of an earlier run, which are not images to work on.
 
     Raises:
         InputError: nothing there, or two items have one id.

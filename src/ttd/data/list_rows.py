@@ -34,7 +34,7 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a line is no row."""
+    """Why a line is not a row."""
 
     detail: str
 
@@ -45,7 +45,7 @@ def is_web_address(text: str) -> bool:
 
 
 def list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
-    """Numbers of lines, from 1, and their fields by name in lower case, or why a line is no row.
+    """Numbers of lines, from 1, and their fields by name in lower case, or why a line is not a row.
 
     Raises:
         InputError: the file cannot be read, or its header names no image.

@@ -168,7 +168,7 @@ def named_files(sources: str | Path | Iterable[str | Path], without: Path | None
     Args:
         sources: one or several of: an image, a shard or a captions file, a brace range, a wildcard, or a folder: its
             shards (`*.tar`), else its only captions file, else its images; the same at an address, but no images.
-        without: a file or folder that is no captions file, such as the results of an earlier run.
+        without: a file or folder that is not a captions file, such as the results of an earlier run.
 
     Raises:
         InputError: nothing there, something else than files of these kinds, a file named twice.

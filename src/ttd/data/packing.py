@@ -52,7 +52,7 @@ def pack(
         prefix: of the shards' names.
         limit: share of damaged pairs above which the job stops.
         threads: that read and check images.
-        progress: is told how many pairs are done.
+        progress: receives the number of pairs that are done.
 
     Returns:
         the shards, and the damage.
@@ -198,7 +198,7 @@ class TaggedShards:
 
         Args:
             number: of the source's shard.
-            progress: is told how many pairs are done.
+            progress: receives the number of pairs that are done.
 
         Raises:
             InputError: a pair that had words cannot be read any more.

@@ -84,7 +84,7 @@ class RemoteFile:
 
     @property
     def shard_name(self) -> str:
-        """Folder and file, as `ttd.data.shard.shard_name` has them; raises `InputError` where they are no names."""
+        """Folder and file, as `ttd.data.shard.shard_name` has them; raises `InputError` where they are not names."""
         folder, name = str(self).partition("://")[2].rstrip("/").split("/")[-2:]
         return f"{check_name(folder, self, 'folder')}/{check_name(name, self, 'name')}"
 
@@ -355,7 +355,7 @@ def cache_limit() -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]B|)", given.upper())
     size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
     if size < _LEAST:
-        raise InputError(f"{SIZE_VARIABLE}={given} is no size of a cache: write 200GB, or at least 64MB")
+        raise InputError(f"{SIZE_VARIABLE}={given} is not a cache size: write 200GB, or at least 64MB")
     return size
 
 

@@ -72,7 +72,7 @@ def jsonl_rows(
         path: the file.
         errors: what becomes of bytes that are not in the file's encoding, as in `bytes.decode`.
         schema: of each object; None: any.
-        remedy: ends what is said of a line that is something else.
+        remedy: ends the message about a line that is something else.
 
     Raises:
         InputError: it does not exist, or a line is in another encoding (with "strict"), not a JSON object, or does not
@@ -98,7 +98,7 @@ def text_lines(path: Path, errors: str = "strict", longest: int = _MOST_CHARACTE
         longest: characters of a line.
 
     Raises:
-        InputError: it does not exist, is no text in such an encoding, or a line is longer.
+        InputError: it does not exist, is not text in such an encoding, or a line is longer.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: give one of the files in it")
@@ -141,7 +141,7 @@ def records(
         lines: with or without their ends.
         delimiter: between the fields.
         first: the number of the first of `lines`.
-        always_quoted: whether quotes around a field that needs none are no part of it. A TSV file of the field has no
+        always_quoted: whether quotes around a field that needs none are not part of it. A TSV file of the field has no
             quoting, and `"hello"` is what somebody said.
         is_row: whether the fields of one line are a whole row: a quoted field holds at most one such line.
     """
@@ -173,7 +173,7 @@ def split_record(text: str, delimiter: str) -> list[str]:
 
 
 def _split(text: str, delimiter: str, always_quoted: bool) -> list[str] | None:
-    """The fields of a row; None where a quote is open at its end, [] where its quotes are no quoting."""
+    """The fields of a row; None where a quote is open at its end, [] where its quotes do not quote."""
     fields: list[str] = []
     at = 0
     while True:
@@ -234,7 +234,7 @@ _ENTRIES = {
 
 
 def read_coco_json(path: Path, keys: Sequence[str], advice: str = "give COCO's official annotations") -> dict[str, Any]:
-    """A file's object, which has `keys`, lists of objects; `advice` ends what is said of a file that has not.
+    """A file's object, which has `keys`, lists of objects; `advice` ends the message about a file without them.
 
     Raises:
         InputError: it does not exist, or is no such file.

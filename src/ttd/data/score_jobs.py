@@ -86,7 +86,7 @@ class ScoreJob(EncoderJob):
         size = size or encoder.pruning_size
         if size % encoder.patch_size:
             raise InputError(
-                f"a side of {size} pixels is no multiple of this encoder's patches of "
+                f"a side of {size} pixels is not a multiple of this encoder's patches of "
                 f"{encoder.patch_size}: choose another size"
             )
         super().__init__(encoder, size, batch, threads, {**(settings or {}), "flip": flip, "jpeg": "scaled"})

@@ -56,7 +56,7 @@ def from_record(record: dict[str, Any], names: Iterable[str] = CAPTION_NAMES) ->
         raise NoCaption(MISSING_CAPTION)
     texts = texts_of(found)
     if texts is None:
-        raise NoCaption(BROKEN_JSON, "a caption is no text")
+        raise NoCaption(BROKEN_JSON, "a caption is not a text")
     return usable(texts)
 
 
@@ -70,7 +70,7 @@ def _decoded(data: bytes) -> str:
     try:
         return decoded(data)
     except UnicodeDecodeError as error:
-        raise NoCaption(ENCODING, f"byte {error.start} is no {error.encoding.upper()}") from None
+        raise NoCaption(ENCODING, f"byte {error.start} is not {error.encoding.upper()}") from None
     except UnicodeError as error:
         raise NoCaption(ENCODING, str(error)) from None
 

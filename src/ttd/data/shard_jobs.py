@@ -40,7 +40,7 @@ class ShardNotes:
     Attributes:
         skip: takes the damaged pairs.
         progress: may be called with a number of pairs that are done, before the shard is.
-        counts: what is no damage and yet to be said: "truncated_captions", longer than the model takes, and
+        counts: what is not damage but is reported: "truncated_captions", longer than the model takes, and
             "unspaced_captions", whose words are written without spaces.
         unknown: how often each word came that lies outside the vocabulary of a small model.
     """
@@ -66,7 +66,7 @@ class ShardJob(ABC):
 
 
 class LateJob(ShardJob):
-    """A job that each process makes when its first shard comes; where none comes, its settings are told by the shards.
+    """A job that each process makes when its first shard comes; where none comes, its settings come from the shards.
 
     Args:
         make: the job, wherever it is called.
@@ -135,7 +135,7 @@ def run_shards(
         folder: gets one file per shard, `FOLDER/NAME.parquet`.
         limit: share of damaged pairs, or shards, above which the job stops.
         executor: where shards are done, and which are this process's.
-        progress: is told how many pairs are done.
+        progress: receives the number of pairs that are done.
 
     Returns:
         the damage in this process's shards, also in those that were done before.

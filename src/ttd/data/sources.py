@@ -307,6 +307,6 @@ def _check_names(shards: list[Shard]) -> None:
         other = seen.setdefault(shard.name, shard.path)
         if other is not shard.path:
             raise InputError(
-                f"{shard.path} and {other} have the same folder and file name, by which pairs are told apart: "
+                f"{shard.path} and {other} have the same folder and file name, by which pairs are distinguished: "
                 "rename one folder"
             )

@@ -118,7 +118,7 @@ def _column(values: pa.Array, field: pa.Field, start: int) -> pa.Array:
         row = pc.index(values.is_null(), True).as_py()
         raise Misfit(f"has no value in row {start + row + 1}")
     if pa.types.is_floating(field.type):
-        row = pc.index(pc.is_finite(values), False).as_py()  # null is no number that is not finite
+        row = pc.index(pc.is_finite(values), False).as_py()  # null does not count as infinite
         if row >= 0:
             raise Misfit(f"holds no finite number in row {start + row + 1}")
     inner = values

@@ -1,4 +1,4 @@
-"""Where each sample's members lie in a tar: gone through once, kept in a file, and never believed unseen.
+"""Where each sample's members lie in a tar: gone through once, kept in a file, and checked before every use.
 
 The file (`ttd.data.tar_index_file`) counts only where its digest is right, every number in it is possible, it was made
 for a tar of this size and these times, and the headers that it names are there. In any doubt the tar is gone through
@@ -269,5 +269,5 @@ def _content(place: Path, stamp: Stamp) -> bytes:
     status = place.stat()
     # A sample takes a block of the tar at least, and its key stands in there.
     if not stat.S_ISREG(status.st_mode) or status.st_size > 4 * stamp.size + 4096:
-        raise IndexDoubt("is no index")
+        raise IndexDoubt("is not an index")
     return place.read_bytes()

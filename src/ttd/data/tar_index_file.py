@@ -87,7 +87,7 @@ def _next_tar(file: BinaryIO) -> int | None:
 
 
 def sample_names(names: Sequence[str]) -> list[tuple[str, str] | None]:
-    """Of each member's name the key of its sample and one of `KINDS`; None for what is no part of a sample.
+    """Of each member's name the key of its sample and one of `KINDS`; None for what is not part of a sample.
 
     As webdataset has it, a key ends at the first dot of a name's last part, and "1.seg.png" beside "1.png" is something
     else about sample "1". Names that have dots of their own ("IMG.2021.05.png", "crop_1.0.png") end at their last dot:
@@ -303,7 +303,7 @@ def _check_keys(ends: NDArray[np.int64], text: memoryview) -> None:
         keys = as_array(ends, text)
         keys.validate(full=True)
     except pa.ArrowException:
-        raise IndexDoubt("has keys that are no text") from None
+        raise IndexDoubt("has keys that are not text") from None
     if pc.count_distinct(keys).as_py() != len(keys):
         raise IndexDoubt("names a sample twice")
 

@@ -127,7 +127,7 @@ class TarShard:
             return file.read(member.header), file.read(member.size)
 
     def _indexed(self, ask: Callable[[TarIndex], T]) -> T:
-        """An answer of the index, which is made anew where its file was damaged since it was opened."""
+        """An answer of the index, which is made again where its file was damaged since it was opened."""
         try:
             return ask(self._index)
         except IndexDoubt as doubt:

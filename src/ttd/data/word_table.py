@@ -30,7 +30,7 @@ class Token(NamedTuple):
     Attributes:
         word: as written; None in the one row of a caption without tokens.
         start, end: characters `caption[start:end]`; None for a word that is not there.
-        score: by the model; None where the token was no candidate, or a tagger of the text chose.
+        score: by the model; None where the token was not a candidate, or a tagger of the text chose.
         percentile: 0..100, of negative words that it exceeds; None without them.
         selected: whether it counts as visible.
         is_stop: a function word ("the", "on", "'s").

@@ -240,7 +240,7 @@ def known_methods() -> tuple[Method, ...]:
 
 
 def find_method(name: str) -> Method:
-    """The method of that name.
+    """The method with that name.
 
     Raises:
         ModelError: there is none.

@@ -63,7 +63,7 @@ def load_encoder(
     """
     place, precision = find_device(device), _dtype(dtype)
     if not 0 <= adapter_scale <= 1:
-        raise InputError(f"adapter_scale must lie between 0 and 1, not {adapter_scale}")
+        raise InputError(f"adapter_scale must be between 0 and 1, not {adapter_scale}")
     chosen = None if method is None else find_method(method)  # a wrong name is said before anything is loaded
     if proxy_model is not None:
         if chosen is None:

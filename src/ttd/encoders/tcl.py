@@ -210,7 +210,7 @@ class TCLEncoder(CLIPTowers):
         """
         clip_weight = CLIP_WEIGHT if question.clip_weight is None else question.clip_weight
         if not 0 <= clip_weight <= 1:
-            raise InputError(f"clip_weight must lie in 0..1, not {clip_weight}")
+            raise InputError(f"clip_weight must be in 0..1, not {clip_weight}")
         mask = self._calibrated(features, text)
         prior = self._clip_prior(features, text, mask) if clip_weight else None
         if question.refine == "pamr":

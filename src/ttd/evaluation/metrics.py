@@ -26,7 +26,7 @@ def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, classes: int, ign
     rows = truth[keep].astype(np.int64)
     columns = np.minimum(predicted[keep].astype(np.int64), classes)
     if rows.size and (rows.max() >= classes or min(rows.min(), columns.min()) < 0):
-        raise InputError(f"Labels must lie in 0..{classes - 1} or be the ignored {ignored}.")
+        raise InputError(f"Labels must be in 0..{classes - 1} or be the ignored {ignored}.")
     counts = np.bincount(rows * (classes + 1) + columns, minlength=classes * (classes + 1))
     return counts.reshape(classes, classes + 1)
 

@@ -178,7 +178,7 @@ def _text(content: bytes | str, errors: str) -> str:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise Misfit(f"holds {name}, which is no number")
+    raise Misfit(f"holds {name}, which is not a number")
 
 
 def _check_levels(value: Any) -> None:

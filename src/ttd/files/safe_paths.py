@@ -201,7 +201,7 @@ def _encoding_fault(text: str, most: int) -> str | None:
 
 
 def _no_text(value: object) -> str:
-    return "is empty" if isinstance(value, str) else "is no text"
+    return "is empty" if isinstance(value, str) else "is not a text"
 
 
 def _shown(text: object) -> str:

@@ -18,7 +18,7 @@ _LARGEST = 1 << 63  # whole numbers beyond it fit into no array
 
 
 class Misfit(ValueError):
-    """A text that is no document, or a value that does not fit its schema.
+    """A text that is not a document, or a value that does not fit its schema.
 
     Attributes:
         place: of the value, as in `settings.models[2]`; empty for the document.

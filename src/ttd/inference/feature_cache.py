@@ -4,7 +4,7 @@ What is read back is what was encoded, to the last bit. An image's entry is name
 its features: every parameter of the encoder (so also a merged adapter) with its structure, number format, kind of
 device and torch's version, how the image is looked at, and the image's pixels. An entry is a folder of one
 safetensors file for each view and, written last, `views.json`, which says where the views lie and holds a checksum
-of each file: an entry that is incomplete or damaged is made anew.
+of each file: an entry that is incomplete or damaged is made again.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ OPENCV_LONGEST = 2048  # pixels of the longer side in mmsegmentation's test pipe
 
 @dataclass(frozen=True)
 class Options:
-    """How an image is looked at and how questions are put; sizes in pixels.
+    """How an image is encoded and how its maps become labels; sizes in pixels.
 
     Published settings are protocols by name, see `ttd.inference.protocols`.
 
@@ -36,7 +36,7 @@ class Options:
             beyond full patches is not seen, and its map is spread over all of it; "opencv-patches": the same, then
             enlarged to full patches and at least a window, as Trident does; "square": both sides are `size`, bicubic
             with antialiasing.
-        pad: with a window: sides that are no multiple of this many pixels get zeros (of the normalised image) around
+        pad: with a window: sides that are not multiples of this many pixels get zeros (of the normalised image) around
             them, half before; None: none do.
         templates: for heatmaps, masks and classes, also around whole captions; None: the encoder's usual
             ("tcl9" for TCL, "none" for a closed vocabulary, else OpenAI's 80).

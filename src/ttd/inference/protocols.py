@@ -200,7 +200,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """The protocol with that name.
 
     Raises:
         InputError: there is none.

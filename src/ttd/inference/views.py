@@ -145,7 +145,7 @@ class EncodedImage:
 
 
 class ViewsOnDemand:
-    """Views that are encoded anew whenever they are iterated, so that only a few are in memory at a time."""
+    """Views that are encoded again whenever they are iterated, so that only a few are in memory at a time."""
 
     def __init__(
         self, encoder: Encoder, pixels: Sequence[Tensor], options: Options, images: Sequence[Image.Image] = ()

@@ -56,7 +56,7 @@ class SecondBackbone(nn.Module):
     def forward(self, colours: Tensor) -> Tensor:
         """Colours in 0..1 `[B,3,H,W]` -> patches `[B,C,I,J]`, float32, without gradients.
 
-        Where H or W is no multiple of its patch, they are resized to the nearest.
+        Where H or W is not a multiple of its patch, they are resized to the nearest.
         """
         size = tuple(max(1, round(side / self.patch_size)) * self.patch_size for side in colours.shape[-2:])
         if size != tuple(colours.shape[-2:]):

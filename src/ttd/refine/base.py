@@ -82,7 +82,7 @@ def register_refiner(name: str) -> Callable[[R], R]:
 
 
 def find_refiner(name: str) -> type[Refiner]:
-    """The refiner of that name.
+    """The refiner with that name.
 
     Raises:
         InputError: there is none.

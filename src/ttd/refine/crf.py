@@ -144,7 +144,7 @@ def _checked(image: NDArray[np.uint8], maps: NDArray[Any], background: float | N
     if len(maps) < least:
         raise InputError(f"DenseCRF needs at least {least} maps here, not {len(maps)}.")
     if background is not None and not 0 < background < 1:
-        raise InputError(f"DenseCRF's background threshold must lie between 0 and 1, not at {background}.")
+        raise InputError(f"DenseCRF's background threshold must be between 0 and 1, not {background}.")
     values = np.where(maps, *reversed(_BOOLEAN)) if maps.dtype == np.bool_ else maps
     values = values.astype(np.float32)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):

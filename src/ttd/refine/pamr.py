@@ -97,7 +97,7 @@ def pamr(
     -|x_i - x_j| / (1e-8 + 0.1 * std_i), where std_i is the unbiased deviation over the 3x3 windows of all
     dilations. A round costs B * H * W * P * C multiplications. Beside the result, memory holds two blocks of
     at most 64 channels and the matrix (8 * P bytes per pixel) of one image; what of the matrix exceeds both
-    the masks' size and 128 MiB is computed anew in every round. No gradients.
+    the masks' size and 128 MiB is computed again in every round. No gradients.
 
     Args:
         images: [B,3,H,W] in any linear scale (0..1, 0..255, normalised), finite. The scale cancels out.

@@ -206,7 +206,7 @@ class SAMRefiner(Refiner):
                 f"SAM-HQ needs boolean masks [N,H,W] for its {size} image, not {masks.dtype} {list(masks.shape)}."
             )
         if not 0 <= min_part <= 1:
-            raise InputError(f"The smallest part's share must lie between 0 and 1, not at {min_part}.")
+            raise InputError(f"The smallest part's share must be between 0 and 1, not {min_part}.")
         out, scores = np.zeros_like(masks), np.zeros(len(masks), np.float32)
         best, owner = np.full(embedding.size, -np.inf, np.float32), np.full(embedding.size, -1, np.int32)
         for number, class_mask in enumerate(masks):

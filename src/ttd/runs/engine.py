@@ -75,7 +75,9 @@ class Ranks(NamedTuple):
         given = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         if all(text.isdecimal() for text in given) and int(given[0]) < int(given[1]):
             return cls(int(given[0]), int(given[1]))
-        raise InputError(f"RANK={given[0]} and WORLD_SIZE={given[1]} are no rank: start with torchrun, or unset both")
+        raise InputError(
+            f"RANK={given[0]} and WORLD_SIZE={given[1]} are not a rank and size: start with torchrun, or unset both"
+        )
 
     @property
     def ranks(self) -> Ranks:
@@ -157,7 +159,7 @@ def make_files(
         executor: who does which of them.
         skip: go on where a file cannot be made; else that ends the run.
         again: also the files that are there.
-        progress: is told the size of what is done.
+        progress: receives the size of what is done.
 
     Raises:
         InputError: a file cannot be made, without `skip`; or files that were finished are gone.
@@ -195,7 +197,7 @@ def differences(before: dict[str, Any], now: dict[str, Any], most: int = 3) -> s
     Args:
         before: as they were read from a file.
         now: this process's, not written yet.
-        most: how many are told.
+        most: how many are listed.
     """
     then, today = dict(_leaves(before)), dict(_leaves(as_read_back(now)))
     names = [name for name in {**then, **today} if then.get(name) != today.get(name)]

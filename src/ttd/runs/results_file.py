@@ -23,7 +23,7 @@ REMEASURE = "remove the file, and its items are done again"
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """`record` as one line; readable where Unicode allows, escaped where a file name is no valid Unicode."""
+    """`record` as one line; readable where Unicode allows, escaped where a file name is not valid Unicode."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     try:
         text.encode("utf-8")

@@ -87,7 +87,7 @@ class Atlas:
 
 @cache
 def load_atlas() -> Atlas:
-    """Reads the atlas that lies in the package; raises `TTDError` where its pixels are not the published ones."""
+    """Reads the atlas in the package; raises `TTDError` where its pixels are not the published ones."""
     folder = files("ttd") / "assets" / "scenes"
     index = parse_json((folder / "atlas.json").read_bytes())
     with Image.open(io.BytesIO((folder / "atlas.png").read_bytes())) as image:

@@ -1,6 +1,6 @@
 """Answers of language models: the words that they name, whatever they wrapped them in, and all answers on disk.
 
-Words are looked for in this order: a JSON value, a list in brackets that is no JSON, bullets or numbers, words in
+Words are looked for in this order: a JSON value, a list in brackets that is not JSON, bullets or numbers, words in
 quotation marks, one short line each, words with commas between them. On disk is one SQLite file, written in
 transactions: a kill at any moment loses at most the answers of the last moment, and several processes may use one file
 at once; of two answers to one question the first stays."""
@@ -44,7 +44,7 @@ class CachedAnswer:
 
 
 class AnswerCache:
-    """Answers of one model to one prompt; the server's address is no part of the question.
+    """Answers of one model to one prompt; the server's address is not part of the question.
 
     Args:
         path: the file; made where it is missing.

@@ -13,7 +13,7 @@ SPACY_MODEL = "en_core_web_sm"
 
 
 def open_nouns(name: str, spacy_model: str | None = None) -> TextTagger:
-    """The noun tagger of that name.
+    """The noun tagger with that name.
 
     Args:
         name: "nltk" (its own part-of-speech tagger, tags NN*) or "spacy" (NOUN and PROPN).

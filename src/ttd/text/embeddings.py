@@ -130,7 +130,7 @@ class TextCache:
             file.close()
 
     def _give_up(self, error: Exception) -> None:
-        """Goes on without the file; a damaged one is removed, and the next process begins it anew."""
+        """Goes on without the file; a damaged one is removed, and the next process begins it again."""
         self._broken = True
         log.info("kept text embeddings are not used (%s: %s)", self.path, error)
         if not isinstance(error, (sqlite3.OperationalError, OSError)):  # those: busy, full, not allowed
@@ -198,7 +198,7 @@ class Texts:
         return [found[question] for question in questions]
 
     def forget(self) -> None:
-        """Encode every text anew: what comes then depends, to the last digit, on nothing that was asked before."""
+        """Encode every text again: what comes then depends, to the last digit, on nothing that was asked before."""
         self._known.clear()
 
     def check(self, texts: Sequence[str], templates: tuple[str, ...]) -> tuple[str, ...]:

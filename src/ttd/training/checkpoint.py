@@ -1,4 +1,4 @@
-"""A run's record (`run.json`), by which the same command goes on, and checkpoints that survive.
+"""A run's record (`run.json`), by which the same command resumes, and checkpoints that survive.
 
 They are written beside, forced onto the disk, then renamed; the last k are kept. A run that is killed at any moment
 finds either the old set of checkpoints or the new one, never a part.
@@ -91,7 +91,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    remedy = "choose another folder where it is not a training run's; else restore it, or remove it to start anew"
+    remedy = "choose another folder where it is not a training run's; else restore it, or remove it to start again"
     record: dict[str, Any] = read_json(path, _RECORD, remedy=remedy)
     return record
 
@@ -174,13 +174,13 @@ def load_last(folder: Path) -> dict[str, Any] | None:
             continue
         try:
             state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # what is no checkpoint fails in every way there is
+        except Exception as error:  # what is not a checkpoint fails in every way there is
             raise InputError(f"{path} is not a checkpoint ({type(error).__name__}): remove it") from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise InputError(f"{path} was written by another version of ttd: continue with that, or start anew")
+            raise InputError(f"{path} was written by another version of ttd: continue with that, or start again")
         return dict(state)
     if found:
-        raise InputError(f"every checkpoint in {folder} is damaged: remove the folder to start anew")
+        raise InputError(f"every checkpoint in {folder} is damaged: remove the folder to start again")
     return None
 
 

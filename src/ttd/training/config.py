@@ -121,11 +121,11 @@ def check(config: Config) -> None:
         ("model.kept", config.model.kept),
     ):
         if not 0 <= share <= 1:
-            raise InputError(f"{name} must lie in 0..1, not {share}")
+            raise InputError(f"{name} must be in 0..1, not {share}")
     if augment.shortest > augment.longest:
         raise InputError(f"augment.shortest ({augment.shortest}) exceeds augment.longest ({augment.longest})")
     if loss.floor > 1 or (loss.floor < 0 and loss.floor != -1):
-        raise InputError(f"loss.floor must lie in 0..1, or be -1 for none, not {loss.floor}")
+        raise InputError(f"loss.floor must be in 0..1, or be -1 for none, not {loss.floor}")
     if (loss.w or loss.c or loss.learned) and loss.similarity == "raw":
         raise InputError(
             'loss.w, loss.c and loss.learned belong to loss.similarity = "calibrated": leave them out, or set w '
@@ -149,7 +149,7 @@ def _check_rule(choice: Choice) -> None:
 
     rule = find_rule(choice.rule)
     if choice.by != "s_pixel" or "s_pixel" not in rule.scores:
-        raise InputError(f"choice.rule = {choice.rule!r} is no rule for choice.by = {choice.by!r}: leave one out")
+        raise InputError(f"choice.rule = {choice.rule!r} is not a rule for choice.by = {choice.by!r}: leave one out")
     if rule.negatives:
         raise InputError(f'choice.rule = {choice.rule!r} compares with negative words: set choice.by = "negatives"')
 
@@ -169,7 +169,7 @@ def _split(override: str) -> tuple[str, str, Any]:
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not equals or not dot:
-        raise InputError(f"{override!r} is no override: write section.name=value, such as optimiser.rate=1e-5")
+        raise InputError(f"{override!r} is not an override: write section.name=value, such as optimiser.rate=1e-5")
     try:
         value = parse_toml(f"value = {text}")["value"]
     except Misfit:

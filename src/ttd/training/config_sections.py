@@ -42,7 +42,7 @@ class Data:
         images: the folder that a captions file's image paths start from; "": the file's own.
         keep: keep-list of `ttd prune` (Parquet); "" keeps all.
         tags: what `ttd data tag` wrote, for the choice "given"; "inside": the words that the shards carry.
-        captions: of several captions of an image, one drawn anew each epoch, or all together (ours).
+        captions: of several captions of an image, one drawn newly each epoch, or all together (ours).
         tokenised: captions are split at white space only, as CC3M's may be.
         stop_words: keep stop words among the candidates, as the paper does.
         workers: processes that read and augment; 0 does it in the main process.
@@ -112,7 +112,7 @@ class Loss:
         negatives_weight: of each of them in L_tag.
         relative: train how far maps exceed the mean of the negative words' maps, and captions' maps that of the
             batch's other captions, in every cell; what is below is a target of 0 (ours).
-        rank: weight of `ttd.losses.l_rank`: selected words shall score above negatives ones (ours).
+        rank: weight of `ttd.losses.l_rank`: selected words should score above negatives ones (ours).
         floor: the quantile of the negative words' scores that is a target's zero; -1: the map's own minimum.
         compared: how many negative words an image is compared with, for `relative`, `rank`, `floor` and the
             choice "negatives".

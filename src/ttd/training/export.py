@@ -194,7 +194,7 @@ def check_hub(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except errors.HFValidationError:
-        raise InputError(f"{repo!r} is no name of a repository: write it as user/name") from None
+        raise InputError(f"{repo!r} is not the name of a repository: write it as user/name") from None
     with _told(repo):
         _api().whoami()
 

@@ -108,7 +108,7 @@ class Adapter:
         """Take over parameters from `state`."""
         mine = dict(self.named_parameters())
         if set(mine) != set(state):
-            raise InputError("the checkpoint trains other layers than this run: start anew in another folder")
+            raise InputError("the checkpoint trains other layers than this run: start again in another folder")
         with torch.no_grad():
             for name, parameter in mine.items():
                 parameter.copy_(state[name])

@@ -124,7 +124,7 @@ class Trainer:
         calibration = dict(self.adapter.calibration_parameters())
         low_rank = [p for name, p in self.adapter.named_parameters() if name not in calibration]
         groups: list[dict[str, Any]] = [{"params": low_rank}]
-        if calibration:  # weight decay would pull both numbers to where p says nothing
+        if calibration:  # weight decay would pull both numbers to where p is constant
             groups.append({"params": [*calibration.values()], "weight_decay": 0.0})
         self.optimiser = torch.optim.AdamW(groups, lr=options.rate, weight_decay=options.weight_decay)
         self.step, self.signal = 0, 0
@@ -165,7 +165,7 @@ class Trainer:
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"the checkpoint in {self.out / CHECKPOINTS} does not fit this run ({type(error).__name__}): "
-                "remove it, or start anew in another folder"
+                "remove it, or start again in another folder"
             ) from error
         log.info("going on at step %d of %d", self.step, len(self.steps))
 

@@ -315,7 +315,7 @@ def test_a_page_that_stays_open_goes_on_after_a_restart(opened: Browser, server:
     click(page, 0.5, 0.5)
     server.kill()
     server.start()
-    press(page, "1")  # gradio may have loaded the page anew before; this key changes nothing
+    press(page, "1")  # gradio may have loaded the page again before; this key changes nothing
     assert page.locator(".ann-head b").inner_text() == item
     assert page.locator(".ann-point").count() == 1
     page.reload()

@@ -174,7 +174,7 @@ class TestRefused:
         with pytest.raises(ModelError, match="'IA3'"):
             attach_adapter(tiny_clip(), folder)
         config.unlink()
-        with pytest.raises(ModelError, match="is no adapter"):
+        with pytest.raises(ModelError, match="is not an adapter"):
             attach_adapter(tiny_clip(), folder)
 
 

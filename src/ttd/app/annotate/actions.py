@@ -117,7 +117,7 @@ class Actions:
         number = given.get("item")
         if isinstance(number, int) and 0 <= number < len(self.annotations.queue):
             self._show(tab, self.annotations.open(number, tab.name))
-            tab.message = tab.message or "The page was loaded anew; this is where you left."
+            tab.message = tab.message or "The page was loaded again; this is where you left."
         else:
             self._open_next(tab, -1)
 

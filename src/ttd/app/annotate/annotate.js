@@ -404,6 +404,6 @@ watch("value", () => {
   own.focus = null;
 });
 
-// When the server comes back gradio loads the page anew: the tab goes on where it was.
+// When the server comes back gradio loads the page again: the tab resumes where it stopped.
 const left = Number(sessionStorage.getItem("ttd-annotate-item") ?? -1);
 setTimeout(() => trigger("submit", { do: "open", tab, item: left }), 0);

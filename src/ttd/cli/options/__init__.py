@@ -118,12 +118,12 @@ def tag_list(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 
 
 def clean_text(text: str) -> str:
-    """An argument of the command line as valid Unicode: bytes that were no UTF-8 become replacement marks."""
+    """An argument of the command line as valid Unicode: bytes that were not UTF-8 become replacement marks."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def numbers_of(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A callback for numbers apart by commas."""
+    """A callback for numbers separated by commas."""
 
     def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
         if value is None:
@@ -132,7 +132,7 @@ def numbers_of(kind: type[int] | type[float]) -> Callable[[click.Context, click.
             return tuple(kind(part) for part in value.split(","))
         except ValueError:
             what = "whole numbers" if kind is int else "numbers"
-            raise click.BadParameter(f"{value!r} is not {what} apart by commas.", ctx, parameter) from None
+            raise click.BadParameter(f"{value!r} is not {what} separated by commas.", ctx, parameter) from None
 
     return parse
 

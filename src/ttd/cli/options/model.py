@@ -143,7 +143,7 @@ WHOLE = 0  # `--window none`
 def background_or_none(
     ctx: click.Context, parameter: click.Parameter, value: str | None
 ) -> float | bool | str | tuple[str, ...] | None:
-    """A threshold, "names", or words apart by semicolons; False for "none"; None where nothing was said."""
+    """A threshold, "names", or words separated by semicolons; False for "none"; None where nothing was said."""
     if value is None or value == "none":
         return None if value is None else False
     if value == BY_NAMES:
@@ -154,7 +154,7 @@ def background_or_none(
         words = tuple(word.strip() for word in clean_text(value).split(";") if word.strip())
         if ";" not in value or not words:
             raise click.BadParameter(
-                f"{value!r} is neither a number from 0 to 1 nor none, names or words apart by ; (one word: 'sky;').",
+                f"{value!r} is not a number from 0 to 1, none, names or words separated by ; (one word: 'sky;').",
                 ctx,
                 parameter,
             ) from None

@@ -57,7 +57,7 @@ def attach_adapter(
         model_ids: hub ids under which the encoder's model is known; an adapter of another is warned about.
 
     Raises:
-        ModelError: a file is missing or damaged, the adapter is no LoRA, or it belongs to another base.
+        ModelError: a file is missing or damaged, the adapter is not a LoRA, or it belongs to another base.
     """
     folder = Path(folder)
     config = _read_config(folder)
@@ -89,7 +89,7 @@ def with_layers(backbone: nn.Module, config: Any) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir() or not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder} is no adapter: {CONFIG} and {ADAPTER_WEIGHTS[0]} are needed in it")
+        raise ModelError(f"{folder} is not an adapter: {CONFIG} and {ADAPTER_WEIGHTS[0]} are needed in it")
     config = read_json(folder / CONFIG)
     if config.get("peft_type") != "LORA":
         found = config.get("peft_type")
@@ -112,7 +112,7 @@ def _check_base(encoder: Encoder, folder: Path) -> Card | None:
     if is_outdated(card.fingerprint):
         raise ModelError(
             f"{folder / CARD} cannot show whether the adapter belongs to this model: {OUTDATED}; train it again, or "
-            "write the fingerprint anew with tools/restamp.py of ttd's sources"
+            "write the fingerprint again with tools/restamp.py of ttd's sources"
         )
     if card.fingerprint is not None and card.fingerprint != encoder.fingerprint():
         raise OtherBaseError(
@@ -265,7 +265,7 @@ def _factor_pairs(adapter: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
 
 
 def _target(base: Mapping[str, Tensor], module: str, a: Tensor, b: Tensor) -> str | None:
-    """The parameter that a pair changes: the one of that name whose shape its product fills."""
+    """The parameter that a pair changes: the one with that name whose shape its product fills."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
         return None
     shape, size = b.shape[:1], b.shape[0] * a.shape[1]
@@ -277,7 +277,7 @@ def _target(base: Mapping[str, Tensor], module: str, a: Tensor, b: Tensor) -> st
 
 def _misfit(label: str, unused: Mapping[str, Tensor], total: int) -> str:
     if not total:
-        return f"{label} holds no tensors: it is no adapter"
+        return f"{label} holds no tensors: it is not an adapter"
     shown = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(unused.items())[:3])
     return (
         f"{label}: {len(unused)} of its {total} parameters fit nothing in this model, such as {shown}; its "

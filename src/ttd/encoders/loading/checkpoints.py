@@ -122,7 +122,7 @@ def _read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError:
         pass  # refused or damaged: the second reading tells which
-    except Exception as error:  # bytes that are no pickle fail in every way there is
+    except Exception as error:  # bytes that are not a pickle fail in every way there is
         raise _damaged(path) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=False, mmap=is_zip, pickle_module=_INERT_PICKLE)

@@ -27,7 +27,7 @@ CONFIG = "config.json"
 ANCHOR = "vision_model.embeddings.patch_embedding.weight"
 SAM_ANCHOR = "vision_encoder.patch_embed.projection.weight"
 _TOWERS = ("vision_config", "text_config")
-# How attention is computed and which code may be run are no part of what a model is.
+# How attention is computed and which code may be run are not part of what a model is.
 _NOT_OF_THE_MODEL = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "auto_map")
 _MOST_LAYERS = 1000  # a damaged number would be built for hours
 _BUFFERS = ("position_ids",)  # older versions of transformers saved them

@@ -104,7 +104,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _is_panic(error: BaseException) -> bool:
-    """Whether the tokenizers library gave up; its error is no `Exception`, and no module exports it."""
+    """Whether the tokenizers library panicked; its error is not an `Exception`, and no module exports it."""
     return type(error).__name__ == "PanicException"
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class CocoMasks:
     """Masks by category name of the images of one annotations file.
 
-    An annotation that is no mask of its image (boxes only, lists of points, run lengths of another size) is refused;
+    An annotation that is not a mask of its image (boxes only, lists of points, run lengths of another size) is refused;
     one that is too small to cover a pixel is named in the log.
 
     Args:
@@ -116,7 +116,7 @@ def _area(annotation: dict[str, Any], mask: np.ndarray) -> float:
 
 
 def captions_by_image(path: Path) -> dict[int, list[tuple[int, str]]]:
-    """Image -> (id, caption) in the order of ids, from `captions_*.json`; what is no text is counted in the log."""
+    """Image -> (id, caption) in the order of ids, from `captions_*.json`; what is not text is counted in the log."""
     found: dict[int, list[tuple[int, str]]] = defaultdict(list)
     rows = read_coco_json(path, ("annotations",))["annotations"]
     left_out = 0
