@@ -1,4 +1,4 @@
-"""The errors a user may meet: each message is one sentence that says what is wrong and what to do."""
+"""Errors for the user: each message is one sentence that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OutOfMemory(TTDError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was not enough, however a library says so: such an error says nothing about a file's content."""
+    """Whether memory was not enough, however a library says so: such an error is not about a file's content."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     said = isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _NO_MEMORY)

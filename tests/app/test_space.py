@@ -31,7 +31,7 @@ def test_a_space_holds_a_package_that_starts_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_space_cannot_have_what_lies_here(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lies on this machine"):
+    with pytest.raises(InputError, match="is on this machine"):
         write_space(tmp_path / "space", ["mini"], [str(tmp_path)])
     with pytest.raises(InputError, match="new folder"):
         write_space(tmp_path, ["mini"], [])

@@ -102,7 +102,7 @@ class AnnotationSet:
         for shard in queue.source.shards:
             if isinstance(shard, ImageFolder) and Path(out).absolute().is_relative_to(shard.path):
                 raise InputError(
-                    f"{out} lies in {shard.path}, whose images are annotated: choose another folder for the set"
+                    f"{out} is in {shard.path}, whose images are annotated: choose another folder for the set"
                 )
         refiner = None
         if sam is not None:

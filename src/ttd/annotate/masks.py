@@ -296,7 +296,7 @@ def _in_boxes(heat: NDArray[np.float32], boxes: Sequence[Box], threshold: float)
 def _part_at(
     heat: NDArray[np.float32], boxed: Mask, levels: NDArray[np.float32], threshold: float, spot: tuple[int, int]
 ) -> Mask:
-    """The connected part in which a pixel lies, at the threshold there or at the pixel's own value."""
+    """The connected part that contains a pixel, at the threshold there or at the pixel's own value."""
     value = heat[spot]
     if boxed[spot]:
         candidates = boxed & (heat >= np.minimum(levels, value))

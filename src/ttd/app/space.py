@@ -54,7 +54,7 @@ def write_space(folder: Path, models: Sequence[str], adapters: Sequence[str]) ->
         raise InputError(f"{folder} is there already: name a new folder after --space")
     for name in (*models, *adapters):
         if Path(name).exists():
-            raise InputError(f"{name} lies on this machine, where a Space cannot read it: name a model of the hub")
+            raise InputError(f"{name} is on this machine, where a Space cannot read it: name a model of the hub")
     try:
         gradio = version("gradio")
     except PackageNotFoundError as error:

@@ -55,7 +55,7 @@ class AppOptions:
         if self.public and self.user is not None:
             raise InputError("--public lets everybody in, and --user asks for a password: leave one of them out")
         if (self.annotate is None) != (self.out is None):
-            raise InputError("--annotate says what to annotate and --out where it goes: give both or neither")
+            raise InputError("--annotate names the images and --out the folder of the set: give both or neither")
         if self.annotate is None and (self.images is not None or self.every_caption):
             raise InputError("--images and --every-caption are about what is annotated: name that with --annotate")
 

@@ -119,7 +119,7 @@ def tag(
         click.echo(f"{unspaced:,} captions: {UNSPACED_REMEDY}", err=True)
     if report.unknown:
         common = ", ".join(printable(word) for word, _ in report.unknown.most_common(3))
-        line = f"{report.unknown.total():,} words lie outside this model's vocabulary (is_unknown), such as {common}"
+        line = f"{report.unknown.total():,} words are outside this model's vocabulary (is_unknown), such as {common}"
         click.echo(line, err=True)
     written: list[Path] = []
     if shards:

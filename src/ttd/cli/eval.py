@@ -274,7 +274,7 @@ def table_text(found: Table) -> str:
 
 
 def _print_results(run: FinishedRun, as_json: bool) -> None:
-    """The numbers beside the published ones."""
+    """Our numbers next to the published ones."""
     from ttd.evaluation.report.tables import tables
 
     if as_json:

@@ -28,7 +28,7 @@ _REPEATS = 3
 @click.command()
 @click.argument("name")
 @click.option("--image", metavar="FILE", help="A photo to tag; with --caption.")
-@click.option("--caption", help="What is said about the photo.")
+@click.option("--caption", help="The photo's caption.")
 @DEVICE_OPTION
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def check(name: str, image: str | None, caption: str | None, device: str | None, as_json: bool) -> int:

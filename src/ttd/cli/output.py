@@ -85,7 +85,7 @@ def writable_folder(folder: Path) -> Path:
         probe.touch()
         probe.unlink()
     except NotADirectoryError:
-        raise InputError(f"{folder} lies under a file, not a folder; choose another --out.") from None
+        raise InputError(f"{folder} is inside a file, not a folder; choose another --out.") from None
     return folder
 
 

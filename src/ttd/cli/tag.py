@@ -171,7 +171,7 @@ def _page(
 def small_heatmaps(
     model: TTD, encoded: EncodedImage, image: Image.Image, texts: Sequence[str]
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Heatmaps [h,w] bounded for images; those of a huge photo never lie in memory all at once."""
+    """Heatmaps [h,w] bounded for images; those of a huge photo are never in memory all at once."""
     from ttd.viz.overlays import SIDE, on_grid
 
     factor = min(1.0, SIDE / max(image.size))

@@ -61,7 +61,7 @@ def train(
 ) -> int:
     """Fine-tune a model with TTD on image-text pairs; OUT becomes a LoRA adapter for --adapter.
 
-    DATA are tar shards (brace ranges too), folders or captions files. The same command goes on where a run
+    DATA are tar shards (brace ranges too), folders or captions files. The same command resumes where a run
     stopped. Ctrl-C saves and leaves.
 
     \b

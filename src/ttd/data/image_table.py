@@ -106,7 +106,7 @@ class ImageTable:
             raise BadSample(error.reason, self.name, self._keys[row], error.detail) from None
 
     def file(self, row: int) -> None:
-        """None: images lie in the table."""
+        """None: images are in the table."""
 
     def image_bytes(self, row: int) -> bytes:
         """The encoded image; of a row that has only a path, the file there, where it lies in the table's folder."""

@@ -292,7 +292,7 @@ def _in_folder(folder: Path, without: Path | None) -> list[File]:
 
 
 def _tables(folder: Path, visible: list[Path]) -> list[File]:
-    """The tables of a data set of Hugging Face, which lie in the folder or in its `data`, those with images."""
+    """The tables of a data set of Hugging Face, in the folder or in its `data`, those with images."""
     from ttd.data.image_table import TABLE_ENDINGS, holds_images
 
     inner = folder / "data"

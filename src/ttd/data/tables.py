@@ -1,4 +1,4 @@
-"""Parquet beside the shards: written whole, read with checks; scores and keep-lists (shard, key, score)."""
+"""Parquet next to the shards: written whole, read with checks; scores and keep-lists (shard, key, score)."""
 
 from __future__ import annotations
 

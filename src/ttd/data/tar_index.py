@@ -1,4 +1,4 @@
-"""Where each sample's members lie in a tar: gone through once, kept in a file, and checked before every use.
+"""Where each sample's members are in a tar: scanned once, stored in a file, and checked before every use.
 
 The file (`ttd.data.tar_index_file`) counts only where its digest is right, every number in it is possible, it was made
 for a tar of this size and these times, and the headers that it names are there. In any doubt the tar is gone through

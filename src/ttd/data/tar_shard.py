@@ -58,7 +58,7 @@ class TarShard:
             raise BadSample(error.reason, self.name, self.key(row), error.detail) from None
 
     def file(self, row: int) -> None:
-        """None: images lie in the tar."""
+        """None: images are in the tar."""
 
     def image_bytes(self, row: int) -> bytes:
         """The encoded image."""

@@ -51,7 +51,7 @@ class Encoder(nn.Module, ABC):
         averages: what is averaged over the views of an image: "cosines", which are then calibrated, or "maps".
         looked_at: how heat maps for people are scaled: each by itself ("norm"), or "calibrated".
         pads: whether `encode_image` takes sides that are not multiples of `patch_size`.
-        refined_inside: refinements that `maps` does by itself, at the encoder's own resolution.
+        refined_inside: refinements that `maps` does itself, at the encoder's own resolution.
         default_refinement: what `refine="auto"` means.
         usual_templates: by name, for classes and captions of an open vocabulary.
         domain: tells images that a small model learned from from others, None where anything goes.

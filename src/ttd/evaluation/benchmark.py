@@ -89,7 +89,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What decides the result beside the model and the data."""
+        """Settings that affect the result, besides the model and the data."""
 
     def check(self, record: Record) -> None:  # noqa: B027 (what a benchmark of another package writes is its own)
         """Raises `ttd.files.schema.Misfit` where a record from a file is not of the form that `measure` gives."""
@@ -106,7 +106,7 @@ class Benchmark(ABC):
         """An empty tally."""
 
     def quality(self, record: Record) -> dict[str, float]:
-        """How well one item went, by measure (higher is better, NaN: it says nothing); none: it shows no images."""
+        """How well one item went, by measure (higher is better, NaN: undefined); none: it shows no images."""
         return {}
 
     def resampler(self, records: Iterable[Record]) -> Statistic | None:

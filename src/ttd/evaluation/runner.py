@@ -307,4 +307,4 @@ def _domain_note(model: TTD, benchmark: Benchmark, looked_at: int = 50) -> str:
         with suppress(TTDError, OSError):
             found.append(model.notice(read_image(sample.image)))
     notices = [notice for notice in found if notice]
-    return f"{len(notices)} of {len(found)} images that were looked at: {notices[0]}." if notices else ""
+    return f"{len(notices)} of {len(found)} images that were checked: {notices[0]}." if notices else ""

@@ -157,7 +157,7 @@ def class_maps(maps: Tensor, classes: tuple[int, ...]) -> Tensor:
 
 
 def nearest(labels: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
-    """Enlarge or shrink a label map to (H, W); every pixel takes the cell its centre lies in."""
+    """Enlarge or shrink a label map to (H, W); every pixel takes the cell that contains its centre."""
     rows, columns = (
         (np.arange(target) * 2 + 1) * cells // (2 * target) for target, cells in zip(size, labels.shape, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Test-time options: how an image is looked at and how questions about it are put."""
+"""Test-time options: an image's views, the prompts, and how maps become labels."""
 
 from __future__ import annotations
 

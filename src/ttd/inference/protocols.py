@@ -71,7 +71,7 @@ _LARGER = {"cityscapes": {"size": 560}, "coco-stuff": {"size": 448}}
 
 
 def _peer(masks: Options, *, source: str, datasets: Mapping[str, Mapping[str, Any]], **more: Any) -> Protocol:
-    """A method's own protocol for label maps; words and whole images are looked at as in `paper`."""
+    """A method's own protocol for label maps; words and whole images are encoded as in `paper`."""
     labels = replace(_TAGS, templates="openai80")
     return Protocol(_TAGS, masks, labels, False, source, datasets=datasets, synonyms=True, **more)
 

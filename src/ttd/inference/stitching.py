@@ -28,7 +28,7 @@ Block = tuple[slice, slice, Tensor]  # maps, rows, and their values [n,rows,W]
 
 @dataclass(frozen=True)
 class _Window:
-    """One window's maps `[B,N,h,w]`, mirrored back, and the pixels they lie on."""
+    """One window's maps `[B,N,h,w]`, mirrored back, and the pixels they cover."""
 
     maps: Tensor | Raised
     top: int
@@ -200,7 +200,7 @@ def raised_rows(raised: Raised, image: int, maps: slice, first: int, last: int) 
 
 
 def _covers(axis: Axis) -> Tensor:
-    """How many windows lie over each pixel along an axis: float32 `[full]`."""
+    """How many windows cover each pixel along an axis: float32 `[full]`."""
     count = torch.zeros(axis.full)
     for start in axis.starts:
         count[start : start + axis.length] += 1

@@ -116,6 +116,8 @@ def load_sam_encoder(name: str | Path, device: torch.device | str = "cpu") -> SA
     config = read_config(folder, SamConfig)
     vision = config.vision_config
     if vision.num_hidden_layers - 1 not in vision.global_attn_indexes:
-        raise ModelError(f"the last block of {folder} looks at windows: give a SAM model such as facebook/sam-vit-base")
+        raise ModelError(
+            f"the last block of {folder} attends within windows: give a SAM model such as facebook/sam-vit-base"
+        )
     encoder = load_pretrained(SamModel, folder, config, anchor=SAM_ANCHOR).vision_encoder
     return SAMEncoder(encoder).to(device).eval()

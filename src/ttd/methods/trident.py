@@ -29,7 +29,7 @@ ROWS = 256  # of SAM's patch-by-patch matrices at a time, each with all heads
 
 @dataclass(frozen=True)
 class Backbones:
-    """What Trident looks at besides CLIP."""
+    """Trident's inputs besides CLIP's."""
 
     proxy: SecondBackbone
     sam: SAMEncoder

@@ -33,7 +33,7 @@ REQUEST: Mapping[str, Any] = MappingProxyType(
         "response_format": {"type": "json_schema", "json_schema": {"name": "words", "strict": True, "schema": _WORDS}},
     }
 )
-"""Fields of a request beside model and message. Servers that know `response_format` answer in its form."""
+"""Fields of a request besides model and message. Servers that know `response_format` answer in its form."""
 
 
 class LanguageModel(TextTagger):

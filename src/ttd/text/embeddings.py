@@ -130,7 +130,7 @@ class TextCache:
             file.close()
 
     def _give_up(self, error: Exception) -> None:
-        """Goes on without the file; a damaged one is removed, and the next process begins it again."""
+        """Continues without the file; a damaged one is removed, and the next process begins it again."""
         self._broken = True
         log.info("kept text embeddings are not used (%s: %s)", self.path, error)
         if not isinstance(error, (sqlite3.OperationalError, OSError)):  # those: busy, full, not allowed

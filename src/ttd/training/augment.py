@@ -40,7 +40,7 @@ def draws(seed: int, epoch: int, item: int, purpose: int) -> np.random.Generator
 
 
 def random_crop(image: Image.Image, options: Augment, draw: np.random.Generator) -> Crop:
-    """Resize the longer side at random, cut a random square; what is smaller lies at a random place in it."""
+    """Resize the longer side at random, cut a random square; a smaller image is put at a random place in it."""
     longer = int(draw.integers(options.shortest, options.longest + 1))
     factor = longer / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)

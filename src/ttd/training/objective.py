@@ -40,7 +40,7 @@ class NonFiniteLoss(TTDError):
     def __init__(self, what: str, keys: list[str]) -> None:
         self.what, self.keys = what, keys
         shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-        super().__init__(f"{what} is not finite, for the pairs {shown}: lower the learning rate, or look at these")
+        super().__init__(f"{what} is not finite, for the pairs {shown}: lower the learning rate, or check these pairs")
 
     def at(self, step: int) -> NonFiniteLoss:
         """The same with the step in front."""

@@ -1,4 +1,4 @@
-"""Training: steps, checkpoints, signals, logs. The same command goes on where a run stood, however it ended.
+"""Training: steps, checkpoints, signals, logs. The same command resumes where a run stood, however it ended.
 
 N steps without a break and N steps with any number of kills give the same adapter: the order of the data, the
 augmentation and the random state of a step depend on (seed, step) alone, everything else is in the checkpoint.
@@ -167,7 +167,7 @@ class Trainer:
                 f"the checkpoint in {self.out / CHECKPOINTS} does not fit this run ({type(error).__name__}): "
                 "remove it, or start again in another folder"
             ) from error
-        log.info("going on at step %d of %d", self.step, len(self.steps))
+        log.info("resuming at step %d of %d", self.step, len(self.steps))
 
     def _take_over(self, state: dict[str, Any]) -> None:
         self.adapter.load_state(state["adapter"])

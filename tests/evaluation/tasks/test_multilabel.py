@@ -279,7 +279,7 @@ def test_splits_are_refused_where_there_are_none(tmp_path: Path, evaluate: Eval)
     write_nus(tmp_path)
     done = evaluate(Oracle(NUS), "nus-wide", tmp_path, "--split", "val")
     assert done.exit_code == 2
-    assert "--split says nothing about nus-wide: leave it out" in done.stderr
+    assert "--split does not apply to nus-wide: leave it out" in done.stderr
 
 
 def test_surgery_by_channels() -> None:

@@ -226,10 +226,10 @@ def test_other_settings_or_data_do_not_mix_with_an_earlier_run(tmp_path: Path, e
         (["voc"], "known layouts"),
         (["folder"], "classes.txt does not exist"),
         (["tagmask"], "not a TagMask set"),
-        (["voc", "--tagger", "nltk"], "--tagger says nothing about voc"),
-        (["refcoco", "--no-shuffled"], "--shuffled says nothing about refcoco"),
-        (["tagmask", "--synonyms"], "--synonyms says nothing about tagmask"),
-        (["coco-80", "--refine", "pamr"], "--refine says nothing about coco-80"),
+        (["voc", "--tagger", "nltk"], "--tagger does not apply to voc"),
+        (["refcoco", "--no-shuffled"], "--shuffled does not apply to refcoco"),
+        (["tagmask", "--synonyms"], "--synonyms does not apply to tagmask"),
+        (["coco-80", "--refine", "pamr"], "--refine does not apply to coco-80"),
     ],
 )
 def test_wrong_use_is_one_sentence(arguments: list[str], words: str, tmp_path: Path, evaluate: Eval) -> None:

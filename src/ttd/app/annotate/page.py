@@ -114,7 +114,7 @@ class TabSessions:
             return self._sessions[key], is_new
 
     def _make_room(self, now: float) -> None:
-        """Frees the sessions that nobody looks at, and of too many others those that were not used for longest."""
+        """Frees the sessions whose page is closed; of too many others, the least recently used."""
         silent = [key for key in self._sessions if not self._beating(key)]
         for key in silent:
             if now - self._sessions[key].used >= IDLE_SECONDS:

@@ -1,4 +1,4 @@
-"""Which model answers, how it is asked, and where results go: the options of a model and of a protocol."""
+"""The model, its settings, and where results go: the options of a model and of a protocol."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ModelChoice:
         return find_method(self.method).protocol if self.method else "paper"
 
     def settings(self) -> dict[str, Any]:
-        """What decides the results beside the base model's weights."""
+        """Settings that affect the results, besides the base model's weights."""
         return {
             "adapter": self.adapter,
             "adapter_scale": self.adapter_scale if self.adapter else None,
@@ -111,7 +111,7 @@ class Settings(ProtocolChanges, ModelChoice):
     verbose: bool
 
     def load(self) -> TTD:
-        """The model; raises `TTDError` where it or an option is wrong, before an image is looked at."""
+        """The model; raises `TTDError` where it or an option is wrong, before any image is read."""
         self.options("masks")
         return super().load()
 
@@ -256,7 +256,7 @@ ENCODER_OPTIONS = (
     DEVICE_OPTION,
     click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the encoder."),
 )
-"""What decides, beside its name, which encoder answers."""
+"""Options besides the name that choose the encoder."""
 MODEL_OPTIONS = (
     *ENCODER_OPTIONS,
     click.option(
@@ -266,7 +266,7 @@ MODEL_OPTIONS = (
         help="Whether embeddings of texts in many templates are kept in $TTD_CACHE.",
     ),
 )
-"""The options of `ModelChoice` beside its name."""
+"""The options of `ModelChoice` besides its name."""
 
 _OPTIONS = (
     click.option(

@@ -1,1 +1,1 @@
-"""Data sets: where their files lie and what they mean."""
+"""Data sets: where their files are and what they mean."""

@@ -109,7 +109,7 @@ class ClassList:
         return asked
 
     def labels(self, found: Segmentation, synonyms: bool = False, words: bool = True) -> np.ndarray:
-        """A model's answer to `asked` as the data set's labels, int64 [H,W]; `len(self)` where it says nothing."""
+        """A model's answer to `asked` as the data set's labels, int64 [H,W]; `len(self)` where it has no prediction."""
         numbers = [number for _, number in self.asked(synonyms, words)]
         if found.background is not None:
             numbers.insert(0, 0 if self.background else len(self))

@@ -61,7 +61,7 @@ class CocoMasks:
 
     def label_map(self, image: int, categories: Sequence[str]) -> np.ndarray:
         """Instances as numbers, uint8 [H,W]: 0 is background, n the n-th of `categories`; a smaller object covers
-        a larger one, and crowds lie below all.
+        a larger one, and crowds are below all.
         """
         labels = np.zeros(self._sizes[image], np.uint8)
         parts = [

@@ -148,7 +148,7 @@ class Expressions(BenchmarkEntry):
 
 
 def _of_views(choices: Choices, *more: str) -> dict[str, Any]:
-    """Those single options that concern how an image is looked at when words and classes are scored."""
+    """Those single options that concern the views of an image when words and classes are scored."""
     return {name: value for name, value in (choices.given or {}).items() if name in (*VIEW_OPTIONS, *more)}
 
 

@@ -1,4 +1,4 @@
-"""Where the images and label maps of a data set lie, and what the labels mean."""
+"""Where a data set's images and label maps are, and what the labels mean."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image_folder(folders: Sequence[Path], names: Iterable[str]) -> Path:
         if any((folder / name).is_file() for name in listed):
             return folder
     places = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise InputError(f"none of the {len(listed)} listed images lies in {places}: put them there")
+    raise InputError(f"none of the {len(listed)} listed images is in {places}: put them there")
 
 
 log = logging.getLogger(__name__)

@@ -141,7 +141,7 @@ def _listed(text: str, where: object) -> str:
 
 
 def _check_concepts(root: Path, concepts: Sequence[str]) -> None:
-    """Where the data set's own list lies beside it, it must be the one that is known here."""
+    """Where the data set's own list configuration that is next to it, it must be the one that is known here."""
     for path in (root / "Concepts81.txt", root / "ConceptsList" / "Concepts81.txt"):
         if path.is_file():
             theirs = [line.strip() for line in read_lines(path, _AGAIN) if line.strip()]

@@ -74,7 +74,7 @@ class TagMaskRow:
 
 @dataclass(frozen=True)
 class TagMaskSet:
-    """All rows of a set, and the nouns whose presence is known everywhere (none where it says nothing)."""
+    """All rows of a set, and the nouns whose presence is known everywhere (none where it has no prediction)."""
 
     root: Path
     rows: Sequence[TagMaskRow]

@@ -1,1 +1,1 @@
-"""Runs beside published numbers, as tables and pages."""
+"""Runs next to published numbers, as tables and pages."""

@@ -94,7 +94,7 @@ class FinishedRun:
 
     @property
     def changes(self) -> str:
-        """What was asked for beside the protocol, refinement apart, e.g. "size=448"."""
+        """Settings that differ from the protocol, except refinement, e.g. "size=448"."""
         choices, model = self.results.get("choices") or {}, self._model
         given = {name: value for name, value in (choices.get("given") or {}).items() if name != "refine"}
         given |= {name: choices[name] for name in ("classes", "synonyms", "known_classes") if choices.get(name)}

@@ -1,4 +1,4 @@
-"""Runs as tables, beside the published rows: what stands in them. How they are written: `formats`."""
+"""The content of the tables: runs and published rows. `formats` writes them."""
 
 from __future__ import annotations
 
