@@ -3,7 +3,7 @@
 python tools/make_nouns.py src/ttd/assets/nouns.txt
 
 Taken from the package's own lists: the class names and synonyms of the benchmarks, the names of COCO's categories in
-captions, and the nouns and backgrounds of the embedded world. Single words only, since a caption's candidates are
+captions, and the nouns and backgrounds of the synthetic scenes. Single words only, since a caption's candidates are
 single words; of a word and its plural the word.
 """
 

@@ -1,1 +1,1 @@
-"""The proof on the embedded world: what TTD changes, measured over seeds beside the controls that keep it honest."""
+"""The proof on the synthetic scenes: what TTD changes, measured over seeds beside the controls that keep it honest."""

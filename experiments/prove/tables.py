@@ -41,7 +41,7 @@ $ python -m experiments.prove.tables --out proof.md       # this page, from the 
 
 The first command trains and measures every run of `experiments/prove/plan.py` with every seed and writes a row of
 numbers for each (`runs/proof/rows`); `--run NAME` does one. The rows of this page are in `experiments/rows/mini`, with
-the settings they were trained by. What they mean: [training](training.md).
+the settings they were trained by. What they mean: [results](results.md).
 
 ![Masks of five captions: truth, before training, raw cosines, both outcomes on p, ours](images/proof-scenes.jpg)
 

@@ -192,9 +192,9 @@ def test_the_page_is_what_the_committed_rows_say(tmp_path: Path) -> None:
     assert (tmp_path / "proof.md").read_text("utf-8") == (ROWS.parents[1] / "docs/proof.md").read_text("utf-8")
 
 
-def test_every_number_of_the_training_page_stands_in_the_proof() -> None:
+def test_every_number_on_training_in_the_results_stands_in_the_proof() -> None:
     docs = ROWS.parents[1] / "docs"
-    section = (docs / "training.md").read_text("utf-8").split("## Measured on the embedded world")[1].split("\n## ")[0]
+    section = (docs / "results.md").read_text("utf-8").split("## Training with TTD")[1].split("\n## ")[0]
     cited = set(re.findall(r"(?<!\d)\.\d{3}(?!\d)", section))
     assert len(cited) > 20
     proof = (docs / "proof.md").read_text("utf-8")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WHOLE = "whole image"
 # Not blind luck: with seed 3 `mini` is right on all of the first five scenes, with seeds 0 and 1 on four of them.
-# `ttd demo --scenes 150` says how often it is right in general (docs/scenes.md).
+# `ttd demo --scenes 150` says how often it is right in general (docs/results.md).
 SEED = 3
 
 

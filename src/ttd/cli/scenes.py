@@ -1,4 +1,4 @@
-"""`ttd scenes`: write the embedded world to disk, list its words, measure the background there."""
+"""`ttd scenes`: write the synthetic scenes to disk, list its words, measure the background there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ttd.errors import InputError
 
 @click.group()
 def scenes() -> None:
-    """The embedded world of drawn scenes, which the model `mini` knows."""
+    """The synthetic scenes of drawn scenes, which the model `mini` knows."""
 
 
 @scenes.command()

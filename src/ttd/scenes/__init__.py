@@ -1,4 +1,4 @@
-"""The embedded world: images of emoji on named backgrounds, their captions, and the whole truth about them."""
+"""The synthetic scenes: images of emoji on named backgrounds, their captions, and the whole truth about them."""
 
 from ttd.scenes.nouns import BACKGROUNDS, CATEGORIES, NOUNS, STYLES
 from ttd.scenes.scene import Scene, Scenes

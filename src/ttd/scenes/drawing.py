@@ -1,4 +1,4 @@
-"""The sprites of the embedded world, how they are drawn onto a background, and the backgrounds: textures with names.
+"""The sprites of the synthetic scenes, how they are drawn onto a background, and the backgrounds: textures with names.
 
 The atlas is one PNG with its hash, decoded once, kept at two sizes. A sprite is turned, mirrored and scaled by bilinear
 sampling in fixed-point arithmetic, so that every machine draws the same pixels. So are random draws: NumPy promises the

@@ -1,4 +1,4 @@
-"""The words of the embedded world: nouns with the emoji that draws each, background names, filler words."""
+"""The words of the synthetic scenes: nouns with the emoji that draws each, background names, filler words."""
 
 from __future__ import annotations
 
