@@ -185,7 +185,7 @@ def _guarded(read: Any, name: str) -> Image.Image:
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error, IndexError ...
     except Exception as error:
         raise InputError(
-            f"{name} is damaged or incomplete and cannot be decoded ({_one_line(error)}): get it again"
+            f"{name} is damaged or incomplete and cannot be decoded ({_one_line(error)}): download it again"
         ) from error
 
 

@@ -59,12 +59,12 @@ def test_captions_are_one_for_all_or_one_for_each(tmp_path: Path) -> None:
         ({"files": [{"name": "a", "path": "{folder}/a"}] * (MOST_IMAGES + 1), "captions": "a"}, "Choose 1 to"),
         ({"files": [{"name": "a", "path": "{folder}/a"}], "captions": "a\nb"}, "1 images and 2 captions"),
         ({"files": [{"name": "a", "path": "{folder}/a"}], "captions": " "}, "1 images and 0 captions"),
-        ({"files": [{"name": "a", "path": "/etc/passwd"}], "captions": "a"}, "not sent"),
-        ({"files": [{"name": "a", "path": "{folder}/../secret"}], "captions": "a"}, "not sent"),
-        ({"files": [{"name": "a", "path": "{folder}/link"}], "captions": "a"}, "not sent"),
-        ({"files": [{"name": "a", "path": "a.png"}], "captions": "a"}, "not sent"),
-        ({"files": [{"name": "a"}], "captions": "a"}, "not sent"),
-        ({"files": ["a"], "captions": "a"}, "not sent"),
+        ({"files": [{"name": "a", "path": "/etc/passwd"}], "captions": "a"}, "not uploaded"),
+        ({"files": [{"name": "a", "path": "{folder}/../secret"}], "captions": "a"}, "not uploaded"),
+        ({"files": [{"name": "a", "path": "{folder}/link"}], "captions": "a"}, "not uploaded"),
+        ({"files": [{"name": "a", "path": "a.png"}], "captions": "a"}, "not uploaded"),
+        ({"files": [{"name": "a"}], "captions": "a"}, "not uploaded"),
+        ({"files": ["a"], "captions": "a"}, "not uploaded"),
     ],
 )
 def test_only_what_was_sent_here_is_opened(tmp_path: Path, given: Any, sentence: str) -> None:

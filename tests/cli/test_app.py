@@ -127,7 +127,7 @@ def test_a_taken_port_is_a_sentence_and_ctrl_c_leaves_nothing(tmp_path: Path) ->
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert server.stdout is not None
-    assert server.stdout.readline() == f"The page is at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n"
+    assert server.stdout.readline() == f"The page is at http://127.0.0.1:{port}/ (stop it with Ctrl-C).\n"
     assert len(list(tmp_path.glob("ttd-app-*"))) == 1
     server.send_signal(signal.SIGINT)
     _, said = server.communicate(timeout=600)

@@ -40,7 +40,7 @@ def test_images_with_their_captions_beside_them(photos: Path) -> None:
     with pytest.raises(BadSample) as found:
         source[0]
     assert found.value.reason == BROKEN_IMAGE
-    with pytest.raises(InputError, match="carries no words"):
+    with pytest.raises(InputError, match="has no words"):
         PairSource(photos, tags="inside")[4]
 
 

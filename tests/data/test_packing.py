@@ -177,7 +177,7 @@ def test_folders_with_other_shards_are_refused(source: PairSource, tmp_path: Pat
 def test_shards_without_words_say_so(tmp_path: Path, record: Any) -> None:
     sample = {"png": image(0), "txt": b"a dog", "json": json.dumps(record).encode()}
     source = PairSource(write_tar(tmp_path / "cc/0.tar", {"one": sample}), tags=INSIDE)
-    with pytest.raises(InputError, match=r"'one' of cc/0.tar carries no words for its 1 captions.*--shards") as told:
+    with pytest.raises(InputError, match=r"'one' of cc/0.tar has no words for its 1 captions.*--shards") as told:
         source[0]
     assert not isinstance(told.value, BadSample)
 
@@ -185,5 +185,5 @@ def test_shards_without_words_say_so(tmp_path: Path, record: Any) -> None:
 def test_captions_files_carry_no_words(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(image(0))
     (tmp_path / "pairs.csv").write_text("image,caption\n0.png,a dog\n")
-    with pytest.raises(InputError, match="carries no words"):
+    with pytest.raises(InputError, match="has no words"):
         PairSource(tmp_path / "pairs.csv", tags=INSIDE)[0]

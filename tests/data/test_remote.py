@@ -117,7 +117,7 @@ def test_a_file_that_is_replaced_while_it_is_read_ends_the_job(server: StandIn, 
         block.unlink()
     changed = server.files[path].replace(b"image number", b"photo number")
     server.files[path] = {"as long": changed, "shorter": changed[:100], "empty": b""}[new]
-    with pytest.raises(InputError, match="was changed while it was used: start again"):
+    with pytest.raises(InputError, match="was changed during the run: start again"):
         source.captioned(0)
     if new == "as long":
         assert PairSource(server.url + path).captioned(0).captions == ("a red photo number 0",)

@@ -83,7 +83,7 @@ def test_what_is_replaced_or_removed_while_it_is_read_is_noticed(bucket: Bucket,
         block.unlink()
     bucket.client.put_object(Bucket="pairs", Key="cc/00000.tar", Body=b"another")
     bucket.client.delete_object(Bucket="pairs", Key="cc/00001.tar")
-    with pytest.raises(InputError, match="was changed while it was used: start again"):
+    with pytest.raises(InputError, match="was changed during the run: start again"):
         source.captioned(0)
     with pytest.raises(BadSample, match="it is gone from its address"):
         source.captioned(9)

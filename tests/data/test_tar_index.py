@@ -208,7 +208,7 @@ def test_where_nothing_can_be_written_the_index_is_held_in_memory(
     shard = TarShard(path)
     assert pairs_of(pickle.loads(pickle.dumps(shard))) == pairs_of(shard) == truth
     assert [p.name for p in path.parent.iterdir()] == ["00000.tar"]
-    assert "held in memory" in caplog.text
+    assert "kept in memory" in caplog.text
 
 
 def test_what_stays_in_memory_does_not_grow_with_keys_and_members(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_results_that_vanish_are_no_success(
     monkeypatch.setattr(TTD, "segment", remove)
     done = evaluate(Oracle(titles), "voc", tmp_path / "data", "--protocol", "default")
     assert done.exit_code == 2
-    assert "was removed or replaced while this was at work: run the same command again" in done.stderr
+    assert "was removed or replaced during the run: run the same command again" in done.stderr
     monkeypatch.setattr(TTD, "segment", segment)
     for rank in range(world):
         as_rank(monkeypatch, rank, world)

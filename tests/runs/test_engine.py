@@ -130,5 +130,5 @@ def test_finished_files_that_vanish_are_no_success(tmp_path: Path) -> None:
         path.touch()
 
     units = [FileToMake("a", tmp_path / "a", lambda path: path.touch()), FileToMake("b", tmp_path / "b", remove)]
-    with pytest.raises(InputError, match=r"a was removed while this was at work: run the same command again"):
+    with pytest.raises(InputError, match=r"a was removed during the run: run the same command again"):
         make_files(units)

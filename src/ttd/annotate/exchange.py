@@ -230,7 +230,7 @@ def _record(
     written = caption if isinstance(caption, str) and caption.strip() else " ".join(masks)
     words = tuple(token.text.lower() for token in split_words(written))
     if missing := [word for word in masks if word not in words]:
-        raise InputError(f"{where}: the label {missing[0]!r} is not one word of the caption {written!r}: correct it")
+        raise InputError(f"{where}: the label {missing[0]!r} is not a word of the caption {written!r}: correct it")
     identifier = name.rpartition(".")[0] or name
     true = tuple(word for word in dict.fromkeys(words) if word in masks)
     found = {word: mask for word, mask in masks.items() if mask.any()}

@@ -209,7 +209,7 @@ def folder_examples(source: str, folder: Path) -> list[Example]:
         try:
             pair = pairs[number]
         except BadSample as error:
-            _log.warning("left out of the examples: %s", error)
+            _log.warning("not used as an example: %s", error)
             continue
         path = folder / f"example-{number}.png"
         save_png(bounded(pair.image, _SIDE), path)

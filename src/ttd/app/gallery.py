@@ -80,7 +80,7 @@ def sent_images(given: Any, folder: Path) -> list[Sent]:
         path = Path(str(file.get("path", ""))) if isinstance(file, Mapping) else Path()
         # The path comes from the browser: what is not an upload is not opened.
         if not path.is_absolute() or path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError("This image was not sent to this page: choose it again.")
+            raise InputError("This image was not uploaded to this page: choose it again.")
         found.append(Sent(str(file.get("name", path.name)), path, caption))
     return found
 

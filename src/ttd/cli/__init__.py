@@ -99,7 +99,7 @@ def cli(ctx: click.Context, version: bool, verbose: bool) -> None:
     elif version:
         click.echo(f"ttd, version {__version__}")
     elif verbose and ctx.invoked_subcommand is None:
-        raise click.UsageError("--verbose goes with --version, or behind a command.")
+        raise click.UsageError("--verbose is used with --version, or after a command.")
     if version:
         ctx.exit()
 

@@ -53,7 +53,9 @@ class AppOptions:
     def check(self) -> None:
         """Raises `InputError` where options do not fit together."""
         if self.public and self.user is not None:
-            raise InputError("--public lets everybody in, and --user asks for a password: leave one of them out")
+            raise InputError(
+                "--public allows access without a password, and --user asks for one: leave one of them out"
+            )
         if (self.annotate is None) != (self.out is None):
             raise InputError("--annotate names the images and --out the folder of the set: give both or neither")
         if self.annotate is None and (self.images is not None or self.every_caption):
@@ -194,7 +196,7 @@ def _serve(pool: ModelPool, access: Access, examples: str | None, annotate: dict
         loaded = pool.get(next(iter(choices.models)), next(iter(choices.adapters), ""))
         annotations = AnnotationSet.from_data(loaded.ttd, **annotate, model_lock=loaded.lock)
     with page(pool, access, annotations, examples) as address:
-        click.echo(f"The page is at {address} (Ctrl-C ends it).")
+        click.echo(f"The page is at {address} (stop it with Ctrl-C).")
         sys.stdout.flush()
         threading.Event().wait()
 
@@ -203,7 +205,7 @@ def _password(user: str | None, file: str | None) -> str | None:
     """The password, from a file, the environment or the terminal: on the command line `ps` would show it."""
     if user is None:
         if file is not None:
-            raise InputError("a password without a user: name the user with --user")
+            raise InputError("a password needs a user: name one with --user")
         return None
     if file is not None:
         lines = Path(file).read_text("utf-8", "replace").splitlines()

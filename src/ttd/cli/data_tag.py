@@ -133,7 +133,7 @@ def tag(
                 bar.update(len(source.indices(number)))
     whole = whole_report(job, source, tables, limit)
     if whole is None:
-        click.echo(f"Rank {rank} is done; other ranks still work.", err=True)
+        click.echo(f"Rank {rank} is done; other ranks are still running.", err=True)
         print_bad_samples(report, None)
         return 0
     made_of = {

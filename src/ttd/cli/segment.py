@@ -190,7 +190,7 @@ class MaskJob(MapJob):
     def check(self, item: ImageItem) -> None:
         """A caption."""
         if not (item.caption or "").strip():
-            raise InputError(f"There is no caption for {item.id}; say what the mask should show.")
+            raise InputError(f"There is no caption for {item.id}; give one for the mask.")
 
     def question(self) -> dict[str, Any]:
         """The threshold, and which files are written."""

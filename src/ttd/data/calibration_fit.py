@@ -133,7 +133,7 @@ def _logistic(x: NDArray[np.float64], positive: NDArray[np.float64], negative: N
         solution = solution - step * min(1.0, 2.0 / max(longest, 1e-12))  # far from the lowest point Newton overshoots
         if longest < 1e-10 and solution[0] > 0:
             return Calibration(float(solution[0] / spread), centre - spread * float(solution[1] / solution[0]))
-    raise InputError("own words and words of other captions cannot be separated by a curve: give more pairs")
+    raise InputError("the scores of own words and of other captions' words cannot be separated: give more pairs")
 
 
 def draw(counts: WordCounts, calibration: Calibration | None, path: Path) -> None:

@@ -144,7 +144,7 @@ class CaptionsFile(PathKeys):
 
     def tags(self, row: int) -> tuple[tuple[str, ...], ...]:
         """None are read from captions files."""
-        raise InputError(f"{self.path} carries no words for its captions: name a file or folder of words with --tags")
+        raise InputError(f"{self.path} has no words for its captions: name a file or folder of words with --tags")
 
     def _add(self, image: str, texts: list[str] | NoCaption) -> None:
         known = self._captions.setdefault(image, texts)

@@ -132,7 +132,7 @@ class ImageTable:
         """The column "tags": a list of words for every caption."""
         tags: Any = self.record(row).get("tags")
         if not are_tags(tags) or len(tags) != len(self.captions(row)):
-            raise InputError(f"{self.path} carries no words for its captions: name a file or folder with --tags")
+            raise InputError(f"{self.path} has no words for its captions: name a file or folder with --tags")
         return tuple(tuple(words) for words in tags)
 
     def _find_keys(self, columns: list[str], schema: pa.Schema) -> list[str]:

@@ -285,7 +285,7 @@ def _in_folder(folder: Path, without: Path | None) -> list[File]:
     lists = [path for path in visible if path.suffix.lower() in CAPTION_FILES[:-2] and path.resolve() != ours]
     lists = [path for path in lists if looks_like_captions(path)]
     if len(lists) > 1:
-        raise InputError(f"{folder} has {len(lists)} captions files and no .tar shards: name the one that is meant")
+        raise InputError(f"{folder} has {len(lists)} captions files and no .tar shards: name the one to use")
     if lists or any(map(is_image_file, visible)):
         return list[File](lists or [folder])
     return _tables(folder, visible) or [folder]

@@ -168,7 +168,7 @@ class RemoteFile:
 
     def _check_state(self) -> None:
         if self._asked() != self.state:
-            raise InputError(f"{self} was changed while it was used: start again")
+            raise InputError(f"{self} was changed during the run: start again")
 
     def _asked(self) -> tuple[int, str]:
         def ask(files: Any, path: str) -> Any:

@@ -173,7 +173,7 @@ class WordScoreJob(EncoderJob):
         settings: dict[str, Any] | None = None,
     ) -> None:
         if batch < 2:
-            raise InputError("images lend each other words: take a batch of at least 2")
+            raise InputError("negative words come from other images of the batch: use a batch of at least 2")
         about = {"method": encoder.method_name, "batch": batch, "words": digest(words)}
         about["templates"] = encoder.default_templates
         size = max(1, round(encoder.image_size / encoder.patch_size)) * encoder.patch_size

@@ -230,7 +230,7 @@ class ImageFolder(PathKeys):
 
     def tags(self, row: int) -> tuple[tuple[str, ...], ...]:
         """None are read from folders of images."""
-        raise InputError(f"{self.path} carries no words for its captions: name a file or folder of words with --tags")
+        raise InputError(f"{self.path} has no words for its captions: name a file or folder of words with --tags")
 
     def _read(self, file: Path, row: int, reason: str) -> bytes:
         try:

@@ -180,7 +180,7 @@ def new_index(tar: File) -> TarIndex:
     try:
         index = TarIndex(content, tar, stamp, None)
     except IndexDoubt:
-        raise InputError(f"{tar} changes while it is read: wait until it is whole, then start again") from None
+        raise InputError(f"{tar} changes while it is read: wait until it is complete, then start again") from None
     for place in _places(tar):
         try:
             with whole_file(place) as part:
@@ -191,7 +191,7 @@ def new_index(tar: File) -> TarIndex:
         else:
             index.rely_on(place)
             return index
-    log.warning("The index of %s cannot be kept anywhere: it is held in memory, and made again by every process", tar)
+    log.warning("The index of %s cannot be saved: it is kept in memory, and every process makes it again", tar)
     return index
 
 

@@ -212,15 +212,15 @@ def opened(content: bytes, tar: File, stamp: Stamp) -> Opened:
         raise IndexDoubt("was made for another state or copy of the tar")
     samples, damage = about.get("samples"), about.get("damage")
     if type(samples) is not int or samples < 0:
-        raise IndexDoubt("has another number of samples than it says")
+        raise IndexDoubt("has another number of samples than recorded")
     if damage is not None and not _is_damage(damage):
-        raise IndexDoubt("says of the tar what cannot be")
+        raise IndexDoubt("describes an impossible tar")
     twice = about.get("twice")
     if not isinstance(twice, list) or not all(type(number) is int and 0 <= number < samples for number in twice):
-        raise IndexDoubt("names samples that cannot be")
+        raise IndexDoubt("names impossible samples")
     end = start + samples * ROW.itemsize
     if end > len(content):
-        raise IndexDoubt("has another number of samples than it says")
+        raise IndexDoubt("has another number of samples than recorded")
     rows: NDArray[Any] = np.frombuffer(content, ROW, samples, start)
     keys = memoryview(content)[end:]
     _check_rows(rows, stamp, damage is not None)
@@ -278,7 +278,7 @@ def _check_rows(rows: NDArray[Any], stamp: Stamp, damaged: bool) -> None:
     absent = (offset & size) == -1
     absent &= (header | check) == 0
     if not (there | absent).all() or not there.reshape(len(KINDS), -1).any(axis=0).all():
-        raise IndexDoubt("has a sample that cannot be")
+        raise IndexDoubt("has an impossible sample")
     offset, size, header = offset[there], size[there], header[there].astype(np.int64)
     begin, end = offset - header, offset + size
     order = np.argsort(begin, kind="stable")
@@ -293,7 +293,7 @@ def _check_rows(rows: NDArray[Any], stamp: Stamp, damaged: bool) -> None:
         and bool(damaged or (end <= stamp.size).all())
     )
     if not possible:
-        raise IndexDoubt("names members that cannot be")
+        raise IndexDoubt("names impossible members")
 
 
 def _check_keys(ends: NDArray[np.int64], text: memoryview) -> None:

@@ -138,7 +138,7 @@ class TarShard:
         log.warning("The index of %s %s: it is made again", self.path, doubt)
         again = new_index(self.path)
         if not again.same_samples(self._index):
-            raise InputError(f"{self.path} was changed while it was used: start again")
+            raise InputError(f"{self.path} was changed during the run: start again")
         self._index = again
 
 

@@ -79,7 +79,7 @@ def read_domain(path: Path) -> Domain:
     try:
         content = read_json(path, _RULE, remedy="restore it", error=ModelError)
     except OSError as error:
-        raise ModelError(f"{path}, which says what the model learned from, cannot be read: restore it") from error
+        raise ModelError(f"{path}, the description of the training images, cannot be read: restore it") from error
     domain = Domain(**{**content, "weights": tuple(content["weights"])})
     if len(domain.weights) != STATISTICS:
         raise ModelError(f"{path} has {len(domain.weights)} weights where {STATISTICS} are needed: restore it")

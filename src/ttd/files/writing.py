@@ -72,7 +72,7 @@ def check_there(paths: Iterable[Path]) -> None:
     """Raises `InputError` where one of the files that this process has written or counted is gone."""
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path} was removed while this was at work: run the same command again")
+            raise InputError(f"{path} was removed during the run: run the same command again")
 
 
 def remove_leftovers(

@@ -110,7 +110,7 @@ class ResultsFile:
         except OSError:
             there = False
         if not there:
-            raise InputError(f"{self.path} was removed or replaced while this was at work: run the same command again")
+            raise InputError(f"{self.path} was removed or replaced during the run: run the same command again")
 
     def __enter__(self) -> ResultsFile:
         return self

@@ -132,7 +132,7 @@ class TextCache:
     def _give_up(self, error: Exception) -> None:
         """Continues without the file; a damaged one is removed, and the next process begins it again."""
         self._broken = True
-        log.info("kept text embeddings are not used (%s: %s)", self.path, error)
+        log.info("saved text embeddings are not used (%s: %s)", self.path, error)
         if not isinstance(error, (sqlite3.OperationalError, OSError)):  # those: busy, full, not allowed
             self.path.unlink(missing_ok=True)
 

@@ -134,7 +134,7 @@ def check(config: Config) -> None:
     if loss.c and not loss.w:
         raise InputError("loss.c needs loss.w: give both, or neither for the model's own calibration")
     if loss.relative and loss.floor >= 0:
-        raise InputError("loss.relative has a zero of its own: leave out loss.floor")
+        raise InputError("loss.relative sets its own zero: leave out loss.floor")
     if (config.choice.by == "given") != bool(config.data.tags):
         raise InputError('data.tags and choice.by = "given" need each other: give both or neither')
     _check_rule(config.choice)

@@ -203,5 +203,5 @@ def test_wrong_sets_and_faulty_items(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "data" / "tags.jsonl").write_text(
         json.dumps({"id": "000", "caption": "a dog", "words": ["a", "dog"], "true": ["dog"]}) + "\n"
     )
-    with pytest.raises(InputError, match="nothing to be biased between"):
+    with pytest.raises(InputError, match="bias needs at least two"):
         SingleTagBias(read_tagmask(tmp_path / "data"), Options(), Options())

@@ -238,7 +238,7 @@ def test_a_hostile_pickle_ends_with_a_sentence(tmp_path: Path, evaluate: Eval) -
 def test_expressions_of_another_shape_are_refused(content: Any, tmp_path: Path) -> None:
     write_refer(tmp_path)
     (tmp_path / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(content, 2))
-    with pytest.raises(InputError, match=r"get it again|get the file again"):
+    with pytest.raises(InputError, match=r"download it again|download the file again"):
         read_refer("refcoco", tmp_path)
 
 

@@ -132,7 +132,7 @@ def _read_pickle(path: Path) -> Any:
 
 def _damaged(path: Path) -> ModelError:
     return ModelError(
-        f"{path} cannot be read as a checkpoint: it is damaged, cut short or of another kind; fetch it again"
+        f"{path} cannot be read as a checkpoint: it is damaged, cut short or of another kind; download it again"
     )
 
 

@@ -197,7 +197,7 @@ def recognise(path: str | Path, weights: str | None = None) -> Source:
         return _recognise_file(files[0])
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:4])
-        raise ModelError(f"{path} holds {len(files)} files of weights ({names}): name the one that is meant")
+        raise ModelError(f"{path} holds {len(files)} files of weights ({names}): name the one to use")
     raise ModelError(
         f"{path} holds no model that can be read: it needs config.json ({' or '.join(_model_types())}) or "
         f"{' or '.join(_configs())} with the weights, or one checkpoint file"

@@ -152,7 +152,7 @@ def _check_report(report: Mapping[str, Any], folder: Path, weights: Path, kind: 
         )
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelError(f"{weights} is incomplete: it lacks {missing}; fetch it again")
+        raise ModelError(f"{weights} is incomplete: it lacks {missing}; download it again")
     unknown = sorted(name for name in report["unexpected_keys"] if not name.endswith(_BUFFERS))
     if unknown:
         log.warning(

@@ -59,7 +59,7 @@ def find_weights(folder: Path, candidates: Iterable[str]) -> Path:
     if others:
         names = ", ".join(path.name for path in others[:4])
         raise ModelError(
-            f"{folder} holds {len(others)} files that could be its weights ({names}): name the one that is meant, or "
+            f"{folder} holds {len(others)} files that could be its weights ({names}): name the one to use, or "
             f"call it {preferred}"
         )
     foreign = sorted(path for path in folder.iterdir() if path.suffix in _FOREIGN)

@@ -80,7 +80,7 @@ class CocoMasks:
         except InputError as error:
             raise InputError(f"annotation {annotation.get('id')}: {error}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError):
-            raise InputError(f"annotation {annotation.get('id')} is damaged: get the file again") from None
+            raise InputError(f"annotation {annotation.get('id')} is damaged: download the file again") from None
         if any(mask.shape != size or category not in self._names for category, mask in parts):
             raise InputError(f"annotation {annotation.get('id')} does not fit the image and its categories")
         if empty := sum(not mask.any() for _, mask in parts):
@@ -96,7 +96,7 @@ class CocoMasks:
             with path.open("rb") as file:
                 colours = np.asarray(opened(file).convert("RGB")).astype(np.int64)
         except (OSError, SyntaxError):
-            raise InputError(f"{path} is missing or damaged: get the panoptic PNG files again") from None
+            raise InputError(f"{path} is missing or damaged: download the panoptic PNG files again") from None
         numbers = colours @ np.array([1, 256, 65536])
         return [(int(s["category_id"]), numbers == int(s["id"])) for s in annotation["segments_info"]]
 
@@ -164,7 +164,7 @@ def instance_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
             )
         runs = np.array(unpack_runs(counts) if isinstance(counts, str) else counts, np.int64)
         if runs.sum() != size[0] * size[1]:
-            raise InputError("run lengths do not fill the image: get the annotations again")
+            raise InputError("run lengths do not fill the image: download the annotations again")
         values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         return values.reshape(size[1], size[0]).T  # COCO counts down the columns
     if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):

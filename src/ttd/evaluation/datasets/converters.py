@@ -69,7 +69,9 @@ def train_id_maps(source: Path, folder: Path) -> list[LabelMapFile]:
             continue
         jobs.append(LabelMapFile(frame, folder / path.relative_to(source).with_name(frame + _MADE), make))
     if not jobs:
-        raise InputError(f"{source} holds no *_gtFine{_IDS} and no *_gtFine{_POLYGONS}: get gtFine_trainvaltest again")
+        raise InputError(
+            f"{source} holds no *_gtFine{_IDS} and no *_gtFine{_POLYGONS}: download gtFine_trainvaltest again"
+        )
     return jobs
 
 
@@ -93,10 +95,12 @@ def from_polygons(path: Path) -> np.ndarray:
     Raises:
         InputError: damaged, or it names a label that Cityscapes does not have.
     """
-    content = read_json(path, _POLYGONS_FILE, remedy="get Cityscapes' polygons again")
+    content = read_json(path, _POLYGONS_FILE, remedy="download Cityscapes' polygons again")
     size = content["imgWidth"], content["imgHeight"]
     if size[0] * size[1] > MAX_PIXELS:
-        raise InputError(f"{path} describes an image of {size[0]}x{size[1]} pixels: get Cityscapes' polygons again")
+        raise InputError(
+            f"{path} describes an image of {size[0]}x{size[1]} pixels: download Cityscapes' polygons again"
+        )
     image = Image.new("L", size, IGNORED)
     draw = ImageDraw.Draw(image)
     for thing in content["objects"]:
@@ -104,7 +108,7 @@ def from_polygons(path: Path) -> np.ndarray:
         if label is None:
             continue
         if len(thing["polygon"]) < 2:
-            raise InputError(f"{path}: a polygon has less than two corners: get Cityscapes' polygons again")
+            raise InputError(f"{path}: a polygon has less than two corners: download Cityscapes' polygons again")
         draw.polygon([(float(x), float(y)) for x, y in thing["polygon"]], fill=label)
     return np.asarray(image)
 
@@ -243,7 +247,7 @@ def read_label_map(path: Path) -> np.ndarray:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path} is not a MATLAB file of version 5 to 7.2, or damaged ({reason}): get it again"
+            f"{path} is not a MATLAB file of version 5 to 7.2, or damaged ({reason}): download it again"
         ) from error
     whole = values.astype(np.int64)
     if (whole != values).any():

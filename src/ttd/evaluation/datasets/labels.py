@@ -168,7 +168,7 @@ def _open(path: Path) -> Image.Image:
     # Decoders of damaged files raise anything: OSError, SyntaxError, ValueError, struct.error ...
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is damaged and cannot be decoded ({reason}): get it again") from error
+        raise InputError(f"{path} is damaged and cannot be decoded ({reason}): download it again") from error
     return image
 
 

@@ -115,10 +115,10 @@ def _read_table(root: Path) -> LabelledImages:
     try:
         rows = list(csv.reader(read_lines(path, _AGAIN)))
     except csv.Error as error:
-        raise InputError(f"{path} cannot be read as CSV ({error}): get the table again") from None
+        raise InputError(f"{path} cannot be read as CSV ({error}): download the table again") from None
     for number, row in enumerate(rows, 1):
         if len(row) < 3:
-            raise InputError(f"{path}, line {number}, has no filepath, labels and split: get the table again")
+            raise InputError(f"{path}, line {number}, has no filepath, labels and split: download the table again")
         if row[2].strip().lower() not in _TESTS:
             continue
         labels = [part.strip(" '\"") for part in row[1].strip(" []").split(",") if part.strip(" '\"")]
@@ -127,7 +127,7 @@ def _read_table(root: Path) -> LabelledImages:
         names.append(_listed(row[0], f"{path}, line {number}"))
         shown.append([column[label] for label in labels])
     if not names:
-        raise InputError(f"{path} lists no image of the split {' or '.join(_TESTS)}: get the table again")
+        raise InputError(f"{path} lists no image of the split {' or '.join(_TESTS)}: download the table again")
     truth = np.zeros((len(names), len(column)), bool)
     for number, found in enumerate(shown):
         truth[number, found] = True

@@ -65,7 +65,7 @@ def read_plain_pickle(path: Path) -> Any:
     # A damaged stack of instructions fails in any way: EOFError, IndexError, KeyError, struct.error, MemoryError ...
     except Exception as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InputError(f"{path} is not a readable pickle file ({reason}): get it again") from None
+        raise InputError(f"{path} is not a readable pickle file ({reason}): download it again") from None
 
 
 # Splits by who made them; the first one is taken where none is named.
@@ -115,7 +115,7 @@ class ReferImage:
         except InputError as error:
             raise InputError(f"object {annotation}: {error}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError):
-            raise InputError(f"object {annotation} has a damaged segmentation: get instances.json again") from None
+            raise InputError(f"object {annotation} has a damaged segmentation: download instances.json again") from None
         if not mask.any():
             raise InputError(f"object {annotation} covers no pixel of its image, so nothing can be found: leave it out")
         return mask
@@ -157,7 +157,7 @@ def read_refer(name: str, root: Path, split: str = "val", by: str | None = None)
     path = home / f"refs({by}).p"
     rows, wordless = _expressions(read_plain_pickle(path), path, split)
     if not rows:
-        raise InputError(f"{path} holds no expression of the split {split}: get the file again")
+        raise InputError(f"{path} holds no expression of the split {split}: download the file again")
     images = _images(rows, home / "instances.json", _image_folders(root, home))
     return ReferSet(name, by, split, root, images, wordless)
 
@@ -190,7 +190,7 @@ def _image_folders(root: Path, home: Path) -> list[Path]:
 def _expressions(content: Any, path: Path, split: str) -> tuple[dict[int, list[Expression]], int]:
     """The expressions of one split by image, and how many are empty."""
     if not isinstance(content, list):
-        raise InputError(f"{path} holds no list of expressions: get the file again")
+        raise InputError(f"{path} holds no list of expressions: download the file again")
     rows: dict[int, list[Expression]] = {}
     wordless = 0
     for number, ref in enumerate(content):
@@ -202,7 +202,9 @@ def _expressions(content: Any, path: Path, split: str) -> tuple[dict[int, list[E
             if not all(isinstance(text, str) for _, text in found):
                 raise TypeError("a sentence is not text")
         except (ArithmeticError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: entry {number} lacks what an expression has ({error}): get it again") from None
+            raise InputError(
+                f"{path}: entry {number} lacks what an expression has ({error}): download it again"
+            ) from None
         written = [Expression(key, text, annotation) for key, text in found if text.strip()]
         wordless += len(found) - len(written)
         if written:
@@ -221,7 +223,7 @@ def _images(rows: dict[int, list[Expression]], path: Path, folders: Sequence[Pat
         segmentations = {n: a["segmentation"] for n, a in objects.items()}
         owner = {n: int(a["image_id"]) for n, a in objects.items()}
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} lacks what COCO's instances have ({error}): get it again") from None
+        raise InputError(f"{path} lacks what COCO's instances have ({error}): download it again") from None
     if lost := sorted(set(rows) - set(files)):
         raise InputError(f"{path} does not list image {lost[0]} of the expressions: the files do not belong together")
     for image, found in rows.items():

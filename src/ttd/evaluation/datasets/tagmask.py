@@ -152,7 +152,7 @@ def _authors(home: Path) -> list[TagMaskRow]:
     images, masks = _by_stem(home / AUTHORS[0]), home / AUTHORS[2]
     rows = []
     for path in sorted((home / AUTHORS[1]).glob("[!.]*.json")):
-        content = read_json(path, remedy="get it again", nan=True)
+        content = read_json(path, remedy="download it again", nan=True)
         caption, true = _guess(content, path)
         words = _split(caption)
         name = path.stem

@@ -147,7 +147,7 @@ class SingleTagBias(Benchmark):
         self.rows = [row for row in data.rows if len(row.true) >= 2]
         self.left_out = len(data.rows) - len(self.rows)
         if not self.rows:
-            raise InputError(f"no caption of {data.root} has two true words: there is nothing to be biased between")
+            raise InputError(f"no caption of {data.root} has two true words: bias needs at least two")
         missing = next((path for row in self.rows for path in self._files(row) if not path.is_file()), None)
         if regions == "truth" and missing is not None:
             raise InputError(f"{missing} does not exist: every true word needs its mask, or take --regions own")
