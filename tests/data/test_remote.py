@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.extras import needs
 from ttd.data import remote
 from ttd.data.bad_samples import BadSample
 from ttd.data.sources import PairSource
-from ttd.errors import InputError
+from ttd.errors import InputError, MissingExtra
 
 needs("remote", "aiohttp")
 SMALL = 1 << 14  # a block
@@ -187,8 +188,8 @@ def test_a_server_without_ranges_is_refused(server: StandIn) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(remote._MODULES, "gs", "no_such_module")
-    with pytest.raises(Exception, match=r"gs:// needs no_such_module: run `pip install -e '\.\[remote\]'"):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(MissingExtra, match=r"gs:// needs gcsfs: run `pip install -e '\.\[remote\]'"):
         PairSource("gs://bucket/cc/0.tar")
 
 

@@ -20,7 +20,7 @@ from tests.tiny_models import tiny_clip, tiny_tcl
 from ttd.cli import cli
 from ttd.encoders.base import Encoder
 from ttd.encoders.methods import find_method
-from ttd.inference.feature_cache import encoder_key
+from ttd.inference.feature_cache import FeatureCache, encoder_key
 from ttd.inference.options import Options
 from ttd.inference.views import View
 from ttd.model import TTD
@@ -95,11 +95,11 @@ def test_a_damaged_entry_is_made_anew(damage: str, number: int, tmp_path: Path) 
 
 
 def test_a_look_that_stops_early_leaves_no_entry(tmp_path: Path) -> None:
-    model = TTD(tiny_clip())
-    model.keep_features(tmp_path)
-    assert model._pipeline.cache is not None
-    next(iter(model._pipeline.cache.views(image(), Options(**LOOK))))
+    views = FeatureCache(tmp_path, tiny_clip()).views(image(), Options(**LOOK))
+    next(iter(views))
     assert not list(tmp_path.rglob("views.json"))
+    assert len(list(views)) == len(list(tmp_path.rglob("*.safetensors")))
+    assert len(list(tmp_path.rglob("views.json"))) == 1
 
 
 def test_every_encoder_has_its_own_entries() -> None:

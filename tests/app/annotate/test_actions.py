@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.annotate.samples import SIZE, open_annotations, write_folder
 from ttd.annotate.annotation_set import AnnotationSet
+from ttd.annotate.masks import Box, Point
 from ttd.app.annotate.actions import ALL_DONE, Actions, Tab
 from ttd.app.annotate.view import TabView
 from ttd.evaluation.datasets.tagmask import read_tagmask
@@ -101,7 +102,7 @@ def test_undo_and_walking_to_the_ends(person: Person) -> None:
         assert person.tab.opened.item.number == number
     assert "last item" in person.do("next")
     person.do("box", x=1, y=1, x2=9, y2=9)
-    assert person.tab.opened.prompts.boxes
+    assert person.tab.opened.prompts.boxes == (Box(1, 1, 9, 9),)
     person.do("undo")
     assert not person.tab.opened.prompts.boxes
 
@@ -116,7 +117,7 @@ def test_undo_takes_back_decisions_one_by_one(person: Person, annotations: Annot
     assert person.do("undo") == "The decision about item 1 is taken back."
     assert person.tab.opened is not None
     assert person.tab.opened.item.number == 0
-    assert person.tab.opened.prompts.points
+    assert person.tab.opened.prompts.points == (Point(3.0, 4.0, True),)
     assert annotations.progress().accepted == 0
     assert (tmp_path / "set" / "tags.jsonl").read_text() == ""
     assert list((tmp_path / "set" / "masks").rglob("*.png")) == []

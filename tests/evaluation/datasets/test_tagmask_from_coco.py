@@ -341,3 +341,4 @@ def test_the_sample_of_coco(tmp_path: Path, shared: Path) -> None:
         size = Image.open(row.sample.image).size
         assert row.mask().shape == size[::-1]
         assert row.true
+        assert row.mask().any()
