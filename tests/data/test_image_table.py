@@ -54,6 +54,15 @@ def test_every_row_is_a_pair_in_any_order(tmp_path: Path, form: str) -> None:
     assert source.shards[0].keys().to_pylist() == [source.locate(i)[1] for i in range(11)]
 
 
+def test_a_column_of_plain_bytes_may_have_any_of_the_names(tmp_path: Path) -> None:
+    for name in ("image", "img", "bytes"):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({name: [*map(image, range(3))], "text": [*map(caption, range(3))]}), path)
+        source = PairSource(path)
+        assert [number_of(source[row].image) for row in range(3)] == [0, 1, 2]
+        assert source.locate(2)[1] == "000000002"
+
+
 @pytest.mark.parametrize("inner", ["", "data"])
 def test_a_folder_of_a_data_set_is_its_tables(tmp_path: Path, inner: str) -> None:
     folder = tmp_path / "flowers"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from PIL import Image
 
 from tests.colour_encoder import ColourEncoder
 from tests.data.samples import image, write_shards
+from tests.faults.format import Format, pairs, written
+from tests.faults.more_formats import MORE_FORMATS
 from tests.faults.mutations import (
-    Damage,
     csv_cell,
     json_leaf,
     json_lines_leaf,
@@ -30,7 +30,6 @@ from tests.faults.mutations import (
 )
 from tests.tiny_models import small_tokenizer, tiny_clip_model
 from ttd.annotate.records import Record
-from ttd.data.bad_samples import BadSample
 from ttd.data.pruning import prune
 from ttd.data.sources import PairSource
 from ttd.data.tables import SCORES, write_table
@@ -59,42 +58,6 @@ from ttd.training.config import read_config
 from ttd.training.export import write_model_card
 from ttd.training.logging import read_log
 
-
-@dataclass(frozen=True)
-class Format:
-    """A kind of file.
-
-    Attributes:
-        make: writes files into a folder; gives the one that is damaged.
-        read: reads them as the package does; gives what came out, to be compared.
-        leaf: damage that keeps the container valid; None where there is none but of the bytes.
-        sealed: it carries checksums, so damage to its bytes must not give other values.
-    """
-
-    make: Callable[[Path], Path]
-    read: Callable[[Path], Any]
-    leaf: Damage | None = None
-    sealed: bool = False
-
-
-def _written(path: Path, content: Any) -> Path:
-    text = content if isinstance(content, str) else json.dumps(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
-    return path
-
-
-def _pairs(source: PairSource) -> list[Any]:
-    found: list[Any] = []
-    for number in range(len(source)):
-        try:
-            pair = source[number]
-            found.append((pair.shard, pair.key, pair.captions, pair.tags, pair.image.size))
-        except BadSample as bad:
-            found.append(("skipped", bad.reason))
-    return found
-
-
 ROWS = [{"image": f"{n}.png", "caption": f"a red dog, number {n}"} for n in range(3)]
 
 
@@ -106,7 +69,7 @@ def _images(folder: Path) -> None:
 def _list(name: str, content: Any) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         _images(folder)
-        return _written(folder / name, content)
+        return written(folder / name, content)
 
     return make
 
@@ -143,25 +106,25 @@ def _words(folder: Path) -> Path:
     _tar(folder)
     path = folder / "tags.parquet"
     words = (["red"], ["green", "image"], [])
-    pairs = [
+    rows = [
         ("cc/00000.tar", key, [[Token("a", is_stop=True), *(Token(word, selected=True) for word in several)]])
         for key, several in zip(KEYS, words, strict=True)
     ]
-    write_table(token_table(pairs), path, {})
+    write_table(token_table(rows), path, {})
     return path
 
 
 def _word_lines(folder: Path) -> Path:
     _tar(folder)
     lines = [{"shard": "cc/00000.tar", "key": key, "tags": [["red", "image"]]} for key in KEYS]
-    return _written(folder / "tags.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return written(folder / "tags.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _tagmask(folder: Path) -> Path:
     (folder / "images").mkdir()
     _images(folder / "images")
     rows = [{"id": str(n), "caption": "a red dog", "words": ["a", "red", "dog"], "true": ["dog"]} for n in range(3)]
-    return _written(folder / "tags.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return written(folder / "tags.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _measurements(folder: Path) -> Path:
@@ -170,7 +133,7 @@ def _measurements(folder: Path) -> Path:
     decisions = {"s_pixel": [[0.1, False], [0.3, True]]}
     record = {"mask": [1, 2, 3, 100], "tags": {**tags, "decisions": decisions}, "taggers": {}}
     lines = [{"id": str(n), **record} for n in range(3)]
-    return _written(folder / "measurements.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return written(folder / "measurements.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _add_up(folder: Path) -> Any:
@@ -205,8 +168,8 @@ def _run(folder: Path) -> Path:
     config = read_config(None).to_dict()
     record = {"base": "2:ab", "data": "cd", "method": "maskclip", "pairs": 9, "steps": 4, "world": 1, "command": "ttd"}
     more = {"seed": 0, "versions": {"ttd": "0.1"}, "config": config}
-    _written(folder / "log.jsonl", "".join(json.dumps(_entry(step)) + "\n" for step in range(3)))
-    return _written(folder / "run.json", {**record, **more})
+    written(folder / "log.jsonl", "".join(json.dumps(_entry(step)) + "\n" for step in range(3)))
+    return written(folder / "run.json", {**record, **more})
 
 
 def _entry(step: int) -> dict[str, float]:
@@ -244,7 +207,7 @@ def _record(folder: Path) -> Path:
     values = {"shard": "s", "key": "k", "caption_index": 0, "caption": "a red dog", "words": ("a", "red", "dog")}
     mask = np.eye(8, dtype=bool)
     record = Record("item", 1, "accepted", true=("dog",), size=(8, 8), masks={"dog": mask}, **values)  # type: ignore[arg-type]
-    return _written(folder / "item.json", record.to_json())
+    return written(folder / "item.json", record.to_json())
 
 
 def _decision(folder: Path) -> Any:
@@ -273,7 +236,7 @@ def _nus(folder: Path) -> Path:
     (folder / "images").mkdir()
     (folder / "images" / "a.png").write_bytes(image(1))
     (folder / "images" / "b.png").write_bytes(image(2))
-    return _written(
+    return written(
         folder / "nus_wid_data.csv", "images/a.png,\"['sky', 'birds']\",val\nimages/b.png,\"['sky']\",test\n"
     )
 
@@ -351,7 +314,7 @@ def _refer(folder: Path) -> Path:
     (folder / "images").mkdir()
     for entry in INSTANCES["images"]:
         (folder / "images" / entry["file_name"]).write_bytes(image(1))
-    _written(folder / "instances.json", INSTANCES)
+    written(folder / "instances.json", INSTANCES)
     (folder / "refs(unc).p").write_bytes(pickle.dumps(REFS, 2))
     return folder / "refs(unc).p"
 
@@ -419,35 +382,34 @@ def _said(encoder: Any) -> Any:
 
 
 FORMATS = {
-    "tar shard": Format(_tar, lambda f: _pairs(PairSource([f / "cc" / "00000.tar"]))),
-    "tar index": Format(_index, lambda f: _pairs(PairSource([f / "cc" / "00000.tar"])), None, True),
-    "list csv": Format(_list("l.csv", CSV), lambda f: _pairs(PairSource([f / "l.csv"])), csv_cell),
+    **MORE_FORMATS,
+    "tar shard": Format(_tar, lambda f: pairs(PairSource([f / "cc" / "00000.tar"]))),
+    "tar index": Format(_index, lambda f: pairs(PairSource([f / "cc" / "00000.tar"])), None, True),
+    "list csv": Format(_list("l.csv", CSV), lambda f: pairs(PairSource([f / "l.csv"])), csv_cell),
     "list jsonl": Format(
         _list("l.jsonl", "".join(json.dumps(row) + "\n" for row in ROWS)),
-        lambda f: _pairs(PairSource([f / "l.jsonl"])),
+        lambda f: pairs(PairSource([f / "l.jsonl"])),
         json_lines_leaf,
     ),
-    "coco captions": Format(_list("l.json", COCO), lambda f: _pairs(PairSource([f / "l.json"])), json_leaf),
-    "keep-list": Format(_keep, lambda f: _pairs(PairSource([f / "cc"], keep=f / "keep.parquet")), parquet_column, True),
-    "tag table": Format(
-        _words, lambda f: _pairs(PairSource([f / "cc"], tags=f / "tags.parquet")), parquet_column, True
-    ),
-    "tag lines": Format(_word_lines, lambda f: _pairs(PairSource([f / "cc"], tags=f / "tags.jsonl")), json_lines_leaf),
+    "coco captions": Format(_list("l.json", COCO), lambda f: pairs(PairSource([f / "l.json"])), json_leaf),
+    "keep-list": Format(_keep, lambda f: pairs(PairSource([f / "cc"], keep=f / "keep.parquet")), parquet_column, True),
+    "tag table": Format(_words, lambda f: pairs(PairSource([f / "cc"], tags=f / "tags.parquet")), parquet_column, True),
+    "tag lines": Format(_word_lines, lambda f: pairs(PairSource([f / "cc"], tags=f / "tags.jsonl")), json_lines_leaf),
     "tagmask rows": Format(_tagmask, lambda f: repr(read_tagmask(f)), json_lines_leaf),
     "measurements": Format(_measurements, _add_up, json_lines_leaf),
-    "results.json": Format(lambda f: _written(f / "results.json", RESULTS), _results, json_leaf),
+    "results.json": Format(lambda f: written(f / "results.json", RESULTS), _results, json_leaf),
     "run.json": Format(_run, _card, json_leaf),
     "log.jsonl": Format(_log, _card, json_lines_leaf),
-    "config toml": Format(lambda f: _written(f / "c.toml", TOML), lambda f: repr(read_config(f / "c.toml")), toml_leaf),
+    "config toml": Format(lambda f: written(f / "c.toml", TOML), lambda f: repr(read_config(f / "c.toml")), toml_leaf),
     "checkpoint": Format(_checkpoint, lambda f: repr(checkpoint.load_last(f)), None, True),
     "annotation": Format(_record, _decision, json_leaf),
     "answer cache": Format(_answers, _asked, None, True),
     "nus-wide csv": Format(_nus, _labels, csv_cell),
     "polygons": Format(
-        lambda f: _written(f / "p.json", POLYGONS), lambda f: from_polygons(f / "p.json").tolist(), json_leaf
+        lambda f: written(f / "p.json", POLYGONS), lambda f: from_polygons(f / "p.json").tolist(), json_leaf
     ),
     "ttd.json": Format(_model_card, lambda f: repr(read_card(f)), json_leaf),
-    "coco instances": Format(lambda f: _written(f / "instances.json", INSTANCES), _instances, json_leaf),
+    "coco instances": Format(lambda f: written(f / "instances.json", INSTANCES), _instances, json_leaf),
     "refcoco pickle": Format(_refer, _expressions, pickle_leaf),
     "refcoco instances": Format(lambda f: _refer(f).with_name("instances.json"), _expressions, json_leaf),
     "feature cache": Format(_features, _look, sealed_json_leaf, True),

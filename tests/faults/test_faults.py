@@ -13,7 +13,7 @@ import pytest
 from tests.faults.__main__ import BAD, GOOD
 from tests.faults.formats import FORMATS
 
-CASES = int(os.environ.get("FUZZ", "0")) // len(FORMATS) or 100
+CASES = int(os.environ.get("FUZZ", "0")) // len(FORMATS) or 70
 SEED = os.environ.get("SEED", "0")
 
 

@@ -6,6 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from ttd.cli.options.data import DEFAULT, EngineChoice, ImageSelection
 from ttd.cli.options.model import Settings
 from ttd.cli.output import Place, printable, say, write_files
 from ttd.errors import InputError, TTDError
-from ttd.runs import Executor, Ranks, Skipped, each_item
+from ttd.runs import Executor, Prepared, Ranks, Skipped, each_item
 from ttd.runs.results_file import ResultsFile, RunRecords, json_line
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def shortened(texts: Sequence[str], most: int = 8, length: int = 40) -> str:
     return ", ".join(shown) + more
 
 
-_BLOCK = 32  # images of a unit that another process does
 MOST_LISTED = 50  # unreadable images named at the end
 
 
@@ -228,34 +228,41 @@ class _Done:
     notice: str | None
 
 
+_BLOCK = 32  # images of a unit that another process does, at least
+
+
+def _at_once(settings: Settings, place: Place | None) -> int:
+    """Images of a batch: one where each is drawn, for memory."""
+    return settings.batch if place is None else 1
+
+
+def _block(at_once: int) -> int:
+    """Images of a unit: whole batches."""
+    return -(-_BLOCK // at_once) * at_once
+
+
 class _Answering:
-    """Answers for the items of a run, here or in another process, which loads the model for itself.
+    """Answers for the items of a run, in this process.
 
     Args:
         job, settings: of the command.
         place: where each item's images are drawn; None: none are.
-        items: whose numbers each process receives.
+        items: those that it answers, by number.
     """
 
     def __init__(self, job: Job, settings: Settings, place: Place | None, items: Sequence[ImageItem]) -> None:
         self.items = items
         self._job, self._settings, self._place = job, settings, place
-        self._at_once = settings.batch if place is None else 1
-        self.block = -(-_BLOCK // self._at_once) * self._at_once
-        self._model: TTD | None = None
+        self._at_once = _at_once(settings, place)
+        self._model = settings.load()
         self._begun: int | None = None
 
     def __call__(self, numbers: Sequence[int]) -> list[tuple[int, _Done | TTDError]]:
         """What becomes of a block of items."""
         return list(self.stream(numbers))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_model": None, "_begun": None}
-
     def stream(self, numbers: Sequence[int]) -> Iterator[tuple[int, _Done | TTDError]]:
         """What becomes of items, in order; the next ones are read meanwhile."""
-        if self._model is None:
-            self._model = self._settings.load()
         for number, answer in each_item(numbers, self._read, self._answers, self._at_once, TTDError, ahead=1):
             yield number, answer if isinstance(answer, TTDError) else self._finished(self.items[number], answer)
 
@@ -265,12 +272,11 @@ class _Answering:
 
     def _answers(self, numbers: Sequence[int], images: Sequence[Image.Image]) -> Sequence[Answer | TTDError]:
         """Of a batch; where it fails, one by one, so that only the item at fault is skipped."""
-        model = self._model
-        assert model is not None
+        model, block = self._model, numbers[0] // _block(self._at_once)
         if self._begun is None:
             _say_time(self._job, self._settings, model, images[0], len(self.items))
-        if self._begun != numbers[0] // self.block:  # so that no last digit depends on who did the blocks before
-            self._begun = numbers[0] // self.block
+        if self._begun != block:  # so that no last digit depends on who did the blocks before
+            self._begun = block
             model.forget_texts()
         batch = [self.items[number] for number in numbers]
         try:
@@ -315,11 +321,10 @@ class _Many:
         """Goes through the items; says at the end what was skipped, also when it is interrupted."""
         from tqdm import tqdm
 
-        work = _Answering(self.job, self.settings, self.place if self.draw else None, items)
         bar = tqdm(total=total, initial=total - len(items), unit="image", disable=None, file=sys.stderr)
         try:
             with bar:
-                for number, done in self._done(work):
+                for number, done in self._done(items):
                     if isinstance(done, TTDError):
                         self.skipped.append((items[number].id, str(done)))
                     else:
@@ -329,13 +334,15 @@ class _Many:
             self._report(len(items))
         return self.skipped
 
-    def _done(self, work: _Answering) -> Iterator[tuple[int, _Done | TTDError]]:
+    def _done(self, items: Sequence[ImageItem]) -> Iterator[tuple[int, _Done | TTDError]]:
+        place = self.place if self.draw else None
+        prepare = partial(_Answering, self.job, self.settings, place, items)
         if isinstance(self.executor, Ranks):
-            yield from work.stream(range(len(work.items)))
+            yield from prepare().stream(range(len(items)))
             return
-        starts = range(0, len(work.items), work.block)
-        units = [range(start, min(start + work.block, len(work.items))) for start in starts]
-        for _, done in self.executor.map(work, units):
+        block = _block(_at_once(self.settings, place))
+        units = [range(start, min(start + block, len(items))) for start in range(0, len(items), block)]
+        for _, done in self.executor.map(Prepared(prepare), units):
             yield from done
 
     def _keep(self, item: ImageItem, done: _Done) -> None:

@@ -142,6 +142,8 @@ class ImageTable:
             columns = [*columns, self._image]
         for column in columns:
             kind = schema.field(column).type
+            if column == self._image and not pa.types.is_struct(kind):
+                continue
             if column != self._image and not (pa.types.is_integer(kind) or kind in (pa.string(), pa.large_string())):
                 continue
             values: list[Any] = []
@@ -173,18 +175,40 @@ class ImageTable:
         """Some columns of a row group, or of a record batch."""
         try:
             with self.path.open("rb") as file:
-                if self.path.suffix.lower() == ".parquet":
-                    return pq.ParquetFile(file, page_checksum_verification=True).read_row_group(number, columns=columns)
-                source = pa.PythonFile(file, mode="r")
-                if self._places[0] < 0:
-                    return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)]).select(columns)
-                schema = pa.ipc.read_schema(pa.ipc.read_message(source))
-                source.seek(self._places[number])
-                return pa.Table.from_batches([pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)])
+                piece = self._piece(file, number, columns)
+            piece.validate(full=True)  # a damaged length would be believed, to the last byte of memory and beyond
+            return piece
         except InputError:
             raise
         except _DAMAGE as error:
             raise _unreadable(self.path, error) from None
+
+    def _piece(self, file: BinaryIO, number: int, columns: list[str]) -> pa.Table:
+        if self.path.suffix.lower() == ".parquet":
+            return pq.ParquetFile(file, page_checksum_verification=True).read_row_group(number, columns=columns)
+        source = _arrow_source(file)
+        if self._places[0] < 0:
+            return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)]).select(columns)
+        schema = pa.ipc.read_schema(pa.ipc.read_message(source))
+        source.seek(self._places[number])
+        return pa.Table.from_batches([pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)])
+
+
+class _WithinFile:
+    """A file that is never asked for more than it holds: memory would be taken for a damaged length first."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file, file.seek(0, 2)
+        self.seek, self.tell, self.closed = file.seek, file.tell, False
+        file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._file.tell(), 0)
+        return self._file.read(left if size < 0 else min(size, left))
+
+
+def _arrow_source(file: BinaryIO) -> pa.PythonFile:
+    return pa.PythonFile(_WithinFile(file), mode="r")
 
 
 def _unreadable(path: File, error: BaseException) -> InputError:
@@ -196,7 +220,7 @@ def _unreadable(path: File, error: BaseException) -> InputError:
 def _schema(path: File, file: BinaryIO) -> pa.Schema:
     if path.suffix.lower() == ".parquet":
         return pq.ParquetFile(file).schema_arrow
-    source = pa.PythonFile(file, mode="r")
+    source = _arrow_source(file)
     if file.read(6) == b"ARROW1":
         return pa.ipc.open_file(source).schema
     file.seek(0)
@@ -210,7 +234,7 @@ def _outline(path: File, file: BinaryIO) -> tuple[list[int], list[int]]:
         about = pq.ParquetFile(file).metadata
         counts = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
         return list(accumulate(counts)), [-1] * len(counts)
-    source = pa.PythonFile(file, mode="r")
+    source = _arrow_source(file)
     if file.read(6) == b"ARROW1":
         batches = pa.ipc.open_file(source)
         counts = [batches.get_batch(number).num_rows for number in range(batches.num_record_batches)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ttd.encoders.loading.files import load_statistics, read_json
+from ttd.encoders.loading.files import load_statistics, model_type
 from ttd.encoders.loading.pretrained import CONFIG, load_pretrained, read_config
 from ttd.encoders.registry import find_folder
 from ttd.errors import ModelError
@@ -83,7 +83,7 @@ def load_second_backbone(name: str | Path, device: torch.device | str = "cpu") -
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
     folder = find_folder(name, "second backbone", _KINDS)
-    kind = read_json(folder / CONFIG).get("model_type")
+    kind = model_type(folder / CONFIG)
     if kind not in _KINDS:
         raise ModelError(
             f"{folder} holds a {kind!r} model, which cannot be a second backbone: choose one of {', '.join(_KINDS)}"

@@ -130,6 +130,9 @@ def test_what_a_configuration_says_otherwise_is_the_same_model(
         (lambda c: c.update(vision_config="big"), r"config\.json cannot be used .*vision_config"),
         (lambda c: c["vision_config"].update(hidden_size=96), r"does not fit .*is \[64\] and not \[96\]"),
         (lambda c: c["text_config"].update(vocab_size=50_000), r"does not fit .*\[49408, 64\] and not \[50000, 64\]"),
+        (lambda c: c["vision_config"].update(num_hidden_layers=0), "num_hidden_layers is 0, not 1 to 1000"),
+        (lambda c: c["text_config"].update(num_hidden_layers=10**12), "num_hidden_layers is 1000000000000, not"),
+        (lambda c: c["text_config"].update(num_attention_heads=-1), "num_attention_heads is -1, not 1 to"),
         (lambda c: c["vision_config"].update(num_hidden_layers=3), r"incomplete: it lacks .*layers\.2"),
         (lambda c: c["text_config"].update(eos_token_id=7), "end token 7, but its tokenizer ends them with 49407"),
         (lambda c: c["text_config"].update(eos_token_id=[7, 8]), r"names \[7, 8\] end tokens and the tokenizer 49407"),
@@ -317,6 +320,7 @@ def test_image_statistics_wherever_they_stand(
     [
         ({"image_mean": [0.5, 0.5]}, "the mean of images must be three numbers"),
         ({"image_std": [0.5, 0.5, 0]}, "the std of images must be above 0"),
+        ({"image_mean": [10**400, 0, 0]}, "the mean of images must be three numbers"),
         ({"image_mean": "0.5"}, "the mean of images must be three numbers"),
         ({"rescale_factor": 1 / 127.5}, "scales pixels by 0.0078"),
         ({"do_rescale": False}, "scales pixels by 1 "),
@@ -631,6 +635,9 @@ def adapter(clip_folder: Path, tmp_path: Path) -> Path:
     [
         (lambda c: c.update(modules_to_save=["classifier"]), r"replaces the module classifier \(modules_to_save\)"),
         (lambda c: c.update(modules_to_save="score"), "replaces the module score"),
+        (lambda c: c.update(modules_to_save=True), "replaces the module True"),
+        (lambda c: c.update(alora_invocation_tokens=[7]), r"kind of LoRA \(alora_invocation_tokens\)"),
+        (lambda c: c.update(layer_replication=[[0, 1], [0, 2]]), r"kind of LoRA \(layer_replication\)"),
         (lambda c: c.update(r="two"), "cannot be attached to this model"),
         (lambda c: c.update(r=0), "cannot be attached to this model"),
         (lambda c: c.update(target_modules=["nothing"]), "cannot be attached to this model"),

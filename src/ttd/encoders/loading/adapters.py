@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ REMEDY = "load it with the model that it was trained on"
 _PEFT_PREFIX = "base_model.model."
 _PEFT_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(\.\w+)?\.weight")
 _FACTOR = re.compile(r"(?P<module>.+?)[._]lora_(?P<factor>[AB])(\.default)?(\.weight)?", re.IGNORECASE)
+# Of PEFT's settings those by which a layer does more than add B A to its weights, where that needs more than the image.
+_OTHER_LORA = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "monteclora_config", "use_bdlora",
+    "use_qalora",
+)  # fmt: skip
 _WRAPPERS = ("module.", "model.", "base_model.model.", "base_model.")
 
 # ---------------------------------------------------------------- PEFT folders
@@ -96,6 +102,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder / CONFIG} is of type {found!r}: only LORA can be attached")
     if config.get("megatron_config"):
         raise ModelError(f"{folder / CONFIG} names code that would have to be run (megatron_core): remove that entry")
+    if other := [name for name in _OTHER_LORA if config.get(name)]:
+        raise ModelError(
+            f"{folder / CONFIG} is another kind of LoRA ({other[0]}), which cannot be attached: train plain LoRA"
+        )
     return config
 
 
@@ -126,7 +136,7 @@ def _check_base(encoder: Encoder, folder: Path) -> Card | None:
 def _check_saved_modules(backbone: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
     """Raise where the adapter brings whole modules that the model does not have."""
     saved = config.get("modules_to_save") or []
-    names = [saved] if isinstance(saved, str) else saved
+    names = saved if isinstance(saved, list) else [saved]
     for name in names:
         if not any(module == name or module.endswith(f".{name}") for module, _ in backbone.named_modules()):
             raise OtherBaseError(
@@ -178,15 +188,11 @@ def _inject(encoder: Encoder, folder: Path, tensors: dict[str, Tensor], scale: f
     from peft import LoraConfig, set_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
 
-    try:
+    with _peft_errors(folder):
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = True
         model = with_layers(encoder.backbone, config)
         outcome = set_peft_model_state_dict(model, tensors)
-    except Exception as error:  # PEFT raises whatever it meets
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(f"the adapter {folder} cannot be attached to this model ({cause(error)}): {REMEDY}") from error
     missing = [name for name in outcome.missing_keys if "lora_" in name]
     if missing or outcome.unexpected_keys:
         name = next(iter([*missing, *outcome.unexpected_keys]))
@@ -195,7 +201,19 @@ def _inject(encoder: Encoder, folder: Path, tensors: dict[str, Tensor], scale: f
         if isinstance(module, LoraLayer):
             module.scale_layer(scale)
     if merge:
-        model.merge_and_unload()
+        with _peft_errors(folder):
+            model.merge_and_unload()
+
+
+@contextmanager
+def _peft_errors(folder: Path) -> Iterator[None]:
+    """A sentence for whatever PEFT raises of an adapter."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"the adapter {folder} cannot be attached to this model ({cause(error)}): {REMEDY}") from error
 
 
 # ---------------------------------------------------------------- the authors' file

@@ -9,7 +9,7 @@ from typing import Any
 
 from ttd.errors import ModelError
 from ttd.files import documents
-from ttd.files.schema import mapping
+from ttd.files.schema import is_number, mapping
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024  # Git LFS's own limit of a pointer
@@ -22,6 +22,12 @@ def read_json(path: Path) -> dict[str, Any]:
         path, mapping(), remedy="restore or download it again", error=ModelError
     )
     return content
+
+
+def model_type(config: Path) -> str | None:
+    """The `model_type` that a `config.json` names; None where there is no such file, or it names none."""
+    found = read_json(config).get("model_type") if config.is_file() else None
+    return found if isinstance(found, str) else None
 
 
 def is_pointer(path: Path) -> bool:
@@ -83,7 +89,7 @@ def _of_processor(settings: Mapping[str, Any], path: Path) -> dict[str, tuple[fl
     else:
         plain = statistics({"mean": settings.get("image_mean"), "std": settings.get("image_std")}, path)
     factor = 1 if settings.get("do_rescale") is False else settings.get("rescale_factor")
-    if factor is not None and not (_is_number(factor) and abs(factor - _BYTE) < 1e-4 * _BYTE):
+    if factor is not None and not (is_number(factor) and abs(factor - _BYTE) < 1e-4 * _BYTE):
         raise ModelError(
             f"{path} scales pixels by {factor} (rescale_factor, do_rescale) before they are normalised, and only 1/255 "
             "is supported: correct it"
@@ -101,14 +107,10 @@ def statistics(named: Mapping[str, Any], where: object) -> dict[str, tuple[float
     for name, values in named.items():
         if values is None:
             continue
-        numbers = [values] * 3 if _is_number(values) else values  # one for all channels
-        if not isinstance(numbers, list | tuple) or len(numbers) != 3 or not all(map(_is_number, numbers)):
+        numbers = [values] * 3 if is_number(values) else values  # one for all channels
+        if not isinstance(numbers, list | tuple) or len(numbers) != 3 or not all(map(is_number, numbers)):
             raise ModelError(f"{where}: the {name} of images must be three numbers, not {values!r}: correct it")
         if name == "std" and min(numbers) <= 0:
             raise ModelError(f"{where}: the std of images must be above 0, not {values!r}: correct it")
         found[name] = tuple(map(float, numbers))
     return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value

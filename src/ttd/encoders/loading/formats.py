@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ttd.encoders.calibration import Calibration, parse_calibration
 from ttd.encoders.families import Family, Format, families, find_family
-from ttd.encoders.loading.files import read_json
+from ttd.encoders.loading.files import model_type, read_json
 from ttd.encoders.loading.weights import (
     WEIGHT_SUFFIXES,
     check_safetensors,
@@ -188,10 +188,8 @@ def recognise(path: str | Path, weights: str | None = None) -> Source:
     if (path / "adapter_config.json").is_file():
         raise ModelError(f"{path} is an adapter, not a model: pass it as adapter, with its base as the model")
     if (path / "config.json").is_file():
-        model_type = read_json(path / "config.json").get("model_type")
-        raise ModelError(
-            f"{path / 'config.json'} describes a {model_type!r} model: only {' and '.join(_model_types())} can be read"
-        )
+        config, known = path / "config.json", " and ".join(_model_types())
+        raise ModelError(f"{config} describes a {model_type(config)!r} model: only {known} can be read")
     files = other_weights(path)
     if len(files) == 1:
         return _recognise_file(files[0])
@@ -219,10 +217,9 @@ def check_references(folder: str | Path) -> None:
 
 def _formats_of_folder(folder: Path) -> list[tuple[Family, Format]]:
     """The formats that a folder's configurations show: by config.json first, unless that is another library's."""
-    config = folder / "config.json"
-    model_type = read_json(config).get("model_type") if config.is_file() else None
+    kind = model_type(folder / "config.json")
     formats = _formats()
-    described = [(a, f) for a, f in formats if f.model_type is not None and f.model_type == model_type]
+    described = [(a, f) for a, f in formats if kind is not None and f.model_type == kind]
     for family, format in formats:  # timm writes a config.json beside open_clip_config.json
         if format.config is not None and (folder / format.config).is_file():
             if format.config.endswith(".json"):

@@ -22,7 +22,7 @@ from ttd.encoders.loading.downloads import (
     disk_errors,
     human_size,
 )
-from ttd.encoders.loading.files import PROCESSOR_FILES, check_unquantised, read_json
+from ttd.encoders.loading.files import PROCESSOR_FILES, check_unquantised, model_type, read_json
 from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, CARD
 from ttd.encoders.loading.tokenizers import TOKENIZER_FILES, load_tokenizer
 from ttd.encoders.loading.weights import WEIGHT_SUFFIXES, index_shards
@@ -109,8 +109,8 @@ def _model_files(repository: _Repository, formats: Sequence[Format], weights: st
         weights: the one file of weights that will do, whatever else the repository holds.
     """
     config = repository.get("config.json")
-    model_type = read_json(config).get("model_type") if config else None
-    described = [(f, config) for f in formats if f.model_type is not None and f.model_type == model_type]
+    kind = model_type(config) if config else None
+    described = [(f, config) for f in formats if kind is not None and f.model_type == kind]
     for format in formats:  # asked for only where config.json does not decide
         if format.config is not None and (weights in format.weights or not described):
             described.append((format, repository.get(format.config)))

@@ -29,7 +29,11 @@ SAM_ANCHOR = "vision_encoder.patch_embed.projection.weight"
 _TOWERS = ("vision_config", "text_config")
 # How attention is computed and which code may be run are not part of what a model is.
 _NOT_OF_THE_MODEL = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "auto_map")
-_MOST_LAYERS = 1000  # a damaged number would be built for hours
+# A damaged number would be built for hours, or end in an error of torch while the model works.
+_SIZES = {
+    "num_hidden_layers": 1000,
+    **dict.fromkeys(("num_attention_heads", "hidden_size", "intermediate_size"), 10**6),
+}
 _BUFFERS = ("position_ids",)  # older versions of transformers saved them
 
 
@@ -68,9 +72,10 @@ def read_config(folder: Path, config_class: Any) -> Any:
             raise
         raise ModelError(f"{path} cannot be used ({cause(error)}): download it again") from error
     for tower in (getattr(config, name, config) for name in _TOWERS):
-        layers = getattr(tower, "num_hidden_layers", 0)
-        if isinstance(layers, int) and layers > _MOST_LAYERS:
-            raise ModelError(f"{path} names {layers} layers, more than any model has: download it again")
+        for name, most in _SIZES.items():
+            size = getattr(tower, name, 1)
+            if isinstance(size, int) and not 0 < size <= most:
+                raise ModelError(f"{path}: {name} is {size}, not 1 to {most}: download it again")
         activation = getattr(tower, "hidden_act", None)
         if isinstance(activation, str) and activation not in ACT2FN:
             raise ModelError(f"{path} names the activation {activation!r}, which does not exist: download it again")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ttd.encoders.loading.files import check_pointer, read_json
+from ttd.encoders.loading.files import check_pointer, model_type, read_json
 from ttd.errors import ModelError, is_out_of_memory, missing_extra
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def _load(folder: Path, vocabularies: list[str]) -> Any:
 
     settings = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     named = settings.get("tokenizer_class")
-    if vocabularies == ["tokenizer.json"] and named is None and _model_type(folder) != "clip":
+    if vocabularies == ["tokenizer.json"] and named is None and model_type(folder / "config.json") != "clip":
         raise ModelError(
             f"{folder} holds tokenizer.json without {CONFIG}, which says how texts are padded: put it beside it"
         )
@@ -79,7 +79,7 @@ def _load(folder: Path, vocabularies: list[str]) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except BaseException as error:  # transformers and the tokenizers' libraries raise whatever they meet
-        if is_out_of_memory(error) or not (isinstance(error, Exception) or _is_panic(error)):
+        if not _is_of_the_files(error):
             raise
         raise ModelError(
             f"the tokenizer of {folder} cannot be loaded ({cause(error)}): download its files again"
@@ -95,7 +95,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     try:
         ids: list[list[int]] = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
     except BaseException as error:
-        if not _is_panic(error):
+        if not _is_of_the_files(error):
             raise
         raise ModelError(
             f"the tokenizer {tokenizer.name_or_path} is damaged ({cause(error)}): download its files again"
@@ -103,14 +103,13 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
-def _is_panic(error: BaseException) -> bool:
-    """Whether the tokenizers library panicked; its error is not an `Exception`, and no module exports it."""
-    return type(error).__name__ == "PanicException"
+def _is_of_the_files(error: BaseException) -> bool:
+    """Whether the files of a tokenizer are at fault, not the machine or the user.
 
-
-def _model_type(folder: Path) -> Any:
-    config = folder / "config.json"
-    return read_json(config).get("model_type") if config.is_file() else None
+    Where the tokenizers library panics, its error is not an `Exception`, and no module exports it.
+    """
+    of_library = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+    return of_library and not is_out_of_memory(error)
 
 
 def _check_libraries(folder: Path, named: Any, vocabularies: list[str]) -> None:
