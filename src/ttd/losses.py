@@ -1,4 +1,4 @@
-"""The paper's losses, section 3.2: what a caption's map and its words' maps are pulled towards; and the terms by name.
+"""The paper's losses, section 3.2: the targets of a caption's map and its words' maps; and the terms by name.
 
 `L = L_distill + L_tag` (Eq. 6). `sim` stands for whatever maps the caller trains, raw cosines unless it says
 otherwise. Everything is computed in float32; every squared norm is a mean over the patches of the image, so
@@ -69,7 +69,7 @@ def l_distill(
         word_targets: `[B,N,h,w]` from `targets`.
         selected: bool `[B,N]`.
         inside: bool `[B,h,w]`.
-        member: bool `[B,M,N]`, which words stand in which caption; None: every word in each.
+        member: bool `[B,M,N]`, which words are in which caption; None: every word in each.
 
     Returns:
         `[B]`: the mean over the captions that have a selected word; 0 where none has.
@@ -199,7 +199,7 @@ class LossInputs:
         targets: as `sim`, from `targets`.
         selected: bool `[B,N+N']`.
         weight: `[B,N+N']`, of the words in L_tag.
-        member: bool `[B,M,N+N']`, which words stand in which caption.
+        member: bool `[B,M,N+N']`, which words are in which caption.
         mean: whether L_tag is a mean over the words (`loss.mean`).
         scores: `[B,N]`, s_pixel of the captions' words under the model that selects.
         word_scores: `[B,N]`, the same under the model that is trained, with gradient.

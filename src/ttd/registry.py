@@ -1,4 +1,4 @@
-"""What is chosen by name: fixed lists, and entries that can be added, by the package or by other packages.
+"""Registries of things chosen by name: fixed lists, and entries added by this or other packages.
 
 Another package names the module that registers an entry in its own entry points, under the entry's name:
 

@@ -1,4 +1,4 @@
-"""What a user gets back: plain frozen records that print well, turn into JSON, images and files of common formats."""
+"""Results: frozen records that print well and convert to JSON, images and files of common formats."""
 
 from __future__ import annotations
 

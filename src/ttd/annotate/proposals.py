@@ -1,4 +1,4 @@
-"""What is suggested to the annotator: the words that the scores select, and a mask for each."""
+"""Suggestions for the annotator: the words that the scores select, and a mask for each."""
 
 from __future__ import annotations
 

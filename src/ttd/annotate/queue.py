@@ -1,4 +1,4 @@
-"""What is to be annotated: pairs in a fixed order, each with an id; and which tab holds which item (claims)."""
+"""The annotator's queue: pairs in a fixed order, each with an id; and which tab has which item open (claims)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the page is served and to whom (`Access`); a delay after wrong passwords (`LoginDelays`)."""
+"""The page's address and access rules (`Access`); a delay after wrong passwords (`LoginDelays`)."""
 
 from __future__ import annotations
 

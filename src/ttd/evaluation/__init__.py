@@ -1,1 +1,1 @@
-"""How results are measured."""
+"""Evaluation: benchmarks, data sets, metrics, reports."""

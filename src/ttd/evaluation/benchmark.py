@@ -1,4 +1,4 @@
-"""What a benchmark is: items, a measurement of one item as plain JSON, and a tally of all measurements.
+"""A benchmark: items, a measurement of one item as plain JSON, and a tally of all measurements.
 
 A measurement holds integers (and scores), so it can be kept per item: a run that was killed goes on where it
 stopped, and any order or split of the items gives the same numbers.

@@ -1,4 +1,4 @@
-"""How sure a difference between two models is: a paired bootstrap over the items that both measured.
+"""Confidence intervals of a difference between two models: a paired bootstrap over the items that both measured.
 
 Items (images, or captions) are drawn again with replacement, the same for both models, and the measure is computed of
 every draw; the interval holds the middle 95 % of the differences. A draw is how often each item counts, so that a

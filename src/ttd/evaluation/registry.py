@@ -1,4 +1,4 @@
-"""Benchmarks by name: what an entry of `ttd.registry.DATASETS` is, and what a user may choose about one."""
+"""Benchmarks by name: an entry of `ttd.registry.DATASETS`, and its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read and checked leaf by leaf, named so that they stay in their folder."""
+"""Files: atomic writing, checked reading, names and paths inside a folder."""
 
 from ttd.files.writing import DISK_FULL, check_there, may_run, remove_leftovers, whole_file, whole_folder
 

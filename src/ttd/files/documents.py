@@ -1,4 +1,4 @@
-"""JSON and TOML: the only place where such texts are read, and where each value in them is checked.
+"""Reading JSON and TOML, with a check of each value; all such files are read here.
 
 A file may come from anyone: its size and nesting are bounded, and a schema (`ttd.files.schema`) says what each value
 must be. Whatever does not fit ends as one sentence with the file, the place in it and a remedy:

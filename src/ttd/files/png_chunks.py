@@ -1,4 +1,4 @@
-"""The chunks of a PNG file: what is beside the pixels must not decide whether these can be read.
+"""The chunks of a PNG file: damaged metadata must not prevent reading the pixels.
 
 Pillow refuses a file whose texts or colour profile are larger than 1 MB, or whose texts have a wrong checksum, though
 the pixels are whole.

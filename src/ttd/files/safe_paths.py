@@ -1,4 +1,4 @@
-"""Names and paths that come from a file: what may name a file, and what stays inside its folder.
+"""Names and paths that come from a file: valid file names, and paths inside a folder.
 
 Annotated sets, data sets and models are handed from person to person. An id, word or path that stands in one of their
 files becomes a path of this machine only by way of this module:

@@ -1,4 +1,4 @@
-"""What a value read from a file must be, leaf by leaf, and the fault of one that is something else.
+"""Schemas of values read from files, checked leaf by leaf, with an error message for each violation.
 
 A schema is a function that raises `Misfit` for a value that does not fit, and returns nothing. The small ones are
 functions (`text`, `integer`), the others are made:

@@ -1,4 +1,4 @@
-"""Writing a file, or a folder, whole or not at all."""
+"""Atomic writing of files and folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model computes, and what happens when its memory is too small."""
+"""The device of a model, and errors when its memory is too small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of encoded images: another threshold, refinement or class list asks the same features again.
+"""A folder of encoded images, so that another threshold, refinement or class list reuses their features.
 
 What is read back is what was encoded, to the last bit. An image's entry is named by a digest of all that decides
 its features: every parameter of the encoder (so also a merged adapter) with its structure, number format, kind of

@@ -1,4 +1,4 @@
-"""From maps to what every pixel of the image gets: values, masks, labels.
+"""From maps to values, masks and labels of an image's pixels.
 
 Maps come in blocks (`ttd.inference.stitching.Block`), so an image of 178 megapixels never holds one value per class and
 pixel.

@@ -1,4 +1,4 @@
-"""From images in any form to views that can be asked, by one encoder: one image, or many in batches."""
+"""From images in any form to encoded views, by one encoder: one image, or many in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bilinear sampling of maps, one axis at a time, at any positions: what views are put together with.
+"""Bilinear sampling of maps, one axis at a time, at any positions, used to combine views.
 
 Positions are counted as in `torch.nn.functional.interpolate(align_corners=False)`: cell i has its centre at
 i + 0.5, and beyond the outer centres a map goes on as it ends.

@@ -1,4 +1,4 @@
-"""An image seen several times (scales, mirrored, sliding window), encoded once, put together per question.
+"""Views of an image (scales, mirrored, sliding windows): encoded once, combined for each question.
 
 A view is one window of one scale, mirrored or not. What is asked of each view (cosines, maps) is laid onto
 one canvas, the grid of the finest scale over the whole image: windows are averaged where they overlap,

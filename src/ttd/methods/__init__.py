@@ -1,1 +1,1 @@
-"""Methods that look further than the last block: one file each, see `ttd.encoders.methods` for what they promise."""
+"""Methods that use more than the last block: one file each; `ttd.encoders.methods` has their interface."""

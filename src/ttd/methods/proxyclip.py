@@ -1,4 +1,4 @@
-"""ProxyCLIP (Lan et al., ECCV 2024): a second backbone's patches say which patches of CLIP attend to which.
+"""ProxyCLIP (Lan et al., ECCV 2024): attention between CLIP's patches by a second backbone's similarities.
 
 Shapes: B images, h x w patches of CLIP, I x J of the second backbone, D width.
 """

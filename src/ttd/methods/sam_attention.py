@@ -1,4 +1,4 @@
-"""What SAM's image encoder attends to in its last block, by `transformers`.
+"""The attention of the last block of SAM's image encoder, by `transformers`.
 
 Shapes: nh heads, n = hs * ws patches of an image (16 pixels of SAM's input each), d channels of a head.
 """

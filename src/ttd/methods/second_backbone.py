@@ -1,4 +1,4 @@
-"""A second vision model beside CLIP, for methods that let its patches say which belong together.
+"""A second vision model besides CLIP, for methods that use its patch similarities.
 
 Its code is transformers' own: nothing from a hub is run, and weights are read as those of every model here.
 """

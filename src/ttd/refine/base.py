@@ -1,4 +1,4 @@
-"""What a refiner promises, and the refiners by name.
+"""The interface of refiners, and the refiners by name.
 
 A refiner is one class with one `@register_refiner`; another package names its module in its entry points:
 

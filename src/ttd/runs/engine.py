@@ -1,4 +1,4 @@
-"""What every run over many items shares: who does which of them, files that are made once, settings and versions,
+"""Shared by every run over many items: distribution of items, files that are made once, settings and versions,
 reading ahead.
 
 A run can be killed at any moment and is started again by the same command. That needs three things: results appear

@@ -1,4 +1,4 @@
-"""One process at a time for each rank of a run's folder, whatever happened to the process before it.
+"""One process at a time for each rank of a run's folder, also after a crash.
 
 `FOLDER/.ttd-RANK-of-WORLD.lock` exists while a process works, and names it. Whether that process still works is never
 read from the name alone:

@@ -1,4 +1,4 @@
-"""Units of work on a Ray cluster: models live in actors, a unit goes to whichever is free, a loss costs one unit."""
+"""Units of work on a Ray cluster: models live in actors, free actors take units, and lost units are repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world: scene number i of a split, the same on every machine, with its whole truth; and its caption as alt text
+"""Scene number i of a split, the same on every machine, with its full ground truth; and its caption as alt text
 writes them, a random part of what is there, filler, and at times something that is not."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Taggers of the text: they choose words of captions without looking at images. What they promise, and all by name."""
+"""Taggers of the text: they choose words of captions without the image. Their interface, and all by name."""
 
 from __future__ import annotations
 

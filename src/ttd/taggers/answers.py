@@ -1,4 +1,4 @@
-"""Answers of language models: the words that they name, whatever they wrapped them in, and all answers on disk.
+"""Answers of language models: parsing the words in them, and the cache on disk.
 
 Words are looked for in this order: a JSON value, a list in brackets that is not JSON, bullets or numbers, words in
 quotation marks, one short line each, words with commas between them. On disk is one SQLite file, written in

@@ -1,4 +1,4 @@
-"""A language model as a tagger: it is shown the caption alone and names its visible words (Table 2a)."""
+"""A language model as a tagger: it gets the caption alone and names its visible words (Table 2a)."""
 
 from __future__ import annotations
 

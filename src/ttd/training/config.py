@@ -1,4 +1,4 @@
-"""What a run does: the sections of settings, read from TOML, overridden by `key=value`, checked."""
+"""The settings of a run: sections, read from TOML, overridden by `key=value`, checked."""
 
 from __future__ import annotations
 

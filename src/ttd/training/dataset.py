@@ -62,7 +62,7 @@ class Batch:
         captions: distinct captions of the whole batch.
         word_rows, word_valid: `[B,N]`, rows of `words`.
         caption_rows, caption_valid: `[B,M]`, rows of `captions`.
-        member: bool `[B,M,N]`, which words stand in which caption.
+        member: bool `[B,M,N]`, which words are in which caption.
         given: bool `[B,N]`, words that the data or the parser chose.
         negative_rows, negatives_valid: `[B,K]`, rows of `words` that no caption of the image has.
     """

@@ -1,4 +1,4 @@
-"""How a training runs on its machines: one process or many (torchrun sets the environment), signals that are obeyed
+"""Processes of a training: one or many (torchrun sets the environment), signals that are obeyed
 between two steps, and switches that change time and memory but not what is computed."""
 
 from __future__ import annotations

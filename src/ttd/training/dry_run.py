@@ -1,4 +1,4 @@
-"""What a run would do and how long it would take, without writing anything: `ttd train --dry-run`."""
+"""`ttd train --dry-run`: a run's size and time, estimated without writing anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished adapter for others: its model card, a hub, or one plain model that needs neither PEFT nor this package."""
+"""Sharing a finished adapter: its model card, a hub, or one plain model that needs neither PEFT nor this package."""
 
 from __future__ import annotations
 

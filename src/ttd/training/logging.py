@@ -1,4 +1,4 @@
-"""What a run says while it goes: `log.jsonl`, a progress bar, TensorBoard, images of fixed samples.
+"""A run's log: `log.jsonl`, a progress bar, TensorBoard, images of fixed samples.
 
 A step's numbers have the same names in the log and in TensorBoard: `loss`; every term that is trained, unweighted, as
 `distill`, `tag`, `rank`, and its weight as `distill_weight` ...; `lr`; `grad_norm` (before clipping); `selected` (share

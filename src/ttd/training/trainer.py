@@ -1,4 +1,4 @@
-"""Training: steps, checkpoints, signals, logs. The same command resumes where a run stood, however it ended.
+"""Training: steps, checkpoints, signals, logs. The same command resumes a run, however it ended.
 
 N steps without a break and N steps with any number of kills give the same adapter: the order of the data, the
 augmentation and the random state of a step depend on (seed, step) alone, everything else is in the checkpoint.

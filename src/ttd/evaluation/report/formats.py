@@ -1,4 +1,4 @@
-"""How a table is written: cells for a terminal, Markdown, HTML, LaTeX, CSV, JSON; and the page of all of them."""
+"""Tables in each format: cells for a terminal, Markdown, HTML, LaTeX, CSV, JSON; and the page of all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of images: HTML in one file with its images inside, for any browser, without a request to anywhere."""
+"""A page of images: HTML in one file with its images inside, for any browser, without network requests."""
 
 from __future__ import annotations
 

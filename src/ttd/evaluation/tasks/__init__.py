@@ -1,1 +1,1 @@
-"""What is measured: tags, masks, classes, expressions, bias."""
+"""The tasks: tags, masks, classes, expressions, bias."""
