@@ -281,4 +281,4 @@ def test_a_closed_vocabulary(model: TTD, caplog: pytest.LogCaptureFixture) -> No
     assert model.tag(RED, "a red dog", selection="negatives").negatives == 1  # of the list it knows cat besides
     assert not caplog.records
     model.tag(RED, "a red dog", selection=Selection(rule="negatives", negatives=["cat", "zeppelin"]))
-    assert "1 of the 2 negative words lie outside this model's world, such as zeppelin" in caplog.text
+    assert "1 of the 2 negative words are outside this model's vocabulary, such as zeppelin" in caplog.text

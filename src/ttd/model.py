@@ -470,7 +470,7 @@ class TTD:
             unknown = self.unknown_words(null.texts)
             if unknown:
                 _log.warning(
-                    "%d of the %d negative words lie outside this model's world, such as %s",
+                    "%d of the %d negative words are outside this model's vocabulary, such as %s",
                     len(unknown),
                     len(null),
                     ", ".join(unknown[:3]),

@@ -102,7 +102,7 @@ def listed_words(known: frozenset[str] | None = None) -> list[str]:
 
 
 def find_negatives(source: str | None, said: Iterable[str]) -> list[str] | None:
-    """The words to compare with, by name; None stands for the package's list.
+    """The words to compare with, by name; None means the package's list.
 
     Args:
         source: "captions", "list", or a file of words; None: captions where they hold `FEWEST` words, else the list.

@@ -213,7 +213,7 @@ def test_two_tabs_on_one_item_lose_nothing(annotations: AnnotationSet, tmp_path:
     mine.drop("green")
     theirs.press("wall")
     annotations.accept(mine)
-    with pytest.raises(RecordChanged, match=r"changed in another tab meanwhile \(accepted, true: red\)"):
+    with pytest.raises(RecordChanged, match=r"changed in another tab \(accepted, true: red\)"):
         annotations.accept(theirs)
     assert read_tagmask(tmp_path / "set").rows[0].true == {"red"}
     assert theirs.true == ["red", "wall", "green"]  # still on the page

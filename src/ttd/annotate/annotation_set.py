@@ -184,7 +184,7 @@ class AnnotationSet:
 
         Raises:
             InputError: it has no caption yet.
-            RecordChanged: another tab decided about it meanwhile; accepting once more replaces that.
+            RecordChanged: another tab decided about it in between; accepting once more replaces that.
             ExportFailed: the decision is safe, the set's other files are not written yet.
             OSError: it could not be written; nothing has changed.
         """
@@ -206,7 +206,7 @@ class AnnotationSet:
         """Undoes the last `accept` or `skip` of an item: `before` is its record again, its clicks are a draft.
 
         Raises:
-            RecordChanged: another tab decided about it meanwhile.
+            RecordChanged: another tab decided about it in between.
         """
         if before is None:
             self.store.remove(opened.item.id, opened.base_version)

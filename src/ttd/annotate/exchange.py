@@ -1,6 +1,6 @@
 """Annotations in the formats of other tools: COCO JSON and Label Studio JSON, both with masks as run lengths.
 
-What the other format has no place for (the caption, its words, clicks, verdict) stands beside it under "ttd", so that
+What the other format cannot hold (the caption, its words, clicks, verdict) is stored next to it under "ttd", so that
 reading back gives the same records. A file of another tool has no such entry: its labels are the words, and the caption
 is taken from the file or made of them.
 """
@@ -215,7 +215,7 @@ def _rest(record: Record) -> dict[str, Any]:
 def _record(
     rest: Any, file_name: str, caption: Any, masks: Mapping[str, Mask], size: tuple[int, ...], where: object
 ) -> Record:
-    """A record from what stands under "ttd", or made for an image of another tool; the masks may have been edited."""
+    """A record from the content of "ttd", or made for an image of another tool; the masks may have been edited."""
     name = check_name(PurePosixPath(file_name.replace("\\", "/")).name, where, "image") if masks or rest is None else ""
     if rest is not None:
         record = Record.from_json(json.dumps({**rest, "masks": {}}) if isinstance(rest, dict) else "[]", where)

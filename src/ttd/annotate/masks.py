@@ -6,12 +6,12 @@ The rule without SAM-HQ: a pixel belongs to the mask where the map reaches the t
 - Boxes: only pixels inside a box. In a box where no pixel reaches the threshold, the threshold is half-way between the
   box's lowest and highest value.
 - Points inside: of those pixels, the connected parts that hold a point (corners connect). Where the map at a point is
-  below the threshold, the value there is the threshold of its part. The part of a point in no box may lie anywhere.
+  below the threshold, the value there is the threshold of its part. The part of a point in no box may be anywhere.
 - Points outside: remove the pixels that are nearer to them than to any point inside; without a point inside, remove the
   connected parts that hold them.
 
 An outline is a tuple of corners (x, y), (0, 0) being the centre of the first pixel. A pixel belongs to the mask where
-its centre lies within an odd number of outlines: a hole is an outline inside another."""
+its centre is within an odd number of outlines: a hole is an outline inside another."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from ttd.errors import InputError
 
 Outline = tuple[tuple[float, float], ...]
-MOST_CORNERS = 600  # of one word: more nobody moves by hand
-_FINE, _GROWTH = 0.75, 1.5  # pixels that an outline may lie beside the mask's edge at first, and how this grows
+MOST_CORNERS = 600  # of one word: more cannot be edited by hand
+_FINE, _GROWTH = 0.75, 1.5  # pixels that an outline may be off the mask's edge at first, and how this grows
 
 
 def traced(mask: NDArray[np.bool_], most: int = MOST_CORNERS) -> tuple[Outline, ...]:
@@ -64,7 +64,7 @@ def _rings(mask: NDArray[np.bool_]) -> list[list[tuple[float, float]]]:
     """The edges between pixels inside and outside as closed lines, their corners only."""
     inside = np.pad(mask, 1)
     after: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # The mask lies to the right of every step: over its top edges to the right, down its right edges, and so on.
+    # The mask is to the right of every step: over its top edges to the right, down its right edges, and so on.
     for (down, right), start, step in (
         ((-1, 0), (0, 0), (0, 1)),
         ((0, 1), (0, 1), (1, 0)),

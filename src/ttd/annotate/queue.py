@@ -96,7 +96,7 @@ class QueueImage:
     """What was read of an item.
 
     Attributes:
-        caption: as written; "" where the image has none, and somebody is to type one.
+        caption: as written; "" where the image has none, and the annotator types one.
         image: upright RGB.
         file_bytes: of the image file, unchanged.
         typed: whether the caption is typed by the annotator because the data have none.

@@ -47,12 +47,12 @@ _DRAFT_SECONDS = 60.0
 
 
 class RecordChanged(InputError):
-    """The item was decided in another tab or process meanwhile; `newest` is that record."""
+    """The item was decided in another tab or process in between; `newest` is that record."""
 
     def __init__(self, newest: Record) -> None:
         words = ", ".join(newest.true) or "no word"
         super().__init__(
-            f"this item was changed in another tab meanwhile ({newest.status}, true: {words}): nothing of yours was "
+            f"this item was changed in another tab ({newest.status}, true: {words}): nothing of yours was "
             "saved; do it again to replace the other decision, or go on to leave it"
         )
         self.newest = newest

@@ -248,7 +248,7 @@ def _words(model: ModelInUse, image: PageImage, tagging: Tagging) -> WordsResult
 
 
 def _after(adapter: str) -> str:
-    """What stands above an adapter's map; of those in the package also whose recipe it is."""
+    """The title of an adapter's map; of those in the package also whose recipe it is."""
     entry = find_entry(adapter, "adapter")
     return f"after: {adapter}" + (f", {entry.notes}" if entry is not None and entry.source == IN_PACKAGE else "")
 

@@ -58,7 +58,7 @@ class Sent:
 
 
 def sent_images(given: Any, folder: Path) -> list[Sent]:
-    """What a browser asks about: images that lie in `folder`, each with its caption.
+    """What a browser asks about: images in `folder`, each with its caption.
 
     Args:
         given: {"files": [{"name", "path"}, ...], "captions": text}.

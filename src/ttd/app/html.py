@@ -249,7 +249,7 @@ def labelled_html(
 
 
 def name_positions(labels: npt.NDArray[np.integer], *, background: bool) -> dict[int, tuple[float, float]]:
-    """Where the names of labels stand, as fractions (across, down) of the image; of tiny ones nowhere."""
+    """Positions of the labels' names, as fractions (across, down) of the image; of tiny ones nowhere."""
     fractions = np.bincount(labels.ravel().astype(np.int64)) / labels.size
     wanted = [label for label in range(int(background), len(fractions)) if fractions[label] >= _MIN_NAMED]
     return {label: _name_position(labels, label) for label in wanted}

@@ -216,7 +216,7 @@ class ModelPool:
         if loaded is not None:
             return loaded
         with self._loading:
-            loaded = self._models.get(names)  # another thread may have loaded it meanwhile
+            loaded = self._models.get(names)  # another thread may have loaded it in between
             if loaded is None:
                 loaded = LoadedModel(self._load(*names), next(self._numbers))
                 for removed in self._models.put(names, loaded):

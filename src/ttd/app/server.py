@@ -37,7 +37,7 @@ def page(
 ) -> Iterator[str]:
     """Serves the page while the block runs, which is given its address.
 
-    At its end what is being answered is finished first, within `GRACE` seconds; new questions are refused meanwhile.
+    At its end open questions are answered first, within `GRACE` seconds; new ones are refused during this time.
 
     Args:
         pool: the models that the page offers.

@@ -24,7 +24,7 @@ pinned: false
 Which words of a caption are in the image, and where. Written by `ttd app --space` of ttd {ttd}.
 """
 
-_APP = '''"""Serves the page of `ttd app` in a Hugging Face Space, whose proxy stands in front of it."""
+_APP = '''"""Serves the page of `ttd app` in a Hugging Face Space, which has a proxy in front of it."""
 
 import os
 

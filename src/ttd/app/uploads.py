@@ -90,7 +90,7 @@ class UploadFolder:
     `FOLDER/DIGEST/NAME` and leaves the rest where it is.
 
     Args:
-        folder: gradio's; what lies in it now is never removed.
+        folder: gradio's; files that are in it now are never removed.
         limit: bytes of all accepted uploads and of gradio's copies of them.
         seconds: in which an upload must arrive.
     """

@@ -262,7 +262,7 @@ class _Answering:
         return list(self.stream(numbers))
 
     def stream(self, numbers: Sequence[int]) -> Iterator[tuple[int, _Done | TTDError]]:
-        """What becomes of items, in order; the next ones are read meanwhile."""
+        """What becomes of items, in order; the next ones are read during this time."""
         for number, answer in each_item(numbers, self._read, self._answers, self._at_once, TTDError, ahead=1):
             yield number, answer if isinstance(answer, TTDError) else self._finished(self.items[number], answer)
 

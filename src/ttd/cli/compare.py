@@ -90,7 +90,7 @@ def encoder_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     "adapters",
     multiple=True,
     metavar="NAME",
-    help="As for ttd eval, none for the model alone; repeatable. {seed} in it stands for each of --seeds.",
+    help="As for ttd eval, none for the model alone; repeatable. {seed} in it is replaced by each of --seeds.",
 )
 @click.option("--method", "methods", multiple=True, type=NameOf(METHODS.names), help="Repeatable.")
 @click.option("--protocol", "protocols", multiple=True, type=NameOf(lambda: PROTOCOLS),

@@ -1,4 +1,4 @@
-"""`ttd data`: check image-text pairs, pack them into shards, choose their words beforehand."""
+"""`ttd data`: check image-text pairs, pack them into shards, choose their words before training."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def tagmask_from_coco(
 
 @click.group()
 def data() -> None:
-    """Image-text pairs: check them, pack a folder into shards, choose their words beforehand."""
+    """Image-text pairs: check them, pack a folder into shards, choose their words before training."""
 
 
 data.add_command(prepare)

@@ -54,7 +54,7 @@ def browse(
     ttd data browse words.parquet shards/ --no-maps
 
     TABLE is the folder of `ttd data tag`, whose pairs and model are in its tags.json, or a Parquet file; SOURCES and
-    --model stand in place of those.
+    --model replace those.
     """
     from tqdm import tqdm
 

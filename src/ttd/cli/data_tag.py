@@ -1,4 +1,4 @@
-"""`ttd data tag`: choose the words of captions beforehand, into a side file or new shards."""
+"""`ttd data tag`: choose the words of captions before training, into a side file or new shards."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class PipeClosed(BaseException):
 
 
 def exit_code(run: Callable[[], Any]) -> int:
-    """Calls `run` and gives the exit code that its result or its error stands for, after the error's
+    """Calls `run` and gives the exit code of its result or its error, after the error's
     sentence.
     """
     try:

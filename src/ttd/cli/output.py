@@ -143,7 +143,7 @@ def printable(text: str) -> str:
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]], more: str = "", *, most: int = MOST_LISTED) -> None:
-    """Names what was skipped, an id and a reason each, on stderr; `more` says where the rest of a long list stands."""
+    """Names what was skipped, an id and a reason each, on stderr; `more` says where the rest of a long list is."""
     for name, reason in skipped[:most]:
         click.echo(f"  skipped {printable(name)}: {printable(reason)}", err=True)
     if len(skipped) > most:

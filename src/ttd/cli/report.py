@@ -73,10 +73,10 @@ def report(folders: tuple[str, ...], count: int, device: str | None, formats: tu
     ttd report runs/before runs/after runs/refined --images 3 --out runs/report
     ttd report runs/before runs/after --latex > table.tex
 
-    Rows are named by model and adapter, and by whatever else differs. Published rows stand beside ours where their
+    Rows are named by model and adapter, and by whatever else differs. Published rows are next to ours where their
     protocol is that of a run; the others are folded away, and left out of LaTeX.
 
-    Images stand in the order of the folders: best, median and worst are those of the last one, and what changed
+    Images are in the order of the folders: best, median and worst are those of the last one, and what changed
     most is against the first. Runs on other data get a page of their own.
     """
     from ttd.evaluation.report.finished_run import read_run

@@ -1,4 +1,4 @@
-"""Images with captions: shards, lists and folders of them, bad samples, tags chosen beforehand, pruning."""
+"""Images with captions: shards, lists and folders of them, bad samples, tags chosen before training, pruning."""
 
 from __future__ import annotations
 

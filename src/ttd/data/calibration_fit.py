@@ -65,7 +65,7 @@ def read_counts(files: Iterable[Path]) -> WordCounts:
 def fit(counts: WordCounts) -> Fitted:
     """Balanced logistic regression of the score: own words against words of other captions.
 
-    Captions name what is not in the image. A word that is there hardly ever scores below the median of the other
+    Captions name what is not in the image. A word that is there rarely scores below the median of the other
     captions' words, so own words below it count as unseen, with as many above it, distributed as the others are;
     what remains of the own words is fitted.
 

@@ -1,6 +1,6 @@
 """A list of images with captions: CSV, TSV, JSONL, Parquet, or COCO captions JSON.
 
-Captions of one image are kept together, also where they stand on several lines.
+Captions of one image are kept together, also if they are on several lines.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CaptionsFile(PathKeys):
         path: the captions file.
         images: the folder that the images' paths start from; None: the captions file's own.
         own_list: whether it is a list that is worked off line by line: ids and tags of its lines are kept, and images
-            may lie anywhere. Else images outside of that folder count as missing, for a file that was handed on
+            may be anywhere. Otherwise images outside of that folder count as missing, for a file that was handed on
             must not choose among this machine's files what is copied into a data set.
 
     Raises:
@@ -76,7 +76,7 @@ class CaptionsFile(PathKeys):
             raise InputError(f"{path}, {self._keys[0]} {named.detail}")
         if not own_list and not any(file_below(self.images, key) for key in self._keys):
             raise InputError(
-                f"{path}: the image {self._keys[0]!r} and all others lie outside {self.images}: name the folder that "
+                f"{path}: the image {self._keys[0]!r} and all others are outside {self.images}: name the folder that "
                 "holds them (--images), and write their paths from there or in full"
             )
 
@@ -177,7 +177,7 @@ def looks_like_captions(path: Path) -> bool:
     return not names.isdisjoint(IMAGE_NAMES) and not {"id", "image", "model"} <= names
 
 
-_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half characters that stand for no byte of the file
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half characters that encode no byte of the file
 _Found = tuple[str, "list[str] | NoCaption", ListedLine | None]
 
 

@@ -21,7 +21,7 @@ from ttd.inference.options import Options
 from ttd.inference.views import encoding_time
 
 SECONDS = 10.0  # of measuring
-LONG = 20.0  # seconds of encoding that are said beforehand
+LONG = 20.0  # seconds of encoding from which the time is estimated first
 
 
 @dataclass(frozen=True)

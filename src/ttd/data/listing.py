@@ -194,7 +194,7 @@ def names_one_image(source: str) -> bool:
     try:
         if path.exists():
             return not path.is_dir()
-    except (OSError, ValueError):  # a name that is too long: whoever reads it says so
+    except (OSError, ValueError):  # a name that is too long: reading it raises the error
         return True
     return not any(mark in source for mark in "{*?[")
 

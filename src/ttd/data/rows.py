@@ -1,8 +1,8 @@
 """Rows of CSV, TSV and JSONL files as people have them: their encoding, where each row ends, its fields by name.
 
-Python's `csv` follows an opening quote until any later one, over as many rows as lie between. Here a quoted field may
+Python's `csv` follows an opening quote until any later one, over any number of rows. Here a quoted field may
 hold the delimiter, doubled quotes and line ends, but it must be closed where a field ends, and it never swallows what
-is a row of its own; else the quote is a character like any other. COCO's rows stand in one JSON object.
+is a row of its own; else the quote is a character like any other. COCO's rows are in one JSON object.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def records(
         delimiter: between the fields.
         first: the number of the first of `lines`.
         always_quoted: whether quotes around a field that needs none are not part of it. A TSV file of the field has no
-            quoting, and `"hello"` is what somebody said.
+            quoting, and `"hello"` is spoken text.
         is_row: whether the fields of one line are a whole row: a quoted field holds at most one such line.
     """
     waiting: list[str] = []

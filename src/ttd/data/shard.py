@@ -94,7 +94,7 @@ class Shard(Protocol):
     """A numbered set of pairs on disk.
 
     Attributes:
-        name: folder and file name, the same wherever the folder lies.
+        name: folder and file name, the same wherever the folder is.
         size: bytes of the file.
         damage: what is wrong with the shard itself, None where nothing is.
     """

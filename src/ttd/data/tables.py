@@ -130,7 +130,7 @@ def _column(values: pa.Array, field: pa.Field, start: int) -> pa.Array:
 
 
 def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of a type stand for those of another without being turned into something else."""
+    """Whether values of a type can be used as another without loss."""
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_null(found):  # nothing but null, as lists that are all empty have it

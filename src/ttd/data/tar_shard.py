@@ -1,4 +1,4 @@
-"""Tar shards with random access, by an index of where their members lie (`ttd.data.tar_index`).
+"""Tar shards with random access, by an index of their members' places (`ttd.data.tar_index`).
 
 A sample is what shares the member name up to the first dot of its last part, as webdataset has it, or up to the last
 where names have dots of their own (`ttd.data.tar_index_file`): an image and a .txt or .json with its caption. Other

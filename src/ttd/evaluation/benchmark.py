@@ -69,7 +69,7 @@ class Benchmark(ABC):
 
     Attributes:
         name: as on the command line, e.g. "voc".
-        root: where the data lies.
+        root: the folder of the data.
         options: how the model is asked, by task, as they are saved beside the result.
     """
 

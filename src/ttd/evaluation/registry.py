@@ -61,7 +61,7 @@ class BenchmarkEntry(ABC):
         name: on the command line.
         title: for people.
         choices: the fields of `Choices` that it takes beside `protocol` and how an image is looked at; the command line
-            refuses the others. "parts" stands for all that is about tagmask, "masks" for background and refinement,
+            refuses the others. "parts" means all options of tagmask, "masks" for background and refinement,
             "labels" for the softmax over all texts and its cuts.
     """
 
@@ -88,7 +88,7 @@ def open_benchmark(name: str, root: Path, choices: Choices, encoder: Encoder | N
 
     Args:
         name: of a registered data set.
-        root: where the data lies.
+        root: the folder of the data.
         choices: of the user.
         encoder: of the model that is asked, which may have thresholds of its own; None: not loaded yet.
 

@@ -25,7 +25,7 @@ else:
     import tomli as tomllib
 
 MOST_BYTES = 1 << 28
-MOST_LEVELS = 64  # of objects and lists in one another; Python's own limits lie above it
+MOST_LEVELS = 64  # of objects and lists in one another; Python's own limits are above it
 
 
 def read_json(
@@ -45,7 +45,7 @@ def read_json(
         remedy: ends each sentence about the file.
         error: is raised.
         most: bytes.
-        nan: NaN and infinite numbers may stand in it, which no standard allows but Python writes.
+        nan: NaN and infinite numbers are allowed in it: no standard has them, but Python writes them.
 
     Raises:
         TTDError: of the kind `error`: there is no such file, or its content is not JSON, too large, too deeply nested,
@@ -126,7 +126,7 @@ def parse_json(content: bytes | str, schema: Schema | None = None, *, nan: bool 
     Args:
         content: UTF-8, with or without a mark at its beginning.
         schema: what the value must be; None for any.
-        nan: NaN and infinite numbers may stand in it.
+        nan: NaN and infinite numbers are allowed in it.
         errors: what becomes of bytes that are not UTF-8, as in `bytes.decode`.
 
     Raises:

@@ -1,6 +1,6 @@
 """Names and paths that come from a file: valid file names, and paths inside a folder.
 
-Annotated sets, data sets and models are handed from person to person. An id, word or path that stands in one of their
+Annotated sets, data sets and models are passed on between people. An id, word or path in one of their
 files becomes a path of this machine only by way of this module:
 
 - a *name* is one part of a path, the same on every file system: of what is written (`check_name`, `word_file`,
@@ -49,8 +49,8 @@ def check_name(name: object, where: object, what: str = "id") -> str:
     """A text that is to be a file's name, as it is.
 
     Args:
-        name: as it stands in the file.
-        where: it stands: the file, or a line of it.
+        name: as in the file.
+        where: the file, or a line of it.
         what: it is.
 
     Raises:

@@ -30,7 +30,7 @@ class Misfit(ValueError):
         self.fault, self.place = fault, place
 
     def below(self, step: str) -> Misfit:
-        """The same, seen from the container in which the value stands at `step`."""
+        """The same, seen from the container that has the value at `step`."""
         return Misfit(self.fault, step + (f".{self.place}" if self.place[:1] not in ("", "[") else self.place))
 
 

@@ -133,7 +133,7 @@ class DenseMaps:
             image: it.
             options: how the question is put.
             classes: of each text, ascending from 0.
-            kept: the class that stands for the background by its own words; None: there is none.
+            kept: the class that is the background, by its own words; None: there is none.
         """
         encoder, size = self._encoder, (image.height, image.width)
         threshold = options.threshold(encoder)

@@ -3,7 +3,7 @@
 What is read back is what was encoded, to the last bit. An image's entry is named by a digest of all that decides
 its features: every parameter of the encoder (so also a merged adapter) with its structure, number format, kind of
 device and torch's version, how the image is looked at, and the image's pixels. An entry is a folder of one
-safetensors file for each view and, written last, `views.json`, which says where the views lie and holds a checksum
+safetensors file for each view and, written last, `views.json`, which has the places of the views and a checksum
 of each file: an entry that is incomplete or damaged is made again.
 """
 
@@ -54,7 +54,7 @@ _VIEWS = each(
 
 
 class FeatureCache:
-    """Features of one encoder, whose weights must not change meanwhile.
+    """Features of one encoder, whose weights must not change while it is used.
 
     Args:
         folder: made where it is missing; several encoders and processes may share it. It only grows: a view takes

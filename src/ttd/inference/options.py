@@ -112,7 +112,7 @@ class Options:
 
     @property
     def background_words(self) -> tuple[str, ...]:
-        """The words that stand for the background, where there are any."""
+        """The words for the background, where there are any."""
         return tuple(self.background) if isinstance(self.background, tuple) else ()
 
     def caption_threshold(self, encoder: Encoder) -> float:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ttd.encoders.base import Encoder
 
 Task = Literal["tags", "masks", "labels"]
-BACKGROUND_WORD = "background"  # stands for the background in a list that has no other word for it
+BACKGROUND_WORD = "background"  # means the background in a list that has no other word for it
 BY_NAMES = "names"
 
 
@@ -28,8 +28,8 @@ class Protocol:
     Attributes:
         tags: for scoring a caption's words.
         masks: for heatmaps, the mask of a caption and a label for every pixel.
-        labels: for scoring classes on whole images; their names stand in `templates`.
-        cut_everywhere: whether the threshold also cuts where a data set has no background class: what lies below
+        labels: for scoring classes on whole images; their names are put into `templates`.
+        cut_everywhere: whether the threshold also cuts where a data set has no background class: pixels below
             predicts nothing. Otherwise the highest map wins everywhere there.
         source: where the settings were published.
         licence: of that code; "" where there is none, or none is named.
@@ -238,7 +238,7 @@ def class_options(
 
     Args:
         protocol: its name.
-        changes: single values in place of the protocol's; "names" as background stands for the words of `background`.
+        changes: single values in place of the protocol's; "names" as background means the words of `background`.
         dataset: its name, for which a protocol or an encoder may have settings of its own.
         background: the words for the background that the class list names, where the data set has that class (possibly
             none); None: it has no background.

@@ -71,7 +71,7 @@ class _Piece:
     Attributes:
         windows: at least one.
         size: (H, W) of the resized image.
-        covers: how many windows lie over each row and each column.
+        covers: how many windows cover each row and each column.
         weight: what this piece counts in the mean.
         in_windows: whether a sliding window was asked for; else a map of the whole goes to any size in one step.
     """

@@ -2,7 +2,7 @@
 
 A view is one window of one scale, mirrored or not. What is asked of each view (cosines, maps) is laid onto
 one canvas, the grid of the finest scale over the whole image: windows are averaged where they overlap,
-then all scales and mirrorings count the same. Padding lies outside the canvas.
+then all scales and mirrorings count the same. Padding is outside the canvas.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WINDOWS_PER_BATCH = 8
 
 @dataclass(frozen=True)
 class Axis:
-    """Where a window lies along one axis of a resized image, in pixels.
+    """The place of a window along one axis of a resized image, in pixels.
 
     Attributes:
         full: length of the image.
@@ -74,7 +74,7 @@ class View:
 
     Attributes:
         features: of the B windows.
-        rows, columns: where the window lies.
+        rows, columns: the window's place.
         weight: what this scale and mirroring counts; all of them together count 1.
     """
 

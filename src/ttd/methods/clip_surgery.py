@@ -53,7 +53,7 @@ def points(sim: Tensor, size: tuple[int, int], threshold: float = 0.8) -> tuple[
 
     Args:
         sim: its similarity `[h,w]`.
-        size: height and width of the image, in whose pixels the points lie.
+        size: height and width of the image, in whose pixels the points are given.
         threshold: on the map from 0 (lowest) to 1 (highest).
 
     Returns:

@@ -30,7 +30,7 @@ SHARPNESS = 3.0
 
 def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[int, int], context: Context) -> Tensor:
     """SC-CLIP's patches `[B,h*w,D]`. The published code takes one square window; any grids and batches work here."""
-    after = list(hidden_states[1:]) or [hidden_states[0]]  # after block i stands in [i]
+    after = list(hidden_states[1:]) or [hidden_states[0]]  # after block i is [i]
     last = after[-1]
     outliers = anomalous(last[:, 1:])  # (B, h*w)
     x = repaired(last[:, 1:], outliers, grid)
@@ -46,7 +46,7 @@ def patches(blocks: Sequence[Any], hidden_states: Sequence[Tensor], grid: tuple[
 
 
 def anomalous(tokens: Tensor) -> Tensor:
-    """Which patches `[B,h*w,D]` lie apart from all others: bool `[B,h*w]`, those with the highest 5 % of scores."""
+    """Which patches `[B,h*w,D]` are far from all others: bool `[B,h*w]`, those with the highest 5 % of scores."""
     with torch.no_grad():
         score = outlier_scores(tokens)
         return score > torch.quantile(score, 1 - ANOMALOUS, dim=1, keepdim=True)

@@ -76,7 +76,7 @@ class Atlas:
     """All sprites with premultiplied alpha.
 
     `large` [nouns, styles, 98, 98, 4] and `small` [nouns, styles, 50, 50, 4] are uint8: the longer side of a
-    drawing fills 96 or 48 pixels, and a frame of one transparent pixel is what lies outside.
+    drawing fills 96 or 48 pixels, and a frame of one transparent pixel is the outside.
     """
 
     nouns: tuple[str, ...]

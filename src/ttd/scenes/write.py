@@ -20,7 +20,7 @@ from ttd.scenes.scene import Scene, SceneCaption, Scenes
 from ttd.text.words import split_words
 
 _WRONG_STREAM = 2000
-_ELSEWHERE = 10_000_000  # no training set reaches so far: a wrong caption is nobody's own
+_ELSEWHERE = 10_000_000  # beyond any training set, so a wrong caption belongs to no scene
 
 
 def write_shards(

@@ -176,7 +176,7 @@ def read_answer(text: str) -> list[str] | None:
 def choose_words(entries: list[str], caption: Caption, *, ignore_others: bool = False) -> Chosen:
     """Entries laid onto the caption's words, letter case aside.
 
-    An entry of several words stands for each of them but the stop words; a word counts at every place where the
+    An entry of several words counts as its words without stop words; a word counts at every place where the
     caption has it.
 
     Args:
@@ -204,7 +204,7 @@ def _words(entry: str, own: set[str]) -> list[str]:
 
 
 def _without_thoughts(text: str) -> str:
-    """What stands after the last thought, and before one that was incomplete."""
+    """The text after the last thought, and before one that was incomplete."""
     marks = list(_THOUGHT.finditer(text))
     closed = max((i for i, mark in enumerate(marks) if mark[1]), default=-1)
     start = marks[closed].end() if closed >= 0 else 0

@@ -37,7 +37,7 @@ class TextCache:
     One SQLite file for all models. An entry is named by the digest of what decides it: the encoder (`encoder_key`:
     every parameter, its structure, number format, kind of device, torch's version), the templates, and the text or the
     whole question. Each entry has a checksum. Nothing here ends a command: what cannot be read is encoded, what cannot
-    be written is left. The encoder's weights must not change meanwhile.
+    be written is left. The encoder's weights must not change while it is used.
 
     Args:
         path: the file; made where it is missing. Many processes may share it.
@@ -148,7 +148,7 @@ _KEPT = 10_000
 
 
 class Texts:
-    """Text embeddings of one encoder, whose weights must not change meanwhile.
+    """Text embeddings of one encoder, whose weights must not change while it is used.
 
     Texts that share a batch change each other's last digits (1e-7), so a text's embedding depends on what else was
     asked for when it was first met; see `RepeatableTexts`.
@@ -184,7 +184,7 @@ class Texts:
     def _encode(self, questions: Sequence[tuple[str, ...]], templates: tuple[str, ...]) -> list[Tensor]:
         """Embeddings `[N,C]` of questions of N texts, those that are not kept on disk all in one batch.
 
-        What stands in one template alone is encoded sooner than a file is searched.
+        Texts in a single template are not looked up on disk: encoding them is faster.
         """
         cache = self.cache if len(templates) > 1 else None
         found = {} if cache is None else cache.read(questions, templates)
@@ -232,7 +232,7 @@ class Texts:
 class RepeatableTexts(Texts):
     """Text embeddings that depend on the question alone, whatever was asked before.
 
-    The distinct texts of a question are one batch, always the same, and are remembered together: a word that stands in
+    The distinct texts of a question are one batch, always the same, and are remembered together: a word that is in
     several questions is encoded in each.
     """
 

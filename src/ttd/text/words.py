@@ -2,8 +2,8 @@
 words are put into, by name: "openai80", "maskclip85", "tcl9", "simple", "none" (the bare text).
 
 CC3M's captions arrive tokenised ("a spider 's web ."), so free text is tokenised the same way first:
-punctuation stands apart, so do "'s" and "n't", hyphenated words stay together. Text that is already
-tokenised this way does not change. HTML entities are read as what they stand for. Languages that write without spaces
+punctuation is separate, and so are "'s" and "n't", hyphenated words stay together. Text that is already
+tokenised this way does not change. HTML entities are decoded. Languages that write without spaces
 are not segmented (`is_unspaced`)."""
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ Rect = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of pixels and where the image lies in it.
+    """A square of pixels and where the image is in it.
 
     Attributes:
         pixels: uint8 `[S,S,3]`; 0 outside the image.
@@ -47,7 +47,7 @@ def random_crop(image: Image.Image, options: Augment, draw: np.random.Generator)
     side = options.crop
     across, down, mirror = draw.random(3)
     left, top = int(across * (abs(width - side) + 1)), int(down * (abs(height - side) + 1))
-    # Only the part that is kept is resized: the box is where it lies in the original.
+    # Only the part that is kept is resized: the box is its place in the original.
     x, w = (left, side) if width > side else (0, width)
     y, h = (top, side) if height > side else (0, height)
     sx, sy = image.width / width, image.height / height
@@ -80,7 +80,7 @@ def normalised(
 def inside_cells(rects: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Which cells of a grid over the crop have their centre in the image: bool `[B,h,w]`.
 
-    An image so small that it holds no centre keeps the cell that it lies in.
+    An image so small that it holds no centre keeps the cell that contains it.
 
     Args:
         rects: int64 `[B,4]` from `Crop`.

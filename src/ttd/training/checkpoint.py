@@ -43,7 +43,7 @@ _RECORD = fields(
 )
 # What may change between two starts of one run, because it does not change the result.
 _FREE = {
-    "model": {"method"},  # the block that it stands for is compared
+    "model": {"method"},  # the block that it names is compared
     "data": {"workers", "max_bad_samples"},
     "run": {
         "device",

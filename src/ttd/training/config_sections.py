@@ -1,5 +1,5 @@
 """The settings of a run, section by section. Defaults are the paper's recipe (Table 6); what the paper does not say is
-marked "ours" and stands for doing nothing.
+marked "ours", and its default does nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Model:
         name: short name, folder, file or hub id.
         method: name of the last vision block; "" takes the model's own.
         rank: of the low-rank updates.
-        alpha: updates are scaled by alpha / rank; 0 stands for the rank.
+        alpha: updates are scaled by alpha / rank; 0 means the rank.
         dropout: in 0..1, of the low-rank updates' input.
         towers: which towers are adapted.
-        kept: share of the update that the finished adapter keeps; below 1 its weights lie between the base and
+        kept: share of the update that the finished adapter keeps; below 1 its weights are between the base and
             what was trained (ours).
     """
 
@@ -117,7 +117,7 @@ class Loss:
         compared: how many negative words an image is compared with, for `relative`, `rank`, `floor` and the
             choice "negatives".
         others: weights of terms that other packages register, by name (see `ttd.losses.LossTerm`); in the config each
-            stands as `loss.NAME`, like our own.
+            is `loss.NAME`, like our own.
     """
 
     distill: float = 1.0

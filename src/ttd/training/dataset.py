@@ -57,7 +57,7 @@ class Batch:
     Attributes:
         keys: B keys, for messages.
         pixels: uint8 `[B,S,S,3]`.
-        rects: int64 `[B,4]`, where each image lies in its square.
+        rects: int64 `[B,4]`, where each image is in its square.
         words: W distinct words of the whole batch, each encoded once.
         captions: distinct captions of the whole batch.
         word_rows, word_valid: `[B,N]`, rows of `words`.
@@ -187,7 +187,7 @@ class Steps(Dataset[StepData]):
                 raise InputError(f"the pair {pair.shard}:{pair.key} has no words chosen: run ttd data tag on all pairs")
             kept = config.data.stop_words
             given = [{tag.lower() for tag in pair.tags[n] if kept or not is_stop_word(tag)} for n in numbers]
-            # What a language model chose need not stand in the caption word by word.
+            # A language model's words need not be in the caption literally.
             words = [list(dict.fromkeys([*own, *sorted(tags)])) for own, tags in zip(words, given, strict=True)]
         elif config.choice.by == "nouns":
             given = [self._nouns(text) for text in captions]

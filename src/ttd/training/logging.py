@@ -38,7 +38,7 @@ _VALUES = mapping(any_number)
 
 
 class Journal:
-    """The log of the process that writes; a run that continues goes on where its checkpoint stands.
+    """The log of the process that writes; a resumed run continues after its checkpoint.
 
     Args:
         folder: of the run.

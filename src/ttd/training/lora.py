@@ -45,7 +45,7 @@ class LearnedCalibration(nn.Module):
 
     @property
     def now(self) -> Calibration:
-        """Both numbers as they stand."""
+        """The current values of both numbers."""
         return Calibration(math.exp(self.log_w.item()), self.c.item())
 
 
@@ -157,7 +157,7 @@ def parameter_counts(encoder: Encoder) -> tuple[int, int]:
 
 
 def log_method(encoder: Encoder, options: Model) -> None:
-    """Log which last block is trained, as a warning where nobody asked for what a model's own card names."""
+    """Log which last block is trained, as a warning if it comes from the model's own card."""
     name = encoder.method_name
     if name is None:
         return

@@ -261,7 +261,7 @@ class Actions:
             self.annotations.judge(record, verdict)
         except RecordChanged:
             tab.record = self.annotations.store.get(record.id)
-            raise InputError("this item was changed in another tab meanwhile: this is its newest version") from None
+            raise InputError("this item was changed in another tab: this is its newest version") from None
         tab.judged.append(record.id)
         tab.record = self.annotations.next_to_review(after=record.id) or self.annotations.next_to_review()
         tab.message = f"{record.id} is {verdict}." + ("" if tab.record else f" {NONE_TO_REVIEW}")

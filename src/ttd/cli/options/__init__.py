@@ -141,8 +141,8 @@ class SectionedCommand(click.Command):
     """A command whose help lists its options under headings.
 
     Args:
-        sections: for each heading the options that stand under it, named as on the command line ("--out"), in order.
-            Those that no heading names stand under "Other".
+        sections: for each heading the options under it, named as on the command line ("--out"), in order.
+            Those that no heading names are under "Other".
         names: the values of the argument NAME, listed below the text.
     """
 
@@ -165,7 +165,7 @@ class SectionedCommand(click.Command):
                 formatter.write_text(f"NAME: {', '.join(self.names())}.")
 
     def given(self, ctx: click.Context) -> list[str]:
-        """The options that stand on the command line, as they are named in `sections`."""
+        """The options on the command line, as they are named in `sections`."""
         options = [one for one in self.get_params(ctx) if isinstance(one, click.Option) and one.name]
         typed = click.core.ParameterSource.COMMANDLINE
         return [_long(one) for one in options if ctx.get_parameter_source(one.name or "") is typed]

@@ -187,7 +187,7 @@ def polygons_mask(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarr
     """The union of polygons, each float (x, y) corners [N,2], as COCO's own tool fills them: bool [H,W].
 
     Raises:
-        InputError: a corner lies more than ten images away: the tool walks along every edge, so a damaged number would
+        InputError: a corner is more than ten images away: the tool walks along every edge, so a damaged number would
             take hours and all memory.
     """
     height, width = size

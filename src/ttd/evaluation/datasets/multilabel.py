@@ -29,7 +29,7 @@ class LabelledImages:
     """A data set.
 
     Attributes:
-        root: where it lies.
+        root: its folder.
         samples: one per image, in the data set's order.
         truth: bool [S,K], which of the K classes each image shows.
         source: which annotations were read, for people.

@@ -127,7 +127,7 @@ class ReferSet:
 
     Attributes:
         name, by, split: which.
-        root: where it lies.
+        root: its folder.
         images: ordered by their number.
         wordless: how many expressions were left out because they are empty.
     """

@@ -10,7 +10,7 @@ The documented layout (`ttd scenes write --format tagmask`, `ttd data tagmask-fr
 controls over the whole vocabulary can be measured. `nouns` lists the caption's words that name a thing whose
 presence is known, true or not; without it these are the vocabulary's words.
 
-The authors' own folders `image/`, `json_refined/`, `mask_using_HQ-SAM/` are read as well. What stands in their
+The authors' own folders `image/`, `json_refined/`, `mask_using_HQ-SAM/` are read as well. The content of their
 JSON files is not published, so it is guessed: a caption, and the true words as a list or as {word: true/false}.
 """
 
@@ -170,7 +170,7 @@ def _guess(content: Any, path: Path) -> tuple[str, tuple[str, ...]]:
         if isinstance(found, dict):
             found = [word for word, there in found.items() if there]
         if caption is not None and found is not None and all(isinstance(word, str) for word in found):
-            # A tag of several words stands for each of them.
+            # A tag of several words counts as each of them.
             return caption, tuple(word for tag in found for word in tag.lower().split())
     raise InputError(
         f"{path} has a form that is not known: expected an object with a caption ({', '.join(_CAPTION_KEYS)}) and "

@@ -100,7 +100,7 @@ class WordList:
 
 @dataclass(frozen=True)
 class CocoTagMask:
-    """Where COCO's files lie, and how captions are chosen.
+    """COCO's files, and how captions are chosen.
 
     Attributes:
         captions: `captions_*.json`.

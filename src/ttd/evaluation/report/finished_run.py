@@ -184,7 +184,7 @@ class FinishedRun:
             raise InputError(f"{self.folder} was written by an earlier version: run `ttd eval` again for images")
         settings = self.results["settings"]
         try:
-            # What taggers of the text chose stands in the measurements: nobody is asked again.
+            # What taggers of the text chose is in the measurements: they are not run again.
             choices = Choices(**{**self.results["choices"], "taggers": ()})
         except TypeError:
             raise InputError(f"{self.folder} was written by another version: run `ttd eval` again") from None

@@ -126,7 +126,7 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
+    """Text that LaTeX prints verbatim."""
     return "".join(_LATEX.get(char, char) for char in text)
 
 

@@ -120,7 +120,7 @@ def _ask(run: ImageSource, quality: Mapping[str, Mapping[str, float]], views: Ma
 MARKS = {RIGHT: "✓", WRONG: "✗", MISSED: "○"}
 MEANINGS = {RIGHT: "selected, true", WRONG: "selected, not true", MISSED: "true, not selected"}
 HEAD = "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-LEAST_PANEL = 220  # pixels of an image's width on the page, however many stand beside it
+LEAST_PANEL = 220  # pixels of an image's width on the page, however many are next to it
 FIRST_TAGGERS = 1  # shown at once; the others on a click
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:1.2em;color:#141414;background:#fff}

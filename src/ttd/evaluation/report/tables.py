@@ -25,7 +25,7 @@ class Published:
         table: "classes", "tags", "masks", or a split.
         method: as the source calls it.
         numbers: by measure; percent, but mFPR and mFNR as shares.
-        source: where the row stands.
+        source: the table that has the row.
         setting: encoder, refinement and the like, as far as the source says.
         protocols: those of ours that are the source's; none: not known, or none of ours.
         refine: its refinement, by our name; "": the numbers have nothing to do with one.
