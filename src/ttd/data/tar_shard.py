@@ -81,7 +81,7 @@ class TarShard:
         captions = self.captions(row)
         if not are_tags(tags) or len(tags) != len(captions):
             raise InputError(
-                f"pair {self.key(row)!r} of {self.name} carries no words for its {len(captions)} captions: make shards "
+                f"pair {self.key(row)!r} of {self.name} has no words for its {len(captions)} captions: make shards "
                 "with ttd data tag --shards, or name a file or folder of words with --tags"
             )
         return tuple(tuple(words) for words in tags)
