@@ -24,8 +24,10 @@ from ttd.encoders.base import Encoder
 from ttd.evaluation.datasets.tagmask import TagMaskSet, read_tagmask
 from ttd.evaluation.metrics import mean_of_known
 from ttd.evaluation.registry import Choices, open_benchmark
+from ttd.evaluation.report.formats import markdown_table
 from ttd.evaluation.runner import Measurements, measure_all
-from ttd.evaluation.tasks.tagmask import EVERY_NOUN, SHUFFLED, Cut, TagMask
+from ttd.evaluation.tasks.tag_tables import EVERY_NOUN, SHUFFLED, Cut
+from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.files import whole_file
 from ttd.inference.options import Options
 from ttd.model import TTD
@@ -156,8 +158,8 @@ def to_markdown(columns: Mapping[str, Results], about: str) -> str:
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     names = list(next(iter(rows.values())))
-    head = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    return head + [f"| {row} | " + " | ".join(f"{v[n]:.3f}" for n in names) + " |" for row, v in rows.items()]
+    cells = [(row, *(f"{values[name]:.3f}" for name in names)) for row, values in rows.items()]
+    return [markdown_table(("", *names), ("---", *["---:"] * len(names)), cells)]
 
 
 def write_report(

@@ -22,7 +22,8 @@ from ttd.evaluation.metrics import MaskCounts, class_scores, confusion_matrix, m
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.runner import Measurements, measure_all
 from ttd.evaluation.tasks.multilabel import whole_image
-from ttd.evaluation.tasks.tagmask import EVERY_NOUN, SHUFFLED, Cut, TagMask, caption_means
+from ttd.evaluation.tasks.tag_tables import EVERY_NOUN, SHUFFLED, THRESHOLDS, Cut, caption_means
+from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS, WORDS
@@ -32,7 +33,6 @@ from ttd.scenes.write import write_tagmask
 GROUPS = 16
 """Scenes are left out of the measures in so many groups, for the intervals of `experiments.prove.rows`."""
 PAPER_THRESHOLD = 0.5
-THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
 BY_NORM = tuple(Cut("norm", threshold) for threshold in THRESHOLDS)
 BY_P = tuple(Cut("calibrated", threshold) for threshold in THRESHOLDS)
 AMONG = 256  # images and captions that retrieval chooses from

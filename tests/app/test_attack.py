@@ -126,7 +126,7 @@ def test_nothing_stays_of_uploads_that_are_refused_or_broken_off(port: int) -> N
 def test_accepted_uploads_have_a_limit_together_and_the_newest_are_there(
     adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(UploadFolder.__init__, "__defaults__", (5 * MB, 60.0))
+    monkeypatch.setattr(UploadFolder.__init__, "__defaults__", (5 * MB, 60.0, 2000))
     with page(new_pool(adapter), Access("127.0.0.1", free_port())) as address:
         port = int(address.rstrip("/").rsplit(":", 1)[1])
         folder = Path(os.environ["GRADIO_TEMP_DIR"])

@@ -98,10 +98,8 @@ def test_many_at_once_are_checked_one_after_the_other_and_only_so_many_wait(dela
     assert tries(delays, 1, address="203.0.113.8", right=True) == [True]
 
 
-def test_what_is_known_is_bounded_and_long_delays_are_forgotten_last(
-    delays: LoginDelays, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(access, "MAX_KNOWN", 50)
+def test_what_is_known_is_bounded_and_long_delays_are_forgotten_last(clock: Clock) -> None:
+    delays = LoginDelays(clock, clock.sleep, known=50)
     tries(delays, 5, right=False)
     waited = len(clock.waits)
     for number in range(200):

@@ -116,9 +116,8 @@ def test_the_oldest_uploads_make_room_and_their_folders_go(folder: Path) -> None
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 5
 
 
-def test_many_small_uploads_are_bounded_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ttd.app.uploads.MAX_FILES", 5)
-    uploads, app = UploadFolder(folder), Writer(folder)
+def test_many_small_uploads_are_bounded_too(folder: Path) -> None:
+    uploads, app = UploadFolder(folder, files=5), Writer(folder)
     for number in range(12):
         take(uploads, app, sending(bytes([number])), f"{number}.png")
     assert 0 < len(files(folder)) <= 5 + 1

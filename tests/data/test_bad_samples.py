@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ttd.data import bad_samples as damage
 from ttd.data.bad_samples import BROKEN_IMAGE, EMPTY_CAPTION, TRUNCATED, BadSample, BadSampleReport
 from ttd.errors import InputError
 
@@ -55,12 +54,11 @@ def test_the_ends_of_the_limit(limit: float, allowed: int) -> None:
             report.add(BadSample(BROKEN_IMAGE, "s", "x"))
 
 
-def test_names_are_bounded_but_counts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(damage, "MOST_NAMED", 3)
+def test_names_are_bounded_but_counts_are_not() -> None:
     report = BadSampleReport(10, limit=1)
     for i in range(5):
         report.add(BadSample(BROKEN_IMAGE, "s", str(i)))
-    record = report.to_dict()
+    record = report.to_dict(most=3)
     assert (record["damaged"], len(record["samples"]), record["samples_not_named"]) == (5, 3, 2)
 
 

@@ -19,7 +19,6 @@ from experiments.prove.__main__ import main
 from experiments.prove.inputs import PAIRS
 from experiments.prove.measured import (
     GROUPS,
-    THRESHOLDS,
     Evidence,
     Measured,
     Thresholds,
@@ -36,7 +35,8 @@ from tests.tolerance import MINI, float_tolerance
 from ttd.errors import InputError
 from ttd.evaluation.metrics import class_scores
 from ttd.evaluation.runner import measure_all
-from ttd.evaluation.tasks.tagmask import Cut, TagMask
+from ttd.evaluation.tasks.tag_tables import THRESHOLDS, Cut
+from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD, load
 from ttd.scenes.nouns import NOUNS

@@ -19,7 +19,8 @@ from ttd.encoders.registry import find_adapter
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.registry import Choices, open_benchmark
 from ttd.evaluation.runner import measure_all
-from ttd.evaluation.tasks.tagmask import Cut, TagMask
+from ttd.evaluation.tasks.tag_tables import Cut
+from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scenes import BACKGROUNDS, NOUNS, Scenes

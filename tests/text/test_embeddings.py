@@ -12,7 +12,6 @@ from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import tiny_clip
 from tests.tolerance import assert_close
 from ttd.errors import InputError
-from ttd.text import embeddings as room
 from ttd.text.embeddings import RepeatableTexts, Texts, check_texts, shortened
 
 NONE = ("{}",)
@@ -35,10 +34,9 @@ def test_templates_are_kept_apart() -> None:
     assert torch.equal(texts.encode(["dog"], NONE), bare)  # remembered
 
 
-def test_the_texts_asked_for_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_KEPT", 2)
+def test_the_texts_asked_for_longest_ago_are_forgotten() -> None:
     encoder = ColourEncoder()
-    texts = Texts(encoder)
+    texts = Texts(encoder, kept=2)
     assert len(texts.encode(["red", "green", "blue"], NONE)) == 3  # more than are kept, in one question
     texts.encode(["green"], NONE)
     texts.encode(["red"], NONE)
@@ -59,7 +57,7 @@ def test_a_repeatable_question_is_one_batch_whatever_was_asked_before(monkeypatc
         return inner(texts, *more)
 
     monkeypatch.setattr(encoder, "encode_text", counting)
-    texts = RepeatableTexts(encoder)
+    texts = RepeatableTexts(encoder, kept=5)
     single = texts.encode(["red"], NONE)
     both = texts.encode(["blue", "red", "blue"], NONE)
     assert batches == [["red"], ["blue", "red"]]
@@ -67,10 +65,10 @@ def test_a_repeatable_question_is_one_batch_whatever_was_asked_before(monkeypatc
     assert torch.equal(texts.encode(["red"], NONE), single)
     texts.encode(["blue", "red"], ("a {}",))
     assert batches == [["red"], ["blue", "red"], ["blue", "red"]]
-    monkeypatch.setattr(room, "_KEPT", 3)
-    texts.encode(["green"], NONE)  # the two templates' questions are six texts with it: the oldest are forgotten
+    texts.encode(["green"], NONE)  # the questions are six texts with it: the oldest are forgotten
+    texts.encode(["yellow", "black"], NONE)
     texts.encode(["blue", "red"], NONE)
-    assert batches[3:] == [["green"], ["blue", "red"]]
+    assert batches[3:] == [["green"], ["yellow", "black"], ["blue", "red"]]
     with pytest.raises(InputError, match="empty"):
         texts.encode([" "], NONE)
 

@@ -121,7 +121,6 @@ def is_local(host: str) -> bool:
 MAX_DELAY = 30.0  # seconds
 FORGOTTEN_AFTER = 3600.0  # seconds
 MAX_WAITING = 8  # logins of one address at the same time
-MAX_KNOWN = 10_000  # pairs of address and name
 
 CLIENT: ContextVar[str] = ContextVar("CLIENT", default="")
 """The address that the request which is being answered came from; `Guard` sets it."""
@@ -149,14 +148,16 @@ class LoginDelays:
     Args:
         clock: seconds.
         sleep: waits for so many of them.
+        known: pairs of address and name that are remembered.
     """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        known: int = 10_000,
     ) -> None:
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep, self._most = clock, sleep, known
         self._known: dict[tuple[str, str], _Failures] = {}
         self._waiting: Counter[str] = Counter()
 
@@ -198,7 +199,7 @@ class LoginDelays:
             for one in idle:
                 if not self._known[one].count or now - self._known[one].last > FORGOTTEN_AFTER:
                     del self._known[one]
-            if len(self._known) >= MAX_KNOWN and (idle := [one for one in idle if one in self._known]):
+            if len(self._known) >= self._most and (idle := [one for one in idle if one in self._known]):
                 # Those with the fewest failures first: many other names do not make a long delay forgotten.
                 del self._known[min(idle, key=lambda one: (self._known[one].count, self._known[one].last))]
             self._known[key] = _Failures()

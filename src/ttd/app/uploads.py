@@ -68,7 +68,6 @@ def _check_pixels(path: Path) -> None:
 
 
 MAX_STORED = 500 << 20  # bytes of all accepted uploads
-MAX_FILES = 2000
 MAX_AT_ONCE = 8  # uploads that are being sent
 MAX_SECONDS = 300.0  # for one upload
 _CHUNK = 1 << 20
@@ -93,11 +92,12 @@ class UploadFolder:
         folder: gradio's; files that are in it now are never removed.
         limit: bytes of all accepted uploads and of gradio's copies of them.
         seconds: in which an upload must arrive.
+        files: how many of them are kept.
     """
 
-    def __init__(self, folder: Path, limit: int = MAX_STORED, seconds: float = MAX_SECONDS) -> None:
+    def __init__(self, folder: Path, limit: int = MAX_STORED, seconds: float = MAX_SECONDS, files: int = 2000) -> None:
         self.folder = folder
-        self._limit, self._seconds = limit, seconds
+        self._limit, self._seconds, self._most = limit, seconds, files
         self._own = set(folder.rglob("*"))
         self._passing = asyncio.Lock()
         self._running = 0
@@ -133,7 +133,7 @@ class UploadFolder:
         stored = sum(size for _, size, _ in files)
         number = len(files)
         for _, size, path in files:
-            if stored + room <= self._limit and number < MAX_FILES:
+            if stored + room <= self._limit and number < self._most:
                 break
             with suppress(OSError):
                 path.unlink()

@@ -115,6 +115,7 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], folder: Path, count:
 
 def _print_results(results: Mapping[str, Mapping[str, Any]], folder: Path, as_json: bool) -> None:
     """The table, on the terminal and as `bias.md`."""
+    from ttd.evaluation.report.formats import markdown_table
     from ttd.files import whole_file
 
     rows = [(name, *(_cell(found["numbers"][column]) for column in COLUMNS)) for name, found in results.items()]
@@ -126,8 +127,7 @@ def _print_results(results: Mapping[str, Mapping[str, Any]], folder: Path, as_js
     rows.append(("perfect", *(_cell(perfect[column]) for column in COLUMNS)))
     notes = [f"{results['before']['measured']} captions.", *results["before"]["notes"]]
     head = ("", *COLUMNS)
-    lines = [head, ("---", *("---:" for _ in COLUMNS)), *rows]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = markdown_table(head, ("---", *("---:" for _ in COLUMNS)), rows)
     with whole_file(folder / "bias.md") as part:
         part.write_text(f"# Single tag bias\n\n{text}\n\n{' '.join(notes)}\n", "utf-8")
     if as_json:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ttd.results import Tagging
     from ttd.scenes import Scene
 
+HEAD = ("selected", "word", "score", "in the image")
 WHOLE = "whole image"
 # Not blind luck: with seed 3 `mini` is right on all of the first five scenes, with seeds 0 and 1 on four of them.
 # `ttd demo --scenes 150` says how often it is right in general (docs/results.md).
@@ -181,14 +182,17 @@ def _is_right(result: DemoScene) -> bool:
     return min(there) > max(absent) and result.caption_iou > result.whole_iou
 
 
+def _rows(result: DemoScene) -> list[tuple[str, ...]]:
+    return [("yes" if w.selected else "", w.word, f"{w.score:.3f}", w.truth) for w in result.words]
+
+
 def screen(results: list[DemoScene], report: dict[str, Any]) -> str:
     """The result for a terminal."""
     parts = []
     for result in results:
-        rows = [("yes" if w.selected else "", w.word, f"{w.score:.3f}", w.truth) for w in result.words]
         parts += [
             f'scene {result.scene}: "{printable(result.caption)}"',
-            table(("selected", "word", "score", "in the image"), rows),
+            table(HEAD, _rows(result)),
             f"caption mask: IoU {result.caption_iou:.2f}   {WHOLE}: IoU {result.whole_iou:.2f}",
             "",
         ]
@@ -209,11 +213,12 @@ def summary(report: dict[str, Any]) -> str:
 
 def markdown(results: list[DemoScene], report: dict[str, Any]) -> str:
     """The result as a Markdown page with the images."""
+    from ttd.evaluation.report.formats import markdown_table
+
     parts = [f"# Demo: {report['model']}", "", summary(report), ""]
     for result in results:
         parts += [f"## Scene {result.scene}: {result.caption}", ""]
         parts += [f"![scene {result.scene}]({result.image})", ""] if result.image else []
-        parts += ["| word | score | selected | in the image |", "|---|---|---|---|"]
-        parts += [f"| {w.word} | {w.score:.3f} | {'yes' if w.selected else ''} | {w.truth} |" for w in result.words]
-        parts += ["", f"Caption mask: IoU {result.caption_iou:.2f}; {WHOLE}: IoU {result.whole_iou:.2f}.", ""]
+        parts += [markdown_table(HEAD, ("---", "---", "---:", "---"), _rows(result)), ""]
+        parts += [f"Caption mask: IoU {result.caption_iou:.2f}; {WHOLE}: IoU {result.whole_iou:.2f}.", ""]
     return "\n".join(parts).rstrip()

@@ -130,11 +130,11 @@ class BadSampleReport:
         parts = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons().items())
         return f"{len(self._pairs):,} of {self.total:,} pairs skipped, {len(self._shards)} shards damaged: {parts}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The whole report as plain values."""
+    def to_dict(self, most: int = MOST_NAMED) -> dict[str, Any]:
+        """The whole report as plain values; `most` samples are named, all are counted."""
         named = [
             BadSample(named.reason, shard, key, named.detail).to_dict()
-            for (shard, key), named in list(self._pairs.items())[:MOST_NAMED]
+            for (shard, key), named in list(self._pairs.items())[:most]
         ]
         return {
             "pairs": self.total,

@@ -19,6 +19,7 @@ from torch import Tensor
 from ttd.encoders.base import Encoder
 from ttd.encoders.identity import encoder_key
 from ttd.errors import InputError
+from ttd.lru_cache import LRUCache
 from ttd.text.words import split_words
 
 log = logging.getLogger(__name__)
@@ -143,8 +144,7 @@ def _checksum(name: bytes, content: bytes) -> bytes:
 
 _log = logging.getLogger(__name__)
 
-# Embeddings kept for the next question: 20 MB at 512 channels.
-_KEPT = 10_000
+KEPT = 10_000  # embeddings for the next question: 20 MB at 512 channels
 
 
 class Texts:
@@ -156,14 +156,15 @@ class Texts:
     Args:
         encoder: of the texts.
         cache: where embeddings are kept on disk, None for nowhere.
+        kept: embeddings in memory.
     """
 
-    def __init__(self, encoder: Encoder, cache: TextCache | None = None) -> None:
-        self._encoder, self.cache = encoder, cache
+    def __init__(self, encoder: Encoder, cache: TextCache | None = None, kept: int = KEPT) -> None:
+        self._encoder, self.cache, self._kept = encoder, cache, kept
         self._known: OrderedDict[tuple[str, tuple[str, ...]], Tensor] = OrderedDict()
 
     def encode(self, texts: Sequence[str], templates: tuple[str, ...]) -> Tensor:
-        """Embeddings `[N,C]`, L2-normalised; each distinct text is encoded once, the last 10,000 are kept.
+        """Embeddings `[N,C]`, L2-normalised; each distinct text is encoded once, the last ones are kept.
 
         Raises:
             InputError: an empty text, or one that is not valid Unicode.
@@ -177,7 +178,7 @@ class Texts:
         for text, row in rows.items():
             self._known[text, templates] = row
             self._known.move_to_end((text, templates))
-        while len(self._known) > _KEPT:
+        while len(self._known) > self._kept:
             self._known.popitem(last=False)
         return torch.stack([rows[text] for text in texts])
 
@@ -236,22 +237,20 @@ class RepeatableTexts(Texts):
     several questions is encoded in each.
     """
 
-    def __init__(self, encoder: Encoder, cache: TextCache | None = None) -> None:
-        super().__init__(encoder, cache)
-        self._questions: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = OrderedDict()
+    def __init__(self, encoder: Encoder, cache: TextCache | None = None, kept: int = KEPT) -> None:
+        super().__init__(encoder, cache, kept)
+        self._questions: LRUCache[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = LRUCache(kept, len)
 
     def encode(self, texts: Sequence[str], templates: tuple[str, ...]) -> Tensor:
-        """As `Texts.encode`; the last questions are kept, of 10,000 texts in all."""
+        """As `Texts.encode`; the last questions are kept."""
         check_texts(texts)
         distinct = tuple(dict.fromkeys(texts))
-        question = distinct, templates
-        if question not in self._questions:
-            (self._questions[question],) = self._encode([distinct], templates)
-        self._questions.move_to_end(question)
-        while len(self._questions) > 1 and sum(map(len, self._questions.values())) > _KEPT:
-            self._questions.popitem(last=False)
+        found = self._questions.get((distinct, templates))
+        if found is None:
+            (found,) = self._encode([distinct], templates)
+            self._questions.put((distinct, templates), found)
         row = {text: number for number, text in enumerate(distinct)}
-        return self._questions[question][[row[text] for text in texts]]
+        return found[[row[text] for text in texts]]
 
 
 def check_texts(texts: Sequence[str]) -> None:

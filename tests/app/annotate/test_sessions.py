@@ -10,7 +10,6 @@ pytest.importorskip("gradio", reason="the extra app is not installed")
 
 from tests.annotate.samples import open_annotations
 from ttd.annotate.queue import IDLE_SECONDS
-from ttd.app.annotate import page
 from ttd.app.annotate.page import TabSessions
 
 
@@ -20,7 +19,7 @@ class Tabs:
     def __init__(self, folder: Path) -> None:
         self.now, self.beating = 0.0, set[str]()
         annotations = open_annotations(folder / "data", folder / "set")
-        self.sessions = TabSessions(annotations, self.beating.__contains__, lambda: self.now)
+        self.sessions = TabSessions(annotations, self.beating.__contains__, lambda: self.now, most=4)
 
     def opens(self, key: str) -> str:
         """The id's place in the queue that a new tab is given, as the page's HTML says it."""
@@ -43,8 +42,7 @@ def test_a_session_without_a_heartbeat_is_freed_with_its_item_and_one_with_it_st
     assert len(tabs.sessions) == 3
 
 
-def test_a_storm_of_sessions_frees_those_that_nobody_looks_at(tabs: Tabs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MAX_SESSIONS", 4)
+def test_a_storm_of_sessions_frees_those_that_nobody_looks_at(tabs: Tabs) -> None:
     tabs.beating.update(("one", "two"))
     assert [tabs.opens(key) for key in ("one", "two")] == ["0", "1"]
     for number in range(20):

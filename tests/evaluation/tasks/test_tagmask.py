@@ -23,8 +23,8 @@ from tests.tolerance import MINI, float_tolerance
 from ttd.errors import InputError
 from ttd.evaluation.datasets.tagmask import read_tagmask
 from ttd.evaluation.runner import measure_all
-from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, PresentAboveAbsent, Sweep, TagRow, decide
-from ttd.evaluation.tasks.tagmask import Cut, TagMask
+from ttd.evaluation.tasks.tag_tables import NEVER, THRESHOLDS, Cut, PresentAboveAbsent, Sweep, TagRow, decide
+from ttd.evaluation.tasks.tagmask import TagMask
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scoring import SCORES
@@ -154,7 +154,9 @@ def test_table_rows_agree_with_scikit_learn(captions: list[list[tuple[str, bool]
 
 def test_sweep_by_hand() -> None:
     sweep = Sweep(["s_seg"])
-    sweep.add(["a", "dog", "cat"], [False, True, False], ["dog", "cat"], {"s_seg": [[0.7, True], [0.3, False]]})
+    decisions = {"s_seg": [[0.7, True], [0.3, False]]}
+    said = {"words": ["a", "dog", "cat"], "true": [False, True, False], "asked": ["dog", "cat"]}
+    sweep.add({**said, "decisions": decisions})
     rows = {row["threshold"]: row for row in sweep.rows()}
     assert list(rows) == list(THRESHOLDS)
     assert (rows[0.3]["precision"], rows[0.3]["recall"]) == (0.5, 1.0)

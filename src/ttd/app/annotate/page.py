@@ -20,7 +20,6 @@ from ttd.app.asgi import Heartbeats
 
 _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9-]{1,60}")
-MAX_SESSIONS = 32
 
 
 def annotate_tab(annotations: AnnotationSet, heartbeats: Heartbeats) -> None:
@@ -64,6 +63,7 @@ class TabSessions:
         annotations: the set.
         beating: whether a session has a heartbeat.
         clock: seconds.
+        most: sessions at once.
     """
 
     def __init__(
@@ -71,9 +71,10 @@ class TabSessions:
         annotations: AnnotationSet,
         beating: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
+        most: int = 32,
     ) -> None:
         self._annotations, self._actions = annotations, Actions(annotations)
-        self._beating, self._clock = beating, clock
+        self._beating, self._clock, self._most = beating, clock, most
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
 
@@ -120,7 +121,7 @@ class TabSessions:
             if now - self._sessions[key].used >= IDLE_SECONDS:
                 self._free(key)
         order = sorted(self._sessions, key=lambda key: (self._beating(key), self._sessions[key].used))
-        for key in order[: max(0, len(order) - MAX_SESSIONS + 1)]:
+        for key in order[: max(0, len(order) - self._most + 1)]:
             self._free(key)
 
     def _free(self, key: str) -> None:

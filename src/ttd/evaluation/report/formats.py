@@ -7,7 +7,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,12 @@ def to_markdown(table: Table) -> str:
 
 def _markdown_rows(table: Table, rows: Sequence[Row]) -> str:
     rule = [*["---"] * len(table.names), *["---:"] * len(table.columns), *["---"] * _has_sources(rows)]
-    lines = [head(table, rows), rule, *(cells(table, row, lambda text: f"**{text}**") for row in rows)]
+    return markdown_table(head(table, rows), rule, [cells(table, row, lambda text: f"**{text}**") for row in rows])
+
+
+def markdown_table(head: Sequence[str], rule: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells under a head; `rule` says of each column how it is aligned: "---" left, "---:" right."""
+    lines = [head, rule, *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 

@@ -12,7 +12,7 @@ from ttd.evaluation.registry import is_whole
 from ttd.evaluation.report.finished_run import FinishedRun, naming
 from ttd.evaluation.tasks.multilabel import CONSTANT
 from ttd.evaluation.tasks.referring import PRECISIONS
-from ttd.evaluation.tasks.tagmask import EVERY_NOUN, SHUFFLED
+from ttd.evaluation.tasks.tag_tables import EVERY_NOUN, SHUFFLED
 from ttd.files.documents import parse_json
 
 

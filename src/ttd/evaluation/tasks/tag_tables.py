@@ -1,22 +1,27 @@
-"""Tag selection added up: one row per score or tagger (Tables 2 and 9) with the controls beside it, and at every
-threshold (Figure 8)."""
+"""Tags and masks of captions added up: one row per score or tagger (Tables 2 and 9) with the controls beside it, at
+every threshold (Figure 8), and the captions' masks (Table 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ttd.evaluation.datasets.tagmask import TagMaskRow
-from ttd.evaluation.metrics import TagCounts, auc, average_precision, mean_of_known
+from ttd.evaluation.benchmark import Record, Result, Tally
+from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
+from ttd.evaluation.metrics import MaskCounts, Overlap, TagCounts, auc, average_precision, mean_of_known
 from ttd.files import whole_file
+from ttd.inference.dense import Scale
 from ttd.scoring import select_threshold
-from ttd.taggers import Caption, Chosen, TextTagger
+from ttd.text.words import is_unspaced
 
+EVERY_NOUN = "every noun"
+SHUFFLED = " (shuffled)"
 NEVER = -2.0  # below every cosine and share: the score of a word that is never selected
 
 
@@ -104,39 +109,6 @@ class PresentAboveAbsent:
         }
 
 
-class TextTags:
-    """Asks the taggers about many captions at once and keeps the answers until they are fetched.
-
-    Args:
-        taggers: each with a name of its own.
-        rows: of the set.
-    """
-
-    def __init__(self, taggers: Sequence[TextTagger], rows: Sequence[TagMaskRow]) -> None:
-        self.taggers, self._rows = tuple(taggers), rows
-        self._ready: dict[int, dict[str, dict[str, Any] | None]] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the taggers."""
-        return tuple(tagger.name for tagger in self.taggers)
-
-    def prepare(self, numbers: Sequence[int]) -> None:
-        """Asks about these rows."""
-        captions = [Caption(self._rows[number].caption, self._rows[number].words) for number in numbers]
-        found = {tagger.name: tagger.choose(captions) for tagger in self.taggers}
-        self._ready = {
-            number: {name: _record(chosen[place]) for name, chosen in found.items()}
-            for place, number in enumerate(numbers)
-        }
-
-    def fetch(self, number: int) -> dict[str, dict[str, Any] | None]:
-        """By tagger: "selected" of every word, "others" that the caption does not have; None without an answer."""
-        if number not in self._ready:
-            self.prepare([number])
-        return self._ready.pop(number)
-
-
 def decided(tags: Mapping[str, Any], found: Mapping[str, Any] | None) -> Decided:
     """A tagger's record beside the caption's words and truth; what the caption does not have counts as wrong words."""
     selected = list(found["selected"]) if found else [False] * len(tags["words"])
@@ -149,10 +121,6 @@ def decided(tags: Mapping[str, Any], found: Mapping[str, Any] | None) -> Decided
     )
 
 
-def _record(chosen: Chosen | None) -> dict[str, Any] | None:
-    return None if chosen is None else {"selected": list(chosen.selected), "others": list(chosen.others)}
-
-
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MEASURES = ("precision", "recall", "F1", "accuracy")
 
@@ -163,22 +131,14 @@ class Sweep:
     def __init__(self, scores: Sequence[str]) -> None:
         self.counts = {score: {threshold: TagCounts() for threshold in THRESHOLDS} for score in scores}
 
-    def add(
-        self,
-        words: Sequence[str],
-        true: Sequence[bool],
-        asked: Sequence[str],
-        decisions: Mapping[str, Sequence[Sequence[float]]],
-    ) -> None:
-        """One caption: all words with truth, the scored distinct ones, and their [score, selected] per score."""
-        right = np.array(true, bool)
+    def add(self, tags: Record) -> None:
+        """One caption's record."""
+        right = np.array(tags["true"], bool)
         for score, at in self.counts.items():
-            values = torch.tensor([value for value, _ in decisions[score]], dtype=torch.float64)
+            values = torch.tensor([value for value, _ in tags["decisions"][score]], dtype=torch.float64)
             for threshold, counts in at.items():
-                chosen = {
-                    w for w, keep in zip(asked, select_threshold(values, threshold).tolist(), strict=True) if keep
-                }
-                counts.add(np.array([word in chosen for word in words], bool), right)
+                chosen = set(compress(tags["asked"], select_threshold(values, threshold).tolist()))
+                counts.add(np.array([word in chosen for word in tags["words"]], bool), right)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per score and threshold."""
@@ -204,3 +164,147 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], gap: Mapping[str, float] | Non
     figure.axes[0].legend(fontsize="x-small")
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=120)
+
+
+class Cut(NamedTuple):
+    """A way to make a mask from a caption's map: where the map, on a scale of `TTD.heatmaps`, reaches a threshold."""
+
+    scale: Scale
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """As in tables: "norm 0.5"."""
+        return f"{self.scale} {self.threshold:g}"
+
+
+def caption_means(overlaps: Sequence[Overlap]) -> dict[str, float]:
+    """CaptionIoU, mFPR and mFNR: means over captions, which sum to 1; NaN without captions."""
+    kinds = {
+        "CaptionIoU": [one.iou for one in overlaps],
+        "mFPR": [one.fpr for one in overlaps],
+        "mFNR": [one.fnr for one in overlaps],
+    }
+    return {name: float(np.mean(values)) if values else float("nan") for name, values in kinds.items()}
+
+
+def decided_by(tags: Record, score: str) -> Decided:
+    """What one score made of a caption, from its record."""
+    pairs = [(value, bool(chosen)) for value, chosen in tags["decisions"][score]]
+    return decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True)))
+
+
+class TagMaskTally(Tally):
+    """Both parts added up.
+
+    Args:
+        data: the set.
+        scores, compared: rows of the tables: scores by their own rule, and s_pixel by others.
+        taggers: names of the taggers of the text.
+        cuts: ways in which captions' maps were also cut.
+    """
+
+    def __init__(
+        self,
+        data: TagMaskSet,
+        scores: Sequence[str],
+        compared: Sequence[str],
+        taggers: Sequence[str],
+        cuts: Sequence[Cut] = (),
+    ) -> None:
+        self.nouns_known = any(row.nouns for row in data.rows)
+        self.words = data.vocabulary
+        self.rows_by_id = {row.sample.id: row for row in data.rows}
+        self.next_row = {row.sample.id: data.rows[(i + 1) % len(data.rows)] for i, row in enumerate(data.rows)}
+        self.tables = {name: TagRow() for name in (*scores, *compared)}
+        self.shuffled = {name: TagRow() for name in (*scores, *compared)}
+        self.every_noun = TagRow()
+        self.taggers = {name: TagRow() for name in taggers}
+        self.silent = dict.fromkeys(taggers, 0)
+        self.unspaced = 0
+        self.sweep = Sweep([score for score in scores if score != "s_pixel"])
+        self.masks: list[tuple[str, MaskCounts, int]] = []
+        self.cuts: dict[Cut, list[Overlap]] = {cut: [] for cut in cuts}
+        self.present_above_absent = PresentAboveAbsent()
+
+    def add(self, record: Record) -> None:
+        """See `Tally`."""
+        row = self.rows_by_id[record["id"]]
+        if "mask" in record:
+            *counts, pixels = record["mask"]
+            self.masks.append((record["id"], MaskCounts(*counts), pixels))
+            for overlaps, counts in zip(self.cuts.values(), record.get("cuts", ()), strict=True):
+                overlaps.append(MaskCounts(*counts).overlap)
+        if "tags" in record:
+            self.unspaced += is_unspaced(row.caption)
+            self._add_tags(record["tags"], row, self.tables)
+            nouns = dict.fromkeys(row.nouns, (1.0, True))
+            tags = record["tags"]
+            self.every_noun.add(decide(tags["words"], tags["true"], nouns), *self._controls(tags["words"], tags, row))
+            for name, found in record["taggers"].items():
+                one = decided(tags, found)
+                self.taggers[name].add(one, *self._controls(one.words, tags, row))
+                self.silent[name] += found is None
+            self.sweep.add(tags)
+        if "shuffled" in record:
+            # The truth stays the caption's own: what would be found without looking at its image.
+            self._add_tags(record["shuffled"], self.next_row[record["id"]], self.shuffled)
+        if "vocabulary" in record:
+            present = np.array([word in (row.present or ()) for word in self.words])
+            self.present_above_absent.add(np.array(record["vocabulary"], np.float32), present)
+
+    def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
+        controls = self._controls(tags["words"], tags, row)
+        for name, table in tables.items():
+            table.add(decided_by(tags, name), *controls)
+
+    def _controls(self, words: Sequence[str], tags: Record, row: TagMaskRow) -> tuple[np.ndarray, np.ndarray | None]:
+        """Which words are nouns that are known not to be in the image, and which of the candidates name nothing."""
+        absent = row.nouns - row.true - (row.present or frozenset())
+        filler = set(tags["asked"]) - row.nouns - row.true if self.nouns_known else set()
+        missing, idle = (np.array([w in kind for w in words], bool) for kind in (absent, filler))
+        return missing, idle if self.nouns_known else None
+
+    def result(self) -> Result:
+        """See `Tally`."""
+        numbers: dict[str, float] = {}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        notes = ["Published rows are about the authors' CC3M-TagMask."]
+        notes += ["Words are counted at every occurrence; stop words that were not scored count as never selected."]
+        if self.tables and next(iter(self.tables.values())).precisions:
+            rows["tags"] = self._tag_rows()
+            for row in rows["tags"]:
+                numbers |= {f"{row['tagger']}: {name}": row[name] for name in row if name != "tagger"}
+            rows["sweep"] = self.sweep.rows()
+        if self.present_above_absent:
+            numbers |= self.present_above_absent.numbers
+        elif rows:
+            notes.append("No AUC: the set does not say which words of a vocabulary are in each image.")
+        if rows and not self.nouns_known:
+            notes.append("Without vocabulary.txt it is not known which named things are absent.")
+        silent = {name: count for name, count in self.silent.items() if count}
+        notes += [f"{name} gave no readable answer to {n} captions: nothing selected." for name, n in silent.items()]
+        if self.unspaced:
+            notes.append(f"{self.unspaced} captions: words that are written without spaces count as one.")
+        if self.masks:
+            masks = [(name, counts.overlap, counts, pixels) for name, counts, pixels in self.masks]
+            rows["captions"] = [
+                {"id": name, "CaptionIoU": o.iou, "FPR": o.fpr, "FNR": o.fnr} for name, o, _, _ in masks
+            ]
+            numbers |= caption_means([o for _, o, _, _ in masks])
+            whole = [(counts.hit + counts.missed) / pixels for _, _, counts, pixels in masks]
+            numbers["whole image IoU"] = float(np.mean(whole))
+            hit, wrong, missed = (sum(getattr(c, name) for _, _, c, _ in masks) for name in ("hit", "wrong", "missed"))
+            numbers["pooled CaptionIoU"] = MaskCounts(hit, wrong, missed).overlap.iou
+            numbers["empty masks"] = float(np.mean([not counts.hit + counts.wrong for _, _, counts, _ in masks]))
+            if self.cuts:
+                rows["cuts"] = [{"cut": cut.name, **caption_means(overlaps)} for cut, overlaps in self.cuts.items()]
+            notes.append(f"Masks of {len(masks)} captions.")
+        return Result(numbers, rows, tuple(notes))
+
+    def _tag_rows(self) -> list[dict[str, Any]]:
+        tables = {**self.tables, **self.taggers}
+        if self.nouns_known:
+            tables[EVERY_NOUN] = self.every_noun
+        tables |= {f"{name}{SHUFFLED}": table for name, table in self.shuffled.items() if table.precisions}
+        return [{"tagger": name, **table.numbers} for name, table in tables.items()]

@@ -7,63 +7,37 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ttd.errors import InputError
-from ttd.evaluation.benchmark import Benchmark, Record, Result, Sample, Tally
+from ttd.evaluation.benchmark import Benchmark, Record, Sample
 from ttd.evaluation.bootstrap import Statistic, mean_of
 from ttd.evaluation.datasets.labels import TURNED, oriented
 from ttd.evaluation.datasets.tagmask import TagMaskRow, TagMaskSet
-from ttd.evaluation.metrics import MaskCounts, Overlap, TagCounts, mask_counts
+from ttd.evaluation.metrics import MaskCounts, TagCounts, mask_counts
 from ttd.evaluation.report.panels import ItemPanels, MarkedWords, heat_panel, marked, outcome_panel, photo_panel
-from ttd.evaluation.tasks.tag_tables import Decided, PresentAboveAbsent, Sweep, TagRow, TextTags, decide, decided
+from ttd.evaluation.tasks.tag_tables import Cut, TagMaskTally, decided, decided_by
 from ttd.files.schema import count, each, entries, fields, flag, mapping, number, optional, text
 from ttd.images import read_image
-from ttd.inference.dense import Scale
 from ttd.inference.options import Options
 from ttd.inference.protocols import unrefined_first
 from ttd.negatives import digest
 from ttd.scoring import SCORES
 from ttd.selection import Selection
-from ttd.text.words import is_stop_word, is_unspaced
+from ttd.taggers import Caption, Chosen, TextTagger
+from ttd.text.words import is_stop_word
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from ttd.inference.views import EncodedImage
     from ttd.model import TTD
-    from ttd.taggers import TextTagger
 
 PARTS = ("tags", "masks")
-EVERY_NOUN = "every noun"
-SHUFFLED = " (shuffled)"
-
 
 log = logging.getLogger(__name__)
-
-
-class Cut(NamedTuple):
-    """A way to make a mask from a caption's map: where the map, on a scale of `TTD.heatmaps`, reaches a threshold."""
-
-    scale: Scale
-    threshold: float
-
-    @property
-    def name(self) -> str:
-        """As in tables: "norm 0.5"."""
-        return f"{self.scale} {self.threshold:g}"
-
-
-def caption_means(overlaps: Sequence[Overlap]) -> dict[str, float]:
-    """CaptionIoU, mFPR and mFNR: means over captions, which sum to 1; NaN without captions."""
-    kinds = {
-        "CaptionIoU": [one.iou for one in overlaps],
-        "mFPR": [one.fpr for one in overlaps],
-        "mFNR": [one.fnr for one in overlaps],
-    }
-    return {name: float(np.mean(values)) if values else float("nan") for name, values in kinds.items()}
 
 
 class TagMask(Benchmark):
@@ -207,7 +181,7 @@ class TagMask(Benchmark):
             found["IoU"] = MaskCounts(*record["mask"][:3]).overlap.iou
         if "tags" in record:
             counts = TagCounts()
-            first = _decided(record["tags"], self.scores[0])
+            first = decided_by(record["tags"], self.scores[0])
             counts.add(first.selected, first.true)
             found["F1"] = counts.scores["F1"]
         return found
@@ -216,7 +190,7 @@ class TagMask(Benchmark):
         """F1 of the words by the first score, over all drawn captions; and their CaptionIoU."""
         f1s, ious = [], []  # of each caption the two sides of a ratio
         for record in records:
-            found = _decided(record["tags"], self.scores[0]) if "tags" in record else None
+            found = decided_by(record["tags"], self.scores[0]) if "tags" in record else None
             # F1 = 2 TP / (selected + true)
             f1s.append(
                 (2 * (found.selected & found.true).sum(), (found.selected.sum() + found.true.sum()))
@@ -248,7 +222,7 @@ class TagMask(Benchmark):
     def _marked(self, record: Record) -> Iterator[MarkedWords]:
         tags = record["tags"]
         for score in self.decided:
-            one = _decided(tags, score)
+            one = decided_by(tags, score)
             yield marked(score, one.words, one.selected.tolist(), one.true.tolist())
         for name, found in record["taggers"].items():
             one = decided(tags, found)
@@ -275,15 +249,10 @@ class TagMask(Benchmark):
             "decisions": decisions,
         }
 
-    def tally(self) -> _TagMaskTally:
+    def tally(self) -> TagMaskTally:
         """Tables of both parts."""
         compared = (*self.others, *self.percentiles)
-        return _TagMaskTally(self.data, self.scores, compared, self.text.names, self.cuts)
-
-
-def _decided(tags: Record, score: str) -> Decided:
-    pairs = [(value, bool(chosen)) for value, chosen in tags["decisions"][score]]
-    return decide(tags["words"], tags["true"], dict(zip(tags["asked"], pairs, strict=True)))
+        return TagMaskTally(self.data, self.scores, compared, self.text.names, self.cuts)
 
 
 def _mask(row: TagMaskRow, image: Image.Image) -> np.ndarray:
@@ -295,106 +264,38 @@ def _mask(row: TagMaskRow, image: Image.Image) -> np.ndarray:
     return truth
 
 
-class _TagMaskTally(Tally):
-    def __init__(
-        self,
-        data: TagMaskSet,
-        scores: Sequence[str],
-        compared: Sequence[str],
-        taggers: Sequence[str],
-        cuts: Sequence[Cut] = (),
-    ) -> None:
-        self.nouns_known = any(row.nouns for row in data.rows)
-        self.words = data.vocabulary
-        self.rows_by_id = {row.sample.id: row for row in data.rows}
-        self.next_row = {row.sample.id: data.rows[(i + 1) % len(data.rows)] for i, row in enumerate(data.rows)}
-        self.tables = {name: TagRow() for name in (*scores, *compared)}
-        self.shuffled = {name: TagRow() for name in (*scores, *compared)}
-        self.every_noun = TagRow()
-        self.taggers = {name: TagRow() for name in taggers}
-        self.silent = dict.fromkeys(taggers, 0)
-        self.unspaced = 0
-        self.sweep = Sweep([score for score in scores if score != "s_pixel"])
-        self.masks: list[tuple[str, MaskCounts, int]] = []
-        self.cuts: dict[Cut, list[Overlap]] = {cut: [] for cut in cuts}
-        self.present_above_absent = PresentAboveAbsent()
+class TextTags:
+    """Asks the taggers about many captions at once and keeps the answers until they are fetched.
 
-    def add(self, record: Record) -> None:
-        row = self.rows_by_id[record["id"]]
-        if "mask" in record:
-            *counts, pixels = record["mask"]
-            self.masks.append((record["id"], MaskCounts(*counts), pixels))
-            for overlaps, counts in zip(self.cuts.values(), record.get("cuts", ()), strict=True):
-                overlaps.append(MaskCounts(*counts).overlap)
-        if "tags" in record:
-            self.unspaced += is_unspaced(row.caption)
-            self._add_tags(record["tags"], row, self.tables)
-            nouns = dict.fromkeys(row.nouns, (1.0, True))
-            tags = record["tags"]
-            self.every_noun.add(decide(tags["words"], tags["true"], nouns), *self._controls(tags["words"], tags, row))
-            for name, found in record["taggers"].items():
-                one = decided(tags, found)
-                self.taggers[name].add(one, *self._controls(one.words, tags, row))
-                self.silent[name] += found is None
-            self.sweep.add(tags["words"], tags["true"], tags["asked"], tags["decisions"])
-        if "shuffled" in record:
-            # The truth stays the caption's own: what would be found without looking at its image.
-            self._add_tags(record["shuffled"], self.next_row[record["id"]], self.shuffled)
-        if "vocabulary" in record:
-            present = np.array([word in (row.present or ()) for word in self.words])
-            self.present_above_absent.add(np.array(record["vocabulary"], np.float32), present)
+    Args:
+        taggers: each with a name of its own.
+        rows: of the set.
+    """
 
-    def _add_tags(self, tags: Record, row: TagMaskRow, tables: dict[str, TagRow]) -> None:
-        controls = self._controls(tags["words"], tags, row)
-        for name, table in tables.items():
-            table.add(_decided(tags, name), *controls)
+    def __init__(self, taggers: Sequence[TextTagger], rows: Sequence[TagMaskRow]) -> None:
+        self.taggers, self._rows = tuple(taggers), rows
+        self._ready: dict[int, dict[str, dict[str, Any] | None]] = {}
 
-    def _controls(self, words: Sequence[str], tags: Record, row: TagMaskRow) -> tuple[np.ndarray, np.ndarray | None]:
-        """Which words are nouns that are known not to be in the image, and which of the candidates name nothing."""
-        absent = row.nouns - row.true - (row.present or frozenset())
-        filler = set(tags["asked"]) - row.nouns - row.true if self.nouns_known else set()
-        missing, idle = (np.array([w in kind for w in words], bool) for kind in (absent, filler))
-        return missing, idle if self.nouns_known else None
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the taggers."""
+        return tuple(tagger.name for tagger in self.taggers)
 
-    def result(self) -> Result:
-        numbers: dict[str, float] = {}
-        rows: dict[str, list[dict[str, Any]]] = {}
-        notes = ["Published rows are about the authors' CC3M-TagMask."]
-        notes += ["Words are counted at every occurrence; stop words that were not scored count as never selected."]
-        if self.tables and next(iter(self.tables.values())).precisions:
-            rows["tags"] = self._tag_rows()
-            for row in rows["tags"]:
-                numbers |= {f"{row['tagger']}: {name}": row[name] for name in row if name != "tagger"}
-            rows["sweep"] = self.sweep.rows()
-        if self.present_above_absent:
-            numbers |= self.present_above_absent.numbers
-        elif rows:
-            notes.append("No AUC: the set does not say which words of a vocabulary are in each image.")
-        if rows and not self.nouns_known:
-            notes.append("Without vocabulary.txt it is not known which named things are absent.")
-        silent = {name: count for name, count in self.silent.items() if count}
-        notes += [f"{name} gave no readable answer to {n} captions: nothing selected." for name, n in silent.items()]
-        if self.unspaced:
-            notes.append(f"{self.unspaced} captions: words that are written without spaces count as one.")
-        if self.masks:
-            masks = [(name, counts.overlap, counts, pixels) for name, counts, pixels in self.masks]
-            rows["captions"] = [
-                {"id": name, "CaptionIoU": o.iou, "FPR": o.fpr, "FNR": o.fnr} for name, o, _, _ in masks
-            ]
-            numbers |= caption_means([o for _, o, _, _ in masks])
-            whole = [(counts.hit + counts.missed) / pixels for _, _, counts, pixels in masks]
-            numbers["whole image IoU"] = float(np.mean(whole))
-            hit, wrong, missed = (sum(getattr(c, name) for _, _, c, _ in masks) for name in ("hit", "wrong", "missed"))
-            numbers["pooled CaptionIoU"] = MaskCounts(hit, wrong, missed).overlap.iou
-            numbers["empty masks"] = float(np.mean([not counts.hit + counts.wrong for _, _, counts, _ in masks]))
-            if self.cuts:
-                rows["cuts"] = [{"cut": cut.name, **caption_means(overlaps)} for cut, overlaps in self.cuts.items()]
-            notes.append(f"Masks of {len(masks)} captions.")
-        return Result(numbers, rows, tuple(notes))
+    def prepare(self, numbers: Sequence[int]) -> None:
+        """Asks about these rows."""
+        captions = [Caption(self._rows[number].caption, self._rows[number].words) for number in numbers]
+        found = {tagger.name: tagger.choose(captions) for tagger in self.taggers}
+        self._ready = {
+            number: {name: _record(chosen[place]) for name, chosen in found.items()}
+            for place, number in enumerate(numbers)
+        }
 
-    def _tag_rows(self) -> list[dict[str, Any]]:
-        tables = {**self.tables, **self.taggers}
-        if self.nouns_known:
-            tables[EVERY_NOUN] = self.every_noun
-        tables |= {f"{name}{SHUFFLED}": table for name, table in self.shuffled.items() if table.precisions}
-        return [{"tagger": name, **table.numbers} for name, table in tables.items()]
+    def fetch(self, number: int) -> dict[str, dict[str, Any] | None]:
+        """By tagger: "selected" of every word, "others" that the caption does not have; None without an answer."""
+        if number not in self._ready:
+            self.prepare([number])
+        return self._ready.pop(number)
+
+
+def _record(chosen: Chosen | None) -> dict[str, Any] | None:
+    return None if chosen is None else {"selected": list(chosen.selected), "others": list(chosen.others)}
