@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ttd
-from tests import tolerance
 from tests.colour_encoder import COLOURS, ColourEncoder
 from ttd import TTD, InputError
 from ttd.evaluation.datasets.classes import read_classes
@@ -229,15 +228,6 @@ def test_a_batch_gives_what_single_images_do_and_encodes_each_word_once(model: T
         assert alone.selected == tagging.selected
         assert [w.percentile for w in alone.words] == [w.percentile for w in tagging.words]
         assert alone.negatives == tagging.negatives < len(negatives)
-
-
-def test_more_words_than_one_look_holds(model: TTD, monkeypatch: pytest.MonkeyPatch) -> None:
-    selection = Selection(rule="negatives", percentile=50, negatives=OTHERS)
-    whole = model.tag(RED, "infrared red", selection=selection)
-    monkeypatch.setattr("ttd.tagger.WORDS_AT_ONCE", 2)
-    model.encoder.images_seen = 0  # type: ignore[assignment]
-    tolerance.assert_same_tagging(model.tag(RED, "infrared red", selection=selection), whole, tolerance.COLOURS)
-    assert model.encoder.images_seen == 1
 
 
 def test_the_tensors_under_it(model: TTD) -> None:

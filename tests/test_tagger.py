@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 
 from tests.colour_encoder import ColourEncoder
 from tests.tolerance import COLOURS, assert_close
-from ttd import tagger as word_scores
 from ttd.encoders.calibration import Calibration
 from ttd.errors import InputError
 from ttd.inference.options import Options
@@ -109,13 +108,12 @@ def by_numpy(
 
 
 @pytest.mark.parametrize("at_once", [100, 3, 1])
-def test_words_in_parts_score_alike_and_images_are_encoded_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+def test_words_in_parts_score_alike_and_images_are_encoded_once(at_once: int) -> None:
     encoder, pixels = ColourEncoder(), two_images()
     text = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
     whole = score_words(encoder, views_of(encoder, pixels), text, GAP)
     encoder.images_seen = 0
-    monkeypatch.setattr(word_scores, "WORDS_AT_ONCE", at_once)
-    in_parts = score_words(encoder, ViewsOnDemand(encoder, [pixels], Options()), text, GAP)
+    in_parts = score_words(encoder, ViewsOnDemand(encoder, [pixels], Options()), text, GAP, at_once=at_once)
     assert_close(in_parts, whole, COLOURS)
     assert encoder.images_seen == 2
 

@@ -75,6 +75,7 @@ def score_words(
     *,
     caption: Tensor | None = None,
     valid: Tensor | None = None,
+    at_once: int = WORDS_AT_ONCE,
 ) -> Tensor:
     """The scores that the rule's selection looks at, `[B,N]`.
 
@@ -87,13 +88,14 @@ def score_words(
         rule: which score, and which scaling its selection needs.
         caption: `[B,C]`, where `rule.needs_caption`.
         valid: bool `[B,N]`.
+        at_once: words whose cosine maps are held at a time, for s_pixel.
     """
 
     def scaled(scores: Tensor) -> Tensor:
         return rule.found.scaled(scores, valid, encoder.logit_scale, encoder.calibration)
 
     if rule.score == "s_pixel":
-        return scaled(_best_cells(encoder, views, text))
+        return scaled(_best_cells(encoder, views, text, at_once))
     if rule.score == "s_seg":
         sim = average(views, lambda features: encoder.similarity(features, text))
         return scaled(s_seg(sim, valid))
@@ -196,9 +198,9 @@ def _check_some(may: Tensor, captions: Sequence[str | None]) -> None:
             )
 
 
-def _best_cells(encoder: Encoder, views: Iterable[View], text: Tensor) -> Tensor:
+def _best_cells(encoder: Encoder, views: Iterable[View], text: Tensor, at_once: int) -> Tensor:
     """s_pixel of any number of words, a part of them at a time."""
-    parts = torch.split(text, WORDS_AT_ONCE, dim=-2)
+    parts = torch.split(text, at_once, dim=-2)
     if len(parts) > 1:
         views = tuple(views)  # asked several times, so encoded once and kept
     scores = []

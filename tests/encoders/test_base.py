@@ -11,8 +11,7 @@ from torch.nn.functional import normalize
 from tests.colour_encoder import ColourEncoder
 from tests.tiny_models import random_pixels, tiny_clip, tiny_siglip, tiny_tcl
 from tests.tolerance import TINY_IMAGE, TINY_TCL, TINY_TEXT, assert_close
-from ttd.encoders import base
-from ttd.encoders.base import Encoder
+from ttd.encoders.base import TEXTS_PER_CHUNK, Encoder
 from ttd.encoders.calibration import Calibration
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.features import ImageFeatures, cosine_maps
@@ -36,15 +35,16 @@ def test_templates_are_normalised_averaged_normalised() -> None:
 def test_distinct_strings_are_encoded_once_in_bounded_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tiny_clip()
     words = ["dog", "grass", "dog", "a very long string of many words", "dog", "cat"]
-    expected = encoder.encode_text(words)
+    words += [f"{a} {b}" for a in "abcdefghijklmnop" for b in "abcdefghijklmnop"]
+    expected = torch.cat([encoder.encode_text([word]) for word in words])
     batches = []
     embed = CLIPEncoder.embed_tokens
-    monkeypatch.setattr(base, "TEXTS_PER_CHUNK", 3)
     monkeypatch.setattr(CLIPEncoder, "embed_tokens", lambda self, ids: batches.append(ids.shape) or embed(self, ids))
-    assert_close(encoder.encode_text(words), expected, TINY_TEXT)
-    assert batches == [(3, 3), (1, 9)]
-    assert torch.equal(expected[0], expected[2])
-    assert not torch.allclose(expected[0], expected[1])
+    found = encoder.encode_text(words)
+    assert_close(found, expected, TINY_TEXT)
+    assert batches == [(TEXTS_PER_CHUNK, 4), (4, 9)]
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], found[1])
 
 
 def test_no_texts_give_no_rows() -> None:

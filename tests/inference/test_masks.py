@@ -36,16 +36,13 @@ CLASSES = (0, 0, 1, 2, 2, 2, 3)
 @pytest.mark.parametrize("values", [1, 200, 10**6])
 @pytest.mark.parametrize("kept", [0, None])
 @pytest.mark.parametrize("area", [None, 0.2, 0.35, 1.0])
-def test_labels_of_prompts_are_those_of_the_whole_softmax(
-    monkeypatch: pytest.MonkeyPatch, values: int, kept: int | None, area: float | None
-) -> None:
+def test_labels_of_prompts_are_those_of_the_whole_softmax(values: int, kept: int | None, area: float | None) -> None:
     """Against the rule written out over all prompts at once, whatever the blocks are."""
-    monkeypatch.setattr("ttd.inference.stitching.BAND_VALUES", values)
     generator = torch.Generator().manual_seed(3)
     size, logits = (19, 23), torch.randn(1, 7, 5, 6, generator=generator)
     asked = Stitched.of(logits)
     rule = LabelRule(CLASSES, logit_scale=3.0, prob_threshold=0.4, area_threshold=area, kept=kept)
-    found = rule.labels(lambda: asked.blocks(0, size), size)
+    found = rule.labels(lambda: asked.blocks(0, size, values), size)
 
     p = interpolate(logits, size, mode="bilinear", align_corners=False)[0].mul(3).softmax(0)
     scores = torch.stack([p[[c == k for c in CLASSES]].amax(0) for k in range(4)])

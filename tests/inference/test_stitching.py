@@ -56,10 +56,7 @@ def laid(views: list[View], encoder: Encoder, text: Tensor, size: tuple[int, int
         {"window": 500, "resize": "opencv"},
     ],
 )
-def test_windows_are_averaged_on_pixels(
-    monkeypatch: pytest.MonkeyPatch, values: int, changes: dict[str, object]
-) -> None:
-    monkeypatch.setattr("ttd.inference.stitching.BAND_VALUES", values)
+def test_windows_are_averaged_on_pixels(values: int, changes: dict[str, object]) -> None:
     encoder, options, text = tiny_clip(), Options(**changes), torch.randn(3, 48)
     sides = [(67, 90), (33, 45)] if options.resize == "opencv" else [(64, 96), (32, 48)]
     pixels = [torch.randn(2, 3, *side) for side in sides][: len(options.scales)]
@@ -68,7 +65,7 @@ def test_windows_are_averaged_on_pixels(
     expected = laid(views, encoder, text, size)
     for image in range(2):
         found = torch.full((3, *size), torch.nan)
-        for maps, rows, block in asked.blocks(image, size):
+        for maps, rows, block in asked.blocks(image, size, values):
             assert block.numel() <= max(values, size[1])
             found[maps, rows] = block
         assert_close(found, expected[image], COSINES + 32)

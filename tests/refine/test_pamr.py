@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from tests.tolerance import PAMR, assert_close, float_tolerance
 from ttd.errors import InputError
 from ttd.refine import pamr
+from ttd.refine.pamr import Blocks
 
 DILATIONS = (1, 2, 4, 8, 12, 24)  # TCL's
 
@@ -89,17 +89,13 @@ def test_resizes_masks_to_the_image_with_aligned_corners() -> None:
     assert_close(pamr(images, masks, iterations=2), pamr(images, grown, iterations=2), 4 + terms(2))
 
 
-def test_strips_blocks_and_recomputed_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_blocks_and_recomputed_rows_change_nothing() -> None:
     images, masks = torch.rand(1, 3, 30, 22), torch.rand(1, 7, 30, 22)
     whole = pamr(images, masks)
-    room = sys.modules[pamr.__module__]  # in the package, the function stands in the room's place
-    monkeypatch.setattr(room, "_PIXELS_AT_ONCE", 100)
-    monkeypatch.setattr(room, "_PIXELS_COMPARED", 30)
-    monkeypatch.setattr(room, "_CHANNELS_AT_ONCE", 3)
-    assert_close(pamr(images, masks), whole, PAMR)
+    small = Blocks(channels=3, pixels=100, compared=30)
+    assert_close(pamr(images, masks, blocks=small), whole, PAMR)
     # The masks' own size still lets the first strips be kept; the others are computed in every round.
-    monkeypatch.setattr(room, "_KEPT_BYTES", 0)
-    assert_close(pamr(images, masks), whole, PAMR)
+    assert_close(pamr(images, masks, blocks=small._replace(kept=0)), whole, PAMR)
 
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))

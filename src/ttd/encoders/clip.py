@@ -5,7 +5,6 @@ Weights come from a transformers folder or hub id, from OpenAI's names, or from 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +28,18 @@ from ttd.encoders.clip_towers import (
 from ttd.encoders.families import Format, register_encoder
 from ttd.encoders.features import ImageFeatures, Raised
 from ttd.encoders.last_block import class_token
-from ttd.encoders.loading.files import load_statistics, read_json, statistics
+from ttd.encoders.loading.clip_files import (
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    OPENAI_PARAMETERS,
+    check_openai_width,
+    note_activation,
+    open_clip_parameters,
+    openai_to_hf,
+    read_open_clip,
+)
+from ttd.encoders.loading.files import load_statistics, read_json
 from ttd.encoders.loading.formats import Source
-from ttd.encoders.loading.openai_names import clip_to_hf
 from ttd.encoders.loading.pretrained import (
     image_processor,
     load_pretrained,
@@ -40,44 +48,18 @@ from ttd.encoders.loading.pretrained import (
     save_pretrained,
 )
 from ttd.encoders.loading.tokenizers import CLIP_VOCABULARY, check_tokenizer, clip_tokenizer, load_tokenizer
-from ttd.encoders.loading.weights import check_values, read_weights, unwrapped
+from ttd.encoders.loading.weights import check_values, read_weights
 from ttd.encoders.methods import DEFAULT, Context, LastBlock, Method, Patches, find_method
-from ttd.errors import ModelError
-
-log = logging.getLogger(__name__)
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-OPENAI_PARAMETERS = frozenset({"visual.conv1.weight", "visual.proj", "text_projection"})
-OPENAI_WIDEST = 1024
 WINDOWS_AT_ONCE = 8  # in the blocks, where a method gets all windows of an image together
-
-# Settings of OpenCLIP's towers that change the computation, and the values that leave it as it is here.
-_PLAIN_OPEN_CLIP: dict[str, tuple[Any, ...]] = {
-    "timm_model_name": (None,),
-    "hf_model_name": (None,),
-    "pool_type": (None, "tok", "argmax"),
-    "global_average_pool": (None, False),
-    "no_causal_mask": (None, False),
-    "embed_cls": (None, False),
-    "norm_kwargs": (None, {}),
-    "act_kwargs": (None, {}),
-}
-
-
-_OPEN_CLIP_CONFIG = "open_clip_config.json"
-_OPEN_CLIP_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
 
 
 @register_encoder(
     "clip",
     Format("hf", model_type="clip"),
-    Format("open_clip", config=_OPEN_CLIP_CONFIG, weights=_OPEN_CLIP_WEIGHTS),
+    Format("open_clip", config=OPEN_CLIP_CONFIG, weights=OPEN_CLIP_WEIGHTS),
     Format("openai", parameters=OPENAI_PARAMETERS),
 )
 class CLIPEncoder(CLIPTowers):
@@ -128,11 +110,11 @@ class CLIPEncoder(CLIPTowers):
         tensors = read_weights(source.weights) if source.tensors is None else source.tensors
         check_values(tensors, source.weights)
         if source.layout == "openai":
-            _note_activation(source.path, tensors)
+            note_activation(source.path, tensors)
             return cls.from_openai_state_dict(tensors, **options)
-        config = read_json(source.path / _OPEN_CLIP_CONFIG)
+        config = read_json(source.path / OPEN_CLIP_CONFIG)
         options = load_statistics(source.path) | options
-        return cls.from_open_clip(config, _open_clip_names(tensors, source.weights), **options)
+        return cls.from_open_clip(config, open_clip_parameters(tensors, source.weights), **options)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> CLIPEncoder:
@@ -155,7 +137,7 @@ class CLIPEncoder(CLIPTowers):
         if tokenizer is not None:
             end: int | Literal["highest"] = "highest" if pools_at_highest(text) else text.eos_token_id
             check_tokenizer(tokenizer, text.vocab_size, folder, end=end)
-        model = load_pretrained(CLIPModel, folder, config, weights, tensors, _from_openai)
+        model = load_pretrained(CLIPModel, folder, config, weights, tensors, openai_to_hf)
         return cls(model, tokenizer, **{**load_statistics(folder), **options}).eval()
 
     @classmethod
@@ -167,7 +149,7 @@ class CLIPEncoder(CLIPTowers):
         Raises:
             ModelError: parameters are missing, unknown, or not a ViT's (OpenAI's ResNets are not supported).
         """
-        _check_openai_width(tensors)
+        check_openai_width(tensors)
         return cls._from_openai_names(tensors, {}, {}, "quick_gelu", options)
 
     @classmethod
@@ -177,29 +159,9 @@ class CLIPEncoder(CLIPTowers):
         Raises:
             ModelError: the config describes towers other than OpenCLIP's own ViT and text transformer.
         """
-        shape = _part(config, "model_cfg") if "model_cfg" in config else config
-        vision, text = _part(shape, "vision_cfg"), _part(shape, "text_cfg")
-        for part in (vision, text):
-            for setting, plain in _PLAIN_OPEN_CLIP.items():
-                if part.get(setting) not in plain:
-                    raise ModelError(
-                        f"this OpenCLIP model has {setting} = {part[setting]}: only its plain ViTs load here"
-                    )
-        # OpenCLIP writes the text tower under "text." when the model was declared with `custom_text`.
-        renamed = {name.removeprefix("text."): values for name, values in tensors.items()}
-        width = renamed["visual.class_embedding"].shape[0] if "visual.class_embedding" in renamed else 0
-        head_width = _count(vision, "head_width", 64)
-        heads = _count(text, "heads", 8)
-        _check_heads(width, max(1, width // head_width), f"head_width {head_width}")
-        _check_heads(_text_width(renamed), heads, f"heads {heads}")
-        vision_heads = {"num_attention_heads": max(1, width // head_width)}
-        text_heads = {"num_attention_heads": heads}
-        activation = "quick_gelu" if shape.get("quick_gelu") else "gelu"
-        # Its own word counts before that of a transformers file beside it.
-        options |= statistics(
-            {name: _part(config, "preprocess_cfg").get(name) for name in ("mean", "std")}, _OPEN_CLIP_CONFIG
-        )
-        return cls._from_openai_names(renamed, vision_heads, text_heads, activation, options)
+        towers = read_open_clip(config, tensors)
+        options |= towers.statistics  # its own word counts before that of a transformers file beside it
+        return cls._from_openai_names(towers.parameters, towers.vision, towers.text, towers.activation, options)
 
     @classmethod
     def _from_openai_names(
@@ -392,70 +354,6 @@ class CLIPEncoder(CLIPTowers):
     def _patches(self, states: list[Tensor], grid: tuple[int, int], context: Context) -> Patches:
         found = (self.method.patches or LastBlock())(self._blocks, states, grid, context)
         return found if isinstance(found, Patches) else Patches(found, grid)
-
-
-def _open_clip_names(tensors: Mapping[str, Tensor], weights: Path) -> dict[str, Tensor]:
-    """OpenCLIP's parameters without what training put around their names."""
-    named = unwrapped(tensors, ("visual.conv1.weight", "visual.proj"), weights)
-    if named is None:
-        raise ModelError(
-            f"{weights} holds no ViT CLIP as OpenCLIP names its parameters (its first is {min(tensors)}): put the "
-            f"weights that belong to {_OPEN_CLIP_CONFIG} beside it"
-        )
-    return named
-
-
-def _from_openai(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """OpenAI's or OpenCLIP's parameters, which some keep beside transformers' configuration, under its names."""
-    named = unwrapped(tensors, OPENAI_PARAMETERS, "the checkpoint")
-    return None if named is None else clip_to_hf(named)
-
-
-def _check_openai_width(tensors: Mapping[str, Tensor]) -> None:
-    """Raise where a single file is none of OpenAI's: nothing in it says how many heads its towers have."""
-    vision = tensors["visual.class_embedding"].shape[0] if "visual.class_embedding" in tensors else 0
-    for width in (vision, _text_width(tensors)):
-        if width > OPENAI_WIDEST:
-            raise ModelError(
-                f"the checkpoint's towers are {width} channels wide, and OpenAI published no ViT wider than "
-                f"{OPENAI_WIDEST}: put {_OPEN_CLIP_CONFIG}, which says their heads and activation, beside it"
-            )
-
-
-def _text_width(tensors: Mapping[str, Tensor]) -> int:
-    return tensors["token_embedding.weight"].shape[1] if "token_embedding.weight" in tensors else 0
-
-
-def _check_heads(width: int, heads: int, said: str) -> None:
-    if width % heads:
-        raise ModelError(
-            f"{_OPEN_CLIP_CONFIG}: {said} does not fit a tower of {width} channels: take it from the same model"
-        )
-
-
-def _note_activation(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Say that an activation is assumed, where a file has not what OpenAI's own files have."""
-    if "input_resolution" not in tensors:
-        log.warning(
-            "%s does not say its activation and heads: OpenAI's are used (QuickGELU, 64 channels a head); a file of "
-            "OpenCLIP needs its %s beside it",
-            path, _OPEN_CLIP_CONFIG,
-        )  # fmt: skip
-
-
-def _part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object in OpenCLIP's configuration; what is null or missing is empty."""
-    part = config.get(name)
-    if part is not None and not isinstance(part, Mapping):
-        raise ModelError(f"{_OPEN_CLIP_CONFIG}: {name} is {part!r}, and no object: download it again")
-    return dict(part or {})
-
-
-def _count(part: Mapping[str, Any], name: str, default: int) -> int:
-    value = default if part.get(name) is None else part[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(f"{_OPEN_CLIP_CONFIG}: {name} is {value!r}, and no whole number above 0: download it again")
-    return value
 
 
 class _SecondBackbone:

@@ -176,12 +176,12 @@ class Stitched:
         assert total is not None
         return total
 
-    def blocks(self, image: int, size: tuple[int, int]) -> Iterator[Block]:
-        """All of one image's maps at a size, in blocks of bounded memory: all rows of some maps, or parts of them."""
+    def blocks(self, image: int, size: tuple[int, int], values: int = BAND_VALUES) -> Iterator[Block]:
+        """All of one image's maps at a size, in blocks of so many values: all rows of some maps, or parts of them."""
         height = size[0]
         tall, wide = (max(side, *(piece.cells[i] for piece in self._pieces)) for i, side in enumerate(size))
-        some = max(1, min(self.count, BAND_VALUES // (tall * wide)))
-        rows = max(1, min(height, BAND_VALUES // (some * wide)))
+        some = max(1, min(self.count, values // (tall * wide)))
+        rows = max(1, min(height, values // (some * wide)))
         for first in range(0, self.count, some):
             maps = slice(first, min(first + some, self.count))
             for top in range(0, height, rows):

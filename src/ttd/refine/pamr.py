@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +27,27 @@ if TYPE_CHECKING:
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
 
-# 49 rows of a 112-pixel-wide grid with 64 channels are 1.4 MB, 3 colours of 2048 pixels' neighbours 1.2 MB:
-# they about fit a CPU's second-level cache. Long products keep the threads from meeting at every step.
-_CHANNELS_AT_ONCE = 64
-_PIXELS_AT_ONCE = 32768
-_PIXELS_COMPARED = 2048
-_KEPT_BYTES = 128 * 2**20
+
+class Blocks(NamedTuple):
+    """How much `pamr` holds at once, which changes its time and memory but not what it computes.
+
+    49 rows of a 112-pixel-wide grid with 64 channels are 1.4 MB, 3 colours of 2048 pixels' neighbours 1.2 MB:
+    they about fit a CPU's second-level cache. Long products keep the threads from meeting at every step.
+
+    Attributes:
+        channels: of the masks in a product.
+        pixels: rows of the matrix in a product.
+        compared: pixels whose neighbours' colours are compared in one step.
+        kept: bytes of the matrix that are kept for the next round, or the masks' size where that is more.
+    """
+
+    channels: int = 64
+    pixels: int = 32768
+    compared: int = 2048
+    kept: int = 128 * 2**20
+
+
+BLOCKS = Blocks()
 
 
 @register_refiner("pamr")
@@ -90,6 +105,7 @@ def pamr(
     masks: Tensor,
     iterations: int = ITERATIONS,
     dilations: Sequence[int] = DILATIONS,
+    blocks: Blocks = BLOCKS,
 ) -> Tensor:
     """Refines soft masks with the images they belong to.
 
@@ -104,6 +120,7 @@ def pamr(
         masks: [B,C,h,w], finite; resized to H x W first (bilinear, corners aligned).
         iterations: number of rounds, 0 or more; 10 in TCL.
         dilations: distances of the 3x3 neighbourhoods in pixels; those of TCL by default.
+        blocks: what is held at once; the numbers above are the default's.
 
     Returns:
         [B,C,H,W] on the masks' device, in their dtype (float32 for integer and boolean masks; the computation
@@ -117,7 +134,7 @@ def pamr(
     dtype = masks.dtype if masks.is_floating_point() else torch.float32
     out = masks.new_empty((*masks.shape[:2], *size), dtype=dtype)
     for image, mask, target in zip(images, masks, out, strict=True):
-        _refine(image.to(masks.device, torch.float32), mask, target, iterations, tuple(dilations))
+        _refine(image.to(masks.device, torch.float32), mask, target, iterations, tuple(dilations), blocks)
     return out
 
 
@@ -137,13 +154,15 @@ def _check(images: Tensor, masks: Tensor, iterations: int, dilations: Sequence[i
             raise InputError(f"The {name} given to PAMR contain NaN or infinite values: replace them first.")
 
 
-def _refine(image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations: tuple[int, ...]) -> None:
+def _refine(
+    image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations: tuple[int, ...], blocks: Blocks
+) -> None:
     """One image [3,H,W] and its masks [C,h,w]; the result is written into out [C,H,W]."""
     height, width = image.shape[1:]
-    budget = max(_KEPT_BYTES, 4 * len(mask) * height * width)
+    blocks = blocks._replace(kept=max(blocks.kept, 4 * len(mask) * height * width))
     kept: list[_Rows] = []
-    for start in range(0, len(mask), _CHANNELS_AT_ONCE):
-        block = mask[start : start + _CHANNELS_AT_ONCE].float()
+    for start in range(0, len(mask), blocks.channels):
+        block = mask[start : start + blocks.channels].float()
         if block.shape[1:] != image.shape[1:]:
             block = F.interpolate(block[None], (height, width), mode="bilinear", align_corners=True)[0]
         # [HW, C]: a neighbour is one contiguous row. Copied, because one channel's transpose can be a view of
@@ -153,25 +172,26 @@ def _refine(image: Tensor, mask: Tensor, out: Tensor, iterations: int, dilations
         del block
         spare = torch.empty_like(values)
         for _ in range(iterations):
-            for rows in _matrix(image, dilations, kept, budget):
+            for rows in _matrix(image, dilations, kept, blocks):
                 spare[rows.first : rows.last] = F.embedding_bag(
                     rows.neighbours, values, mode="sum", per_sample_weights=rows.weights
                 )
             values, spare = spare, values
-        out[start : start + _CHANNELS_AT_ONCE] = values.t().view(-1, height, width)
+        out[start : start + blocks.channels] = values.t().view(-1, height, width)
 
 
-def _matrix(image: Tensor, dilations: tuple[int, ...], kept: list[_Rows], budget: int) -> Iterator[_Rows]:
-    """Yields the whole matrix from its top; what `budget` bytes can hold of it is kept for the next round."""
+def _matrix(image: Tensor, dilations: tuple[int, ...], kept: list[_Rows], blocks: Blocks) -> Iterator[_Rows]:
+    """Yields the whole matrix from its top; what `blocks.kept` bytes can hold of it is kept for the next round."""
     height, width = image.shape[1:]
     yield from list(kept)
     done = kept[-1].last // width if kept else 0
-    step = max(1, _PIXELS_AT_ONCE // width)
+    step = max(1, blocks.pixels // width)
     for top in range(done, height, step):
         bottom = min(top + step, height)
         neighbours = _neighbours(height, width, top, bottom, dilations, image.device)
-        rows = _Rows(top * width, bottom * width, neighbours, _affinity(image, top * width, neighbours))
-        if 8 * rows.last * neighbours.shape[1] <= budget:
+        weights = _affinity(image, top * width, neighbours, blocks.compared)
+        rows = _Rows(top * width, bottom * width, neighbours, weights)
+        if 8 * rows.last * neighbours.shape[1] <= blocks.kept:
             kept.append(rows)
         yield rows
 
@@ -189,12 +209,12 @@ def _neighbours(
     return (y[:, None] * width + x[None]).flatten(0, 1)
 
 
-def _affinity(image: Tensor, first: int, neighbours: Tensor) -> Tensor:
+def _affinity(image: Tensor, first: int, neighbours: Tensor, compared: int) -> Tensor:
     """Weights [n, P] of the neighbours [n, P] of the pixels from number `first` on."""
     colours, weights = image.flatten(1), torch.empty(neighbours.shape, device=image.device)
     windows = neighbours.shape[1] // 8  # each 3x3 window holds 8 neighbours and the centre
-    for start in range(0, len(neighbours), _PIXELS_COMPARED):
-        part = neighbours[start : start + _PIXELS_COMPARED]
+    for start in range(0, len(neighbours), compared):
+        part = neighbours[start : start + compared]
         centre = colours[:, first + start : first + start + len(part), None]
         around = colours.index_select(1, part.flatten()).view(-1, *part.shape)  # [3, n, P]
         mean = (around.sum(2, keepdim=True) + windows * centre) / (9 * windows)
