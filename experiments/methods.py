@@ -24,7 +24,7 @@ from experiments.command import Experiment
 from experiments.report import dense_row
 from ttd.encoders.methods import find_method, known_methods
 from ttd.errors import InputError
-from ttd.files.writing import whole_file
+from ttd.files.writing import whole_file, write_file
 from ttd.images import read_image
 from ttd.inference.options import Options
 from ttd.model import TTD
@@ -162,8 +162,7 @@ def methods(
         if table is not None:
             write_tagmask(Scenes("test"), count, folder / "scenes")
             found = brought(model, adapters, proxy_model, folder / "scenes")
-            with whole_file(table) as part:
-                part.write_text(to_markdown(found, adapters), "utf-8")
+            write_file(table, to_markdown(found, adapters))
             click.echo(f"wrote {table}", err=True)
         if out is not None:
             examples = islice(example_scenes(1), scenes)

@@ -28,7 +28,7 @@ from ttd.evaluation.report.formats import markdown_table
 from ttd.evaluation.runner import Measurements, measure_all
 from ttd.evaluation.tasks.tag_tables import EVERY_NOUN, SHUFFLED, Cut
 from ttd.evaluation.tasks.tagmask import TagMask
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.inference.options import Options
 from ttd.model import TTD
 from ttd.scenes.nouns import BACKGROUNDS, NOUNS
@@ -166,10 +166,8 @@ def write_report(
     columns: Mapping[str, Results], models: Mapping[str, TTD], about: str, folder: Path, split: str
 ) -> None:
     """Writes `report.json`, `report.md` and the images in the form of the paper's Figures 1 and 2."""
-    with whole_file(folder / "report.json") as part:
-        part.write_text(json.dumps(columns, indent=1) + "\n", "utf-8")
-    with whole_file(folder / "report.md") as part:
-        part.write_text(to_markdown(columns, about) + "\n", "utf-8")
+    write_file(folder / "report.json", json.dumps(columns, indent=1) + "\n")
+    write_file(folder / "report.md", to_markdown(columns, about) + "\n")
     for number, scene in enumerate(rich_scenes(split, 4)):
         save_png(figure_1(models, scene), folder / f"figure1-{number}.png")
         save_png(figure_2(models, scene), folder / f"figure2-{number}.png")

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from experiments.prove.measured import Measured
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.schema import any_number, any_text, count, each, fields, mapping, optional
 
@@ -76,8 +76,7 @@ class Row:
         content: dict[str, Any] = _rounded(asdict(self))
         parts = [f' "{name}": {_text(value)}' for name, value in content.items()]
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / self.file_name) as part:
-            part.write_text("{\n" + ",\n".join(parts) + "\n}\n", "utf-8")
+        write_file(folder / self.file_name, "{\n" + ",\n".join(parts) + "\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> Row:
@@ -140,8 +139,7 @@ def row_of(measured: Measured, **about: Any) -> Row:
 def write_numbers(numbers: dict[str, float], path: Path) -> None:
     """Numbers that belong to no row."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        part.write_text(_text(_rounded(numbers)) + "\n", "utf-8")
+    write_file(path, _text(_rounded(numbers)) + "\n")
 
 
 def read_numbers(path: Path) -> dict[str, float]:

@@ -30,7 +30,7 @@ from experiments.prove.plan import (
 )
 from experiments.prove.rows import PRUNED, ROWS, Difference, Row, difference, read_numbers, read_rows
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import write_file
 
 HEAD = """# The proof on scenes
 
@@ -253,8 +253,7 @@ def _aim(folder: Path, row: Title, title: str, better: Mapping[str, int], bounds
 def main(rows: Path, out: Path) -> None:
     """Write the page of the rows in ROWS, by default the committed ones of `mini`."""
     text = to_markdown(rows)
-    with whole_file(out) as part:
-        part.write_text(text, "utf-8")
+    write_file(out, text)
     click.echo(f"wrote {out}")
 
 

@@ -26,7 +26,7 @@ from experiments.prove.measured import measure
 from experiments.prove.plan import RUNS, SEEDS, ProofRun
 from experiments.prove.rows import FITTED, PRUNED, read_numbers, row_of, write_numbers
 from ttd.errors import InputError, TTDError
-from ttd.files import whole_file
+from ttd.files import whole_file, write_file
 from ttd.files.documents import read_json
 from ttd.files.schema import any_text, count, fields
 from ttd.training.distributed import Stopped
@@ -184,8 +184,7 @@ def _settle(proof: Proof) -> None:
         if read_json(path, _PROOF) != facts:
             raise InputError(f"{proof.folder} holds a proof of another size or base model: choose another --out")
         return
-    with whole_file(path) as part:
-        part.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    write_file(path, json.dumps(facts, indent=1) + "\n")
 
 
 def _measure_base(proof: Proof, method: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.schema import each, fields, mapping, text
 from ttd.scenes.scene import Scenes
@@ -40,8 +40,7 @@ class ScenePool:
         if content.get("world") != wanted:
             folder.mkdir(parents=True, exist_ok=True)
             content = {"world": wanted, "labels": _paint(patches, scenes, count)}
-            with whole_file(labels) as part:
-                part.write_text(json.dumps(content), "utf-8")
+            write_file(labels, json.dumps(content))
         self.patches: np.ndarray = np.load(patches, mmap_mode="r")
         self.labels: list[tuple[str, ...]] = [tuple(names) for names in content["labels"]]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import write_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -230,5 +230,4 @@ def _save(path: str | Path, made: dict[str, Any]) -> None:
     if ending == ".png":
         save_png(content, path)
         return
-    with whole_file(path) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    write_file(path, json.dumps(content, indent=1) + "\n")

@@ -21,7 +21,7 @@ from ttd.annotate.store import AnnotationStore, ExportFailed, RecordChanged
 from ttd.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST, SECOND = 15, 19  # things that the first and the second record of an item do to the disk
+FIRST, SECOND = 16, 20  # things that the first and the second record of an item do to the disk
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -182,7 +182,7 @@ def test_when_the_record_cannot_be_written_nothing_has_changed(tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space"):
             store.put(record("a", 1), 1)
     assert store.put(record("a", 2), 1).version == 2

@@ -177,14 +177,14 @@ def test_what_lies_in_the_place_of_an_index_may_be_anything(path: Path) -> None:
 def closed(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     """Folders in which nothing can be written; root may write everywhere, so this cannot be said by rights."""
     folders: set[Path] = set()
-    real = tar_index.whole_file
+    real = tar_index.write_file
 
-    def refuse(place: Path) -> Any:
+    def refuse(place: Path, content: bytes) -> None:
         if place.parent in folders:
             raise PermissionError(13, "Permission denied", str(place))
-        return real(place)
+        real(place, content)
 
-    monkeypatch.setattr(tar_index, "whole_file", refuse)
+    monkeypatch.setattr(tar_index, "write_file", refuse)
     return folders
 
 

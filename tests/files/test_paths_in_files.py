@@ -258,7 +258,7 @@ def test_images_in_full_count_within_the_folder_that_the_user_names(tmp_path: Pa
     (tmp_path / "lists").mkdir()
     path = tmp_path / "lists" / "captions.csv"
     path.write_text(f"image,caption\n{outside / 'secret.png'},a dog\n")
-    with pytest.raises(InputError, match=r"lie outside .*: name the folder that holds them \(--images\)"):
+    with pytest.raises(InputError, match=r"are outside .*: name the folder that holds them \(--images\)"):
         PairSource(path)
     assert len(PairSource(path, images=outside)[0].captions) == 1
     assert len(PairSource(path, images=tmp_path)[0].captions) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ttd.errors import InputError
-from ttd.files import whole_file, whole_folder
+from ttd.files import whole_file, whole_folder, write_file
 
 
 def test_the_new_file_replaces_the_old_one_and_folders_are_made(tmp_path: Path) -> None:
@@ -19,6 +19,19 @@ def test_the_new_file_replaces_the_old_one_and_folders_are_made(tmp_path: Path) 
             part.write_text(text)
             assert not path.exists() or path.read_text() == "old"
         assert path.read_text() == text
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_text_or_bytes_are_written_or_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    write_file(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    write_file(path, "dög\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_file(path, "half a pair: \udc00")
+    assert path.read_bytes() == "dög\n".encode()
+    write_file(path, "\udc00", errors="backslashreplace")
+    assert path.read_text() == "\\udc00"
     assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
 
 

@@ -22,7 +22,7 @@ from ttd.annotate.records import ACCEPTED, Record
 from ttd.annotate.store import AnnotationStore
 from ttd.errors import InputError
 from ttd.evaluation.datasets.coco import instance_mask
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.safe_paths import check_name
 from ttd.files.schema import anything, count, each, either, fields, integer, mapping, text
@@ -266,8 +266,7 @@ def write_exchanged(root: Path, path: Path, kind: str) -> int:
     if not (root / "annotations").is_dir():
         raise InputError(f"{root} is not a TagMask set that was annotated here: name its folder")
     records = list(AnnotationStore(root).records())
-    with whole_file(path) as part:
-        part.write_text(json.dumps(FORMATS[kind](records)) + "\n", "utf-8")
+    write_file(path, json.dumps(FORMATS[kind](records)) + "\n")
     return len(records)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ttd.annotate.records import Record, mask_png
 from ttd.data.rows import jsonl_rows
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.safe_paths import check_name, inside, word_file
 from ttd.files.schema import fields, text
 from ttd.images import opened, read_image
@@ -43,7 +43,7 @@ def write_image(root: Path, name: str, content: bytes) -> None:
     """Writes `images/NAME` where it is not there yet."""
     path = inside(root, "images", name)
     if not path.is_file() or path.stat().st_size != len(content):
-        _write(path, content)
+        write_file(path, content)
 
 
 class Exporter:
@@ -93,7 +93,7 @@ class Exporter:
 
     def _write_rows(self, rows: dict[str, dict[str, object]]) -> None:
         text = "".join(json.dumps(rows[identifier]) + "\n" for identifier in sorted(rows))
-        _write(inside(self.root, "tags.jsonl"), text.encode("ascii"))
+        write_file(inside(self.root, "tags.jsonl"), text)
 
     def _mask_files(self, record: Record) -> dict[Path, np.ndarray]:
         """The union and each word's mask by path; empty for an item that is not finished."""
@@ -120,7 +120,7 @@ class Exporter:
     def _write_masks(self, record: Record) -> None:
         wanted = self._mask_files(record)
         for path, mask in wanted.items():
-            _write(path, mask_png(mask))
+            write_file(path, mask_png(mask))
         for path in self._existing(record.id):
             if path not in wanted:
                 path.unlink()
@@ -137,8 +137,3 @@ def tagmask_row(record: Record) -> dict[str, object]:
         "true": list(record.true),
         "version": record.version,
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    with whole_file(path) as part:
-        part.write_bytes(content)

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from ttd.annotate.records import SKIPPED, Record
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.safe_paths import check_name, inside, is_link
 from ttd.files.schema import count, each, fields, mapping, optional, text
@@ -146,8 +146,7 @@ class AnnotationStore:
             record = replace(record, version=version, time=now)
             if before is not None:
                 before()
-            with whole_file(self._record(record.id)) as part:
-                part.write_text(record.to_json(), "utf-8")
+            write_file(self._record(record.id), record.to_json())
             if self._export is not None:
                 try:
                     self._export(record)
@@ -192,8 +191,7 @@ class AnnotationStore:
 
     def save_draft(self, identifier: str, content: dict[str, Any]) -> None:
         """Writes what was clicked so far; the last draft replaces earlier ones."""
-        with whole_file(self._draft(identifier)) as part:
-            part.write_text(json.dumps(content), "utf-8")
+        write_file(self._draft(identifier), json.dumps(content))
 
     def draft(self, identifier: str) -> dict[str, Any] | None:
         """The draft of an item; None where there is none, or it cannot be read."""

@@ -116,7 +116,7 @@ def _draw(benchmark: SingleTagBias, models: dict[str, TTD], folder: Path, count:
 def _print_results(results: Mapping[str, Mapping[str, Any]], folder: Path, as_json: bool) -> None:
     """The table, on the terminal and as `bias.md`."""
     from ttd.evaluation.report.formats import markdown_table
-    from ttd.files import whole_file
+    from ttd.files import write_file
 
     rows = [(name, *(_cell(found["numbers"][column]) for column in COLUMNS)) for name, found in results.items()]
     first = results["before"]["numbers"]
@@ -128,8 +128,7 @@ def _print_results(results: Mapping[str, Mapping[str, Any]], folder: Path, as_js
     notes = [f"{results['before']['measured']} captions.", *results["before"]["notes"]]
     head = ("", *COLUMNS)
     text = markdown_table(head, ("---", *("---:" for _ in COLUMNS)), rows)
-    with whole_file(folder / "bias.md") as part:
-        part.write_text(f"# Single tag bias\n\n{text}\n\n{' '.join(notes)}\n", "utf-8")
+    write_file(folder / "bias.md", f"# Single tag bias\n\n{text}\n\n{' '.join(notes)}\n")
     if as_json:
         click.echo(json_line({name: found["numbers"] for name, found in results.items()}))
     else:

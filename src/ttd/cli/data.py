@@ -40,14 +40,13 @@ def agreement(first: str, second: str, stop_words: bool, out: str | None, as_jso
     captions on which the two differ.
     """
     from ttd.annotate.agreement import agreement as compare
-    from ttd.files import whole_file
+    from ttd.files import write_file
     from ttd.runs import command
 
     found = compare(first, second, stop_words=stop_words)
     if out is not None:
         record = {"command": command(), "first": first, "second": second, **found.to_dict()}
-        with whole_file(Path(out)) as part:
-            part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        write_file(Path(out), json.dumps(record, indent=1) + "\n")
     if as_json:
         click.echo(json_line(found.to_dict()))
     else:

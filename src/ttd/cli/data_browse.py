@@ -60,7 +60,7 @@ def browse(
 
     from ttd.data.sources import PairSource
     from ttd.data.word_table import some_pairs
-    from ttd.files import whole_file
+    from ttd.files import write_file
     from ttd.viz.word_page import word_page
 
     start_logging(verbose)
@@ -86,8 +86,7 @@ def browse(
         about += f" {len(rows) - len(shown)} more are missing or damaged."
         click.echo(about, err=True)
     about += " Maps: " + ("none." if loaded is None else f"{chosen.model}, scaled word by word.")
-    with whole_file(Path(out)) as part:
-        part.write_text(word_page(f"Visible words: {Path(table).name}", about, shown), "utf-8", errors="replace")
+    write_file(Path(out), word_page(f"Visible words: {Path(table).name}", about, shown), errors="replace")
     click.echo(f"wrote {printable(out)}: {len(shown)} pairs")
     return 1 if len(shown) < len(rows) else 0
 

@@ -14,7 +14,7 @@ import click
 
 from ttd.cli.options.model import DEVICE_OPTION
 from ttd.cli.output import printable, start_logging, table, writable_folder
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.runs.results_file import json_line
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ def demo(
             ("demo.json", json.dumps(report, indent=1, ensure_ascii=False)),
             ("demo.md", page),
         ):
-            with whole_file(folder / name) as part:
-                part.write_text(text + "\n", "utf-8")
+            write_file(folder / name, text + "\n")
     if as_json:
         click.echo(json_line(report))
         return

@@ -108,7 +108,7 @@ def write_files(
         data: the content of other files, by suffix.
         place: where they go.
     """
-    from ttd.files import whole_file
+    from ttd.files import write_file
     from ttd.viz.overlays import save_png
 
     assert place.folder is not None
@@ -119,8 +119,7 @@ def write_files(
         written.append(str(path))
     for suffix, content in data.items():
         path = place.folder / f"{place.stem}{suffix}"
-        with whole_file(path) as part:
-            part.write_bytes(content())
+        write_file(path, content())
         written.append(str(path))
     return written
 
@@ -196,12 +195,11 @@ def pairs_bar(total: int, rank: int = 0) -> tqdm[Any]:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """A JSON file, whole or not at all, with the command and the version that made it."""
-    from ttd.files import whole_file
+    from ttd.files import write_file
     from ttd.runs import command
 
     text = json.dumps({"command": command(), "version": __version__, **record}, indent=1)
-    with whole_file(path) as part:
-        part.write_text(text + "\n", "utf-8", errors="backslashreplace")
+    write_file(path, text + "\n", errors="backslashreplace")
 
 
 def print_bad_samples(report: BadSampleReport, path: Path | None) -> int:

@@ -38,7 +38,7 @@ def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def write_formats(tables: Tables, formats: Sequence[str], folder: Path | None, name: str) -> None:
     """Writes the tables as `NAME.tex` and so on, or prints them where there is no folder."""
     from ttd.evaluation.report.formats import FORMATS
-    from ttd.files import whole_file
+    from ttd.files import write_file
 
     for chosen in formats:
         ending, write = FORMATS[chosen]
@@ -46,8 +46,7 @@ def write_formats(tables: Tables, formats: Sequence[str], folder: Path | None, n
         if folder is None:
             click.echo(text, nl=False)
             continue
-        with whole_file(folder / f"{name}.{ending}") as part:
-            part.write_text(text, "utf-8", errors="replace")
+        write_file(folder / f"{name}.{ending}", text, errors="replace")
         click.echo(f"wrote {printable(str(folder / f'{name}.{ending}'))}")
 
 

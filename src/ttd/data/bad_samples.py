@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import write_file
 
 TRUNCATED = "truncated shard"
 UNREADABLE = "unreadable shard"
@@ -160,8 +160,7 @@ class BadSampleReport:
     def write(self, path: str | Path) -> None:
         """Write `to_dict()` as JSON, whole or not at all."""
         text = json.dumps(self.to_dict(), indent=1) + "\n"
-        with whole_file(path) as part:
-            part.write_text(text, "utf-8")
+        write_file(path, text)
 
     def _check(self) -> None:
         for count, total, what in (

@@ -19,7 +19,7 @@ from ttd.data.shard_jobs import table_path
 from ttd.data.sources import PairSource, decode_image
 from ttd.data.word_table import chosen_words
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.safe_paths import name_fault
 from ttd.files.schema import mapping
@@ -84,8 +84,7 @@ def claim(folder: Path, record: dict[str, Any]) -> None:
         before = {}
     if (other := differences(before, record)) and any(folder.glob("*.tar")):
         raise InputError(f"{folder} holds other shards ({other}): choose another --out or empty it")
-    with whole_file(path) as part:
-        part.write_text(json.dumps(record) + "\n", "utf-8")
+    write_file(path, json.dumps(record) + "\n")
 
 
 def _write_shard(

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, TypeVar
 from ttd.data.bad_samples import UNREADABLE, BadSample
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError, TTDError, missing_extra
-from ttd.files import whole_file
+from ttd.files import whole_file, write_file
 from ttd.files.safe_paths import check_name
 from ttd.runs import without_secrets
 
@@ -141,8 +141,7 @@ class RemoteFile:
             except FileNotFoundError:
                 pass
             data = self._fetched(number * BLOCK, wanted)
-            with whole_file(place) as part:
-                part.write_bytes(data)
+            write_file(place, data)
         _make_room(wanted)
         return place
 

@@ -41,7 +41,7 @@ from ttd.data.tar_index_file import (
 )
 from ttd.encoders.loading.downloads import cache_folder
 from ttd.errors import InputError
-from ttd.files import DISK_FULL, whole_file
+from ttd.files import DISK_FULL, write_file
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +183,7 @@ def new_index(tar: File) -> TarIndex:
         raise InputError(f"{tar} changes while it is read: wait until it is complete, then start again") from None
     for place in _places(tar):
         try:
-            with whole_file(place) as part:
-                part.write_bytes(content)
+            write_file(place, content)
         except OSError as error:
             if error.errno not in _CLOSED:
                 raise

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ttd.errors import ModelError
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.schema import each, fields, number, text
 
@@ -88,5 +88,4 @@ def read_domain(path: Path) -> Domain:
 
 def write_domain(path: Path, domain: Domain) -> None:
     """Writes the rule, whole or not at all."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(asdict(domain)) + "\n", "utf-8")
+    write_file(path, json.dumps(asdict(domain)) + "\n")

@@ -24,7 +24,7 @@ from ttd.evaluation.benchmark import Benchmark, Record, Result, Tally
 from ttd.evaluation.registry import Choices, sample_note
 from ttd.evaluation.report.finished_run import FinishedRun, read_run
 from ttd.evaluation.tasks.tag_tables import plot_sweep
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.schema import mapping
 from ttd.images import read_image
@@ -235,8 +235,7 @@ def _finite(value: float) -> float | None:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as part:
-        part.write_text(text, "utf-8")
+    write_file(path, text)
 
 
 def measure_into(

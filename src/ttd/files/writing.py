@@ -42,6 +42,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_file(path: str | Path, content: str | bytes, errors: str = "strict") -> None:
+    """Writes text (UTF-8) or bytes, see `whole_file`; `errors` as of `str.encode`."""
+    data = content.encode("utf-8", errors) if isinstance(content, str) else content
+    with whole_file(path) as part:
+        part.write_bytes(data)
+
+
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """As `whole_file`, for a new folder and all that the block writes into it.

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from ttd.encoders.base import Encoder
 from ttd.encoders.features import ImageFeatures
 from ttd.encoders.identity import encoder_key
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import parse_json
 from ttd.files.schema import any_number, count, each, fields, flag, integer, within
 from ttd.inference.options import Options
@@ -105,15 +105,13 @@ class CachedViews:
             tensors |= {_EXTRA + name: tensor for name, tensor in view.features.extras.items()}
             # Views share a batch's memory: clones, so that each file holds its own view alone.
             content = save({name: t.clone().contiguous().cpu() for name, t in tensors.items()})
-            with whole_file(self._file(number)) as part:
-                part.write_bytes(content)
+            write_file(self._file(number), content)
             sizes = {name: getattr(view.features, name) for name in _SIZES}
             place = {"rows": asdict(view.rows), "columns": asdict(view.columns), "weight": view.weight}
             records.append({"checksum": zlib.crc32(content), **sizes, **place})
             yield view
         text = json.dumps(records)
-        with whole_file(self._entry / "views.json") as part:
-            part.write_text(f"{zlib.crc32(text.encode())}\n{text}\n", "utf-8")
+        write_file(self._entry / "views.json", f"{zlib.crc32(text.encode())}\n{text}\n")
 
     def _listed(self) -> list[dict[str, Any]]:
         """What `views.json` says of each view; nothing where it is missing or damaged."""

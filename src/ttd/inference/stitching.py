@@ -44,7 +44,7 @@ class _Window:
         top, left = features.offset
         if view.columns.mirrored:
             maps, left = maps.flip(-1), features.padded[1] - features.size[1] - left
-        return cls(maps, view.rows.start, _left(view.columns), features.size, (top, left), features.padded)
+        return cls(maps, view.rows.start, view.columns.begin, features.size, (top, left), features.padded)
 
     def rows(self, image: int, maps: slice, first: int, last: int) -> Tensor:
         """The window's own pixel rows first..last, `[n,last-first,its width]`."""
@@ -205,8 +205,3 @@ def _covers(axis: Axis) -> Tensor:
     for start in axis.starts:
         count[start : start + axis.length] += 1
     return count.flip(0) if axis.mirrored else count
-
-
-def _left(columns: Axis) -> int:
-    """Where a window begins in the image as it is; `start` counts in the mirrored one."""
-    return columns.full - columns.start - columns.length if columns.mirrored else columns.start

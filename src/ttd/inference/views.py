@@ -50,6 +50,11 @@ class Axis:
     length: int
     mirrored: bool = False
 
+    @property
+    def begin(self) -> int:
+        """Where the window begins in the image as it is; `start` counts in the mirrored one."""
+        return self.full - self.start - self.length if self.mirrored else self.start
+
     def sampling(self, cells: int, targets: int, offset: int, padded: int) -> Sampling:
         """How `targets` canvas cells over the whole image sample the window's `cells` cells.
 
@@ -362,18 +367,12 @@ def _multiple(pixels: int, patch: int) -> int:
     return max(1, round(pixels / patch)) * patch
 
 
-def _left(columns: Axis) -> int:
-    """Where a window begins in the image as it is; `start` counts in the mirrored one."""
-    return columns.full - columns.start - columns.length if columns.mirrored else columns.start
-
-
 def _place(rows: Axis, columns: Axis) -> tuple[int, int, int, int, int]:
     """A window's top and left in the image as it is, the image's height and width, and whether it is mirrored."""
-    return rows.start, _left(columns), rows.full, columns.full, int(columns.mirrored)
+    return rows.start, columns.begin, rows.full, columns.full, int(columns.mirrored)
 
 
 def _crop(pixels: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """The window of `[B,3,H,W]`, from the mirrored image where asked."""
-    left = _left(columns)
-    window = pixels[..., rows.start : rows.start + rows.length, left : left + columns.length]
+    window = pixels[..., rows.start : rows.start + rows.length, columns.begin : columns.begin + columns.length]
     return window.flip(-1) if columns.mirrored else window

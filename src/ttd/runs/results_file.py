@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ttd.errors import InputError
-from ttd.files import whole_file
+from ttd.files import whole_file, write_file
 from ttd.files.documents import parse_json, read_json, refused
 from ttd.files.schema import Misfit, Schema, any_text, anything, each, entries, fields, mapping
 from ttd.runs.engine import ALONE, Ranks, Skipped, command, differences, versions
@@ -72,8 +72,7 @@ class ResultsFile:
 
     def _write_run(self, settings: dict[str, Any]) -> None:
         run = {"command": command(), "settings": settings, "versions": versions()}
-        with whole_file(self.run_path) as part:
-            part.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
+        write_file(self.run_path, json.dumps(run, indent=1) + "\n")
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds one line; on a full disk what was written of it is taken back before the error is raised.
@@ -172,8 +171,7 @@ class RunRecords:
                 f"{self.folder} has lost records while this was at work ({len(gone)} items, first {gone[0]}): "
                 "run the same command again"
             )
-        with whole_file(self._note(self.ranks.rank)) as part:
-            part.write_text(json.dumps(skipped), "utf-8")
+        write_file(self._note(self.ranks.rank), json.dumps(skipped))
         notes = [self._note(rank) for rank in range(self.ranks.world)]
         try:
             found = [read_json(note, _NOTE, remedy="remove it, and run the command again") for note in notes]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.runs import FileToMake, make_files
 from ttd.scenes.drawing import Draws
 from ttd.scenes.nouns import WORDS
@@ -90,16 +90,16 @@ def write_tagmask(scenes: Scenes, count: int, folder: Path, start: int = 0) -> N
     number_of = {word: number for number, word in enumerate(WORDS)}
     for number in tqdm(range(start, start + count), desc="scenes", disable=None):
         scene, name = scenes[number], f"{number:08d}"
-        _write(folder / "images" / f"{name}.png", png_bytes(scene.image))
-        _write(folder / "masks" / f"{name}.png", _mask_bytes(scene.union_mask))
+        write_file(folder / "images" / f"{name}.png", png_bytes(scene.image))
+        write_file(folder / "masks" / f"{name}.png", _mask_bytes(scene.union_mask))
         for word, mask in scene.word_masks.items():
-            _write(folder / "masks" / name / f"{word}.png", _mask_bytes(mask))
+            write_file(folder / "masks" / name / f"{word}.png", _mask_bytes(mask))
         classes = np.array([number_of[label] for label in scene.labels], np.uint8)
-        _write(folder / "labels" / f"{name}.png", png_bytes(classes[scene.label_map]))
+        write_file(folder / "labels" / f"{name}.png", png_bytes(classes[scene.label_map]))
         rows.append(json.dumps(tagmask_row(name, scene)))
     for name in ("vocabulary.txt", "classes.txt"):
-        _write(folder / name, ("\n".join(WORDS) + "\n").encode())
-    _write(folder / "tags.jsonl", ("\n".join(rows) + "\n").encode())
+        write_file(folder / name, "\n".join(WORDS) + "\n")
+    write_file(folder / "tags.jsonl", "\n".join(rows) + "\n")
 
 
 def tagmask_row(name: str, scene: Scene) -> dict[str, object]:
@@ -123,11 +123,6 @@ def png_bytes(image: np.ndarray) -> bytes:
 
 def _mask_bytes(mask: np.ndarray) -> bytes:
     return png_bytes(mask.astype(np.uint8) * 255)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with whole_file(path) as part:
-        part.write_bytes(content)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from ttd.encoders.identity import OUTDATED, is_outdated
 from ttd.errors import InputError, TTDError
-from ttd.files import DISK_FULL, whole_file
+from ttd.files import DISK_FULL, write_file
 from ttd.files.documents import read_json
 from ttd.files.schema import any_text, count, each, fields, integer, mapping, optional, text
 from ttd.runs import differences, versions
@@ -82,8 +82,7 @@ def settle_record(folder: Path, config: Config, facts: dict[str, Any], *, write:
             "versions": versions(),
             "config": config.to_dict(),
         }
-        with whole_file(folder / RECORD) as part:
-            part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_file(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -149,8 +148,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
     path = folder / f"step-{step:08d}.ckpt"
     try:
-        with whole_file(path) as part:
-            part.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
+        write_file(path, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
     except OSError as error:
         if error.errno in DISK_FULL:
             raise DiskFull(_full(folder)) from error

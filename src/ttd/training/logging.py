@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ttd.data.sources import BadSample
 from ttd.errors import missing_extra
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.documents import parse_json, refused
 from ttd.files.schema import any_number, count, fields, mapping
 from ttd.maps import norm, union
@@ -93,8 +93,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _drop_after(path: Path, done: int) -> None:
     kept = [entry for entry in read_log(path.parent) if entry["step"] <= done]
-    with whole_file(path) as part:
-        part.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    write_file(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 def _event_writer(folder: Path, done: int) -> Any:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ttd.errors import InputError
 from ttd.evaluation.datasets.classes import read_lines
 from ttd.evaluation.datasets.coco import CocoMasks, captions_by_image
-from ttd.files import whole_file
+from ttd.files import whole_file, write_file
 from ttd.files.safe_paths import inside, word_file
 from ttd.text.words import singulars, split_words
 
@@ -169,8 +169,8 @@ def write_coco_tagmask(source: CocoTagMask, out: Path, limit: int | None = None)
         raise InputError(
             f"no caption of {source.captions} names anything that its image shows: check the files{reason}"
         )
-    _write(out / "vocabulary.txt", ("\n".join(vocabulary) + "\n").encode())
-    _write(out / "tags.jsonl", ("\n".join(lines) + "\n").encode())
+    write_file(out / "vocabulary.txt", "\n".join(vocabulary) + "\n")
+    write_file(out / "tags.jsonl", "\n".join(lines) + "\n")
     return Written(len(lines), unmatched, skipped)
 
 
@@ -192,9 +192,9 @@ def _rows(
 
 
 def _write_masks(folder: Path, name: str, found: Mapping[str, np.ndarray]) -> None:
-    _write(inside(folder, f"{name}.png"), _png(np.any(list(found.values()), axis=0)))
+    write_file(inside(folder, f"{name}.png"), _png(np.any(list(found.values()), axis=0)))
     for word, mask in found.items():
-        _write(inside(folder, name, f"{word_file(word)}.png"), _png(mask))
+        write_file(inside(folder, name, f"{word_file(word)}.png"), _png(mask))
 
 
 def _png(mask: np.ndarray) -> bytes:
@@ -211,8 +211,3 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         with whole_file(target) as part:
             shutil.copyfile(source, part)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with whole_file(path) as part:
-        part.write_bytes(content)

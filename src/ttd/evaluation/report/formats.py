@@ -16,7 +16,7 @@ from urllib.parse import quote
 from ttd.evaluation.report.finished_run import FinishedRun
 from ttd.evaluation.report.gallery import HEAD
 from ttd.evaluation.report.tables import SHARES, Cell, Row, Table, per_class, tables, titles
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.viz.overlays import inline_image
 from ttd.viz.typography import clean
 
@@ -294,8 +294,7 @@ def write_report(
     whole = f"{HEAD}<title>ttd report</title><style>{STYLE}</style></head><body>{''.join(page.html)}</body></html>\n"
     paths = folder / "report.md", folder / "report.html"
     for path, text in zip(paths, ("\n".join(page.markdown), whole), strict=True):
-        with whole_file(path) as part:
-            part.write_text(text, "utf-8", errors="replace")
+        write_file(path, text, errors="replace")
     return paths
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.report.panels import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel, best_median_worst, most_changed
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.runs.results_file import RunRecords
 from ttd.viz.overlays import inline_image
 from ttd.viz.typography import clean
@@ -152,8 +152,7 @@ def write_images(path: Path, title: str, about: str, parts: Sequence[Section]) -
         f":root{{--panel:clamp({LEAST_PANEL}px,calc((100vw - 130px - {most} * 8px) / {most}),320px)}}</style></head>"
         f"<body><h1>{escape(title)}</h1><p>{escape(about)}</p>{_key(parts)}{body}</body></html>\n"
     )
-    with whole_file(path) as part:
-        part.write_text(text, "utf-8", errors="replace")
+    write_file(path, text, errors="replace")
 
 
 def _panels(view: ItemView) -> int:
