@@ -68,7 +68,7 @@ def test_label_studio_reads_ours_and_we_read_theirs(share: float) -> None:
     )
 
 
-@pytest.mark.parametrize("runs", [None, [], [300], ["a"], [0, 0, 0, 4, 57], [255] * 40])
+@pytest.mark.parametrize("runs", [None, [], [300], ["a"], 10**12, [10**30], [0.5], [0, 0, 0, 4, 57], [255] * 40])
 def test_damaged_run_lengths_are_a_sentence(runs: Any) -> None:
     with pytest.raises(InputError, match="run lengths"):
         decode_runs(runs, (1, 1), "tasks.json, task 1")

@@ -112,6 +112,14 @@ def test_a_damaged_table_is_one_sentence(tmp_path: Path, form: str) -> None:
             [number_of(PairSource(path)[i].image) for i in range(11)]
 
 
+def test_a_damaged_name_of_a_column_is_one_sentence(tmp_path: Path) -> None:
+    for name in (b"text", b"path"):
+        path = write(tmp_path / "flowers", "stream")
+        path.write_bytes(path.read_bytes().replace(name, b"t\xf8xt", 1))
+        with pytest.raises(InputError, match="cannot be read as Arrow"):
+            PairSource(path)
+
+
 def test_a_stream_that_is_cut_off_between_two_batches_is_not_taken_for_whole(tmp_path: Path) -> None:
     path = write(tmp_path / "set", "stream")
     for number in (4, 8):  # a shorter stream without its end mark is where a longer one is cut off

@@ -168,10 +168,9 @@ def decode_runs(runs: Any, size: tuple[int, ...], where: object) -> Mask:
     damaged = InputError(
         f"{where}: the run lengths of a mask are damaged or of another size than its image: correct them"
     )
-    try:
-        stream = "".join(f"{byte:08b}" for byte in bytes(runs))
-    except (TypeError, ValueError):
-        raise damaged from None
+    if not isinstance(runs, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in runs):
+        raise damaged
+    stream = "".join(f"{byte:08b}" for byte in runs)
     at = 0
 
     def read(bits: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -218,6 +219,13 @@ def _unreadable(path: File, error: BaseException) -> InputError:
 
 
 def _schema(path: File, file: BinaryIO) -> pa.Schema:
+    found = _read_schema(path, file)
+    for names in (found, *(field.type for field in found if pa.types.is_struct(field.type))):
+        list(map(attrgetter("name"), names))  # pyarrow decodes a name when it is asked for: a damaged one raises here
+    return found
+
+
+def _read_schema(path: File, file: BinaryIO) -> pa.Schema:
     if path.suffix.lower() == ".parquet":
         return pq.ParquetFile(file).schema_arrow
     source = _arrow_source(file)
