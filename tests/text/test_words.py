@@ -20,7 +20,17 @@ from tests.tiny_models import tiny_clip
 from ttd.encoders.clip import CLIPEncoder
 from ttd.encoders.loading.tokenizers import CLIP_TOKENIZER, clip_tokenizer
 from ttd.errors import InputError
-from ttd.text.words import STOP_WORDS, clean, distinct, is_stop_word, is_unspaced, split_words, templates, unescaped
+from ttd.text.words import (
+    STOP_WORDS,
+    clean,
+    distinct,
+    is_stop_word,
+    is_unspaced,
+    printable,
+    split_words,
+    templates,
+    unescaped,
+)
 
 
 def texts(caption: str, **options: bool) -> list[str]:
@@ -264,3 +274,7 @@ def test_ones_own() -> None:
 def test_wrong_ones(which: str | list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         templates(which)
+
+
+def test_no_text_steers_a_terminal() -> None:
+    assert printable("a dög\x1b[31m\nof\udc00\u202e") == "a dög [31m of? "

@@ -16,9 +16,9 @@ from scipy.ndimage import distance_transform_edt
 
 from ttd.app.answers import CaptionResult, WordsResult
 from ttd.results import Segmentation, TaggedWord, Tagging
+from ttd.text.words import printable
 from ttd.viz.figures import caption_chips
 from ttd.viz.overlays import bounded, class_colours, heatmap_overlay, label_overlay, mask_overlay, scale
-from ttd.viz.typography import clean
 
 if TYPE_CHECKING:
     from ttd.app.explore import Example
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def escaped(value: str) -> str:
     """Any string as text in HTML."""
-    return escape(clean(value), quote=True)
+    return escape(printable(value), quote=True)
 
 
 def css_colour(colour: Sequence[int] | npt.NDArray[np.integer]) -> str:

@@ -15,10 +15,11 @@ import click
 from ttd.cli.options import clean_text
 from ttd.cli.options.data import DEFAULT, EngineChoice, ImageSelection
 from ttd.cli.options.model import Settings
-from ttd.cli.output import Place, printable, say, write_files
+from ttd.cli.output import Place, say, write_files
 from ttd.errors import InputError, TTDError
 from ttd.runs import Executor, Prepared, Ranks, Skipped, each_item
 from ttd.runs.results_file import ResultsFile, RunRecords, json_line
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,8 +11,9 @@ import click
 
 from ttd.cli.options import VERBOSE_OPTION
 from ttd.cli.options.model import ModelChoice, model_options, protocol_option
-from ttd.cli.output import print_skipped, printable, run_folder, start_logging, table
+from ttd.cli.output import print_skipped, run_folder, start_logging, table
 from ttd.runs.results_file import RunRecords, json_line
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from ttd.evaluation.tasks.bias import SingleTagBias

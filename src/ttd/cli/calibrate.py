@@ -10,7 +10,8 @@ import click
 
 from ttd.cli.options.data import Pairs, pair_options
 from ttd.cli.options.model import ModelChoice, model_options
-from ttd.cli.output import pairs_bar, print_bad_samples, printable, run_folder, write_record
+from ttd.cli.output import pairs_bar, print_bad_samples, run_folder, write_record
+from ttd.text.words import printable
 
 
 @click.command()

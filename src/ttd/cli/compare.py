@@ -20,11 +20,12 @@ from ttd.cli.options.model import (
     ProtocolChanges,
     protocol_changes,
 )
-from ttd.cli.output import print_skipped, printable, run_folder, start_logging
+from ttd.cli.output import print_skipped, run_folder, start_logging
 from ttd.cli.report import format_options, write_formats
 from ttd.encoders.methods import find_method
 from ttd.inference.protocols import PROTOCOLS
 from ttd.registry import DATASETS, METHODS
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from ttd.evaluation.compare import Compared

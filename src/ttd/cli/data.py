@@ -12,10 +12,11 @@ from ttd.cli.data_browse import browse
 from ttd.cli.data_tag import tag
 from ttd.cli.options import NameOf
 from ttd.cli.options.data import Pairs, pair_options
-from ttd.cli.output import pairs_bar, print_bad_samples, print_skipped, printable, run_folder, table
+from ttd.cli.output import pairs_bar, print_bad_samples, print_skipped, run_folder, table
 from ttd.errors import InputError
 from ttd.registry import DATASETS
 from ttd.runs.results_file import json_line
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from ttd.annotate.agreement import Agreement, Disagreement

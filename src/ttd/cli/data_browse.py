@@ -11,8 +11,9 @@ import click
 
 from ttd.cli.options import VERBOSE_OPTION
 from ttd.cli.options.model import ModelChoice, optional_model_options
-from ttd.cli.output import printable, start_logging
+from ttd.cli.output import start_logging
 from ttd.errors import InputError
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     import numpy as np

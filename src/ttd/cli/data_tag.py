@@ -16,12 +16,12 @@ from ttd.cli.data_browse import RECORD
 from ttd.cli.options.data import EngineChoice, Pairs, Trial, engine_options, pair_options, trial_options
 from ttd.cli.options.model import SIZE_OPTION, ModelChoice, optional_model_options, protocol_option
 from ttd.cli.options.words import SelectionChoice, TaggerChoice, selection_options, tagger_options
-from ttd.cli.output import pairs_bar, print_bad_samples, printable, run_folder, write_record
+from ttd.cli.output import pairs_bar, print_bad_samples, run_folder, write_record
 from ttd.errors import InputError
 from ttd.registry import SCORES, TABLE_FORMS
 from ttd.runs.results_file import json_line
 from ttd.taggers import TAGGERS
-from ttd.text.words import UNSPACED_REMEDY
+from ttd.text.words import UNSPACED_REMEDY, printable
 
 if TYPE_CHECKING:
     from ttd.data.sources import PairSource

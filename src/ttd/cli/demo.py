@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ttd.cli.options.model import DEVICE_OPTION
-from ttd.cli.output import printable, start_logging, table, writable_folder
+from ttd.cli.output import start_logging, table, writable_folder
 from ttd.files import write_file
 from ttd.runs.results_file import json_line
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     import numpy as np

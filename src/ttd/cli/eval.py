@@ -12,10 +12,11 @@ from ttd.cli.options import VERBOSE_OPTION, NameOf, SectionedCommand
 from ttd.cli.options.data import EngineChoice, engine_options
 from ttd.cli.options.model import ModelChoice, ProtocolChanges, model_options, protocol_changes, protocol_option
 from ttd.cli.options.words import TaggerChoice, tagger_options
-from ttd.cli.output import print_skipped, printable, run_folder, start_logging, table, writable_folder
+from ttd.cli.output import print_skipped, run_folder, start_logging, table, writable_folder
 from ttd.registry import DATASETS, RULES, SCORES
 from ttd.runs.results_file import json_line
 from ttd.taggers import TAGGERS
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from ttd.evaluation.benchmark import Benchmark

@@ -12,8 +12,9 @@ import click
 
 from ttd.cli.options import clean_text
 from ttd.cli.options.model import DEVICE_OPTION
-from ttd.cli.output import printable, say, start_logging, table
+from ttd.cli.output import say, start_logging, table
 from ttd.runs.results_file import json_line
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -18,6 +18,7 @@ import click
 from ttd import __version__
 from ttd.errors import InputError
 from ttd.files.safe_paths import file_part
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -133,12 +134,6 @@ def say(text: str, *, err: bool = False) -> None:
 
     with tqdm.external_write_mode(file=sys.stderr if err else sys.stdout):
         click.echo(text, err=err)
-
-
-def printable(text: str) -> str:
-    """`text` on one line without control characters, which could steer a terminal."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]], more: str = "", *, most: int = MOST_LISTED) -> None:

@@ -9,7 +9,8 @@ import click
 
 from ttd.cli.options.data import EngineChoice, Pairs, Trial, engine_options, pair_options, trial_options
 from ttd.cli.options.model import ModelChoice, model_options
-from ttd.cli.output import pairs_bar, print_bad_samples, printable, run_folder, table, write_record
+from ttd.cli.output import pairs_bar, print_bad_samples, run_folder, table, write_record
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from ttd.data.pruning import Pruned

@@ -11,7 +11,8 @@ import click
 
 from ttd.cli.options import with_options
 from ttd.cli.options.model import DEVICE_OPTION
-from ttd.cli.output import printable, writable_folder
+from ttd.cli.output import writable_folder
+from ttd.text.words import printable
 
 if TYPE_CHECKING:
     from ttd.evaluation.report.finished_run import FinishedRun

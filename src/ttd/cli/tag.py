@@ -13,10 +13,10 @@ from ttd.cli.options import ListCommand, tag_list
 from ttd.cli.options.data import EngineChoice, ImageSelection, engine_options, source_options
 from ttd.cli.options.model import Settings, shared_options
 from ttd.cli.options.words import SelectionChoice, selection_options
-from ttd.cli.output import bar, padded, printable, terminal_width, width
+from ttd.cli.output import bar, padded, terminal_width, width
 from ttd.errors import InputError, TTDError
 from ttd.registry import SCORES
-from ttd.text.words import UNSPACED_REMEDY, is_unspaced
+from ttd.text.words import UNSPACED_REMEDY, is_unspaced, printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -279,3 +279,9 @@ def templates(which: str | Sequence[str]) -> tuple[str, ...]:
 def _named() -> dict[str, tuple[str, ...]]:
     content = parse_json(files("ttd").joinpath("assets/templates.json").read_bytes())
     return {name: tuple(lines) for name, lines in content.items()}
+
+
+def printable(text: str) -> str:
+    """A text for one line of a terminal or page: control characters become spaces, lone surrogates "?"."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ttd.results import TaggedWord
+from ttd.text.words import printable
 from ttd.viz.overlays import (
     bounded,
     class_colours,
@@ -24,7 +25,7 @@ from ttd.viz.overlays import (
     side_by_side,
     stack,
 )
-from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, clean, fitted, font, paragraph
+from ttd.viz.typography import FAINT, INK, PAPER, Chip, Colour, fitted, font, paragraph
 
 PANEL = 320  # pixels of a heatmap's longer side
 MOST_PANELS = 11  # heatmaps beside the photo; the rest is counted in a note
@@ -209,7 +210,7 @@ def _scale_bar(low: float, high: float, name: str) -> Image.Image:
     page.paste(bar.resize((160, 12)), (76, 6))
     draw = ImageDraw.Draw(page)
     draw.text((70, 4), f"{low:.3f}", font=font(12), fill=FAINT, anchor="ra")
-    draw.text((242, 4), f"{high:.3f}  {clean(name)}; underlined: selected", font=font(12), fill=FAINT)
+    draw.text((242, 4), f"{high:.3f}  {printable(name)}; underlined: selected", font=font(12), fill=FAINT)
     return page
 
 
@@ -268,7 +269,7 @@ def labelled_figure(
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(np.asarray(drawn))
     axes.set_axis_off()
-    patches = [Patch(color=colours[i - first], label=f"{clean(names[i])}  {shares[i]:.1%}") for i in there[:60]]
+    patches = [Patch(color=colours[i - first], label=f"{printable(names[i])}  {shares[i]:.1%}") for i in there[:60]]
     if patches:
         axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False)
     stream = io.BytesIO()

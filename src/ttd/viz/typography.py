@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ttd.text.words import printable
+
 Colour = tuple[int, int, int]
 INK: Colour = (20, 20, 20)
 PAPER: Colour = (255, 255, 255)
@@ -40,15 +42,9 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / name), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def clean(text: str) -> str:
-    """Printable on one line: control characters become spaces, lone surrogates a replacement mark."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
     """`text`, shortened with an ellipsis where it is wider than `width` pixels."""
-    text = clean(text)
+    text = printable(text)
     if len(text) <= LONGEST and face.getlength(text) <= width:
         return text
     low, high = 0, min(len(text), LONGEST)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ttd.data.word_table import Token
+from ttd.text.words import printable
 from ttd.viz.overlays import bounded, heatmap_overlay, inline_image
-from ttd.viz.typography import clean
 
 SIDE = 320  # pixels of an image on the page
 
@@ -64,19 +64,21 @@ def _pair(pair: PairView) -> str:
     figures = [_figure("", bounded(pair.image, SIDE), "photo")]
     figures += [_figure(word, heatmap_overlay(pair.image, heat, side=SIDE)) for word, heat in pair.maps.items()]
     captions = "".join(f"<p class=caption>{_caption(text, tokens)}</p>" for text, tokens in pair.captions)
-    return f"<section><h2>{escape(clean(pair.name))}</h2>{captions}<div class=row>{''.join(figures)}</div></section>"
+    return (
+        f"<section><h2>{escape(printable(pair.name))}</h2>{captions}<div class=row>{''.join(figures)}</div></section>"
+    )
 
 
 def _figure(title: str, image: Image.Image, kind: str = "") -> str:
-    caption = f"<figcaption>{escape(clean(title))}</figcaption>" if title else ""
-    alt = escape(clean(title)) or "the image"
+    caption = f"<figcaption>{escape(printable(title))}</figcaption>" if title else ""
+    alt = escape(printable(title)) or "the image"
     return f"<figure class='{kind}'><img alt='{alt}' loading=lazy src='{inline_image(image)}'>{caption}</figure>"
 
 
 def _caption(text: str, tokens: Sequence[Token] | None) -> str:
     """The caption with its tokens marked where they stand; words that it does not have come behind."""
     if tokens is None:
-        return f"{escape(clean(text))} <span class=none>(no answer of the tagger)</span>"
+        return f"{escape(printable(text))} <span class=none>(no answer of the tagger)</span>"
     scores = [token.score for token in tokens if token.score is not None]
     low, high = (min(scores), max(scores)) if scores else (0.0, 0.0)
     parts, end = [], 0
@@ -86,7 +88,7 @@ def _caption(text: str, tokens: Sequence[Token] | None) -> str:
         if token.start is None or token.end is None or token.start < end:
             parts.append(f" {_word(token, low, high)}")
             continue
-        parts += [escape(clean(text[end : token.start])), _word(token, low, high, text[token.start : token.end])]
+        parts += [escape(printable(text[end : token.start])), _word(token, low, high, text[token.start : token.end])]
         end = token.end
     if not any(token.selected for token in tokens):
         parts.append(" <span class=none>(nothing visible)</span>")
@@ -107,4 +109,4 @@ def _word(token: Token, low: float, high: float, text: str | None = None) -> str
     told = [] if token.score is None else [f"score {token.score:.3f}"]
     told += [] if token.percentile is None else [f"percentile {token.percentile:.0f}"]
     title = f" title='{', '.join(told)}'" if told else ""
-    return f"<span class='{' '.join(kinds)}'{style}{title}>{escape(clean(text or token.word or ''))}</span>"
+    return f"<span class='{' '.join(kinds)}'{style}{title}>{escape(printable(text or token.word or ''))}</span>"

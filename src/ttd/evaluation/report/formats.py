@@ -17,8 +17,8 @@ from ttd.evaluation.report.finished_run import FinishedRun
 from ttd.evaluation.report.gallery import HEAD
 from ttd.evaluation.report.tables import SHARES, Cell, Row, Table, per_class, tables, titles
 from ttd.files import write_file
+from ttd.text.words import printable
 from ttd.viz.overlays import inline_image
-from ttd.viz.typography import clean
 
 Tables = Mapping[str, Sequence[Table]]
 """Tables by what they are about, e.g. the benchmark."""
@@ -38,9 +38,9 @@ def head(table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
 
 def cells(table: Table, row: Row, best: Callable[[str], str] = str) -> tuple[str, ...]:
     """One row as text without control characters, under `head`; `best` marks the best number of a column."""
-    names = (*(clean(name) for name in row.names), *[""] * (len(table.names) - len(row.names)))
+    names = (*(printable(name) for name in row.names), *[""] * (len(table.names) - len(row.names)))
     numbers = tuple(_number(table, column, row.cells.get(column), best) for column in table.columns)
-    return (*names, *numbers, *filter(None, [clean(row.source)]))
+    return (*names, *numbers, *filter(None, [printable(row.source)]))
 
 
 def _has_sources(rows: Sequence[Row]) -> bool:
@@ -73,9 +73,9 @@ def _common(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """A heading, the table, and the rows under other protocols folded below it."""
-    parts = [f"## {clean(table.title)}"]
+    parts = [f"## {printable(table.title)}"]
     if common := _common(table):
-        parts.append(clean(common))
+        parts.append(printable(common))
     parts.append(_markdown_rows(table, (*table.rows, *table.published)))
     if table.others:
         rows = _markdown_rows(table, table.others)
@@ -101,7 +101,7 @@ def to_html(table: Table) -> str:
         return f"<details><summary>{html.escape(table.title)}</summary>{body}</details>"
     others = f"<details><summary>{left_out(table)}</summary>{_html_rows(table, table.others)}</details>"
     return (
-        f"<h2>{html.escape(table.title)}</h2><p>{html.escape(clean(_common(table)))}</p>{body}"
+        f"<h2>{html.escape(table.title)}</h2><p>{html.escape(printable(_common(table)))}</p>{body}"
         f"{others if table.others else ''}"
     )
 
@@ -146,7 +146,7 @@ def to_latex(table: Table) -> str:
     def body(rows: Sequence[Row]) -> list[str]:
         return [line(cells(table, row, marked_best)) for row in rows]
 
-    caption = clean(" ".join(filter(None, (f"{table.title}.", _common(table)))))
+    caption = printable(" ".join(filter(None, (f"{table.title}.", _common(table)))))
     rows = [*body(table.rows), *(["\\midrule"] if table.published else []), *body(table.published)]
     lines = [
         "% \\usepackage{booktabs}",
@@ -209,7 +209,7 @@ def to_csv(tables: Tables) -> str:
     heads = dict.fromkeys(name for record in records for name in record)
     writer = csv.DictWriter(stream, list(heads), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: clean(v) if isinstance(v, str) else v for name, v in row.items()} for row in records)
+    writer.writerows({name: printable(v) if isinstance(v, str) else v for name, v in row.items()} for row in records)
     return stream.getvalue()
 
 

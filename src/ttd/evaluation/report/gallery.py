@@ -16,8 +16,8 @@ from ttd.evaluation.benchmark import Benchmark
 from ttd.evaluation.report.panels import LEFT, MISSED, RIGHT, WRONG, MarkedWords, Panel, best_median_worst, most_changed
 from ttd.files import write_file
 from ttd.runs.results_file import RunRecords
+from ttd.text.words import printable
 from ttd.viz.overlays import inline_image
-from ttd.viz.typography import clean
 
 if TYPE_CHECKING:
     from ttd.model import TTD
@@ -178,7 +178,7 @@ def _section(part: Section) -> str:
 def _item(view: ItemView) -> str:
     given = f"<div class=given><h3>item</h3>{_figures(view.given)}</div>"
     runs = "".join(_run(item) for item in view.found)
-    head = f"<h3>{escape(clean(view.id))}</h3>{_words(view.found)}{_legend(view)}"
+    head = f"<h3>{escape(printable(view.id))}</h3>{_words(view.found)}{_legend(view)}"
     return f"<section class=item>{head}<div class=row>{given}{runs}</div></section>"
 
 
@@ -229,7 +229,7 @@ def _line(title: str, words: MarkedWords) -> str:
 
 
 def _word(word: str, mark: str) -> str:
-    text = escape(clean(word))
+    text = escape(printable(word))
     if mark == LEFT:
         return text
     return f"<span class='w {mark}' title='{MEANINGS[mark]}'><span class=mark>{MARKS[mark]}</span>{text}</span>"
