@@ -12,7 +12,7 @@ import ftfy
 import pytest
 import regex
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.growth import LINEAR, growth
@@ -65,6 +65,7 @@ CHARACTERS = st.sampled_from(list("ab nNtTsS'’.,-!?&@/:#$%()0129 \t\"“…�
 
 
 @given(st.text(CHARACTERS, max_size=40))
+@example("0'N'T a-n't b‐n’t I'd've n'tn't")
 def test_tokenising_twice_changes_nothing(caption: str) -> None:
     once = texts(caption)
     assert texts(" ".join(once)) == once

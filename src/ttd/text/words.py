@@ -39,7 +39,8 @@ _IRREGULAR = {
     "calves": "calf", "shelves": "shelf", "policemen": "policeman", "gentlemen": "gentleman", "buses": "bus",
     "busses": "bus", "loaves": "loaf", "leaves": "leaf", "wolves": "wolf", "people": "people", "skis": "skis",
 }  # fmt: skip
-_SUFFIX = re.compile(r"(?i)(?<=.)(?:n['’]t|['’](?:s|m|d|re|ve|ll))$")
+# Not after what joins two parts of a word, which would be left over: 0'n't
+_SUFFIX = re.compile(r"(?i)(?<=[^-‐‑'’&@.,:/])(?:n['’]t|['’](?:s|m|d|re|ve|ll))$")
 _CLITICS = frozenset({"s", "m", "d", "re", "ve", "ll", "t"})
 
 
@@ -190,13 +191,14 @@ def _spans(caption: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for match in _TOKEN.finditer(caption.translate(_KINDS)):
         start, end = match.span()
-        suffix = _SUFFIX.search(caption, start, end)
         if _joins_previous(caption, spans, start, end):
             spans[-1] = (spans[-1][0], end)
-        elif suffix and suffix.start() > start:
-            spans += [(start, suffix.start()), (suffix.start(), end)]
-        else:
-            spans.append((start, end))
+            continue
+        suffixes: list[tuple[int, int]] = []
+        while (suffix := _SUFFIX.search(caption, start, end)) and suffix.start() > start:  # two of I'd've
+            suffixes.insert(0, suffix.span())
+            end = suffix.start()
+        spans += [(start, end), *suffixes]
     return spans
 
 
