@@ -41,6 +41,7 @@ _IRREGULAR = {
 }  # fmt: skip
 # Not after what joins two parts of a word, which would be left over: 0'n't
 _SUFFIX = re.compile(r"(?i)(?<=[^-‐‑'’&@.,:/])(?:n['’]t|['’](?:s|m|d|re|ve|ll))$")
+_SUFFIX_MOST = 3  # characters
 _CLITICS = frozenset({"s", "m", "d", "re", "ve", "ll", "t"})
 
 
@@ -195,10 +196,10 @@ def _spans(caption: str) -> list[tuple[int, int]]:
             spans[-1] = (spans[-1][0], end)
             continue
         suffixes: list[tuple[int, int]] = []
-        while (suffix := _SUFFIX.search(caption, start, end)) and suffix.start() > start:  # two of I'd've
-            suffixes.insert(0, suffix.span())
+        while suffix := _SUFFIX.search(caption, max(start + 1, end - _SUFFIX_MOST), end):  # two of I'd've
+            suffixes.append(suffix.span())
             end = suffix.start()
-        spans += [(start, end), *suffixes]
+        spans += [(start, end), *reversed(suffixes)]
     return spans
 
 
