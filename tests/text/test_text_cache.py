@@ -48,6 +48,18 @@ def test_another_process_finds_what_was_encoded(tmp_path: Path, monkeypatch: pyt
     assert asked.texts == ["cat", "dog", "dog"]
 
 
+@pytest.mark.parametrize("name", ["proxyclip", "trident"])
+def test_methods_share_texts_also_those_with_a_second_backbone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, path = tiny_clip(), tmp_path / "texts.sqlite3"
+    made = Texts(first, TextCache(path, first)).encode(["dog"], TWO)
+    other = tiny_clip().with_method(name)
+    asked = Counting(monkeypatch, other)
+    assert torch.equal(Texts(other, TextCache(path, other)).encode(["dog"], TWO), made)
+    assert asked.texts == []
+
+
 def test_a_repeatable_question_is_kept_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tiny_clip()
     question = ["dog", "cat", "dog"]

@@ -49,12 +49,20 @@ def parameters_digest(encoder: Encoder) -> bytes:
     return digest.digest()
 
 
-def encoder_key(encoder: Encoder) -> str:
-    """SHA-256 over all that decides an encoder's features: parameters to the last bit, structure, surroundings."""
+def encoder_key(encoder: Encoder, *, method: bool = True) -> str:
+    """SHA-256 over all that decides an encoder's features: parameters to the last bit, structure, surroundings.
+
+    Args:
+        encoder: whose features.
+        method: False for features of texts, which no method changes.
+
+    Raises:
+        InputError: features of its method cannot be kept, see `Method.key`.
+    """
     config: Any = getattr(encoder.backbone, "config", None)
     facts = [
         repr(encoder),
-        "" if encoder.method is None else encoder.method.key(),
+        encoder.method.key() if method and encoder.method is not None else "",
         repr(config.to_dict()) if hasattr(config, "to_dict") else "",
         # Adapter layers that are not merged keep their strength outside of the parameters.
         repr([getattr(module, "scaling", None) for module in encoder.modules()]),

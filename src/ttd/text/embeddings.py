@@ -100,7 +100,7 @@ class TextCache:
 
     def _name(self, question: _Strings, templates: Sequence[str]) -> bytes:
         if self._key is None:
-            self._key = encoder_key(self._encoder)
+            self._key = encoder_key(self._encoder, method=False)
         content = json.dumps([self._key, list(templates), list(question)])
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
 
