@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import fmean, stdev
 
 import click
 import torch
@@ -81,19 +82,27 @@ SHOWN = ("mIoU, words that are there", "AUC per image", "AUC per word", "s_pixel
 
 def brought(
     model: str, adapters: Sequence[str], proxy_model: str | None, folder: Path
-) -> dict[str, list[dict[str, float]]]:
-    """The numbers of each method, for each adapter ("none": the model alone), on a set of scenes."""
+) -> dict[str, list[list[dict[str, float]]]]:
+    """The numbers of each method on a set of scenes: for each of `adapters`, a list of what each of its seeds gives.
+
+    Args:
+        model: as for ttd segment.
+        adapters: "none" (the model alone), an adapter, or those of several seeds with commas between.
+        proxy_model: see `Method.served_by`.
+        folder: the scenes, as a TagMask set.
+    """
     names = [name for name in _names(proxy_model) if name != "cliptrase-voc20"]  # that is for one data set
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for adapter in adapters:
+    found: dict[str, list[list[dict[str, float]]]] = {name: [] for name in names}
+    for seeds in adapters:
         for name, rows in found.items():
-            rows.append(dense_row(_model(model, adapter, name, proxy_model), folder, all_words=False))
-            click.echo(f"{name}, {adapter}: {rows[-1]}", err=True)
+            every = [_model(model, adapter, name, proxy_model) for adapter in seeds.split(",")]
+            rows.append([dense_row(one, folder, all_words=False) for one in every])
+            click.echo(f"{name}, {seeds}: {rows[-1]}", err=True)
     return found
 
 
-def to_markdown(found: Mapping[str, Sequence[Mapping[str, float]]], adapters: Sequence[str]) -> str:
-    """A row for each method; each cell holds one number for each adapter."""
+def to_markdown(found: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], adapters: Sequence[str]) -> str:
+    """A row for each method; a cell holds a number for each of `adapters`, of several seeds mean and deviation."""
     lines = [
         f"Each cell: {' / '.join(adapters)}.",
         "",
@@ -101,9 +110,14 @@ def to_markdown(found: Mapping[str, Sequence[Mapping[str, float]]], adapters: Se
         "|---" * (len(SHOWN) + 1) + "|",
     ]
     for name, rows in found.items():
-        cells = [" / ".join(f"{row[what]:.3f}" for row in rows) for what in SHOWN]
+        cells = [" / ".join(_over_seeds([row[what] for row in seeds]) for seeds in rows) for what in SHOWN]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    mean = f"{fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.3f}"
 
 
 def _names(proxy_model: str | None) -> list[str]:
@@ -118,7 +132,13 @@ def _model(model: str, adapter: str | None, name: str, proxy_model: str | None) 
 
 @click.command(cls=Experiment)
 @click.option("--model", default="mini", show_default=True, help="As for ttd segment.")
-@click.option("--adapter", "adapters", multiple=True, default=("none",), help="As for ttd compare; the figure has one.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    default=("none",),
+    help="As for ttd compare; the figure has one. A,B,C: several seeds' mean.",
+)
 @click.option("--proxy-model", metavar="NAME", help="DINO,SAM or random: shows proxyclip and trident too.")
 @click.option("--scenes", default=5, show_default=True, help="How many scenes.")
 @click.option(
@@ -145,7 +165,7 @@ def methods(
     """Draw what every method makes of the same scenes and photos, or measure it on scenes of the test split."""
     if out is None and table is None:
         raise InputError("nothing is asked for: name a PNG file with --out, or a Markdown file with --table")
-    if out is not None and len(adapters) > 1:
+    if out is not None and (len(adapters) > 1 or "," in adapters[0]):
         raise InputError("the figure shows one adapter: give --adapter once, or --table")
     if out is not None and out.suffix not in (".png", ".jpg"):
         raise InputError(f"--out is a .png or .jpg, not {out.name}")

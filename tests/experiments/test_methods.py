@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.methods import SIDE, figure, methods, random_backbones
+from experiments.methods import SHOWN, SIDE, figure, methods, random_backbones, to_markdown
 from tests.tiny_models import tiny_clip
 from ttd.encoders.methods import find_method
 from ttd.model import TTD
@@ -31,6 +31,12 @@ def test_random_backbones_are_read_as_any_others(tmp_path: Path) -> None:
     assert found.label_map.shape == (64, 80)
 
 
+def test_a_cell_of_several_seeds_is_their_mean_and_deviation() -> None:
+    alone, seeds = [dict.fromkeys(SHOWN, 0.5)], [dict.fromkeys(SHOWN, value) for value in (0.5, 0.6, 0.7)]
+    row = to_markdown({"gem": [alone, seeds]}, ["none", "a,b,c"]).splitlines()[-1]
+    assert row == "| gem |" + " 0.500 / 0.600 ± 0.100 |" * len(SHOWN)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -38,6 +44,7 @@ def test_random_backbones_are_read_as_any_others(tmp_path: Path) -> None:
         (["--photo", "x.png", "dog", "--out", "x.gif"], "--out is a .png or .jpg, not x.gif"),
         (["--photo", "x.png", "dog", "--out", "x.jpg"], "x.png"),
         ([], "nothing is asked for"),
+        (["--adapter", "a,b", "--out", "x.jpg"], "the figure shows one adapter"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(
