@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import invoke
 from tests.data.samples import write_shards
 from tests.extras import needs
 from ttd.data import remote
@@ -75,6 +77,20 @@ def test_the_pairs_are_those_of_the_same_shards_on_the_disk(
     assert source.fingerprint() == local.fingerprint()
     assert [source.captioned(i) for i in range(14)] == [local.captioned(i) for i in range(14)]
     assert not bucket.faults
+
+
+def test_credentials_are_in_no_file_no_message_and_no_log(
+    bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket.faults = ["503"]  # what is tried again is logged
+    with caplog.at_level(logging.DEBUG, logger="ttd"):
+        done = invoke("prune", "s3://pairs/cc", "--model", "mini", "--k", 0, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    for folder in ("cache/remote", "run"):
+        assert any(path.is_relative_to(tmp_path / folder) for path in files)
+    assert [path for path in files if b"very-secret" in path.read_bytes()] == []
+    assert "very-secret" not in caplog.text + done.output
 
 
 def test_what_is_replaced_or_removed_while_it_is_read_is_noticed(bucket: Bucket, tmp_path: Path) -> None:
