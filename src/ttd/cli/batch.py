@@ -232,16 +232,6 @@ class _Done:
 _BLOCK = 32  # images of a unit that another process does, at least
 
 
-def _at_once(settings: Settings, place: Place | None) -> int:
-    """Images of a batch: one where each is drawn, for memory."""
-    return settings.batch if place is None else 1
-
-
-def _block(at_once: int) -> int:
-    """Images of a unit: whole batches."""
-    return -(-_BLOCK // at_once) * at_once
-
-
 class _Answering:
     """Answers for the items of a run, in this process.
 
@@ -249,12 +239,22 @@ class _Answering:
         job, settings: of the command.
         place: where each item's images are drawn; None: none are.
         items: those that it answers, by number.
+        at_once: images of a batch.
+        block: images of a unit, the same in every process; no text is remembered from one to the next.
     """
 
-    def __init__(self, job: Job, settings: Settings, place: Place | None, items: Sequence[ImageItem]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        settings: Settings,
+        place: Place | None,
+        items: Sequence[ImageItem],
+        at_once: int,
+        block: int,
+    ) -> None:
         self.items = items
         self._job, self._settings, self._place = job, settings, place
-        self._at_once = _at_once(settings, place)
+        self._at_once, self._block = at_once, block
         self._model = settings.load()
         self._begun: int | None = None
 
@@ -273,7 +273,7 @@ class _Answering:
 
     def _answers(self, numbers: Sequence[int], images: Sequence[Image.Image]) -> Sequence[Answer | TTDError]:
         """Of a batch; where it fails, one by one, so that only the item at fault is skipped."""
-        model, block = self._model, numbers[0] // _block(self._at_once)
+        model, block = self._model, numbers[0] // self._block
         if self._begun is None:
             _say_time(self._job, self._settings, model, images[0], len(self.items))
         if self._begun != block:  # so that no last digit depends on who did the blocks before
@@ -336,12 +336,12 @@ class _Many:
         return self.skipped
 
     def _done(self, items: Sequence[ImageItem]) -> Iterator[tuple[int, _Done | TTDError]]:
-        place = self.place if self.draw else None
-        prepare = partial(_Answering, self.job, self.settings, place, items)
+        place, at_once = (self.place, 1) if self.draw else (None, self.settings.batch)  # one where drawn, for memory
+        block = -(-_BLOCK // at_once) * at_once  # whole batches
+        prepare = partial(_Answering, self.job, self.settings, place, items, at_once, block)
         if isinstance(self.executor, Ranks):
             yield from prepare().stream(range(len(items)))
             return
-        block = _block(_at_once(self.settings, place))
         units = [range(start, min(start + block, len(items))) for start in range(0, len(items), block)]
         for _, done in self.executor.map(Prepared(prepare), units):
             yield from done
