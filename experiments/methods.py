@@ -25,6 +25,7 @@ from experiments.command import Experiment
 from experiments.report import dense_row
 from ttd.encoders.methods import find_method, known_methods
 from ttd.errors import InputError
+from ttd.evaluation.report.formats import markdown_table
 from ttd.files.writing import whole_file, write_file
 from ttd.images import read_image
 from ttd.inference.options import Options
@@ -103,16 +104,12 @@ def brought(
 
 def to_markdown(found: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], adapters: Sequence[str]) -> str:
     """A row for each method; a cell holds a number for each of `adapters`, of several seeds mean and deviation."""
-    lines = [
-        f"Each cell: {' / '.join(adapters)}.",
-        "",
-        "| | " + " | ".join(SHOWN) + " |",
-        "|---" * (len(SHOWN) + 1) + "|",
+    cells = [
+        (name, *(" / ".join(_over_seeds([row[what] for row in seeds]) for seeds in rows) for what in SHOWN))
+        for name, rows in found.items()
     ]
-    for name, rows in found.items():
-        cells = [" / ".join(_over_seeds([row[what] for row in seeds]) for seeds in rows) for what in SHOWN]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    table = markdown_table(("", *SHOWN), ["---"] * (len(SHOWN) + 1), cells)
+    return f"Each cell: {' / '.join(adapters)}.\n\n{table}\n"
 
 
 def _over_seeds(values: Sequence[float]) -> str:

@@ -30,6 +30,7 @@ from experiments.prove.plan import (
 )
 from experiments.prove.rows import PRUNED, ROWS, Difference, Row, difference, read_numbers, read_rows
 from ttd.errors import InputError
+from ttd.evaluation.report.formats import markdown_table
 from ttd.files import write_file
 
 HEAD = """# The proof on scenes
@@ -85,10 +86,10 @@ def to_markdown(folder: Path) -> str:
         if not read_rows(folder, f"base.{block}"):
             continue
         lines += [f"## {title[0].upper()}{title[1:]}", ""]
-        lines += ["### Every seed, in short", "", *_every_seed(folder, block), ""]
+        lines += ["### Every seed, in short", "", _every_seed(folder, block), ""]
         for table in MAIN_TABLES:
             lines += _table(folder, table, block)
-        lines += ["### Differences to before training", "", _DIFFERENCES, "", *_differences(folder, block), ""]
+        lines += ["### Differences to before training", "", _DIFFERENCES, "", _differences(folder, block), ""]
     head = ["## Ablations, on “values”, by p with w 10 and c .25", ""]
     for table in ABLATION_TABLES:
         if shown := _table(folder, table, "values"):
@@ -146,7 +147,7 @@ def _table(folder: Path, table: Table, block: str) -> list[str]:
     main = {"base"} if table in MAIN_TABLES else {run for _, run in MAIN_ROWS}
     if all(run in main for _, run, _ in rows):  # nothing of the table's own
         return []
-    lines = _head(("seeds", *table.columns))
+    lines = []
     for title, run, found in rows:
         cells = []
         for column in table.columns:
@@ -154,25 +155,22 @@ def _table(folder: Path, table: Table, block: str) -> list[str]:
             if column in thresholds and table in MAIN_TABLES:
                 cell += f" (at {', '.join(f'{row.numbers[thresholds[column]]:g}' for row in found)})"
             cells.append(cell)
-        lines.append(_line(title, ["" if run == "base" else str(len(found)), *cells]))
-    return [f"### {table.title}", "", *lines, ""]
+        lines.append((title, "" if run == "base" else str(len(found)), *cells))
+    return [f"### {table.title}", "", _markdown(("seeds", *table.columns), lines), ""]
 
 
-def _every_seed(folder: Path, block: str) -> list[str]:
-    lines = _head(("seed", "row", *EVERY_SEED))
+def _every_seed(folder: Path, block: str) -> str:
+    lines = []
     for title, run in MAIN_ROWS:
         for row in rows_of(folder, run, block):
             numbers = [f"{row.numbers[name]:.3f}" for name in EVERY_SEED]
-            lines.append(_line(title, ["" if row.seed is None else str(row.seed), f"`{row.run}`", *numbers]))
-    return lines
+            lines.append((title, "" if row.seed is None else str(row.seed), f"`{row.run}`", *numbers))
+    return _markdown(("seed", "row", *EVERY_SEED), lines)
 
 
-def _head(columns: Sequence[str]) -> list[str]:
-    return [_line("", columns), "|---" * (len(columns) + 1) + "|"]
-
-
-def _line(title: str, cells: Sequence[str]) -> str:
-    return f"| {title} | " + " | ".join(cells) + " |"
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column, the rows' titles, has no head."""
+    return markdown_table(("", *columns), ["---"] * (len(columns) + 1), rows)
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -193,13 +191,13 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def _differences(folder: Path, block: str) -> list[str]:
+def _differences(folder: Path, block: str) -> str:
     (before,) = read_rows(folder, f"base.{block}")
-    lines = _head(_SHOWN)
+    lines = []
     for title, run in MAIN_ROWS[1:]:
         if found := rows_of(folder, run, block):
-            lines.append(_line(title, [_difference(difference(before, found, name)) for name in _SHOWN]))
-    return lines
+            lines.append((title, *(_difference(difference(before, found, name)) for name in _SHOWN)))
+    return _markdown(_SHOWN, lines)
 
 
 def _difference(found: Difference) -> str:
@@ -215,12 +213,13 @@ def _aims() -> list[Aim]:
     paper, ours = ("paper-10", "paper-fitted"), ("negatives", "relative")
     names = {run: title for title, run in MAIN_ROWS}
     title_a, title_b = "Aim A, the paper's losses with nothing of ours", "Aim B, our recipe"
-    parts = (("L_tag alone, p with w 10, c .25", "only-tag"), ("the true words, p with w 10, c .25", "true-words"))
+    ablations = {run: f"{title}, p with w 10, c .25" for table in ABLATION_TABLES for title, run in table.rows}
     aims: list[Aim] = [((names[run], f"{run}.values"), title_a, AIM_A, AIM_A_BOUNDS) for run in paper]
     aims += [
         ((names[run], f"{run}.maskclip"), title_a, {}, {"AUC per image": 0.0, "AUC per word": 0.0}) for run in paper
     ]
-    aims += [((title, f"{run}.values"), "Aim A's measures of an ablation", AIM_A, AIM_A_BOUNDS) for title, run in parts]
+    title = "Aim A's measures of an ablation"
+    aims += [((ablations[run], f"{run}.values"), title, AIM_A, AIM_A_BOUNDS) for run in ("only-tag", "true-words")]
     return aims + [((names[run], f"{run}.{block}"), title_b, AIM_B, AIM_B_BOUNDS) for run in ours for block in BLOCKS]
 
 
@@ -230,7 +229,7 @@ def _aim(folder: Path, row: Title, title: str, better: Mapping[str, int], bounds
     found, bases = read_rows(folder, run), read_rows(folder, f"base.{block}")
     if not found or not bases:
         return []
-    lines = [f"### {title}: {name}, {block}", "", *_head(("before", "difference", "asked", "reached"))]
+    lines = []
     reached = 0
     for measure in (*better, *bounds):
         change = difference(bases[0], found, measure)
@@ -239,12 +238,13 @@ def _aim(folder: Path, row: Title, title: str, better: Mapping[str, int], bounds
         else:
             asked, good = f"at most {bounds[measure]:g} below", change.mean >= -bounds[measure]
         reached += good
-        cells = (f"{bases[0].numbers[measure]:.3f}", _difference(change), asked, "yes" if good else "no")
-        lines.append(_line(measure, cells))
+        before = f"{bases[0].numbers[measure]:.3f}"
+        lines.append((measure, before, _difference(change), asked, "yes" if good else "no"))
     total = len(better) + len(bounds)
     verdict = "Reached" if reached == total else f"Missed in {total - reached} of {total} measures"
     seeds = "1 seed" if len(found) == 1 else f"{len(found)} seeds"
-    return [*lines, "", f"{verdict}, by {seeds}.", ""]
+    shown = _markdown(("before", "difference", "asked", "reached"), lines)
+    return [f"### {title}: {name}, {block}", "", shown, "", f"{verdict}, by {seeds}.", ""]
 
 
 @click.command(cls=Experiment)

@@ -26,7 +26,7 @@ from experiments.prove.measured import measure
 from experiments.prove.plan import RUNS, SEEDS, ProofRun
 from experiments.prove.rows import FITTED, PRUNED, read_numbers, row_of, write_numbers
 from ttd.errors import InputError, TTDError
-from ttd.files import whole_file, write_file
+from ttd.files import write_file
 from ttd.files.documents import read_json
 from ttd.files.schema import any_text, count, fields
 from ttd.training.distributed import Stopped
@@ -140,9 +140,8 @@ def train_and_measure(job: Job) -> None:
     size, run = job.proof.size, job.run
     model = ttd.load(job.proof.model, method=run.method, adapter=str(job.out))
     measured = measure(model, job.proof.data, size.test, size.validation)
-    with whole_file(job.out / RESULTS) as part:
-        known = {name: value for name, value in measured.numbers.items() if math.isfinite(value)}
-        part.write_text(json.dumps({f"{size.test:,} test scenes": known}, indent=1) + "\n", "utf-8")
+    known = {name: value for name, value in measured.numbers.items() if math.isfinite(value)}
+    write_file(job.out / RESULTS, json.dumps({f"{size.test:,} test scenes": known}, indent=1) + "\n")
     write_model_card(job.out)
     row = row_of(
         measured,

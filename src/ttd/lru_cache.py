@@ -22,6 +22,7 @@ class LRUCache(Generic[K, V]):
     def __init__(self, limit: int, size: Callable[[V], int] = lambda _: 1) -> None:
         self._limit = limit
         self._size = size
+        self._total = 0
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._lock = Lock()
 
@@ -37,18 +38,25 @@ class LRUCache(Generic[K, V]):
         """Adds `value`; returns the values that were removed for it, least recently used first."""
         size = self._size(value)
         with self._lock:
-            self._values.pop(key, None)
+            if key in self._values:
+                self._remove(key)
             self._values[key] = (value, size)
+            self._total += size
             removed = []
-            while len(self._values) > 1 and sum(size for _, size in self._values.values()) > self._limit:
-                removed.append(self._values.popitem(last=False)[1][0])
+            while len(self._values) > 1 and self._total > self._limit:
+                removed.append(self._remove(next(iter(self._values))))
             return removed
 
     def drop(self, wanted: Callable[[K], bool]) -> None:
         """Removes every value for whose key `wanted` is true."""
         with self._lock:
             for key in [key for key in self._values if wanted(key)]:
-                del self._values[key]
+                self._remove(key)
+
+    def _remove(self, key: K) -> V:
+        value, size = self._values.pop(key)
+        self._total -= size
+        return value
 
     def __len__(self) -> int:
         with self._lock:

@@ -139,13 +139,11 @@ class ImageTable:
     def _find_keys(self, columns: list[str], schema: pa.Schema) -> list[str]:
         """The first column that names every row, each differently."""
         inner = schema.field(self._image).type
-        if pa.types.is_struct(inner) and inner.get_field_index("path") >= 0:
-            columns = [*columns, self._image]
-        for column in columns:
+        has_path = pa.types.is_struct(inner) and inner.get_field_index("path") >= 0
+        for column in dict.fromkeys([*columns, self._image]):
             kind = schema.field(column).type
-            if column == self._image and not pa.types.is_struct(kind):
-                continue
-            if column != self._image and not (pa.types.is_integer(kind) or kind in (pa.string(), pa.large_string())):
+            plain = pa.types.is_integer(kind) or kind in (pa.string(), pa.large_string())
+            if not (has_path if column == self._image else plain):
                 continue
             values: list[Any] = []
             for number in range(len(self._ends)):

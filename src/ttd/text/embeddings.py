@@ -7,7 +7,6 @@ import json
 import logging
 import sqlite3
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,8 +141,6 @@ def _checksum(name: bytes, content: bytes) -> bytes:
     return hashlib.blake2b(name + content, digest_size=_CHECKSUM).digest()
 
 
-_log = logging.getLogger(__name__)
-
 KEPT = 10_000  # embeddings for the next question: 20 MB at 512 channels
 
 
@@ -160,8 +157,8 @@ class Texts:
     """
 
     def __init__(self, encoder: Encoder, cache: TextCache | None = None, kept: int = KEPT) -> None:
-        self._encoder, self.cache, self._kept = encoder, cache, kept
-        self._known: OrderedDict[tuple[str, tuple[str, ...]], Tensor] = OrderedDict()
+        self._encoder, self.cache = encoder, cache
+        self._known: LRUCache[tuple[str, tuple[str, ...]], Tensor] = LRUCache(kept)
 
     def encode(self, texts: Sequence[str], templates: tuple[str, ...]) -> Tensor:
         """Embeddings `[N,C]`, L2-normalised; each distinct text is encoded once, the last ones are kept.
@@ -170,16 +167,13 @@ class Texts:
             InputError: an empty text, or one that is not valid Unicode.
         """
         check_texts(texts)
-        missing = list(dict.fromkeys(text for text in texts if (text, templates) not in self._known))
-        rows = {text: self._known[text, templates] for text in texts if (text, templates) in self._known}
-        if missing:
+        found = {text: self._known.get((text, templates)) for text in texts}
+        rows = {text: row for text, row in found.items() if row is not None}
+        if missing := [text for text, row in found.items() if row is None]:
             encoded = self._encode([(text,) for text in missing], templates)
             rows.update((text, row[0].clone()) for text, row in zip(missing, encoded, strict=True))
-        for text, row in rows.items():
-            self._known[text, templates] = row
-            self._known.move_to_end((text, templates))
-        while len(self._known) > self._kept:
-            self._known.popitem(last=False)
+        for text in missing:
+            self._known.put((text, templates), rows[text])
         return torch.stack([rows[text] for text in texts])
 
     def _encode(self, questions: Sequence[tuple[str, ...]], templates: tuple[str, ...]) -> list[Tensor]:
@@ -200,14 +194,14 @@ class Texts:
 
     def forget(self) -> None:
         """Encode every text again: what comes then depends, to the last digit, on nothing that was asked before."""
-        self._known.clear()
+        self._known.drop(lambda _: True)
 
     def check(self, texts: Sequence[str], templates: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse unusable texts; those that will be truncated are logged and returned."""
         check_texts(texts)
         truncated = self.truncated(texts, templates)
         for text in truncated:
-            _log.warning(
+            log.warning(
                 "%r is longer than the %d tokens that the model takes: only its beginning counts",
                 shortened(text),
                 self._encoder.max_tokens,

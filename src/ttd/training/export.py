@@ -15,7 +15,7 @@ from ttd.encoders.loading.formats import ADAPTER_WEIGHTS, Card, write_card
 from ttd.encoders.loading.formats import CARD as BASE_CARD
 from ttd.encoders.registry import load_encoder
 from ttd.errors import InputError
-from ttd.files import schema, whole_file, whole_folder
+from ttd.files import schema, whole_folder, write_file
 from ttd.files.documents import read_json, refused
 from ttd.training.checkpoint import RECORD, read_record
 from ttd.training.config import Config
@@ -68,9 +68,7 @@ def write_model_card(folder: Path, repo: str = "THIS_FOLDER") -> Path:
         _NEEDED(record)
     log = read_log(folder)
     path = folder / CARD
-    with whole_file(path) as part:
-        lines = [*_head(record, repo), *_recipe(record), *_training(log), *_results(folder)]
-        part.write_text("\n".join(lines), "utf-8")
+    write_file(path, "\n".join([*_head(record, repo), *_recipe(record), *_training(log), *_results(folder)]))
     return path
 
 

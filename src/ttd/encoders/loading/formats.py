@@ -27,7 +27,7 @@ from ttd.encoders.loading.weights import (
     weights_files,
 )
 from ttd.errors import InputError, ModelError
-from ttd.files import whole_file
+from ttd.files import write_file
 from ttd.files.safe_paths import name_fault
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ def write_card(folder: str | Path, card: Card) -> None:
     path = Path(folder) / CARD
     content = {name: value for name, value in asdict(card).items() if value is not None}
     _check_card(path, content)
-    with whole_file(path) as temporary:
-        text = json.dumps({"format": CARD_FORMAT, **content}, indent=1)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_file(path, json.dumps({"format": CARD_FORMAT, **content}, indent=1) + "\n")
 
 
 def read_vocabulary(folder: str | Path, card: Card) -> frozenset[str] | None:
